@@ -1,0 +1,30 @@
+//! The words Seawall is written in.
+//!
+//! Everything here is a value: positions in the write-ahead log, identifiers, sizes, times and
+//! errors. Nothing does I/O, nothing is asynchronous, and no other crate of the workspace is used.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod clock;
+mod code;
+mod error;
+mod ids;
+mod lsn;
+mod pg_time;
+mod postgres;
+mod progress;
+mod units;
+mod wal_name;
+
+pub use clock::{Clock, FixedClock, SystemClock};
+pub use code::{Code, ExitClass};
+pub use error::{Error, Result, ResultExt};
+pub use ids::{BackupId, BranchNumber, ClusterName, InvalidName, LineId, Ulid};
+pub use lsn::{InvalidLsn, Lsn};
+pub use pg_time::PgTimestamp;
+pub use postgres::{
+    BlockNumber, InvalidSegmentSize, Oid, SystemId, TimelineId, WalSegmentSize, Xid,
+};
+pub use progress::{NoProgress, Progress, Stage};
+pub use units::{ByteSize, InvalidByteSize};
+pub use wal_name::{WalFileName, WalSegment};

@@ -1,0 +1,13 @@
+//! PostgreSQL's bytes: bytes in, structs out.
+//!
+//! Nothing here does I/O. Input is never trusted: a parser returns an error or a value, and never
+//! panics. A PostgreSQL major this crate does not know is refused; a new one enters in [`version`].
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod cursor;
+pub mod version;
+pub mod wal;
+
+pub use cursor::{Cursor, Truncated};
+pub use version::PgMajor;
