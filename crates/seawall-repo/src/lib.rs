@@ -1,1 +1,28 @@
-//! Placeholder replaced by the crate's first module.
+//! The repository, format 1: `docs/format.md` is the specification and this crate its hand.
+//!
+//! Objects are sealed in an [`envelope`], under keys from a [`keys::Keyring`], at the names of
+//! [`layout`]. Data lies in [`pack`]s, [`map`]s say which frame holds which block, and a
+//! [`manifest`] makes a backup of them. WAL lies in ranges ([`wal`]). [`Repository`] and [`Line`]
+//! tie them to a store. The crate is asynchronous where it touches the store and knows no runtime.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod cbor;
+pub mod envelope;
+mod error;
+pub mod hash;
+pub mod keys;
+pub mod layout;
+mod line;
+pub mod manifest;
+pub mod map;
+pub mod pack;
+pub mod records;
+mod repository;
+mod varint;
+pub mod wal;
+
+pub use cbor::LeafAddress;
+pub use error::Damage;
+pub use line::{Attempt, BackupSummary, Line};
+pub use repository::{CreateOptions, Repository};

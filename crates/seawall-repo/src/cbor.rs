@@ -1,0 +1,166 @@
+//! Deterministic CBOR for metadata, and the field codecs the derived structs share.
+
+use minicbor::{Decode, Encode};
+
+use crate::Damage;
+
+/// Encodes a value. Writing to memory cannot fail, and no type here refuses to be encoded.
+pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoded = minicbor::encode(value, &mut bytes);
+    debug_assert!(encoded.is_ok(), "encoding to memory failed: {encoded:?}");
+    bytes
+}
+
+/// Appends the head of an array of `count` values, which the caller appends.
+pub(crate) fn array_head(count: u32, out: &mut Vec<u8>) {
+    let encoded = minicbor::Encoder::new(out).array(u64::from(count)).map(|_| ());
+    debug_assert!(encoded.is_ok(), "encoding to memory failed: {encoded:?}");
+}
+
+/// Decodes a value that fills `bytes` exactly.
+pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, Damage> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    let value = decoder.decode().map_err(|error| Damage::Content(error.to_string()))?;
+    if decoder.position() == bytes.len() {
+        Ok(value)
+    } else {
+        Err(Damage::Content("bytes follow the value".to_owned()))
+    }
+}
+
+/// Where a leaf of a block map is (format.md, 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LeafAddress {
+    /// Index into the manifest's list of maps.
+    #[n(0)]
+    pub map: u32,
+    /// Offset of the chunk in the map object.
+    #[n(1)]
+    pub offset: u64,
+    /// Length of the chunk, its prefix included.
+    #[n(2)]
+    pub length: u32,
+    /// Object hash of the chunk's plaintext.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub hash: [u8; 16],
+}
+
+macro_rules! number_codec {
+    ($name:ident, $type:ty, $raw:ident) => {
+        pub(crate) mod $name {
+            use minicbor::decode::{Decoder, Error};
+            use minicbor::encode::{self, Encoder, Write};
+
+            pub(crate) fn encode<C, W: Write>(
+                value: &$type,
+                encoder: &mut Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), encode::Error<W::Error>> {
+                encoder.$raw(value.0)?;
+                Ok(())
+            }
+
+            pub(crate) fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<$type, Error> {
+                decoder.$raw().map(super::make::$name)
+            }
+        }
+    };
+}
+
+mod make {
+    use seawall_core::{BranchNumber, Lsn, SystemId, TimelineId};
+
+    pub(super) fn lsn(raw: u64) -> Lsn {
+        Lsn(raw)
+    }
+    pub(super) fn timeline(raw: u32) -> TimelineId {
+        TimelineId(raw)
+    }
+    pub(super) fn system_id(raw: u64) -> SystemId {
+        SystemId(raw)
+    }
+    pub(super) fn branch(raw: u32) -> BranchNumber {
+        BranchNumber(raw)
+    }
+}
+
+number_codec!(lsn, seawall_core::Lsn, u64);
+number_codec!(timeline, seawall_core::TimelineId, u32);
+number_codec!(system_id, seawall_core::SystemId, u64);
+number_codec!(branch, seawall_core::BranchNumber, u32);
+
+/// A ULID as 16 bytes, big-endian.
+pub(crate) mod ulid {
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+    use seawall_core::Ulid;
+
+    pub(crate) fn encode<C, W: Write>(
+        value: &Ulid,
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        encoder.bytes(&value.0.to_be_bytes())?;
+        Ok(())
+    }
+
+    pub(crate) fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<Ulid, Error> {
+        let bytes = decoder.bytes()?;
+        let array =
+            <[u8; 16]>::try_from(bytes).map_err(|_| Error::message("a ULID has 16 bytes"))?;
+        Ok(Ulid(u128::from_be_bytes(array)))
+    }
+}
+
+/// A list of ULIDs.
+pub(crate) mod ulids {
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+    use seawall_core::Ulid;
+
+    pub(crate) fn encode<C, W: Write>(
+        values: &[Ulid],
+        encoder: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        encoder.array(values.len() as u64)?;
+        values.iter().try_for_each(|value| super::ulid::encode(value, encoder, ctx))
+    }
+
+    pub(crate) fn decode<C>(decoder: &mut Decoder<'_>, ctx: &mut C) -> Result<Vec<Ulid>, Error> {
+        let count = decoder.array()?.ok_or_else(|| Error::message("indefinite array"))?;
+        (0..count).map(|_| super::ulid::decode(decoder, ctx)).collect()
+    }
+}
+
+/// An optional ULID.
+pub(crate) mod optional_ulid {
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+    use seawall_core::Ulid;
+
+    pub(crate) fn encode<C, W: Write>(
+        value: &Option<Ulid>,
+        encoder: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        match value {
+            Some(value) => super::ulid::encode(value, encoder, ctx),
+            None => encoder.null().map(|_| ()),
+        }
+    }
+
+    pub(crate) fn decode<C>(decoder: &mut Decoder<'_>, ctx: &mut C) -> Result<Option<Ulid>, Error> {
+        super::ulid::decode(decoder, ctx).map(Some)
+    }
+
+    pub(crate) fn nil() -> Option<Option<Ulid>> {
+        Some(None)
+    }
+
+    pub(crate) fn is_nil(value: &Option<Ulid>) -> bool {
+        value.is_none()
+    }
+}

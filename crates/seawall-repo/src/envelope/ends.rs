@@ -1,0 +1,52 @@
+use seawall_core::Result;
+use seawall_store::{ObjectPath, Store};
+
+use super::open::footer_offset;
+use super::{HEADER_BYTES, ObjectKind, ObjectOpener, TRAILER_BYTES};
+use crate::Damage;
+use crate::keys::Keyring;
+
+/// How much of an object's end is read at once, in the hope that the whole footer is in it.
+const TAIL_BYTES: u64 = 64 * 1024;
+
+/// What a large object's header and footer say; the chunks between were not read.
+#[derive(Debug)]
+pub struct Ends {
+    /// Opens the chunks between.
+    pub opener: ObjectOpener,
+    /// The footer's plaintext.
+    pub footer: Vec<u8>,
+    /// Where the footer begins.
+    pub footer_offset: u64,
+    /// The object's length.
+    pub length_bytes: u64,
+}
+
+/// Reads and authenticates a large object's header and footer.
+///
+/// # Errors
+/// Damage, a missing object, or a store that fails.
+pub async fn read_ends(
+    store: &dyn Store,
+    keyring: &Keyring,
+    kind: ObjectKind,
+    path: &ObjectPath,
+) -> Result<Ends> {
+    let length_bytes = store.stat(path).await?.size_bytes;
+    if length_bytes < (HEADER_BYTES + TRAILER_BYTES) as u64 {
+        return Err(Damage::Length.at(path));
+    }
+    let header = store.read_range(path, 0..HEADER_BYTES as u64).await?;
+    let opener =
+        ObjectOpener::new(keyring, kind, path, &header).map_err(|damage| damage.at(path))?;
+    let tail_start = length_bytes.saturating_sub(TAIL_BYTES);
+    let tail = store.read_range(path, tail_start..length_bytes).await?;
+    let trailer = tail.get(tail.len().saturating_sub(TRAILER_BYTES)..).unwrap_or_default();
+    let offset = footer_offset(trailer, length_bytes).map_err(|damage| damage.at(path))?;
+    let mut tail: Vec<u8> = match offset.checked_sub(tail_start) {
+        Some(skip) => tail.get(skip as usize..).unwrap_or_default().to_vec(),
+        None => store.read_range(path, offset..length_bytes).await?.into(),
+    };
+    let footer = opener.footer(&mut tail, length_bytes).map_err(|damage| damage.at(path))?;
+    Ok(Ends { opener, footer, footer_offset: offset, length_bytes })
+}

@@ -1,0 +1,22 @@
+//! The envelope of every object: header, chunks, trailer (format.md, 3).
+//!
+//! ```text
+//! header (64) ‖ chunk ‖ chunk ‖ … ‖ footer chunk ‖ trailer (32)
+//! ```
+
+mod ends;
+mod layout;
+mod open;
+mod seal;
+
+pub use ends::{Ends, read_ends};
+pub use layout::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TRAILER_BYTES};
+pub use open::{Decompressor, ObjectOpener, WholeObject};
+pub(crate) use open::{check_chunks, footer_offset, sha256};
+pub use seal::{Compressor, ObjectSealer};
+
+/// The authentication tag AES-256-GCM adds to each chunk.
+pub const TAG_BYTES: usize = 16;
+
+#[cfg(test)]
+mod tests;

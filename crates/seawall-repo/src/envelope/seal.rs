@@ -1,0 +1,227 @@
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use seawall_core::{Code, Error, Result};
+use seawall_store::ObjectPath;
+
+use super::layout::{ChunkPrefix, FLAG_CLEAR, FLAG_ZSTD, Header, Trailer};
+use super::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TAG_BYTES};
+use crate::keys::{Domain, Keyring, random_bytes};
+
+/// A zstd compressor that is reused from chunk to chunk.
+pub struct Compressor(zstd::bulk::Compressor<'static>);
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compressor")
+    }
+}
+
+impl Compressor {
+    /// A compressor of the given level.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if zstd cannot make one.
+    pub fn new(level: i32) -> Result<Self> {
+        zstd::bulk::Compressor::new(level)
+            .map(Self)
+            .map_err(|error| Error::new(Code::Internal, "cannot set up zstd").with_source(error))
+    }
+}
+
+/// The keys and additional data of one object.
+pub(super) struct ObjectKeys {
+    metadata: LessSafeKey,
+    data: LessSafeKey,
+    aad: Vec<u8>,
+}
+
+impl ObjectKeys {
+    /// `None` for an epoch without keys.
+    pub fn new(
+        keyring: &Keyring,
+        header: &Header,
+        header_bytes: &[u8; HEADER_BYTES],
+        path: &ObjectPath,
+    ) -> Option<Self> {
+        let key = |domain| {
+            let key = keyring.object_key(header.epoch, domain, &header.salt)?;
+            UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
+        };
+        let path = path.as_str().as_bytes();
+        let mut aad = Vec::with_capacity(16 + HEADER_BYTES + 4 + path.len() + 20);
+        aad.extend_from_slice(keyring.repository());
+        aad.extend_from_slice(header_bytes);
+        aad.extend_from_slice(&[0, 0]);
+        aad.extend_from_slice(&(path.len() as u16).to_le_bytes());
+        aad.extend_from_slice(path);
+        Some(Self { metadata: key(Domain::Metadata)?, data: key(Domain::Data)?, aad })
+    }
+
+    pub fn key(&self, domain: Domain) -> &LessSafeKey {
+        match domain {
+            Domain::Metadata => &self.metadata,
+            Domain::Data => &self.data,
+        }
+    }
+
+    /// The additional data of a chunk; `tail` is the trailer's part for the footer.
+    pub fn aad(&self, section: Section, flags: u8, tail: &[u8]) -> Vec<u8> {
+        let mut aad = Vec::with_capacity(self.aad.len() + tail.len());
+        aad.extend_from_slice(&self.aad);
+        if let Some(place) = aad.get_mut(16 + HEADER_BYTES..16 + HEADER_BYTES + 2) {
+            place.copy_from_slice(&[section.0, flags]);
+        }
+        aad.extend_from_slice(tail);
+        aad
+    }
+}
+
+/// Seals one object's chunks in order. The bytes it returns, joined, are the object.
+pub struct ObjectSealer {
+    kind: ObjectKind,
+    keys: ObjectKeys,
+    offset: u64,
+    chunks: u32,
+    counters: [u32; 3],
+}
+
+impl std::fmt::Debug for ObjectSealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ObjectSealer")
+            .field("kind", &self.kind)
+            .field("offset", &self.offset)
+            .finish()
+    }
+}
+
+impl ObjectSealer {
+    /// Begins an object under `path`, appending its header to `out`.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] without randomness or without a key.
+    pub fn begin(
+        keyring: &Keyring,
+        kind: ObjectKind,
+        path: &ObjectPath,
+        out: &mut Vec<u8>,
+    ) -> Result<Self> {
+        let header =
+            Header { kind: kind as u8, epoch: keyring.current_epoch(), salt: random_bytes()? };
+        let bytes = header.encode();
+        let keys = ObjectKeys::new(keyring, &header, &bytes, path)
+            .ok_or_else(|| Error::new(Code::Internal, "the current key epoch has no keys"))?;
+        out.extend_from_slice(&bytes);
+        Ok(Self { kind, keys, offset: HEADER_BYTES as u64, chunks: 0, counters: [0; 3] })
+    }
+
+    /// The offset at which the next chunk will begin.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Seals `plaintext` as the next chunk of `section` and appends it to `out`. It is compressed
+    /// where a compressor is given and compression makes it smaller. Returns the chunk's length.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] past 2³² chunks or bytes.
+    pub fn chunk(
+        &mut self,
+        section: Section,
+        plaintext: &[u8],
+        compressor: Option<&mut Compressor>,
+        out: &mut Vec<u8>,
+    ) -> Result<u32> {
+        let counter = self.next_counter(section)?;
+        self.seal(section, counter, plaintext, compressor, &[], out)
+    }
+
+    /// Appends `bytes` unencrypted; the caller puts their SHA-256 into the footer.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] past 2³² chunks.
+    pub fn clear_chunk(&mut self, section: Section, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let counter = self.next_counter(section)?;
+        let prefix = ChunkPrefix::over(section, FLAG_CLEAR, counter, bytes);
+        out.extend_from_slice(&prefix.encode());
+        out.extend_from_slice(bytes);
+        self.grow(CHUNK_PREFIX_BYTES + bytes.len());
+        Ok(())
+    }
+
+    /// Seals the footer and ends the object. Returns the object's length.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the footer cannot be sealed.
+    pub fn finish(mut self, footer: &[u8], out: &mut Vec<u8>) -> Result<u64> {
+        let trailer = Trailer::after(self.offset, footer.len() + TAG_BYTES, self.chunks + 1);
+        self.seal(Section::FOOTER, 0, footer, None, &trailer.authenticated(), out)?;
+        out.extend_from_slice(&trailer.encode());
+        Ok(trailer.object_bytes)
+    }
+
+    fn seal(
+        &mut self,
+        section: Section,
+        counter: u32,
+        plaintext: &[u8],
+        compressor: Option<&mut Compressor>,
+        tail: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<u32> {
+        let internal = |what: &str| Error::new(Code::Internal, what.to_owned());
+        let start = out.len();
+        out.resize(start + CHUNK_PREFIX_BYTES, 0);
+        let body = start + CHUNK_PREFIX_BYTES;
+        let compressed = compressor.is_some_and(|c| compress(c, plaintext, out));
+        if !compressed {
+            out.extend_from_slice(plaintext);
+        }
+        let flags = if compressed { FLAG_ZSTD } else { 0 };
+        let nonce = ChunkPrefix { section: section.0, flags, counter, length: 0, crc: 0 }.nonce();
+        let sealed = out.get_mut(body..).ok_or_else(|| internal("chunk out of bounds"))?;
+        let tag = self
+            .keys
+            .key(section.domain(self.kind))
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(self.keys.aad(section, flags, tail)),
+                sealed,
+            )
+            .map_err(|_| internal("cannot encrypt a chunk"))?;
+        out.extend_from_slice(tag.as_ref());
+        let prefix =
+            ChunkPrefix::over(section, flags, counter, out.get(body..).unwrap_or_default())
+                .encode();
+        if let Some(place) = out.get_mut(start..body) {
+            place.copy_from_slice(&prefix);
+        }
+        let length = out.len() - start;
+        self.grow(length);
+        u32::try_from(length).map_err(|_| internal("a chunk is longer than 4 GiB"))
+    }
+
+    fn next_counter(&mut self, section: Section) -> Result<u32> {
+        let full = || Error::new(Code::Internal, "an object has too many chunks");
+        let counter = self.counters.get_mut(usize::from(section.0)).ok_or_else(full)?;
+        let this = *counter;
+        *counter = counter.checked_add(1).ok_or_else(full)?;
+        Ok(this)
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.offset += bytes as u64;
+        self.chunks += 1;
+    }
+}
+
+/// Compresses `plaintext` to the end of `out`; leaves `out` as it was if that does not pay.
+fn compress(compressor: &mut Compressor, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    // One byte less than the input: zstd stops as soon as it cannot beat that.
+    out.resize(start + plaintext.len().saturating_sub(1), 0);
+    let written = out
+        .get_mut(start..)
+        .and_then(|target| compressor.0.compress_to_buffer(plaintext, target).ok());
+    out.truncate(start + written.unwrap_or(0));
+    written.is_some()
+}

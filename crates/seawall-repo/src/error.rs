@@ -1,0 +1,58 @@
+use seawall_core::{Code, Error};
+use seawall_store::ObjectPath;
+
+/// Why an object's bytes are not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// The object is shorter or longer than its trailer says, or has no trailer.
+    #[error("it is truncated or has been extended")]
+    Length,
+    /// The first bytes are not an object's.
+    #[error("it does not begin as an object of this format")]
+    Header,
+    /// The object is of another kind than its name says.
+    #[error("it is of kind {found}, not {expected}")]
+    Kind {
+        /// What the name asks for.
+        expected: u8,
+        /// What the header says.
+        found: u8,
+    },
+    /// Stored bytes changed.
+    #[error("the checksum of the bytes at offset {offset} does not match")]
+    Checksum {
+        /// Where the chunk begins.
+        offset: u64,
+    },
+    /// The bytes are intact and were not sealed under this name with these keys.
+    #[error("the bytes at offset {offset} were not written under this name with this key")]
+    Authentication {
+        /// Where the chunk begins.
+        offset: u64,
+    },
+    /// The content cannot be decoded, although it is authentic.
+    #[error("its content cannot be read: {0}")]
+    Content(String),
+    /// An epoch without a key.
+    #[error("it was written under key epoch {0}, for which there is no key")]
+    Epoch(u32),
+}
+
+impl Damage {
+    /// The error a person sees, naming the object.
+    #[must_use]
+    pub fn at(self, path: &ObjectPath) -> Error {
+        Error::new(Code::ObjectDamaged, format!("object {path} is damaged: {self}")).with_hint(
+            "Run `seawall verify` to learn what else is damaged; other backups and repositories may be whole.",
+        )
+    }
+}
+
+/// An object that is authentic and says something that cannot be.
+pub(crate) fn inconsistent(path: &ObjectPath, what: impl std::fmt::Display) -> Error {
+    Error::new(
+        Code::ObjectInconsistent,
+        format!("object {path} contradicts the repository: {what}"),
+    )
+    .with_hint("Run `seawall verify` to learn which backups are affected.")
+}

@@ -1,0 +1,183 @@
+//! Keys: three independent ones per epoch, wrapped in slots (format.md, 5).
+
+mod key_file;
+mod slot;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_lc_rs::hkdf;
+use seawall_core::{Code, Error, Result};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+pub use key_file::KeyFile;
+pub use slot::{KeySlot, SlotMethod, Unlock};
+
+use crate::hash::ContentHasher;
+
+/// A 256-bit secret that is wiped when dropped and never shown.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Wraps key material.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// A fresh random secret.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the operating system has no randomness to give.
+    pub fn random() -> Result<Self> {
+        random_bytes().map(Self)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The key of the hash domain.
+pub(crate) type HashKey = Secret;
+
+/// Which key protects a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Domain {
+    /// Manifests, maps, footers, pins: what a host needs to make incremental backups.
+    Metadata,
+    /// Bodies of packs and WAL ranges: the database's content.
+    Data,
+}
+
+impl Domain {
+    const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Metadata => b"metadata",
+            Self::Data => b"data",
+        }
+    }
+}
+
+/// The keys of one epoch.
+#[derive(Debug, Clone)]
+pub struct EpochKeys {
+    /// Key of the metadata domain.
+    pub metadata: Secret,
+    /// Key of the hash domain; the same in all epochs of a repository.
+    pub hash: Secret,
+    /// Key of the data domain.
+    pub data: Secret,
+}
+
+impl EpochKeys {
+    /// Fresh keys for a new repository.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the operating system has no randomness to give.
+    pub fn random() -> Result<Self> {
+        Ok(Self { metadata: Secret::random()?, hash: Secret::random()?, data: Secret::random()? })
+    }
+
+    /// Fresh metadata and data keys; content hashes stay comparable.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the operating system has no randomness to give.
+    pub fn rotated(&self) -> Result<Self> {
+        Ok(Self { metadata: Secret::random()?, hash: self.hash.clone(), data: Secret::random()? })
+    }
+}
+
+/// Every key of a repository that its holder can open.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    repository: [u8; 16],
+    epochs: BTreeMap<u32, EpochKeys>,
+    hasher: ContentHasher,
+}
+
+impl Keyring {
+    /// A keyring of one epoch.
+    #[must_use]
+    pub fn new(repository: [u8; 16], epoch: u32, keys: EpochKeys) -> Self {
+        let hasher = ContentHasher::new(&keys.hash);
+        Self { repository, epochs: BTreeMap::from([(epoch, keys)]), hasher }
+    }
+
+    /// Adds the keys of another epoch.
+    pub fn add(&mut self, epoch: u32, keys: EpochKeys) {
+        self.epochs.insert(epoch, keys);
+    }
+
+    /// The id of the repository these keys belong to.
+    #[must_use]
+    pub const fn repository(&self) -> &[u8; 16] {
+        &self.repository
+    }
+
+    /// The epoch new objects are written under.
+    #[must_use]
+    pub fn current_epoch(&self) -> u32 {
+        self.epochs.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// The keys of one epoch.
+    #[must_use]
+    pub fn epoch(&self, epoch: u32) -> Option<&EpochKeys> {
+        self.epochs.get(&epoch)
+    }
+
+    /// The content hash functions.
+    #[must_use]
+    pub const fn hasher(&self) -> &ContentHasher {
+        &self.hasher
+    }
+
+    /// The key of one object in one domain; `None` for an epoch without keys.
+    pub(crate) fn object_key(
+        &self,
+        epoch: u32,
+        domain: Domain,
+        salt: &[u8; 32],
+    ) -> Option<[u8; 32]> {
+        let keys = self.epochs.get(&epoch)?;
+        let secret = match domain {
+            Domain::Metadata => &keys.metadata,
+            Domain::Data => &keys.data,
+        };
+        Some(derive(secret.bytes(), salt, &[b"seawall 1 ", domain.name()]))
+    }
+}
+
+/// HKDF-SHA-256 to 32 bytes.
+pub(crate) fn derive(secret: &[u8], salt: &[u8], info: &[&[u8]]) -> [u8; 32] {
+    struct ThirtyTwo;
+    impl hkdf::KeyType for ThirtyTwo {
+        fn len(&self) -> usize {
+            32
+        }
+    }
+    let mut key = [0; 32];
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
+    let filled = prk.expand(info, ThirtyTwo).and_then(|okm| okm.fill(&mut key));
+    debug_assert!(filled.is_ok(), "32 bytes are within what HKDF-SHA-256 gives");
+    key
+}
+
+/// Random bytes from the operating system.
+///
+/// # Errors
+/// [`Code::Internal`] if it has none to give.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(Code::Internal, format!("no randomness: {error}")))?;
+    Ok(bytes)
+}

@@ -1,0 +1,382 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, ClusterName, Code, Error, LineId, Result, Ulid};
+use seawall_store::{ObjectPath, Store, StoreError};
+
+use crate::envelope::{ObjectKind, WholeObject};
+use crate::keys::Keyring;
+use crate::layout::{LineObject, LinePaths, ObjectName, formats, key_slots};
+use crate::manifest::{BackupInfo, ManifestReader};
+use crate::records::{
+    About, Head, HistoryFile, Numbered, Pin, Record, Tombstone, WalOfTimeline, WalSpan,
+};
+use crate::repository::new_ulid;
+use crate::{Repository, error};
+
+/// One line of history of one cluster in a repository.
+#[derive(Debug, Clone)]
+pub struct Line {
+    repository: Repository,
+    cluster: ClusterName,
+    id: LineId,
+    paths: LinePaths,
+}
+
+/// A backup in a line.
+#[derive(Debug)]
+pub struct BackupSummary {
+    /// Its id.
+    pub id: BackupId,
+    /// What its newest whole manifest says, or why none can be read.
+    pub info: Result<BackupInfo>,
+}
+
+/// A backup that began and has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The id it would have.
+    pub id: BackupId,
+    /// Its records, in order.
+    pub records: Vec<Pin>,
+}
+
+impl Line {
+    pub(crate) fn new(repository: Repository, cluster: ClusterName, id: LineId) -> Result<Self> {
+        let paths = LinePaths::new(&cluster, id)?;
+        Ok(Self { repository, cluster, id, paths })
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub const fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// The line's id.
+    #[must_use]
+    pub const fn id(&self) -> LineId {
+        self.id
+    }
+
+    /// The repository the line is in.
+    #[must_use]
+    pub const fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The store the line is in.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        self.repository.store()
+    }
+
+    /// The keys of the repository.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        self.repository.keyring()
+    }
+
+    /// The names of the line's objects.
+    #[must_use]
+    pub const fn paths(&self) -> &LinePaths {
+        &self.paths
+    }
+
+    /// What the cluster is; `None` if the line does not exist yet.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn about(&self) -> Result<Option<About>> {
+        let path = self.paths.path(&LineObject::About)?;
+        match self.store().read(&path).await {
+            Ok(bytes) => About::open(self.keyring(), &path, &bytes).map(Some),
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the line. If it is there already, it must be of the same cluster.
+    ///
+    /// # Errors
+    /// [`Code::ClusterMismatch`], damage, or a store that fails.
+    pub async fn create(&self, about: &About) -> Result<()> {
+        let path = self.paths.path(&LineObject::About)?;
+        let bytes = about.seal(self.keyring(), &path)?;
+        match self.store().create(&path, bytes.into()).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::AlreadyExists { .. }) => self.refuse_other_cluster(about).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn refuse_other_cluster(&self, about: &About) -> Result<()> {
+        let there = self.about().await?;
+        let same =
+            there.is_some_and(|there| About { created_us: about.created_us, ..there } == *about);
+        if same {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::ClusterMismatch,
+            format!(
+                "line {} of cluster {} was made by a cluster of another shape",
+                self.id, self.cluster
+            ),
+        )
+        .with_hint(
+            "A new major version or a new initdb begins a new line; check which cluster this is.",
+        ))
+    }
+
+    /// The line's backups, oldest first. Attempts that died are not among them.
+    ///
+    /// # Errors
+    /// A store that fails; a damaged manifest is told in its summary.
+    pub async fn backups(&self) -> Result<Vec<BackupSummary>> {
+        let mut summaries = Vec::new();
+        for id in self.backup_ids().await? {
+            match self.manifest(id).await {
+                Ok(Some(reader)) => {
+                    summaries.push(BackupSummary { id, info: Ok(reader.manifest.info) });
+                }
+                Ok(None) => {}
+                Err(error) => summaries.push(BackupSummary { id, info: Err(error) }),
+            }
+        }
+        Ok(summaries)
+    }
+
+    /// The newest whole manifest of a backup; `None` for an attempt that was given up.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchBackup`], damage, or a store that fails.
+    pub async fn manifest(&self, id: BackupId) -> Result<Option<ManifestReader>> {
+        let mut generations = self.generations(id).await?;
+        let mut damage = None;
+        while let Some(generation) = generations.pop() {
+            let path = self.paths.path(&LineObject::Backup(id, generation))?;
+            match ManifestReader::read(self.store(), self.keyring(), &path).await {
+                Ok(reader) => {
+                    self.prove_identity(&reader, id, generation, &path)?;
+                    return Ok(Some(reader));
+                }
+                Err(_) if self.is_tombstone(&path).await? => return Ok(None),
+                Err(error) => damage = damage.or(Some(error)),
+            }
+        }
+        Err(damage.unwrap_or_else(|| {
+            Error::new(
+                Code::NoSuchBackup,
+                format!("there is no backup {id} of cluster {}", self.cluster),
+            )
+            .with_hint("`seawall list` shows the backups there are.")
+        }))
+    }
+
+    /// The names in a manifest are authenticated; this compares what it says with where it lies.
+    fn prove_identity(
+        &self,
+        reader: &ManifestReader,
+        id: BackupId,
+        generation: u32,
+        path: &ObjectPath,
+    ) -> Result<()> {
+        let info = &reader.manifest.info;
+        let same = info.id == id.0
+            && info.generation == generation
+            && info.system_id == self.id.system_id
+            && info.branch == self.id.branch;
+        if same { Ok(()) } else { Err(error::inconsistent(path, "it describes another backup")) }
+    }
+
+    async fn is_tombstone(&self, path: &ObjectPath) -> Result<bool> {
+        let bytes = self.store().read(path).await?;
+        Ok(WholeObject::open(self.keyring(), ObjectKind::Tombstone, path, &bytes).is_ok())
+    }
+
+    async fn generations(&self, id: BackupId) -> Result<Vec<u32>> {
+        let paths = self.repository.list(&self.paths.below(&format!("backup/{}", id.0))?).await?;
+        Ok(paths
+            .iter()
+            .filter_map(|path| match ObjectName::parse(path) {
+                Some(ObjectName::Line(_, _, LineObject::Backup(_, generation))) => Some(generation),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn backup_ids(&self) -> Result<Vec<BackupId>> {
+        let names = self.numbered("backup").await?;
+        let ids: BTreeSet<Ulid> = names.into_iter().map(|name| name.id).collect();
+        Ok(ids.into_iter().map(BackupId).collect())
+    }
+
+    /// Backups that began and have neither a manifest nor a tombstone, oldest first.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn attempts(&self) -> Result<Vec<Attempt>> {
+        let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
+        let mut attempts: BTreeMap<BackupId, Vec<Pin>> = BTreeMap::new();
+        for pin in self.numbered("pin").await? {
+            let id = BackupId(pin.id);
+            if ended.contains(&id) {
+                continue;
+            }
+            let path = self.paths.path(&LineObject::Pin(pin.id, pin.number))?;
+            attempts.entry(id).or_default().push(self.repository.read_record(&path).await?);
+        }
+        Ok(attempts.into_iter().map(|(id, records)| Attempt { id, records }).collect())
+    }
+
+    /// Declares an attempt dead: if its process lives after all, it cannot commit any more.
+    ///
+    /// # Errors
+    /// [`Code::ObjectExists`] if it committed meanwhile, or a store that fails.
+    pub async fn fence(&self, id: BackupId, now: Timestamp, reason: &str) -> Result<()> {
+        let path = self.paths.path(&LineObject::Backup(id, 0))?;
+        let tombstone = Tombstone { time_us: now.as_microsecond(), reason: reason.to_owned() };
+        self.repository.create_record(&path, &tombstone).await
+    }
+
+    /// Deletes the records of a job whose work is published or given up.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn unpin(&self, id: Ulid) -> Result<()> {
+        for path in self.repository.list(&self.paths.below(&format!("pin/{id}"))?).await? {
+            self.store().delete(&path).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes pins of backups that have ended: a process may die between the two.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn sweep_pins(&self) -> Result<()> {
+        let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
+        for pin in self.numbered("pin").await? {
+            if ended.contains(&BackupId(pin.id)) {
+                self.store()
+                    .delete(&self.paths.path(&LineObject::Pin(pin.id, pin.number))?)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the head that lists everything in the line and announces `next`. The caller commits
+    /// that object right after, naming the head in it.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn write_head(&self, next: &ObjectPath, now: Timestamp) -> Result<Ulid> {
+        let id = new_ulid(now)?;
+        let head = self.survey(next, now).await?;
+        self.repository.create_record(&self.paths.path(&LineObject::Head(id))?, &head).await?;
+        Ok(id)
+    }
+
+    /// What exists now, as a head tells it.
+    async fn survey(&self, next: &ObjectPath, now: Timestamp) -> Result<Head> {
+        let mut head = Head {
+            time_us: now.as_microsecond(),
+            formats: Vec::new(),
+            key_slots: Vec::new(),
+            backups: self.numbered("backup").await?,
+            events: self.numbered("events").await?,
+            histories: self.history_names().await?,
+            wal: self.wal_spans().await?,
+            heads: self.heads().await?,
+            next: next.to_string(),
+        };
+        for path in self.repository.list(&formats()?).await? {
+            if let Some(ObjectName::Format(n)) = ObjectName::parse(&path) {
+                head.formats.push(n);
+            }
+        }
+        for path in self.repository.list(&key_slots()?).await? {
+            if let Some(ObjectName::Key(epoch, slot)) = ObjectName::parse(&path) {
+                head.key_slots.push(Numbered { id: slot, number: epoch });
+            }
+        }
+        Ok(head)
+    }
+
+    /// The ids of the heads there are, oldest first.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn heads(&self) -> Result<Vec<Ulid>> {
+        let paths = self.repository.list(&self.paths.below("head")?).await?;
+        Ok(paths
+            .iter()
+            .filter_map(|path| match ObjectName::parse(path) {
+                Some(ObjectName::Line(_, _, LineObject::Head(id))) => Some(id),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Objects named `<directory>/<ulid>/<number>`, in order.
+    async fn numbered(&self, directory: &str) -> Result<Vec<Numbered>> {
+        let paths = self.repository.list(&self.paths.below(directory)?).await?;
+        Ok(paths
+            .iter()
+            .filter_map(|path| match ObjectName::parse(path) {
+                Some(ObjectName::Line(
+                    _,
+                    _,
+                    LineObject::Backup(BackupId(id), number)
+                    | LineObject::Event(id, number)
+                    | LineObject::Pin(id, number),
+                )) => Some(Numbered { id, number }),
+                _ => None,
+            })
+            .collect())
+    }
+
+    async fn history_names(&self) -> Result<Vec<String>> {
+        let paths = self.repository.list(&self.paths.below("history")?).await?;
+        Ok(paths.iter().map(|path| path.file_name().to_owned()).collect())
+    }
+
+    /// Reads a history file of the line by its object.
+    ///
+    /// # Errors
+    /// Damage, a missing object, or a store that fails.
+    pub async fn history(&self, object: &LineObject) -> Result<HistoryFile> {
+        self.repository.read_record(&self.paths.path(object)?).await
+    }
+
+    /// Spans of consecutive segments that have WAL, by names alone.
+    async fn wal_spans(&self) -> Result<Vec<WalOfTimeline>> {
+        let Some(about) = self.about().await? else { return Ok(Vec::new()) };
+        let segment_bytes = u64::from(about.wal_segment_bytes);
+        let mut timelines: Vec<WalOfTimeline> = Vec::new();
+        for path in self.repository.list(&self.paths.below("wal/hot")?).await? {
+            let Some(ObjectName::Line(_, _, LineObject::WalHot(range))) = ObjectName::parse(&path)
+            else {
+                continue;
+            };
+            if timelines.last().is_none_or(|last| last.timeline != range.timeline) {
+                timelines.push(WalOfTimeline { timeline: range.timeline, spans: Vec::new() });
+            }
+            let Some(timeline) = timelines.last_mut() else { continue };
+            match timeline.spans.last_mut() {
+                Some(span) if range.segment.bytes_since(span.last_segment) <= segment_bytes => {
+                    span.last_segment = range.segment;
+                    span.ranges += 1;
+                }
+                _ => timeline.spans.push(WalSpan {
+                    first_segment: range.segment,
+                    last_segment: range.segment,
+                    ranges: 1,
+                }),
+            }
+        }
+        Ok(timelines)
+    }
+}

@@ -1,0 +1,123 @@
+use minicbor::bytes::ByteVec;
+use minicbor::data::Type;
+use minicbor::decode::{self, Decoder};
+use minicbor::encode::{self, Encoder, Write};
+use minicbor::{Decode, Encode};
+
+use crate::cbor::LeafAddress;
+use crate::map::LeafPair;
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum EntryKind {
+    /// A directory.
+    #[n(0)]
+    Directory,
+    /// A regular file.
+    #[n(1)]
+    File,
+    /// A symbolic link.
+    #[n(2)]
+    Symlink,
+}
+
+/// One path of a backup, relative to the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Entry {
+    /// The path; bytes, for PostgreSQL's names are.
+    #[n(0)]
+    pub path: ByteVec,
+    /// What it is.
+    #[n(1)]
+    pub kind: EntryKind,
+    /// Permission bits.
+    #[n(2)]
+    pub mode: u32,
+    /// Length of a file in bytes.
+    #[n(3)]
+    pub size_bytes: Option<u64>,
+    /// When a file was last changed, microseconds since 1970.
+    #[n(4)]
+    pub modified_us: Option<i64>,
+    /// Where a file's bytes are; absent for an empty file.
+    #[n(5)]
+    pub content: Option<Content>,
+    /// Where a link leads.
+    #[n(6)]
+    pub link_target: Option<ByteVec>,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Inside a frame with other small files.
+    Blob {
+        /// Index into the manifest's pack list.
+        pack: u32,
+        /// The frame.
+        frame: u32,
+        /// Where the file begins in the frame's payload.
+        offset: u32,
+        /// Hashes of its blocks, 8 bytes each.
+        hashes: Vec<u8>,
+    },
+    /// In the frames a block map names.
+    Mapped(LeafPair),
+}
+
+impl<C> Encode<C> for Content {
+    fn encode<W: Write>(
+        &self,
+        encoder: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        match self {
+            Self::Blob { pack, frame, offset, hashes } => {
+                encoder.array(5)?.u8(0)?.u32(*pack)?.u32(*frame)?.u32(*offset)?.bytes(hashes)?;
+                Ok(())
+            }
+            Self::Mapped(leaves) => {
+                encoder.array(3)?.u8(1)?;
+                leaves.runs.encode(encoder, ctx)?;
+                leaves.hashes.encode(encoder, ctx)
+            }
+        }
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Content {
+    fn decode(decoder: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        if decoder.datatype()? != Type::Array {
+            return Err(decode::Error::message("content is not an array"));
+        }
+        match (decoder.array()?, decoder.u8()?) {
+            (Some(5), 0) => Ok(Self::Blob {
+                pack: decoder.u32()?,
+                frame: decoder.u32()?,
+                offset: decoder.u32()?,
+                hashes: decoder.bytes()?.to_vec(),
+            }),
+            (Some(3), 1) => Ok(Self::Mapped(LeafPair {
+                runs: LeafAddress::decode(decoder, ctx)?,
+                hashes: LeafAddress::decode(decoder, ctx)?,
+            })),
+            _ => Err(decode::Error::message("content of an unknown kind")),
+        }
+    }
+}
+
+impl Entry {
+    /// The path as bytes.
+    #[must_use]
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// A file's length; zero for anything else.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes.unwrap_or_default()
+    }
+}

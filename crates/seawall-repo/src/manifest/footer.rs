@@ -1,0 +1,227 @@
+use std::collections::BTreeMap;
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use seawall_core::{BranchNumber, Lsn, SystemId, TimelineId, Ulid};
+
+use super::{PackPageAddress, PageAddress};
+use crate::map::MapInfo;
+
+/// How much of the cluster a backup read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum BackupKind {
+    /// Everything.
+    #[n(0)]
+    Full,
+    /// What changed since another backup.
+    #[n(1)]
+    Incremental,
+}
+
+/// How the cluster's files were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum BackupSource {
+    /// Beside the database.
+    #[n(0)]
+    Files,
+    /// Over SQL.
+    #[n(1)]
+    Sql,
+    /// Over the replication protocol.
+    #[n(2)]
+    Stream,
+}
+
+/// A configuration file outside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ExternalFile {
+    /// The setting that names it, such as `hba_file`.
+    #[n(0)]
+    pub setting: String,
+    /// Where it was.
+    #[n(1)]
+    pub path: ByteVec,
+    /// What it says.
+    #[n(2)]
+    pub content: ByteVec,
+}
+
+/// A path that was left out of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct LeftOut {
+    /// The path, relative to the data directory.
+    #[n(0)]
+    pub path: ByteVec,
+    /// Why.
+    #[n(1)]
+    pub reason: String,
+}
+
+/// A page whose checksum or header was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PageError {
+    /// The file, relative to the data directory.
+    #[n(0)]
+    pub path: ByteVec,
+    /// The block within the file.
+    #[n(1)]
+    pub block: u32,
+    /// What is wrong.
+    #[n(2)]
+    pub reason: String,
+}
+
+/// What a backup is: the part of a manifest that the backup itself decides.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct BackupInfo {
+    /// The backup's id.
+    #[cbor(n(0), with = "crate::cbor::ulid")]
+    pub id: Ulid,
+    /// 0 when written by the backup itself.
+    #[n(1)]
+    pub generation: u32,
+    /// Full or incremental.
+    #[n(2)]
+    pub kind: BackupKind,
+    /// How the files were read.
+    #[n(3)]
+    pub source: BackupSource,
+    /// The cluster's name.
+    #[n(4)]
+    pub cluster: String,
+    /// The cluster's system identifier.
+    #[cbor(n(5), with = "crate::cbor::system_id")]
+    pub system_id: SystemId,
+    /// The line's branch.
+    #[cbor(n(6), with = "crate::cbor::branch")]
+    pub branch: BranchNumber,
+    /// PostgreSQL's major version.
+    #[n(7)]
+    pub major: u32,
+    /// Where replay must begin.
+    #[cbor(n(8), with = "crate::cbor::lsn")]
+    pub start_lsn: Lsn,
+    /// The timeline of the start.
+    #[cbor(n(9), with = "crate::cbor::timeline")]
+    pub start_timeline: TimelineId,
+    /// Where the cluster is consistent.
+    #[cbor(n(10), with = "crate::cbor::lsn")]
+    pub stop_lsn: Lsn,
+    /// The timeline of the stop.
+    #[cbor(n(11), with = "crate::cbor::timeline")]
+    pub stop_timeline: TimelineId,
+    /// When it began, microseconds since 1970.
+    #[n(12)]
+    pub started_us: i64,
+    /// When it was done.
+    #[n(13)]
+    pub finished_us: i64,
+    /// Whether it was taken from a standby.
+    #[n(14)]
+    pub from_standby: bool,
+    /// The `backup_label`, byte for byte.
+    #[n(15)]
+    pub backup_label: ByteVec,
+    /// The `tablespace_map`, byte for byte; empty without tablespaces.
+    #[n(16)]
+    pub tablespace_map: ByteVec,
+    /// `pg_control` with its checkpoint position made impossible.
+    #[n(17)]
+    pub pg_control: ByteVec,
+    /// Configuration files outside the data directory.
+    #[n(18)]
+    pub external_files: Vec<ExternalFile>,
+    /// What was left out.
+    #[n(19)]
+    pub left_out: Vec<LeftOut>,
+    /// Pages with errors, the first thousand.
+    #[n(20)]
+    pub page_errors: Vec<PageError>,
+    /// How many pages have errors.
+    #[n(21)]
+    pub page_error_count: u64,
+    /// Features a reader must know.
+    #[n(25)]
+    pub required_features: Vec<String>,
+    /// Bytes of all files.
+    #[n(26)]
+    pub cluster_bytes: u64,
+    /// Bytes read from the cluster.
+    #[n(27)]
+    pub read_bytes: u64,
+    /// Bytes added to the repository.
+    #[n(28)]
+    pub stored_bytes: u64,
+    /// Number of files.
+    #[n(29)]
+    pub files: u64,
+    /// The backup or attempt this one built on.
+    #[cbor(n(30), with = "crate::cbor::optional_ulid", has_nil)]
+    pub parent: Option<Ulid>,
+    /// The user's notes.
+    #[n(31)]
+    pub annotations: BTreeMap<String, String>,
+    /// The head written just before.
+    #[cbor(n(32), with = "crate::cbor::optional_ulid", has_nil)]
+    pub head: Option<Ulid>,
+    /// The program that made it.
+    #[n(33)]
+    pub program: String,
+    /// Whether pages carry checksums.
+    #[n(34)]
+    pub data_checksums: bool,
+    /// The cluster's WAL segment size in bytes.
+    #[n(35)]
+    pub wal_segment_bytes: u32,
+    /// Blocks in a relation's segment file.
+    #[n(36)]
+    pub relation_segment_blocks: u32,
+}
+
+/// The footer as it is stored: what the backup is, and where the manifest's pages are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// What the backup is.
+    pub info: BackupInfo,
+    /// Pages of entries, in path order.
+    pub pages: Vec<PageAddress>,
+    /// Pages of the pack list.
+    pub pack_pages: Vec<PackPageAddress>,
+    /// The map objects, by index.
+    pub maps: Vec<MapInfo>,
+}
+
+/// The second half of the stored footer. Both halves are maps with disjoint keys; they are stored
+/// one after the other as an array of two.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+struct Pages {
+    #[n(22)]
+    pages: Vec<PageAddress>,
+    #[n(23)]
+    pack_pages: Vec<PackPageAddress>,
+    #[n(24)]
+    maps: Vec<MapInfo>,
+}
+
+impl Manifest {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let pages = Pages {
+            pages: self.pages.clone(),
+            pack_pages: self.pack_pages.clone(),
+            maps: self.maps.clone(),
+        };
+        crate::cbor::encode(&(&self.info, &pages))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, crate::Damage> {
+        let (info, pages): (BackupInfo, Pages) = crate::cbor::decode(bytes)?;
+        Ok(Self { info, pages: pages.pages, pack_pages: pages.pack_pages, maps: pages.maps })
+    }
+}

@@ -1,0 +1,133 @@
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use seawall_core::{Code, Error, Result, Ulid};
+use seawall_store::ObjectPath;
+
+use super::frame::{FramePayload, PAYLOAD_BYTES_MAX};
+use crate::envelope::{Compressor, ObjectKind, ObjectSealer, Section};
+use crate::hash::{ContentHasher, FullBlockHash, ObjectHash};
+use crate::keys::Keyring;
+use crate::{cbor, varint};
+
+/// The footer of a pack.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct PackFooter {
+    #[n(0)]
+    pub frames: u32,
+    #[n(1)]
+    pub stored_lengths: ByteVec,
+    #[n(2)]
+    pub hashes: ByteVec,
+    #[n(3)]
+    pub kinds: ByteVec,
+}
+
+/// What a manifest says of a pack it uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PackInfo {
+    /// The pack's id.
+    #[cbor(n(0), with = "crate::cbor::ulid")]
+    pub id: Ulid,
+    /// The object's length in bytes.
+    #[n(1)]
+    pub length_bytes: u64,
+    /// Object hash of its footer's plaintext.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub footer_hash: ObjectHash,
+}
+
+/// Makes a pack, frame after frame. Bytes are appended to a buffer the caller drains to the store;
+/// joined they are the object.
+#[derive(Debug)]
+pub struct PackBuilder {
+    id: Ulid,
+    sealer: ObjectSealer,
+    hasher: ContentHasher,
+    footer: PackFooter,
+    plaintext: Vec<u8>,
+}
+
+impl PackBuilder {
+    /// Begins the pack `id` at `path`.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] without randomness.
+    pub fn begin(
+        keyring: &Keyring,
+        id: Ulid,
+        path: &ObjectPath,
+        out: &mut Vec<u8>,
+    ) -> Result<Self> {
+        let empty = || ByteVec::from(Vec::new());
+        Ok(Self {
+            id,
+            sealer: ObjectSealer::begin(keyring, ObjectKind::Pack, path, out)?,
+            hasher: keyring.hasher().clone(),
+            footer: PackFooter {
+                frames: 0,
+                stored_lengths: empty(),
+                hashes: empty(),
+                kinds: empty(),
+            },
+            plaintext: Vec::new(),
+        })
+    }
+
+    /// The pack's id.
+    #[must_use]
+    pub const fn id(&self) -> Ulid {
+        self.id
+    }
+
+    /// How many bytes the pack has so far.
+    #[must_use]
+    pub const fn stored_bytes(&self) -> u64 {
+        self.sealer.offset()
+    }
+
+    /// How many frames the pack has so far: the number the next one gets.
+    #[must_use]
+    pub const fn frames(&self) -> u32 {
+        self.footer.frames
+    }
+
+    /// Adds a frame. `hashes` are those of the payload's blocks, in order.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] for a payload over 256 KiB or more frames than a pack can number.
+    pub fn frame(
+        &mut self,
+        what: FramePayload<'_>,
+        payload: &[u8],
+        hashes: &[FullBlockHash],
+        compressor: &mut Compressor,
+        out: &mut Vec<u8>,
+    ) -> Result<u32> {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(Error::new(Code::Internal, "a frame's payload is over 256 KiB"));
+        }
+        self.plaintext.clear();
+        self.plaintext.extend_from_slice(payload);
+        what.describe(payload.len(), &mut self.plaintext);
+        let stored = self.sealer.chunk(Section::FIRST, &self.plaintext, Some(compressor), out)?;
+        varint::put(&mut self.footer.stored_lengths, u64::from(stored));
+        self.footer.hashes.extend_from_slice(&self.hasher.frame(hashes));
+        self.footer.kinds.push(what.kind().number());
+        let number = self.footer.frames;
+        self.footer.frames += 1;
+        Ok(number)
+    }
+
+    /// Ends the pack.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the footer cannot be sealed.
+    pub fn finish(self, out: &mut Vec<u8>) -> Result<PackInfo> {
+        let footer = cbor::encode(&self.footer);
+        let footer_hash = self.hasher.object(&footer);
+        let length_bytes = self.sealer.finish(&footer, out)?;
+        Ok(PackInfo { id: self.id, length_bytes, footer_hash })
+    }
+}

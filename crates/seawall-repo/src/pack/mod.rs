@@ -1,0 +1,12 @@
+//! Packs: frames and the table that finds them (format.md, 6).
+
+mod builder;
+mod frame;
+mod reader;
+
+pub use builder::{PackBuilder, PackInfo};
+pub use frame::{FRAME_BLOCKS, FrameKind, FramePayload};
+pub use reader::{FrameReader, FrameTable, Frames};
+
+/// The bytes of a block, PostgreSQL's page.
+pub const BLOCK_BYTES: usize = 8192;

@@ -1,0 +1,204 @@
+use seawall_core::Result;
+use seawall_store::{ObjectPath, Store};
+
+use super::PackInfo;
+use super::builder::PackFooter;
+use super::frame::{FrameKind, blocks_of, split};
+use crate::envelope::{Decompressor, HEADER_BYTES, ObjectKind, ObjectOpener, Section};
+use crate::hash::{ContentHasher, ObjectHash};
+use crate::keys::Keyring;
+use crate::{Damage, cbor, envelope, varint};
+
+/// Where each frame of a pack is. Small: about 25 bytes a frame.
+#[derive(Debug)]
+pub struct FrameTable {
+    path: ObjectPath,
+    opener: ObjectOpener,
+    hasher: ContentHasher,
+    /// Offset of each frame, and of the footer at the end.
+    offsets: Vec<u64>,
+    hashes: Vec<ObjectHash>,
+    kinds: Vec<FrameKind>,
+}
+
+impl FrameTable {
+    /// Reads a pack's header and footer, and proves that the pack is the one a manifest names.
+    ///
+    /// # Errors
+    /// Damage, a missing object, or a store that fails.
+    pub async fn read(
+        store: &dyn Store,
+        keyring: &Keyring,
+        path: &ObjectPath,
+        expected: &PackInfo,
+    ) -> Result<Self> {
+        let object = envelope::read_ends(store, keyring, ObjectKind::Pack, path).await?;
+        let hash = keyring.hasher().object(&object.footer);
+        if object.length_bytes != expected.length_bytes || hash != expected.footer_hash {
+            return Err(crate::error::inconsistent(path, "it is not the pack the manifest names"));
+        }
+        Self::parse(keyring, path, object).map_err(|damage| damage.at(path))
+    }
+
+    /// Reads a pack's table without a manifest to compare it to.
+    ///
+    /// # Errors
+    /// Damage, a missing object, or a store that fails.
+    pub async fn read_any(store: &dyn Store, keyring: &Keyring, path: &ObjectPath) -> Result<Self> {
+        let object = envelope::read_ends(store, keyring, ObjectKind::Pack, path).await?;
+        Self::parse(keyring, path, object).map_err(|damage| damage.at(path))
+    }
+
+    fn parse(keyring: &Keyring, path: &ObjectPath, ends: envelope::Ends) -> Result<Self, Damage> {
+        let footer: PackFooter = cbor::decode(&ends.footer)?;
+        let bad = || Damage::Content("the frame table contradicts itself".to_owned());
+        let count = footer.frames as usize;
+        let mut offsets = Vec::with_capacity(count.min(1 << 20) + 1);
+        let mut offset = HEADER_BYTES as u64;
+        let mut lengths: &[u8] = &footer.stored_lengths;
+        for _ in 0..count {
+            offsets.push(offset);
+            let length = varint::take(&mut lengths).ok_or_else(bad)?;
+            offset = offset.checked_add(length).ok_or_else(bad)?;
+        }
+        offsets.push(offset);
+        let hashes: Vec<ObjectHash> =
+            footer.hashes.chunks_exact(16).filter_map(|hash| hash.try_into().ok()).collect();
+        let kinds: Option<Vec<FrameKind>> =
+            footer.kinds.iter().map(|kind| FrameKind::from_number(*kind)).collect();
+        let kinds = kinds.ok_or_else(|| {
+            Damage::Content("the pack has frames of a kind this program does not know".to_owned())
+        })?;
+        let sound = lengths.is_empty()
+            && hashes.len() == count
+            && footer.hashes.len() == 16 * count
+            && kinds.len() == count
+            && offset == ends.footer_offset;
+        if !sound {
+            return Err(bad());
+        }
+        Ok(Self {
+            path: path.clone(),
+            opener: ends.opener,
+            hasher: keyring.hasher().clone(),
+            offsets,
+            hashes,
+            kinds,
+        })
+    }
+
+    /// How many frames the pack has.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        self.kinds.len() as u32
+    }
+
+    /// The kind of a frame; `None` past the last.
+    #[must_use]
+    pub fn kind(&self, frame: u32) -> Option<FrameKind> {
+        self.kinds.get(frame as usize).copied()
+    }
+
+    /// About how much memory the table takes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        256 + self.kinds.len() * 25
+    }
+
+    /// How many of the frames from `first` on lie within `bytes_max` stored bytes; at least one.
+    #[must_use]
+    pub fn frames_within(&self, first: u32, last: u32, bytes_max: u64) -> u32 {
+        let start = self.offset(first).unwrap_or_default();
+        let fits = |frame: &u32| self.offset(frame + 1).is_some_and(|end| end - start <= bytes_max);
+        (first + 1..=last).take_while(fits).count() as u32 + 1
+    }
+
+    fn offset(&self, frame: u32) -> Option<u64> {
+        self.offsets.get(frame as usize).copied()
+    }
+
+    /// Reads the stored bytes of consecutive frames.
+    ///
+    /// # Errors
+    /// A frame the pack does not have, a missing object, or a store that fails.
+    pub async fn fetch(&self, store: &dyn Store, first: u32, count: u32) -> Result<Frames> {
+        let range =
+            self.offset(first).zip(first.checked_add(count).and_then(|end| self.offset(end)));
+        let Some((start, end)) = range else {
+            let what = format!("a block map asks for frames {first} to {}", first + count);
+            return Err(crate::error::inconsistent(&self.path, what));
+        };
+        let bytes = store.read_range(&self.path, start..end).await?;
+        Ok(Frames { first, offset: start, bytes: bytes.into() })
+    }
+}
+
+/// Stored bytes of consecutive frames.
+#[derive(Debug)]
+pub struct Frames {
+    first: u32,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// Opens frames, reusing its buffers.
+#[derive(Debug)]
+pub struct FrameReader {
+    decompressor: Decompressor,
+    plaintext: Vec<u8>,
+}
+
+impl FrameReader {
+    /// A reader with empty buffers.
+    ///
+    /// # Errors
+    /// [`seawall_core::Code::Internal`] if zstd cannot be set up.
+    pub fn new() -> Result<Self> {
+        Ok(Self { decompressor: Decompressor::new()?, plaintext: Vec::new() })
+    }
+
+    /// Opens one frame out of `frames`, proves it by its hash, and gives its payload.
+    ///
+    /// # Errors
+    /// Damage, or a frame that is not among `frames`.
+    pub fn open(&mut self, table: &FrameTable, frames: &mut Frames, frame: u32) -> Result<&[u8]> {
+        let payload_bytes =
+            self.try_open(table, frames, frame).map_err(|damage| damage.at(&table.path))?;
+        Ok(self.plaintext.get(..payload_bytes).unwrap_or_default())
+    }
+
+    fn try_open(
+        &mut self,
+        table: &FrameTable,
+        frames: &mut Frames,
+        frame: u32,
+    ) -> Result<usize, Damage> {
+        let missing = || Damage::Content(format!("frame {frame} is not where it should be"));
+        let index = frame as usize;
+        let kind = *table.kinds.get(index).ok_or_else(missing)?;
+        let start = table.offset(frame).ok_or_else(missing)?;
+        let end = table.offset(frame + 1).ok_or_else(missing)?;
+        debug_assert!(frame >= frames.first, "frames are opened from the range they were read in");
+        let within =
+            |at: u64| at.checked_sub(frames.offset).and_then(|at| usize::try_from(at).ok());
+        let (from, to) = within(start).zip(within(end)).ok_or_else(missing)?;
+        let bytes = frames.bytes.get_mut(from..to).ok_or_else(missing)?;
+        table.opener.chunk(
+            Section::FIRST,
+            frame,
+            bytes,
+            start,
+            &mut self.decompressor,
+            &mut self.plaintext,
+        )?;
+        let opened = split(&self.plaintext, kind)?;
+        let payload = self.plaintext.get(..opened.payload_bytes).unwrap_or_default();
+        let hashes: Vec<_> =
+            blocks_of(payload, &opened.pieces).map(|block| table.hasher.block(block)).collect();
+        if Some(&table.hasher.frame(&hashes)) == table.hashes.get(index) {
+            Ok(opened.payload_bytes)
+        } else {
+            Err(Damage::Content(format!("frame {frame} is not the one its hash names")))
+        }
+    }
+}

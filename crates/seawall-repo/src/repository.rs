@@ -1,0 +1,374 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use seawall_core::{ClusterName, Code, Error, LineId, Result, Ulid};
+use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError, list_children};
+
+use crate::envelope::{ObjectKind, WholeObject};
+use crate::keys::{EpochKeys, KeySlot, Keyring, Unlock, random_bytes};
+use crate::layout::{self, ObjectName};
+use crate::records::{FormatRecord, Record, open_clear, seal_clear};
+use crate::{Line, cbor};
+
+/// The format this program writes.
+const FORMAT: u32 = 1;
+
+/// How many names a listing asks for at a time.
+const LIST_PAGE: usize = 1000;
+
+/// An opened repository: a store, and the keys to read and write it.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    store: Arc<dyn Store>,
+    keyring: Arc<Keyring>,
+}
+
+/// What a new repository needs.
+#[derive(Debug)]
+pub struct CreateOptions<'a> {
+    /// What will open it.
+    pub unlock: &'a Unlock,
+    /// The name of the first key slot.
+    pub label: &'a str,
+    /// The time now.
+    pub now: Timestamp,
+}
+
+impl Repository {
+    /// Makes a repository in an empty store.
+    ///
+    /// # Errors
+    /// [`Code::RepositoryExists`] if there is one, and whatever keeps the store from being written.
+    pub async fn create(store: Arc<dyn Store>, options: &CreateOptions<'_>) -> Result<Self> {
+        if Self::exists(store.as_ref()).await? {
+            return Err(already_there(store.as_ref()));
+        }
+        let keyring = Keyring::new(random_bytes()?, 1, EpochKeys::random()?);
+        let repository = Self { store, keyring: Arc::new(keyring) };
+        repository.write_slot(1, options).await?;
+        let record = FormatRecord {
+            version: FORMAT,
+            repository: *repository.keyring.repository(),
+            created_us: options.now.as_microsecond(),
+            required_features: Vec::new(),
+            optional_features: Vec::new(),
+        };
+        let path = ObjectName::Format(FORMAT).path()?;
+        let clear = cbor::encode(&record);
+        let bytes = seal_clear(&repository.keyring, ObjectKind::Format, &path, &clear)?;
+        match repository.store.create(&path, bytes.into()).await {
+            Ok(()) => Ok(repository),
+            Err(StoreError::AlreadyExists { .. }) => Err(already_there(repository.store.as_ref())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a repository of any format is in the store.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn exists(store: &dyn Store) -> Result<bool> {
+        Ok(!store.list(&layout::formats()?, None, 1).await?.objects.is_empty())
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// [`Code::NoRepository`], [`Code::UnknownFormat`], [`Code::WrongKey`], damage, or a store that
+    /// fails.
+    pub async fn open(store: Arc<dyn Store>, unlock: &Unlock) -> Result<Self> {
+        let (path, bytes) = newest_format(store.as_ref()).await?;
+        let clear = WholeObject::peek_clear(ObjectKind::Format, &bytes)
+            .map_err(|damage| damage.at(&path))?;
+        let record: FormatRecord = cbor::decode(&clear).map_err(|damage| damage.at(&path))?;
+        refuse_unknown_format(&record)?;
+        let keyring = open_slots(store.as_ref(), &record.repository, unlock).await?;
+        // Now that there is a key: the format object is what its writer wrote.
+        let proven = open_clear(&keyring, ObjectKind::Format, &path, &bytes)?;
+        debug_assert_eq!(proven, clear);
+        Ok(Self { store, keyring: Arc::new(keyring) })
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// The repository's id, as text.
+    #[must_use]
+    pub fn id(&self) -> String {
+        hex::encode(self.keyring.repository())
+    }
+
+    /// Adds a key slot for every epoch, so that `unlock` opens all of the repository.
+    ///
+    /// # Errors
+    /// A store that fails, or no randomness.
+    pub async fn add_key(&self, options: &CreateOptions<'_>) -> Result<Vec<Ulid>> {
+        let mut slots = Vec::new();
+        for epoch in 1..=self.keyring.current_epoch() {
+            if self.keyring.epoch(epoch).is_some() {
+                slots.push(self.write_slot(epoch, options).await?);
+            }
+        }
+        Ok(slots)
+    }
+
+    /// Begins a new key epoch. What was written stays readable under the old one; `unlocks` are
+    /// those that will open the new one.
+    ///
+    /// # Errors
+    /// A store that fails, or no randomness.
+    pub async fn rotate(&self, options: &[CreateOptions<'_>]) -> Result<Self> {
+        let current = self.keyring.current_epoch();
+        let keys = self
+            .keyring
+            .epoch(current)
+            .ok_or_else(|| Error::new(Code::Internal, "the current key epoch has no keys"))?;
+        let mut keyring = (*self.keyring).clone();
+        keyring.add(current + 1, keys.rotated()?);
+        let rotated = Self { store: Arc::clone(&self.store), keyring: Arc::new(keyring) };
+        for slot in options {
+            rotated.write_slot(current + 1, slot).await?;
+        }
+        Ok(rotated)
+    }
+
+    /// The key slots there are: epoch, id and clear part.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn key_slots(&self) -> Result<Vec<(u32, Ulid, KeySlot)>> {
+        let mut slots = Vec::new();
+        for (path, epoch, id) in list_slots(self.store.as_ref()).await? {
+            let bytes = self.store.read(&path).await?;
+            let clear = open_clear(&self.keyring, ObjectKind::KeySlot, &path, &bytes)?;
+            slots.push((epoch, id, cbor::decode(&clear).map_err(|damage| damage.at(&path))?));
+        }
+        Ok(slots)
+    }
+
+    /// Removes a key slot.
+    ///
+    /// # Errors
+    /// [`Code::LastKey`] if its epoch would be left without one.
+    pub async fn remove_key(&self, epoch: u32, id: Ulid) -> Result<()> {
+        let slots = list_slots(self.store.as_ref()).await?;
+        let others = slots.iter().filter(|(_, e, other)| *e == epoch && *other != id).count();
+        if others == 0 {
+            return Err(Error::new(
+                Code::LastKey,
+                format!(
+                    "key slot {id} is the only one of epoch {epoch}: without it the data is lost"
+                ),
+            )
+            .with_hint("Add another key first: `seawall key add`."));
+        }
+        self.store.delete(&ObjectName::Key(epoch, id).path()?).await?;
+        Ok(())
+    }
+
+    /// The lines in the repository, ordered by name.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn lines(&self) -> Result<Vec<(ClusterName, LineId)>> {
+        let mut lines = Vec::new();
+        for cluster in list_children(self.store(), &layout::clusters()?).await? {
+            let Ok(cluster) = cluster.parse::<ClusterName>() else { continue };
+            for line in list_children(self.store(), &layout::lines_of(&cluster)?).await? {
+                if let Ok(line) = line.parse::<LineId>() {
+                    lines.push((cluster.clone(), line));
+                }
+            }
+        }
+        Ok(lines)
+    }
+
+    /// One line of a cluster.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the store cannot have its names.
+    pub fn line(&self, cluster: &ClusterName, line: LineId) -> Result<Line> {
+        Line::new(self.clone(), cluster.clone(), line)
+    }
+
+    /// Seals a record and creates it; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Code::ObjectExists`] if the name is taken, or a store that fails.
+    pub async fn create_record<R: Record>(&self, path: &ObjectPath, record: &R) -> Result<()> {
+        let bytes = record.seal(&self.keyring, path)?;
+        self.store.create(path, bytes.into()).await.map_err(Error::from)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// Damage, a missing object, or a store that fails.
+    pub async fn read_record<R: Record>(&self, path: &ObjectPath) -> Result<R> {
+        let bytes = self.store.read(path).await?;
+        R::open(&self.keyring, path, &bytes)
+    }
+
+    /// Every path below a prefix, in order. For prefixes that hold few objects.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn list(&self, prefix: &ObjectPrefix) -> Result<Vec<ObjectPath>> {
+        list(self.store.as_ref(), prefix).await
+    }
+
+    async fn write_slot(&self, epoch: u32, options: &CreateOptions<'_>) -> Result<Ulid> {
+        let id = new_ulid(options.now)?;
+        let keys = self
+            .keyring
+            .epoch(epoch)
+            .ok_or_else(|| Error::new(Code::Internal, format!("epoch {epoch} has no keys")))?;
+        let slot = KeySlot::seal(
+            *self.keyring.repository(),
+            epoch,
+            id,
+            options.label,
+            options.now.as_microsecond(),
+            options.unlock,
+            keys,
+        )?;
+        let path = ObjectName::Key(epoch, id).path()?;
+        let clear = cbor::encode(&slot);
+        let bytes = seal_clear(&self.keyring, ObjectKind::KeySlot, &path, &clear)?;
+        self.store.create(&path, bytes.into()).await?;
+        Ok(id)
+    }
+}
+
+/// A new unique id that sorts by time.
+///
+/// # Errors
+/// [`Code::Internal`] without randomness.
+pub fn new_ulid(now: Timestamp) -> Result<Ulid> {
+    let ms = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    Ok(Ulid::from_parts(ms, u128::from_le_bytes(random_bytes()?)))
+}
+
+async fn list(store: &dyn Store, prefix: &ObjectPrefix) -> Result<Vec<ObjectPath>> {
+    let mut paths = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.list(prefix, after.as_ref(), LIST_PAGE).await?;
+        paths.extend(page.objects.into_iter().map(|object| object.path));
+        after = page.next;
+        if after.is_none() {
+            return Ok(paths);
+        }
+    }
+}
+
+async fn list_slots(store: &dyn Store) -> Result<Vec<(ObjectPath, u32, Ulid)>> {
+    let paths = list(store, &layout::key_slots()?).await?;
+    Ok(paths
+        .into_iter()
+        .filter_map(|path| match ObjectName::parse(&path) {
+            Some(ObjectName::Key(epoch, slot)) => Some((path, epoch, slot)),
+            _ => None,
+        })
+        .collect())
+}
+
+async fn newest_format(store: &dyn Store) -> Result<(ObjectPath, Bytes)> {
+    let newest = list(store, &layout::formats()?)
+        .await?
+        .into_iter()
+        .filter_map(|path| match ObjectName::parse(&path) {
+            Some(ObjectName::Format(n)) => Some((n, path)),
+            _ => None,
+        })
+        .max();
+    let Some((_, path)) = newest else {
+        return Err(Error::new(
+            Code::NoRepository,
+            format!("there is no Seawall repository at {}", store.url()),
+        )
+        .with_hint("Check the URL, or make one: `seawall init CLUSTER --repo URL --kit FILE`."));
+    };
+    let bytes = store.read(&path).await?;
+    Ok((path, bytes))
+}
+
+fn refuse_unknown_format(record: &FormatRecord) -> Result<()> {
+    let unknown = |what: String| {
+        Error::new(Code::UnknownFormat, what).with_hint("Use a newer Seawall with this repository.")
+    };
+    if record.version != FORMAT {
+        return Err(unknown(format!(
+            "the repository has format {}, and this program knows format {FORMAT}",
+            record.version
+        )));
+    }
+    record.required_features.first().map_or(Ok(()), |feature| {
+        Err(unknown(format!(
+            "the repository needs the feature \"{feature}\", which this program does not know"
+        )))
+    })
+}
+
+/// Opens every epoch that `unlock` opens. The newest must be among them.
+async fn open_slots(store: &dyn Store, repository: &[u8; 16], unlock: &Unlock) -> Result<Keyring> {
+    let mut keyring: Option<Keyring> = None;
+    let mut newest = 0;
+    let mut damaged = None;
+    for (path, epoch, id) in list_slots(store).await? {
+        let bytes = store.read(&path).await?;
+        let slot = WholeObject::peek_clear(ObjectKind::KeySlot, &bytes)
+            .and_then(|clear| cbor::decode::<KeySlot>(&clear));
+        let slot = match slot {
+            Ok(slot) => slot,
+            Err(damage) => {
+                damaged = Some(damage.at(&path));
+                continue;
+            }
+        };
+        if slot.repository != *repository || slot.epoch != epoch {
+            continue;
+        }
+        newest = newest.max(epoch);
+        if let Some(keys) = slot.open(id, unlock)? {
+            match &mut keyring {
+                Some(keyring) => keyring.add(epoch, keys),
+                None => keyring = Some(Keyring::new(*repository, epoch, keys)),
+            }
+        }
+    }
+    match keyring {
+        Some(keyring) if keyring.current_epoch() == newest => Ok(keyring),
+        _ => Err(damaged.unwrap_or_else(|| wrong_key(store))),
+    }
+}
+
+fn wrong_key(store: &dyn Store) -> Error {
+    Error::new(
+        Code::WrongKey,
+        format!("the key does not open the repository at {}", store.url()),
+    )
+    .with_hint(
+        "Use the key file or recovery kit that `seawall init` wrote for this repository; without it the data cannot be read.",
+    )
+}
+
+fn already_there(store: &dyn Store) -> Error {
+    Error::new(
+        Code::RepositoryExists,
+        format!("there is already a Seawall repository at {}", store.url()),
+    )
+    .with_hint(
+        "To add a cluster to it, give its key: `seawall init CLUSTER --repo URL --key FILE …`.",
+    )
+}

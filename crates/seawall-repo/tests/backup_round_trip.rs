@@ -1,0 +1,285 @@
+//! A backup written to a real store and read back from nothing but the store and the key.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use seawall_core::{BackupId, Code, LineId, Lsn, TimelineId, Ulid};
+use seawall_repo::envelope::Compressor;
+use seawall_repo::keys::{KeyFile, Unlock};
+use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::{
+    BackupInfo, BackupKind, BackupSource, Content, Entry, EntryKind, ManifestWriter,
+};
+use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapReader};
+use seawall_repo::pack::{FramePayload, FrameReader, FrameTable, PackBuilder};
+use seawall_repo::records::About;
+use seawall_repo::{CreateOptions, Line, Repository};
+use seawall_store::{Store, open_or_create};
+
+fn now() -> Timestamp {
+    "2026-01-02T02:00:00Z".parse().unwrap()
+}
+
+fn key() -> Unlock {
+    Unlock::KeyFile(KeyFile::generate().unwrap())
+}
+
+async fn store(dir: &tempfile::TempDir) -> Arc<dyn Store> {
+    let url = format!("file://{}", dir.path().display()).parse().unwrap();
+    open_or_create(&url).await.unwrap()
+}
+
+fn line_id() -> LineId {
+    "7300000000000000000-0".parse().unwrap()
+}
+
+async fn new_line(repository: &Repository) -> Line {
+    let line = repository.line(&"main".parse().unwrap(), line_id()).unwrap();
+    line.create(&about()).await.unwrap();
+    line
+}
+
+fn about() -> About {
+    About {
+        cluster: "main".to_owned(),
+        system_id: line_id().system_id,
+        branch: line_id().branch,
+        major: 15,
+        catalog_version: 202_209_061,
+        control_version: 1300,
+        block_bytes: 8192,
+        relation_segment_blocks: 131_072,
+        wal_segment_bytes: 16 << 20,
+        wal_block_bytes: 8192,
+        data_checksum_version: 1,
+        parent_branch: None,
+        fork_lsn: None,
+        created_us: 0,
+    }
+}
+
+fn info(id: BackupId) -> BackupInfo {
+    BackupInfo {
+        id: id.0,
+        generation: 0,
+        kind: BackupKind::Full,
+        source: BackupSource::Files,
+        cluster: "main".to_owned(),
+        system_id: line_id().system_id,
+        branch: line_id().branch,
+        major: 15,
+        start_lsn: Lsn(0x200_0028),
+        start_timeline: TimelineId(1),
+        stop_lsn: Lsn(0x200_0138),
+        stop_timeline: TimelineId(1),
+        started_us: 1,
+        finished_us: 2,
+        from_standby: false,
+        backup_label: b"START WAL LOCATION\n".to_vec().into(),
+        tablespace_map: Vec::new().into(),
+        pg_control: vec![7; 8192].into(),
+        external_files: Vec::new(),
+        left_out: Vec::new(),
+        page_errors: Vec::new(),
+        page_error_count: 0,
+        required_features: Vec::new(),
+        cluster_bytes: 0,
+        read_bytes: 0,
+        stored_bytes: 0,
+        files: 2,
+        parent: None,
+        annotations: std::collections::BTreeMap::new(),
+        head: None,
+        program: "test".to_owned(),
+        data_checksums: true,
+        wal_segment_bytes: 16 << 20,
+        relation_segment_blocks: 131_072,
+    }
+}
+
+/// Two frames of random blocks, a zero block between, then a small file in a blob frame.
+async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) {
+    let keyring = line.keyring();
+    let hasher = keyring.hasher();
+    let mut compressor = Compressor::new(1).unwrap();
+
+    let pack_id = Ulid::from_parts(1_767_319_200_000, 1);
+    let pack_path = line.paths().path(&LineObject::Pack(pack_id)).unwrap();
+    let mut bytes = Vec::new();
+    let mut pack = PackBuilder::begin(keyring, pack_id, &pack_path, &mut bytes).unwrap();
+    let mut map = BlockMapBuilder::default();
+    let mut hashes = Vec::new();
+    for (index, frame) in blocks.chunks(16 * 8192).enumerate() {
+        let full: Vec<_> = frame.chunks(8192).map(|block| hasher.block(block)).collect();
+        hashes.extend(full.iter().map(|hash| hash.short()));
+        let what = FramePayload::Base { path: b"base/1/1259", first_block: index as u32 * 16 };
+        let number = pack.frame(what, frame, &full, &mut compressor, &mut bytes).unwrap();
+        map.frame(full.len() as u32, pack_id, number);
+    }
+    map.zero(1);
+    hashes.push([0; 8]);
+    let files = [(b"PG_VERSION".to_vec(), small.len() as u32)];
+    let blob = pack
+        .frame(
+            FramePayload::Blob { files: &files },
+            small,
+            &[hasher.block(small)],
+            &mut compressor,
+            &mut bytes,
+        )
+        .unwrap();
+    let pack_info = pack.finish(&mut bytes).unwrap();
+    let mut writer = line.store().create_large(&pack_path).await.unwrap();
+    writer.write(Bytes::from(bytes)).await.unwrap();
+    assert_eq!(writer.finish().await.unwrap(), pack_info.length_bytes);
+
+    let map = map.finish(blocks.len() as u64 + 8192).unwrap();
+    let map_id = Ulid::from_parts(1_767_319_200_000, 2);
+    let map_path = line.paths().path(&LineObject::Map(map_id)).unwrap();
+    let mut bytes = Vec::new();
+    let mut maps = MapBuilder::begin(keyring, map_id, 0, &map_path, &mut bytes).unwrap();
+    let leaves = maps.add(&map, &hashes, &mut bytes).unwrap();
+    let map_info = maps.finish(&mut bytes).unwrap();
+    line.store().create(&map_path, bytes.into()).await.unwrap();
+
+    let path = line.paths().path(&LineObject::Backup(id, 0)).unwrap();
+    let mut bytes = Vec::new();
+    let mut manifest = ManifestWriter::begin(keyring, &path, &mut bytes).unwrap();
+    let entry = |path: &[u8], size: usize, content| Entry {
+        path: path.to_vec().into(),
+        kind: EntryKind::File,
+        mode: 0o600,
+        size_bytes: Some(size as u64),
+        modified_us: Some(0),
+        content: Some(content),
+        link_target: None,
+    };
+    let blob = Content::Blob { pack: 0, frame: blob, offset: 0, hashes: vec![0; 8] };
+    manifest.entry(&entry(b"PG_VERSION", small.len(), blob), &mut bytes).unwrap();
+    let mapped = entry(b"base/1/1259", blocks.len() + 8192, Content::Mapped(leaves));
+    manifest.entry(&mapped, &mut bytes).unwrap();
+    assert!(manifest.entry(&mapped, &mut bytes).is_err(), "paths come in order, once");
+    manifest.finish(info(id), &[pack_info], vec![map_info], &mut bytes).unwrap();
+    line.store().create(&path, bytes.into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_reads_back_with_store_and_key_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let id = BackupId::new(now(), 5).unwrap();
+    let blocks: Vec<u8> =
+        (0..20 * 8192u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    {
+        let repository = Repository::create(store(&dir).await, &options).await.unwrap();
+        let line = new_line(&repository).await;
+        write_backup(&line, id, &blocks, b"15\n").await;
+    }
+
+    let repository = Repository::open(store(&dir).await, &key).await.unwrap();
+    let (cluster, line_id) = repository.lines().await.unwrap().pop().unwrap();
+    let line = repository.line(&cluster, line_id).unwrap();
+    assert_eq!(line.about().await.unwrap(), Some(about()));
+    let backups = line.backups().await.unwrap();
+    assert_eq!(backups.len(), 1);
+    assert_eq!(backups[0].info.as_ref().unwrap(), &info(id));
+
+    let manifest = line.manifest(id).await.unwrap().unwrap();
+    let entries = manifest.page(line.store(), 0).await.unwrap();
+    let packs = manifest.packs(line.store()).await.unwrap();
+    let pack_path = line.paths().path(&LineObject::Pack(packs[0].id)).unwrap();
+    let table =
+        FrameTable::read(line.store(), line.keyring(), &pack_path, &packs[0]).await.unwrap();
+    let mut frames = table.fetch(line.store(), 0, table.frames()).await.unwrap();
+    let mut reader = FrameReader::new().unwrap();
+
+    let Some(Content::Blob { frame, .. }) = entries[0].content else { panic!("a blob") };
+    assert_eq!(reader.open(&table, &mut frames, frame).unwrap(), b"15\n");
+    let Some(Content::Mapped(leaves)) = &entries[1].content else { panic!("a map") };
+    let map_info = manifest.manifest.maps[0];
+    let map_path = line.paths().path(&LineObject::Map(map_info.id)).unwrap();
+    let maps = MapReader::read(line.store(), line.keyring(), &map_path, &map_info).await.unwrap();
+    let map = maps.runs(line.store(), &leaves.runs).await.unwrap();
+    assert_eq!(map.runs.len(), 2, "one run of frames and one of zeroes");
+    let mut read = reader.open(&table, &mut frames, 0).unwrap().to_vec();
+    read.extend_from_slice(reader.open(&table, &mut frames, 1).unwrap());
+    assert_eq!(read, blocks);
+    assert_eq!(maps.hashes(line.store(), &leaves.hashes).await.unwrap().len(), 21);
+}
+
+#[tokio::test]
+async fn e65_a_wrong_key_is_told_at_once_and_is_not_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let right = key();
+    let options = CreateOptions { unlock: &right, label: "first", now: now() };
+    Repository::create(store(&dir).await, &options).await.unwrap();
+    let error = Repository::open(store(&dir).await, &key()).await.unwrap_err();
+    assert_eq!(error.code(), Code::WrongKey);
+    let again = Repository::create(store(&dir).await, &options).await.unwrap_err();
+    assert_eq!(again.code(), Code::RepositoryExists);
+    let empty = tempfile::tempdir().unwrap();
+    let none = Repository::open(store(&empty).await, &right).await.unwrap_err();
+    assert_eq!(none.code(), Code::NoRepository);
+}
+
+#[tokio::test]
+async fn after_a_rotation_old_and_new_objects_open_and_the_old_key_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (key(), key());
+    let first = CreateOptions { unlock: &old, label: "old", now: now() };
+    let repository = Repository::create(store(&dir).await, &first).await.unwrap();
+    new_line(&repository).await;
+    let second = CreateOptions { unlock: &new, label: "new", now: now() };
+    repository.add_key(&second).await.unwrap();
+    repository.rotate(&[second]).await.unwrap();
+
+    let reopened = Repository::open(store(&dir).await, &new).await.unwrap();
+    assert_eq!(reopened.keyring().current_epoch(), 2);
+    let line = reopened.line(&"main".parse().unwrap(), line_id()).unwrap();
+    assert!(line.about().await.unwrap().is_some(), "written under epoch 1");
+    let error = Repository::open(store(&dir).await, &old).await.unwrap_err();
+    assert_eq!(error.code(), Code::WrongKey);
+    let slots = reopened.key_slots().await.unwrap();
+    assert_eq!(slots.len(), 3);
+    let (epoch, id, _) = slots[2].clone();
+    assert_eq!(reopened.remove_key(epoch, id).await.unwrap_err().code(), Code::LastKey);
+}
+
+#[tokio::test]
+async fn an_attempt_is_seen_until_it_is_fenced_and_then_cannot_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let repository = Repository::create(store(&dir).await, &options).await.unwrap();
+    let line = new_line(&repository).await;
+    let id = BackupId::new(now(), 9).unwrap();
+    let pin = seawall_repo::records::Pin {
+        role: seawall_repo::records::PinRole::Writer,
+        host: "db1".to_owned(),
+        boot_id: "boot".to_owned(),
+        process_id: 1,
+        time_us: 0,
+        purpose: "backup".to_owned(),
+        start_lsn: Lsn(1),
+        start_timeline: TimelineId(1),
+        copied_until: Lsn(1),
+        packs: Vec::new(),
+        maps: Vec::new(),
+        entries: Vec::new(),
+        backups: Vec::new(),
+    };
+    let path = line.paths().path(&LineObject::Pin(id.0, 0)).unwrap();
+    repository.create_record(&path, &pin).await.unwrap();
+    let attempts = line.attempts().await.unwrap();
+    assert_eq!((attempts.len(), attempts[0].id, &attempts[0].records[0]), (1, id, &pin));
+
+    line.fence(id, now(), "its process is gone").await.unwrap();
+    let commit = line.paths().path(&LineObject::Backup(id, 0)).unwrap();
+    let late = line.store().create(&commit, Bytes::from_static(b"late")).await;
+    assert!(late.is_err(), "a late commit fails");
+    assert!(line.backups().await.unwrap().is_empty(), "a tombstone is not a backup");
+    line.sweep_pins().await.unwrap();
+    assert!(line.attempts().await.unwrap().is_empty());
+}
