@@ -1,1 +1,35 @@
-//! Placeholder replaced by the crate's first module.
+//! Object storage under a repository.
+//!
+//! [`Store`] is the whole of what a repository asks of storage: objects are created once, read,
+//! listed in byte order and deleted. There is no rename, no append and no overwrite, so that a
+//! local directory, an object store, an SFTP server and a gateway can all keep the same promises;
+//! a conformance suite holds every adapter to them.
+//!
+//! [`open`] gives the store behind a [`StoreUrl`]. [`Metered`] counts what goes through one.
+//!
+//! # Features
+//! `suite` adds the conformance suite, `testing` adds a store that fails on purpose.
+
+#![deny(clippy::indexing_slicing)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod children;
+mod error;
+pub mod fs;
+mod metered;
+mod open;
+mod path;
+mod store;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod url;
+
+pub use children::list_children;
+pub use error::{Place, StoreError};
+pub use metered::{Counts, Metered};
+pub use open::{open, open_or_create};
+pub use path::{InvalidObjectPath, ObjectPath, ObjectPrefix, RESERVED_SUFFIX};
+pub use store::{ListPage, MAX_PAGE_OBJECTS, MAX_READ_BYTES, ObjectInfo, ObjectWriter, Store};
+pub use url::{InvalidStoreUrl, StoreUrl};

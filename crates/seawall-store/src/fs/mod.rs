@@ -1,0 +1,195 @@
+//! A store in a local directory.
+//!
+//! An object is a regular file at its path below the root. It is written under a temporary name in
+//! the same directory, synced, hard-linked to its name (which fails if the name is taken) and the
+//! directory is synced; only then is it created. Temporary names end in
+//! [`RESERVED_SUFFIX`](crate::RESERVED_SUFFIX), which no object's name may; a killed process leaves
+//! such files behind, and [`FsStore::sweep_temporary`] removes them.
+//!
+//! Nothing below the root is followed out of it: paths are walked one component at a time and
+//! symbolic links, pipes and devices are refused. The root itself may be a symbolic link. The root
+//! is kept open, so that a volume unmounted and replaced under a running process is not written to.
+
+mod large;
+mod list;
+mod publish;
+mod read;
+mod root;
+mod sweep;
+mod sync;
+#[cfg(test)]
+pub(crate) mod tests;
+mod tree;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::fs::Mode;
+
+use crate::{
+    ListPage, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, Place, Store, StoreError,
+    StoreUrl,
+};
+use publish::Unfinished;
+use sync::{Kernel, SyncCalls};
+use tree::Tree;
+
+pub use sweep::Swept;
+
+/// How a filesystem store makes its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FsOptions {
+    /// Permission bits of objects, whatever the umask. 0600 unless told otherwise: a repository
+    /// may hold unencrypted metadata of a whole database.
+    pub file_mode: u32,
+    /// Permission bits of directories that are made, whatever the umask. 0700 unless told otherwise.
+    pub directory_mode: u32,
+}
+
+impl Default for FsOptions {
+    fn default() -> Self {
+        Self { file_mode: 0o600, directory_mode: 0o700 }
+    }
+}
+
+impl FsOptions {
+    const fn file(self) -> Mode {
+        Mode::from_raw_mode(self.file_mode & 0o777)
+    }
+
+    const fn directory(self) -> Mode {
+        Mode::from_raw_mode(self.directory_mode & 0o777)
+    }
+}
+
+/// A store in a local directory. See the [module](self) for how it keeps its promises.
+#[derive(Debug)]
+pub struct FsStore {
+    tree: Arc<Tree>,
+}
+
+impl FsStore {
+    /// Opens the store in a directory that exists.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if it does not.
+    pub async fn open(url: &StoreUrl, options: FsOptions) -> Result<Self, StoreError> {
+        Self::open_with(url, options, Arc::new(Kernel)).await
+    }
+
+    /// Opens the store in a directory and makes it, and what it is in, if it does not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Forbidden`] and the like if it cannot be made.
+    pub async fn open_or_create(url: &StoreUrl, options: FsOptions) -> Result<Self, StoreError> {
+        let root = url.clone();
+        blocking(Place::store(url), move || root::make(&root, options)).await?;
+        Self::open(url, options).await
+    }
+
+    async fn open_with(
+        url: &StoreUrl,
+        options: FsOptions,
+        syncs: Arc<dyn SyncCalls>,
+    ) -> Result<Self, StoreError> {
+        let root = url.clone();
+        let tree = blocking(Place::store(url), move || Tree::open(&root, options, syncs)).await?;
+        Ok(Self { tree: Arc::new(tree) })
+    }
+
+    /// Removes unfinished files that nobody has written to for `older_than`: what killed processes
+    /// left. A writer that is alive and slower than that fails cleanly; a day is a safe choice.
+    ///
+    /// # Errors
+    /// The first directory that cannot be read or file that cannot be removed.
+    pub async fn sweep_temporary(&self, older_than: Duration) -> Result<Swept, StoreError> {
+        self.blocking(Place::store(self.url()), move |tree| sweep::sweep(tree, older_than)).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce(&Tree) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let tree = Arc::clone(&self.tree);
+        blocking(place, move || work(&tree)).await
+    }
+
+    fn place(&self, path: &ObjectPath) -> Place {
+        Place::object(self.url(), path)
+    }
+}
+
+#[async_trait]
+impl Store for FsStore {
+    fn url(&self) -> &StoreUrl {
+        self.tree.url()
+    }
+
+    async fn create(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
+        let object = path.clone();
+        self.blocking(self.place(path), move |tree| {
+            let mut file = Unfinished::begin(tree, &object)?;
+            file.write(&bytes)?;
+            file.publish(tree)
+        })
+        .await
+    }
+
+    async fn create_large(&self, path: &ObjectPath) -> Result<Box<dyn ObjectWriter>, StoreError> {
+        let object = path.clone();
+        let file =
+            self.blocking(self.place(path), move |tree| Unfinished::begin(tree, &object)).await?;
+        Ok(Box::new(large::FsWriter::start(Arc::clone(&self.tree), file)))
+    }
+
+    async fn read(&self, path: &ObjectPath) -> Result<Bytes, StoreError> {
+        let object = path.clone();
+        self.blocking(self.place(path), move |tree| read::whole(tree, &object)).await
+    }
+
+    async fn read_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let object = path.clone();
+        self.blocking(self.place(path), move |tree| read::range(tree, &object, range)).await
+    }
+
+    async fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
+        let object = path.clone();
+        self.blocking(self.place(path), move |tree| read::stat(tree, &object)).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &ObjectPrefix,
+        start_after: Option<&ObjectPath>,
+        limit: usize,
+    ) -> Result<ListPage, StoreError> {
+        let place = Place::prefix(self.url(), prefix);
+        let (prefix, start_after) = (prefix.clone(), start_after.cloned());
+        self.blocking(place, move |tree| list::page(tree, &prefix, start_after.as_ref(), limit))
+            .await
+    }
+
+    async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
+        let object = path.clone();
+        self.blocking(self.place(path), move |tree| publish::delete(tree, &object)).await
+    }
+}
+
+/// Runs filesystem calls on a thread that may wait for a disk. They go on to their end even if the
+/// returned future is dropped.
+async fn blocking<T: Send + 'static>(
+    place: Place,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => {
+            Err(StoreError::Io { place, doing: "accessing", source: std::io::Error::other(error) })
+        }
+    }
+}

@@ -1,0 +1,184 @@
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::ops::Range;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::tree::{Tree, describe};
+use crate::{MAX_READ_BYTES, ObjectInfo, ObjectPath, Place, StoreError};
+
+/// Reads all of an object.
+pub(super) fn whole(tree: &Tree, path: &ObjectPath) -> Result<Bytes, StoreError> {
+    let place = tree.place(path);
+    let (mut file, size_bytes) = open(tree, path)?;
+    exactly(&mut file, size_bytes, &place)
+}
+
+/// Reads a range of an object.
+pub(super) fn range(
+    tree: &Tree,
+    path: &ObjectPath,
+    range: Range<u64>,
+) -> Result<Bytes, StoreError> {
+    let place = tree.place(path);
+    let (mut file, size_bytes) = open(tree, path)?;
+    if range.start.max(range.end) > size_bytes {
+        return Err(StoreError::RangeBeyondEnd { place, range, size_bytes });
+    }
+    file.seek(SeekFrom::Start(range.start))
+        .map_err(|source| StoreError::from_io(place.clone(), "reading", source))?;
+    exactly(&mut file, range.end.saturating_sub(range.start), &place)
+}
+
+/// What the filesystem knows about an object.
+pub(super) fn stat(tree: &Tree, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
+    let place = tree.place(path);
+    let directory = tree.open_prefix(&path.parent()).map_err(|error| about(error, &place))?;
+    stat_in(directory.as_fd(), path, &place)
+}
+
+/// What the filesystem knows about an object in an open directory.
+pub(super) fn stat_in(
+    directory: BorrowedFd<'_>,
+    path: &ObjectPath,
+    place: &Place,
+) -> Result<ObjectInfo, StoreError> {
+    let stat = statat(directory, path.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| StoreError::from_io(place.clone(), "looking at", errno.into()))?;
+    Ok(ObjectInfo {
+        path: path.clone(),
+        size_bytes: object_size(&stat, place)?,
+        modified: modified(&stat),
+    })
+}
+
+fn modified(stat: &Stat) -> Timestamp {
+    let nanoseconds = i32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    Timestamp::new(stat.st_mtime, nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Opens an object without following a link or waiting for a pipe's other end.
+fn open(tree: &Tree, path: &ObjectPath) -> Result<(File, u64), StoreError> {
+    let place = tree.place(path);
+    let directory = tree.open_prefix(&path.parent()).map_err(|error| about(error, &place))?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match retry_on_intr(|| openat(&directory, path.file_name(), flags, Mode::empty())) {
+        Ok(file) => {
+            let stat = fstat(&file)
+                .map_err(|errno| StoreError::from_io(place.clone(), "opening", errno.into()))?;
+            Ok((File::from(file), object_size(&stat, &place)?))
+        }
+        Err(errno @ (Errno::LOOP | Errno::NXIO)) => {
+            stat_in(directory.as_fd(), path, &place)?;
+            Err(StoreError::from_io(place, "opening", errno.into()))
+        }
+        Err(errno) => Err(StoreError::from_io(place, "opening", errno.into())),
+    }
+}
+
+/// The error of a directory, said about the object that was looked for in it.
+fn about(error: StoreError, object: &Place) -> StoreError {
+    match error {
+        StoreError::NotFound { .. } => StoreError::NotFound { place: object.clone() },
+        StoreError::NotAnObject { found, .. } => {
+            StoreError::NotAnObject { place: object.clone(), found }
+        }
+        other => other,
+    }
+}
+
+fn object_size(stat: &Stat, place: &Place) -> Result<u64, StoreError> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(u64::try_from(stat.st_size).unwrap_or(0)),
+        kind => Err(StoreError::NotAnObject { place: place.clone(), found: describe(kind) }),
+    }
+}
+
+/// Reads so many bytes, in as many calls as it takes; an early end is an error.
+fn exactly(reader: &mut impl Read, wanted_bytes: u64, place: &Place) -> Result<Bytes, StoreError> {
+    let failed = |source| StoreError::from_io(place.clone(), "reading", source);
+    if wanted_bytes > MAX_READ_BYTES {
+        return Err(failed(io::Error::other("more than 1 GiB was to be read at once")));
+    }
+    let mut bytes = Vec::new();
+    usize::try_from(wanted_bytes)
+        .map_err(io::Error::other)
+        .and_then(|wanted| bytes.try_reserve_exact(wanted).map_err(io::Error::other))
+        .map_err(failed)?;
+    reader.take(wanted_bytes).read_to_end(&mut bytes).map_err(failed)?;
+    let got_bytes = bytes.len() as u64;
+    if got_bytes < wanted_bytes {
+        let place = place.clone();
+        return Err(StoreError::ShortRead { place, expected_bytes: wanted_bytes, got_bytes });
+    }
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives what a signal, a slow disk or a network mount may make of a read.
+    struct Reluctant {
+        bytes: Vec<u8>,
+        turn: usize,
+        fails_at_end: bool,
+    }
+
+    impl Read for Reluctant {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.turn += 1;
+            if self.turn % 2 == 1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            if self.bytes.is_empty() && self.fails_at_end {
+                return Err(Errno::IO.into());
+            }
+            let given = self.bytes.len().min(buffer.len()).min(3);
+            for (slot, byte) in buffer.iter_mut().zip(self.bytes.drain(..given)) {
+                *slot = byte;
+            }
+            Ok(given)
+        }
+    }
+
+    fn reluctant(bytes: &[u8], fails_at_end: bool) -> Reluctant {
+        Reluctant { bytes: bytes.to_vec(), turn: 0, fails_at_end }
+    }
+
+    fn place() -> Place {
+        Place::object(&"/srv".parse().unwrap(), &"a/b".parse().unwrap())
+    }
+
+    #[test]
+    fn e51_a_read_in_small_interrupted_pieces_is_whole() {
+        let bytes = exactly(&mut reluctant(b"sixteen bytes ok", false), 16, &place()).unwrap();
+        assert_eq!(bytes, "sixteen bytes ok");
+    }
+
+    #[test]
+    fn e51_an_early_end_is_an_error_not_a_short_object() {
+        let error = exactly(&mut reluctant(b"half", false), 8, &place()).unwrap_err();
+        assert!(
+            matches!(error, StoreError::ShortRead { expected_bytes: 8, got_bytes: 4, .. }),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn a_read_error_in_the_middle_surfaces() {
+        let error = exactly(&mut reluctant(b"half", true), 8, &place()).unwrap_err();
+        let StoreError::Io { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.raw_os_error(), Some(Errno::IO.raw_os_error()));
+    }
+
+    #[test]
+    fn a_length_from_a_disk_does_not_take_all_memory() {
+        let error = exactly(&mut io::empty(), u64::MAX, &place()).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    }
+}
