@@ -1,2 +1,49 @@
-//! Tasks.
-fn main() {}
+//! The repository's own tasks; `cargo xtask` lists them.
+
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+mod command;
+mod demo;
+mod paths;
+mod setup;
+mod test;
+mod tidy;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  setup [--majors] [--bench]   install what tests and the demo need
+                               --majors: PostgreSQL 12 to 18; --bench: pgBackRest
+  test [-- ARGS]               everything a change must pass; ARGS go to cargo nextest run
+  demo [ARGS]                  build seawall and run seawall demo
+  tidy                         the rules no compiler checks";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let Some((task, rest)) = arguments.split_first() else { bail!("{USAGE}") };
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    match task.as_str() {
+        "setup" => setup::main(&rest),
+        "test" => test::main(&rest),
+        "demo" => demo::main(&rest),
+        "tidy" => tidy::main(&rest),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("no task {task}\n{USAGE}"),
+    }
+}
