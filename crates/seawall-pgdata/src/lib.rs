@@ -5,7 +5,17 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod backup_label;
+pub mod backup_manifest;
+pub mod checksum;
+pub mod control;
 mod cursor;
+mod decimal;
+pub mod exclusion;
+pub mod history;
+pub mod page;
+pub mod relation_path;
+pub mod tablespace_map;
 pub mod version;
 pub mod wal;
 
