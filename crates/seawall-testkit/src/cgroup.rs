@@ -1,7 +1,7 @@
 //! Memory: a program in a cgroup of its own, with a limit, and how much it took.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -26,15 +26,15 @@ pub struct MemoryUse {
     pub out_of_memory: bool,
 }
 
-/// Runs a program in a fresh memory cgroup of at most `limit_bytes`, as `owner` if there is one,
-/// else as the test's own user.
+/// Runs `wanted` in a fresh memory cgroup of at most `limit_bytes`, as `owner` if there is one,
+/// else as the test's own user. Program, arguments and environment count; a user that `wanted`
+/// itself was given does not.
 ///
 /// # Errors
 /// Cgroups are not to be had: not root, or not writable in this container. The program cannot be
 /// started or does not end in time.
 pub fn run_limited(
-    program: &Path,
-    arguments: &[&str],
+    wanted: &Command,
     owner: Option<&Owner>,
     limit_bytes: u64,
     timeout: Duration,
@@ -48,7 +48,14 @@ pub fn run_limited(
         let ids = [format!("--reuid={}", owner.uid()), format!("--regid={}", owner.gid())];
         command.arg("setpriv").args(ids).arg("--clear-groups");
     }
-    let mut running = Running::start(command.arg(program).args(arguments), None)?;
+    command.arg(wanted.get_program()).args(wanted.get_args());
+    for (name, value) in wanted.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut running = Running::start(&mut command, None)?;
     let mut peak_resident_bytes = 0;
     let deadline = Instant::now() + timeout;
     while !running.has_ended()? && Instant::now() < deadline {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::cgroup::MemoryUse;
 use crate::process::{Output, Running};
-use crate::{Owner, TestDir, process};
+use crate::{Owner, TestDir, cgroup, process};
 
 /// The built `seawall`, where both root and the servers' owner can run it.
 #[derive(Debug, Clone)]
@@ -164,6 +165,14 @@ impl Invocation {
             output.stderr
         );
         Ok(output)
+    }
+
+    /// Runs it to its end with at most `limit_bytes` of memory, page cache included.
+    ///
+    /// # Errors
+    /// As [`cgroup::run_limited`].
+    pub fn run_limited(&self, limit_bytes: u64) -> Result<MemoryUse> {
+        cgroup::run_limited(&self.build(), self.owner.as_ref(), limit_bytes, self.timeout)
     }
 
     /// Starts it and returns at once.

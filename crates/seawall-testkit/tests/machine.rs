@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use seawall_testkit::faults::{self, SmallDisk};
-use seawall_testkit::{Owner, SeawallBin, TestDir, cgroup, process};
+use seawall_testkit::{Owner, SeawallBin, TestDir, process};
 
 /// Whether this process holds a capability (capabilities(7)).
 fn is_capable(capability: u32) -> Result<bool> {
@@ -91,9 +91,7 @@ fn memory_is_measured_and_limited() -> Result<()> {
     const MIB: u64 = 1 << 20;
     let copy = |block: &str, limit: u64| {
         let arguments = ["if=/dev/zero", "of=/dev/null", "count=4", &format!("bs={block}")];
-        let owner = Owner::of_servers()?;
-        let dd = Path::new("/bin/dd");
-        cgroup::run_limited(dd, &arguments, Some(&owner), limit, Duration::from_secs(30))
+        SeawallBin::at("/bin/dd")?.command(arguments).run_limited(limit)
     };
     let small = match copy("20M", 200 * MIB) {
         Ok(small) => small,

@@ -229,3 +229,17 @@ fn a_stopped_ledger_needs_no_server() -> Result<()> {
     assert!(log.acknowledged() >= 5);
     Ok(())
 }
+
+#[test]
+fn every_installed_major_starts_and_passes_amcheck() -> Result<()> {
+    let majors = PgBin::installed();
+    assert!(!majors.is_empty());
+    for major in majors {
+        let cluster = PgCluster::builder(major).start()?;
+        let version = cluster.psql("SHOW server_version_num")?;
+        assert_eq!(version.parse::<u32>()? / 10_000, u32::from(major));
+        let checked = oracles::amcheck(cluster.connection())?;
+        assert_eq!(checked.heaps > 50, major >= 14, "{major}: {checked:?}");
+    }
+    Ok(())
+}
