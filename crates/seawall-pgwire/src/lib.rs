@@ -1,1 +1,40 @@
-//! Placeholder replaced by the crate's first module.
+//! PostgreSQL's wire protocol: the one PostgreSQL client of Seawall.
+//!
+//! [`Conninfo`] and [`Environment`] read connection strings, service and password files as libpq
+//! does and give a [`Config`]; [`Connection`] is a session that runs simple queries. Below them a
+//! message layer frames protocol 3.0 and knows nothing of sessions.
+//!
+//! Nothing a server sends is trusted: the length of messages and results is limited by [`Limits`],
+//! and malformed messages are errors.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod auth;
+mod cancel;
+mod config;
+mod connect;
+mod connection;
+mod conninfo;
+mod error;
+mod hints;
+mod message;
+mod password;
+mod query;
+mod quote;
+mod rows;
+mod server_message;
+mod startup;
+mod tls;
+mod transport;
+mod value;
+
+pub use cancel::CancelToken;
+pub use config::{Config, Host, Limits};
+pub use connection::{Connection, TransactionStatus};
+pub use conninfo::{Conninfo, ConninfoError, Environment, PassfileWarning};
+pub use error::{FailedAttempt, PgError, ServerError};
+pub use password::Password;
+pub use quote::{quote_ident, quote_literal};
+pub use rows::{ResultSet, Row};
+pub use value::FromText;
