@@ -105,6 +105,24 @@ fn a_record_over_several_ranges_is_joined_in_any_order() {
 }
 
 #[test]
+fn a_chain_may_begin_inside_a_record() {
+    let log = big_records();
+    let cuts = [8192, 16_384, 24_576];
+    let ranges = index_cut(PgMajor::V17, log.start, &log.bytes[..40_000], &cuts);
+    let mut chain = RangeChain::new(&ranges[1]);
+    assert_eq!(chain.push(&ranges[2]), Ok(Link::Seamless));
+    assert_eq!(chain.push(&ranges[3]), Ok(Link::Seamless));
+    let tail = ranges[0].tail.as_ref().unwrap();
+    let joined = stitch(tail, chain.head().unwrap(), PgMajor::V17);
+    assert!(matches!(joined, Stitch::Record(_)), "{joined:?}");
+    // Inside a record, a range that does not go on with it is noticed.
+    let mut other = ranges[2].clone();
+    other.head = None;
+    let fault = RangeChain::new(&ranges[1]).push(&other).unwrap_err();
+    assert!(matches!(fault, StitchFault::Remaining { .. }));
+}
+
+#[test]
 fn a_fragment_over_the_cap_is_kept_by_reference() {
     let log = big_records();
     let ranges = index_cut(PgMajor::V17, log.start, &log.bytes, &[49_152, 57_344]);

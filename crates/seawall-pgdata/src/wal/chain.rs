@@ -2,15 +2,16 @@
 
 use seawall_core::{Lsn, TimelineId, WalSegmentSize};
 
-use super::fragment::TailFragment;
+use super::fragment::{FragmentBytes, HeadFragment, HeadState, TailFragment};
 use super::segment_index::RangeIndex;
-use super::stitch::{Stitch, StitchFault, StitchedRecord, stitch};
+use super::stitch::{Stitch, StitchFault, StitchedRecord, join_heads, stitch};
 use crate::PgMajor;
 
 /// What lies on the seam between a chain of ranges and the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
-    /// Nothing: a record ends at the seam, or padding does.
+    /// Nothing of the chain: a record ends at the seam, padding goes on, or the seam belongs to
+    /// the record that the chain begins in ([`RangeChain::head`]).
     Seamless,
     /// A record that became whole.
     Record(Box<StitchedRecord>),
@@ -39,7 +40,9 @@ pub struct RangeChain {
     ended_at: Option<Lsn>,
     /// The end of the segment whose rest is padding.
     padding_until: Option<Lsn>,
-    /// The record that is open at the end, joined from as many ranges as it crosses.
+    /// The record that the chain begins in, joined from as many ranges as it crosses.
+    head: Option<HeadFragment>,
+    /// The record that is open at the end, joined likewise.
     tail: Option<TailFragment>,
     /// The last whole record, of whichever range.
     last_record: Option<Lsn>,
@@ -56,6 +59,7 @@ impl RangeChain {
             end: first.end,
             ended_at: first.ended.map(|ended| ended.lsn),
             padding_until: padding_until(first),
+            head: first.head.clone(),
             tail: first.tail.clone(),
             last_record: first.last_record.map(|record| record.lsn),
         }
@@ -65,6 +69,12 @@ impl RangeChain {
     #[must_use]
     pub const fn end(&self) -> Lsn {
         self.end
+    }
+
+    /// The rest of the record that the chain begins in.
+    #[must_use]
+    pub const fn head(&self) -> Option<&HeadFragment> {
+        self.head.as_ref()
     }
 
     /// The record that is open at the end.
@@ -79,8 +89,16 @@ impl RangeChain {
     /// [`StitchFault`] if the range does not continue the chain; the chain stays as it was.
     pub fn push(&mut self, next: &RangeIndex) -> Result<Link, StitchFault> {
         self.check_place(next)?;
+        if next.start == next.end {
+            return Ok(Link::Seamless);
+        }
         if self.padding_until.is_some_and(|until| next.start < until) {
             return self.push_padding(next);
+        }
+        if let Some(head) = self.unfinished_head() {
+            let joined = join_heads(head, next.head.as_ref().unwrap_or(&no_head(next)))?;
+            *self = Self { head: Some(joined), ..Self::new(next) };
+            return Ok(Link::Seamless);
         }
         let (link, crossing) = self.link(next)?;
         let before = crossing.or(self.last_record);
@@ -96,9 +114,15 @@ impl RangeChain {
         *self = Self {
             last_record: next.last_record.map(|record| record.lsn).or(before),
             tail,
+            head: self.head.take(),
             ..Self::new(next)
         };
         Ok(link)
+    }
+
+    /// The head, as long as the chain lies wholly inside one record.
+    fn unfinished_head(&self) -> Option<&HeadFragment> {
+        self.head.as_ref().filter(|head| head.state == HeadState::Unfinished)
     }
 
     /// Within padding nothing is meant to be read, and nothing may be.
@@ -131,10 +155,6 @@ impl RangeChain {
         let (tail, head) = match (&self.tail, &next.head) {
             (None, None) => return closed(Link::Seamless),
             (Some(tail), Some(head)) => (tail, head),
-            // An empty range changes nothing.
-            (Some(tail), None) if next.end == next.start => {
-                return Ok((Crossing::Open(tail.clone()), None));
-            }
             (tail, head) => {
                 return Err(StitchFault::Remaining {
                     expected: tail.as_ref().and_then(TailFragment::open_bytes),
@@ -164,6 +184,17 @@ impl RangeChain {
 enum Crossing {
     Open(TailFragment),
     Closed(Link),
+}
+
+/// What a range begins with that does not continue a record.
+const fn no_head(range: &RangeIndex) -> HeadFragment {
+    HeadFragment {
+        lsn: range.start,
+        end: range.start,
+        remaining_bytes: 0,
+        bytes: FragmentBytes::Verbatim(Vec::new()),
+        state: HeadState::Complete,
+    }
 }
 
 /// The end of the segment that a switch left, if the range ends before it.
