@@ -187,9 +187,10 @@ fn a_chain_notices_a_record_that_is_missing_between_ranges() {
 fn padding_may_be_cut_anywhere() {
     let mut log = WalWriter::new(PgMajor::V18, 5);
     log.append(LOGICALMSG, 0, 0, b"before");
-    log.switch();
+    let switch = log.switch();
     log.append(LOGICALMSG, 0, 0, b"after");
-    let cuts = [500, 8192, 50_000, 1 << 20];
+    let switched = usize::try_from(switch.0 - log.start.0).unwrap() + 24;
+    let cuts = [switched, 8192, 50_000, 1 << 20];
     let ranges = index_cut(PgMajor::V18, log.start, &log.bytes, &cuts);
     assert_eq!(join(&ranges, log.start, &log.bytes).map(|facts| facts.commits.len()), Ok(0));
     assert_eq!(ranges[0].valid_end, ranges[0].padding_from.unwrap());

@@ -55,7 +55,8 @@ pub struct RangeIndex {
     /// Up to here every byte belongs to a record, an open record or a page header.
     pub valid_end: Lsn,
     /// From here to the end of the segment, or of the log, nothing is meant to be read: after a
-    /// segment switch, or where the log ends cleanly.
+    /// segment switch, or where the log ends cleanly. A switch that closes the range leaves the
+    /// padding to the ranges that follow; this is the range's end then.
     pub padding_from: Option<Lsn>,
     /// Where no valid record follows, with the reason; `None` after a segment switch.
     pub ended: Option<EndOfWal>,
@@ -137,7 +138,9 @@ impl SegmentIndexer {
         })?;
         let end = self.reader.position();
         let after_switch = self.reader.padding_from();
-        let after_end = ended.filter(|ended| ended.later_page.is_none()).map(|ended| ended.lsn);
+        let after_end = ended
+            .filter(|ended| ended.later_page.is_none() && ended.lsn < end)
+            .map(|ended| ended.lsn);
         let valid_end = after_switch.or(ended.map(|ended| ended.lsn)).unwrap_or(end).min(end);
         Ok(RangeIndex {
             major,
@@ -150,7 +153,7 @@ impl SegmentIndexer {
             head: self.reader.head().cloned(),
             tail: self.reader.tail(),
             valid_end,
-            padding_from: after_switch.or(after_end).filter(|padding| *padding < end),
+            padding_from: after_switch.or(after_end),
             ended,
             facts: self.facts,
         })
