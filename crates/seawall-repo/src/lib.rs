@@ -25,4 +25,4 @@ pub mod wal;
 pub use cbor::LeafAddress;
 pub use error::Damage;
 pub use line::{Attempt, BackupSummary, Line};
-pub use repository::{CreateOptions, Repository};
+pub use repository::{CreateOptions, Repository, new_ulid};

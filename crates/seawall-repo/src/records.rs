@@ -222,6 +222,18 @@ pub enum PinRole {
     Reader,
 }
 
+/// A finished pack and its number in the manifest's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct NumberedPack {
+    /// The number; packs are finished in another order than they are begun.
+    #[n(0)]
+    pub index: u32,
+    /// The pack.
+    #[n(1)]
+    pub info: PackInfo,
+}
+
 /// One record of a running job: what it uses, what it has finished.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -253,13 +265,13 @@ pub struct Pin {
     /// Up to where files were copied; the start, until something better is known.
     #[cbor(n(8), with = "crate::cbor::lsn")]
     pub copied_until: Lsn,
-    /// Packs finished since the last record.
+    /// Packs finished since the last record, with their numbers in the manifest's list.
     #[n(9)]
-    pub packs: Vec<PackInfo>,
+    pub packs: Vec<NumberedPack>,
     /// Maps finished since the last record.
     #[n(10)]
     pub maps: Vec<MapInfo>,
-    /// Files finished since the last record; their indexes count over all records.
+    /// Files finished since the last record; map indexes count over all records.
     #[n(11)]
     pub entries: Vec<Entry>,
     /// Backups it relies on.

@@ -12,7 +12,7 @@ mod seal;
 pub use ends::{Ends, read_ends};
 pub use layout::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TRAILER_BYTES};
 pub use open::{Decompressor, ObjectOpener, WholeObject};
-pub(crate) use open::{check_chunks, footer_offset, sha256};
+pub(crate) use open::{check_chunks, sha256};
 pub use seal::{Compressor, ObjectSealer};
 
 /// The authentication tag AES-256-GCM adds to each chunk.

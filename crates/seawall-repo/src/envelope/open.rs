@@ -5,7 +5,7 @@ use seawall_store::ObjectPath;
 
 use super::layout::{ChunkPrefix, FLAG_CLEAR, FLAG_ZSTD, Header, Trailer};
 use super::seal::ObjectKeys;
-use super::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TAG_BYTES, TRAILER_BYTES};
+use super::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TRAILER_BYTES};
 use crate::Damage;
 use crate::keys::Keyring;
 

@@ -5,7 +5,7 @@ use super::PackInfo;
 use super::builder::PackFooter;
 use super::frame::{FrameKind, blocks_of, split};
 use crate::envelope::{Decompressor, HEADER_BYTES, ObjectKind, ObjectOpener, Section};
-use crate::hash::{ContentHasher, ObjectHash};
+use crate::hash::{BlockHash, ContentHasher, FullBlockHash, ObjectHash};
 use crate::keys::Keyring;
 use crate::{Damage, cbor, envelope, varint};
 
@@ -99,6 +99,12 @@ impl FrameTable {
         self.kinds.get(frame as usize).copied()
     }
 
+    /// What each frame is, for readers that need no more of the table.
+    #[must_use]
+    pub fn into_kinds(self) -> Vec<FrameKind> {
+        self.kinds
+    }
+
     /// About how much memory the table takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -115,6 +121,16 @@ impl FrameTable {
 
     fn offset(&self, frame: u32) -> Option<u64> {
         self.offsets.get(frame as usize).copied()
+    }
+
+    /// Tests, without decrypting, that fetched frames are stored as they were written.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn check_stored(&self, frames: &Frames) -> Result<()> {
+        envelope::check_chunks(&frames.bytes, frames.offset)
+            .map(drop)
+            .map_err(|damage| damage.at(&self.path))
     }
 
     /// Reads the stored bytes of consecutive frames.
@@ -141,11 +157,21 @@ pub struct Frames {
     bytes: Vec<u8>,
 }
 
+impl Frames {
+    /// How many bytes were read.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
 /// Opens frames, reusing its buffers.
 #[derive(Debug)]
 pub struct FrameReader {
     decompressor: Decompressor,
     plaintext: Vec<u8>,
+    payload_bytes: usize,
+    hashes: Vec<FullBlockHash>,
 }
 
 impl FrameReader {
@@ -154,7 +180,20 @@ impl FrameReader {
     /// # Errors
     /// [`seawall_core::Code::Internal`] if zstd cannot be set up.
     pub fn new() -> Result<Self> {
-        Ok(Self { decompressor: Decompressor::new()?, plaintext: Vec::new() })
+        let decompressor = Decompressor::new()?;
+        Ok(Self { decompressor, plaintext: Vec::new(), payload_bytes: 0, hashes: Vec::new() })
+    }
+
+    /// The payload of the frame that was opened last.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.plaintext.get(..self.payload_bytes).unwrap_or_default()
+    }
+
+    /// The hashes of the blocks of the frame that was opened last, as block maps have them: one
+    /// that names the wrong frame is noticed by them.
+    pub fn block_hashes(&self) -> impl Iterator<Item = BlockHash> {
+        self.hashes.iter().map(FullBlockHash::short)
     }
 
     /// Opens one frame out of `frames`, proves it by its hash, and gives its payload.
@@ -162,9 +201,10 @@ impl FrameReader {
     /// # Errors
     /// Damage, or a frame that is not among `frames`.
     pub fn open(&mut self, table: &FrameTable, frames: &mut Frames, frame: u32) -> Result<&[u8]> {
-        let payload_bytes =
+        self.payload_bytes = 0;
+        self.payload_bytes =
             self.try_open(table, frames, frame).map_err(|damage| damage.at(&table.path))?;
-        Ok(self.plaintext.get(..payload_bytes).unwrap_or_default())
+        Ok(self.payload())
     }
 
     fn try_open(
@@ -193,9 +233,10 @@ impl FrameReader {
         )?;
         let opened = split(&self.plaintext, kind)?;
         let payload = self.plaintext.get(..opened.payload_bytes).unwrap_or_default();
-        let hashes: Vec<_> =
-            blocks_of(payload, &opened.pieces).map(|block| table.hasher.block(block)).collect();
-        if Some(&table.hasher.frame(&hashes)) == table.hashes.get(index) {
+        self.hashes.clear();
+        let blocks = blocks_of(payload, &opened.pieces);
+        self.hashes.extend(blocks.map(|block| table.hasher.block(block)));
+        if Some(&table.hasher.frame(&self.hashes)) == table.hashes.get(index) {
             Ok(opened.payload_bytes)
         } else {
             Err(Damage::Content(format!("frame {frame} is not the one its hash names")))

@@ -1,0 +1,286 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use seawall_core::{BackupId, Code, Error, Result};
+use seawall_repo::hash::BlockHash;
+use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::{BackupInfo, Content, Entry, EntryKind, ManifestWriter, PageError};
+use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo};
+use seawall_repo::{Line, new_ulid};
+use seawall_store::ObjectWriter;
+
+use super::copy::Copied;
+use super::journal::Journal;
+use super::pack_sink::PackList;
+
+/// A map object is closed at this size, so that it can be held in memory until it is written.
+const MAP_BYTES: u64 = 8 << 20;
+
+/// Manifest bytes go to the store in parts of this size.
+const MANIFEST_PART_BYTES: usize = 4 << 20;
+
+/// A manifest lists so many page errors and counts the rest.
+const PAGE_ERRORS_LISTED: usize = 1000;
+
+/// What a copy amounts to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Totals {
+    pub cluster_bytes: u64,
+    pub read_bytes: u64,
+    pub stored_bytes: u64,
+    pub files: u64,
+    pub reused_files: u64,
+    pub page_errors: Vec<PageError>,
+    pub page_error_count: u64,
+}
+
+/// Puts what the copying threads did into the order of the paths, and writes block maps, journal
+/// and manifest as it goes. Holds what is out of order, never the whole.
+pub(super) struct Collector {
+    line: Line,
+    manifest: ManifestWriter,
+    manifest_object: Box<dyn ObjectWriter>,
+    manifest_part: Vec<u8>,
+    open_map: Option<OpenMap>,
+    maps: Vec<MapInfo>,
+    journal: Journal,
+    next: u64,
+    /// The same number, for the scan to keep pace with.
+    emitted: Arc<AtomicU64>,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Files with page errors: a later attempt is to look at them again.
+    faulty: BTreeSet<Vec<u8>>,
+    totals: Totals,
+}
+
+struct OpenMap {
+    builder: MapBuilder,
+    bytes: Vec<u8>,
+    path: seawall_store::ObjectPath,
+}
+
+/// A path whose turn has not come, or whose file is not complete.
+enum Waiting {
+    /// Complete; `None` if the file vanished.
+    Ready(Option<Entry>),
+    /// Spans of a large file are still being copied.
+    Large(LargeFile),
+}
+
+struct LargeFile {
+    entry: Entry,
+    spans: Vec<Option<(BlockMapBuilder, Vec<BlockHash>)>>,
+    left: usize,
+    gone: bool,
+}
+
+impl Collector {
+    /// Begins the manifest of `id`. `maps` are those of the parent, whose numbers stay.
+    pub async fn begin(
+        line: Line,
+        id: BackupId,
+        maps: Vec<MapInfo>,
+        journal: Journal,
+    ) -> Result<Self> {
+        let path = line.paths().path(&LineObject::Backup(id, 0))?;
+        let mut manifest_part = Vec::new();
+        let manifest = ManifestWriter::begin(line.keyring(), &path, &mut manifest_part)?;
+        let manifest_object = line.store().create_large(&path).await?;
+        Ok(Self {
+            line,
+            manifest,
+            manifest_object,
+            manifest_part,
+            open_map: None,
+            maps,
+            journal,
+            next: 0,
+            emitted: Arc::default(),
+            waiting: BTreeMap::new(),
+            faulty: BTreeSet::new(),
+            totals: Totals::default(),
+        })
+    }
+
+    /// How many paths the manifest has.
+    pub fn emitted(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.emitted)
+    }
+
+    /// Takes one result.
+    pub async fn collect(&mut self, copied: Copied) -> Result<()> {
+        match copied {
+            Copied::Entry { sequence, entry, reused } => {
+                self.totals.reused_files += u64::from(reused);
+                self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
+            }
+            Copied::Small { sequence, entry, errors, read_bytes } => {
+                self.read(read_bytes, errors);
+                self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
+            }
+            Copied::Large { sequence, entry, spans } => {
+                let left = spans as usize;
+                let spans = std::iter::repeat_with(|| None).take(left).collect();
+                let file = LargeFile { entry, spans, left, gone: false };
+                self.waiting.insert(sequence, Waiting::Large(file));
+            }
+            Copied::Span { sequence, span, map, hashes, errors, read_bytes } => {
+                self.read(read_bytes, errors);
+                self.span(sequence, span, Some((map, hashes))).await?;
+            }
+            Copied::SpanGone { sequence, span } => self.span(sequence, span, None).await?,
+            Copied::Gone { sequence } => {
+                self.waiting.insert(sequence, Waiting::Ready(None));
+            }
+            Copied::Pack(pack) => {
+                self.totals.stored_bytes += pack.info.length_bytes;
+                self.journal.pack(pack.index, pack.info);
+                self.close_map().await?;
+                self.journal.write(&self.line).await?;
+            }
+        }
+        self.emit().await
+    }
+
+    /// Whether a later attempt could use what this one finished.
+    pub fn is_worth_keeping(&self) -> bool {
+        self.journal.is_worth_keeping()
+    }
+
+    /// Tells the repository that this backup lives.
+    pub async fn heartbeat(&mut self) -> Result<()> {
+        self.journal.heartbeat(&self.line).await
+    }
+
+    /// Ends the copy: every path must have been accounted for. Gives what was copied.
+    pub async fn end(&mut self) -> Result<Totals> {
+        if !self.waiting.is_empty() {
+            return Err(Error::new(Code::Internal, "some files were found and never copied"));
+        }
+        self.close_map().await?;
+        self.journal.write(&self.line).await?;
+        Ok(self.totals.clone())
+    }
+
+    /// Publishes the backup. Returns the manifest's length.
+    ///
+    /// # Errors
+    /// [`Code::BackupAborted`] if the backup was declared dead meanwhile.
+    pub async fn commit(mut self, info: BackupInfo, packs: &PackList) -> Result<u64> {
+        let packs = packs.all()?;
+        self.manifest.finish(info, &packs, self.maps, &mut self.manifest_part)?;
+        self.manifest_object.write(Bytes::from(self.manifest_part)).await?;
+        self.manifest_object.finish().await.map_err(|error| {
+            if error.is_already_exists() {
+                Error::new(Code::BackupAborted, "another process declared this backup dead")
+                    .with_source(error)
+                    .with_hint(
+                        "Run `seawall backup` again; files already copied are not read again.",
+                    )
+            } else {
+                error.into()
+            }
+        })
+    }
+
+    fn read(&mut self, bytes: u64, errors: Vec<PageError>) {
+        self.totals.read_bytes += bytes;
+        self.totals.page_error_count += errors.len() as u64;
+        self.faulty.extend(errors.first().map(|error| error.path.to_vec()));
+        let room = PAGE_ERRORS_LISTED.saturating_sub(self.totals.page_errors.len());
+        self.totals.page_errors.extend(errors.into_iter().take(room));
+    }
+
+    async fn span(
+        &mut self,
+        sequence: u64,
+        span: u32,
+        copied: Option<(BlockMapBuilder, Vec<BlockHash>)>,
+    ) -> Result<()> {
+        let Some(Waiting::Large(file)) = self.waiting.get_mut(&sequence) else {
+            return Err(Error::new(Code::Internal, "a span of an unknown file was copied"));
+        };
+        file.gone |= copied.is_none();
+        file.left -= 1;
+        if let Some(slot) = file.spans.get_mut(span as usize) {
+            *slot = copied;
+        }
+        if file.left > 0 {
+            return Ok(());
+        }
+        let Some(Waiting::Large(file)) = self.waiting.remove(&sequence) else { return Ok(()) };
+        let entry = if file.gone { None } else { Some(self.map(file).await?) };
+        self.waiting.insert(sequence, Waiting::Ready(entry));
+        Ok(())
+    }
+
+    /// Adds the leaves of a complete file to the open map.
+    async fn map(&mut self, file: LargeFile) -> Result<Entry> {
+        let LargeFile { mut entry, spans, .. } = file;
+        let mut builder = BlockMapBuilder::default();
+        let mut hashes = Vec::new();
+        for (map, span_hashes) in spans.into_iter().flatten() {
+            builder.append(map);
+            hashes.extend(span_hashes);
+        }
+        let map = builder.finish(entry.size_bytes()).ok_or_else(|| {
+            let path = String::from_utf8_lossy(entry.path()).into_owned();
+            Error::new(Code::Internal, format!("the block map does not cover {path}"))
+        })?;
+        if self.open_map.is_none() {
+            self.open_map = Some(self.begin_map()?);
+        }
+        let Some(open) = &mut self.open_map else {
+            return Err(Error::new(Code::Internal, "no map is open"));
+        };
+        entry.content = Some(Content::Mapped(open.builder.add(&map, &hashes, &mut open.bytes)?));
+        self.journal.maps_of(&entry, &map);
+        if open.builder.stored_bytes() >= MAP_BYTES {
+            self.close_map().await?;
+        }
+        Ok(entry)
+    }
+
+    fn begin_map(&self) -> Result<OpenMap> {
+        let id = new_ulid(Timestamp::now())?;
+        let path = self.line.paths().path(&LineObject::Map(id))?;
+        let mut bytes = Vec::new();
+        let index = self.maps.len() as u32;
+        let builder = MapBuilder::begin(self.line.keyring(), id, index, &path, &mut bytes)?;
+        Ok(OpenMap { builder, bytes, path })
+    }
+
+    async fn close_map(&mut self) -> Result<()> {
+        let Some(mut open) = self.open_map.take() else { return Ok(()) };
+        let info = open.builder.finish(&mut open.bytes)?;
+        self.line.store().create(&open.path, Bytes::from(open.bytes)).await?;
+        self.totals.stored_bytes += info.length_bytes;
+        self.maps.push(info);
+        self.journal.map(info);
+        Ok(())
+    }
+
+    /// Writes every entry whose turn has come.
+    async fn emit(&mut self) -> Result<()> {
+        while let Some(Waiting::Ready(_)) = self.waiting.get(&self.next) {
+            if let Some(Waiting::Ready(Some(entry))) = self.waiting.remove(&self.next) {
+                self.totals.cluster_bytes += entry.size_bytes();
+                self.totals.files += u64::from(entry.kind == EntryKind::File);
+                self.manifest.entry(&entry, &mut self.manifest_part)?;
+                if !self.faulty.contains(entry.path()) {
+                    self.journal.entry(entry);
+                }
+            }
+            self.next += 1;
+        }
+        self.emitted.store(self.next, Ordering::Relaxed);
+        if self.manifest_part.len() >= MANIFEST_PART_BYTES {
+            let part = std::mem::take(&mut self.manifest_part);
+            self.manifest_object.write(Bytes::from(part)).await?;
+        }
+        Ok(())
+    }
+}

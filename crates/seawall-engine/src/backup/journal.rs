@@ -1,0 +1,153 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, Lsn, Result, TimelineId, Ulid};
+use seawall_repo::Line;
+use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::{Content, Entry};
+use seawall_repo::map::{BlockMap, BlockSource, MapInfo};
+use seawall_repo::pack::PackInfo;
+use seawall_repo::records::{NumberedPack, Pin, PinRole};
+
+use crate::host::Host;
+
+/// A running backup says at least so often that it lives.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// Without a sign for so long, a backup on another host counts as dead.
+pub(super) const SILENCE: Duration = Duration::from_secs(300);
+
+/// The records of a running backup: a pin that keeps its objects, and what a later attempt need
+/// not do again.
+#[derive(Debug)]
+pub(super) struct Journal {
+    id: BackupId,
+    host: Host,
+    start_lsn: Lsn,
+    start_timeline: TimelineId,
+    sequence: u32,
+    files: usize,
+    written: Instant,
+    new_packs: Vec<NumberedPack>,
+    new_maps: Vec<MapInfo>,
+    /// Packs that are durable, by id and number.
+    packs: BTreeMap<Ulid, u32>,
+    durable: BTreeSet<u32>,
+    /// Which packs a mapped file's blocks are in, until its entry comes.
+    mapped: BTreeMap<Vec<u8>, Vec<Ulid>>,
+    /// Complete files of which some pack is not durable yet.
+    open: Vec<(Entry, Vec<Ulid>)>,
+}
+
+impl Journal {
+    /// Writes the first record: from now on the backup is seen.
+    pub async fn begin(line: &Line, id: BackupId, host: Host) -> Result<Self> {
+        let mut journal = Self {
+            id,
+            host,
+            start_lsn: Lsn::INVALID,
+            start_timeline: TimelineId(0),
+            sequence: 0,
+            files: 0,
+            written: Instant::now(),
+            new_packs: Vec::new(),
+            new_maps: Vec::new(),
+            packs: BTreeMap::new(),
+            durable: BTreeSet::new(),
+            mapped: BTreeMap::new(),
+            open: Vec::new(),
+        };
+        journal.record(line, Vec::new()).await?;
+        Ok(journal)
+    }
+
+    /// The backup has begun; what it inherits from an attempt is kept from now on.
+    pub fn started(&mut self, start_lsn: Lsn, start_timeline: TimelineId) {
+        (self.start_lsn, self.start_timeline) = (start_lsn, start_timeline);
+    }
+
+    /// A pack is durable.
+    pub fn pack(&mut self, index: u32, info: PackInfo) {
+        self.packs.insert(info.id, index);
+        self.durable.insert(index);
+        self.new_packs.push(NumberedPack { index, info });
+    }
+
+    /// A map is durable.
+    pub fn map(&mut self, info: MapInfo) {
+        self.new_maps.push(info);
+    }
+
+    /// Notes which packs a large file's blocks are in.
+    pub fn maps_of(&mut self, entry: &Entry, map: &BlockMap) {
+        let packs: BTreeSet<Ulid> = map
+            .runs
+            .iter()
+            .filter_map(|run| match run.source {
+                BlockSource::Frames { pack, .. } => Some(pack),
+                BlockSource::Zero => None,
+            })
+            .collect();
+        self.mapped.insert(entry.path().to_vec(), packs.into_iter().collect());
+    }
+
+    /// A file is complete. Paths without content are found again at no cost and not noted.
+    pub fn entry(&mut self, entry: Entry) {
+        let packs = match &entry.content {
+            None => return,
+            Some(Content::Mapped(_)) => self.mapped.remove(entry.path()).unwrap_or_default(),
+            Some(Content::Blob { .. }) => Vec::new(),
+        };
+        self.open.push((entry, packs));
+    }
+
+    /// Whether any file is noted as finished.
+    pub const fn is_worth_keeping(&self) -> bool {
+        self.files > 0
+    }
+
+    /// Writes a record of what became durable since the last one.
+    pub async fn write(&mut self, line: &Line) -> Result<()> {
+        let (durable, packs) = (&self.durable, &self.packs);
+        let done = |(entry, ids): &mut (Entry, Vec<Ulid>)| match &entry.content {
+            Some(Content::Blob { pack, .. }) => durable.contains(pack),
+            _ => ids.iter().all(|id| packs.contains_key(id)),
+        };
+        let finished: Vec<Entry> = self.open.extract_if(.., done).map(|(entry, _)| entry).collect();
+        self.record(line, finished).await
+    }
+
+    /// Writes a record if the last one is old.
+    pub async fn heartbeat(&mut self, line: &Line) -> Result<()> {
+        if self.written.elapsed() >= HEARTBEAT {
+            self.record(line, Vec::new()).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn record(&mut self, line: &Line, entries: Vec<Entry>) -> Result<()> {
+        self.files += entries.len();
+        let pin = Pin {
+            role: PinRole::Writer,
+            host: self.host.name.clone(),
+            boot_id: self.host.boot_id.clone(),
+            process_id: std::process::id(),
+            time_us: Timestamp::now().as_microsecond(),
+            purpose: "backup".to_owned(),
+            start_lsn: self.start_lsn,
+            start_timeline: self.start_timeline,
+            copied_until: self.start_lsn,
+            packs: std::mem::take(&mut self.new_packs),
+            maps: std::mem::take(&mut self.new_maps),
+            entries,
+            backups: Vec::new(),
+        };
+        let path = line.paths().path(&LineObject::Pin(self.id.0, self.sequence))?;
+        line.repository().create_record(&path, &pin).await?;
+        self.sequence += 1;
+        self.written = Instant::now();
+        Ok(())
+    }
+}

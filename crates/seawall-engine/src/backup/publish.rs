@@ -1,0 +1,176 @@
+//! What happens after the last file is copied.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt, Stage, TimelineId};
+use seawall_pgdata::backup_label::BackupLabel;
+use seawall_pgdata::control::{ControlFile, invalidate_checkpoint};
+use seawall_repo::Line;
+use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, ExternalFile};
+use seawall_repo::wal::WalArchive;
+
+use super::BackupRequest;
+use super::arrival::{Wait, wait_for_wal};
+use super::collector::{Collector, Totals};
+use super::pack_sink::PackList;
+use super::start::Look;
+use crate::cluster::{BackupSession, ServerFacts, Stopped, read_control_bytes};
+
+/// A configuration file is kept up to this size; `pg_hba.conf` of the largest sites has less.
+const EXTERNAL_FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// A copy that is complete and not published.
+pub(super) struct Copied {
+    pub id: BackupId,
+    pub started: Timestamp,
+    pub resumed: Option<BackupId>,
+    pub dead: Vec<BackupId>,
+    pub session: BackupSession,
+    pub collector: Collector,
+    pub packs: Arc<PackList>,
+    pub totals: Totals,
+}
+
+/// Where the published backup begins and ends.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub start_lsn: Lsn,
+    pub stop_lsn: Lsn,
+    pub timeline: TimelineId,
+    pub manifest_bytes: u64,
+}
+
+/// Ends the backup in PostgreSQL, proves that its WAL has arrived, and publishes it.
+pub(super) async fn publish(
+    line: &Line,
+    request: &BackupRequest,
+    look: &Look,
+    copied: Copied,
+    progress: &dyn Progress,
+) -> Result<Published> {
+    let (control, pg_control) = control_file(look)?;
+    let (start_lsn, timeline) = (copied.session.start_lsn, copied.session.start_timeline);
+    let (stopped, mut server) = copied.session.stop().await?;
+    prove_label(&stopped, start_lsn, timeline)?;
+
+    progress.stage(Stage::WaitingForWal, None);
+    let archive = WalArchive::open(line.clone()).await?;
+    let ancestry = archive.ancestry(timeline).await?;
+    let wait = Wait { from: start_lsn, to: stopped.stop_lsn, patience: request.wal_timeout };
+    wait_for_wal(&archive, &ancestry, wait, &mut server).await?;
+    server.close().await;
+
+    let totals = copied.totals;
+    let now = Timestamp::now();
+    for attempt in &copied.dead {
+        fence(line, *attempt, now).await?;
+    }
+    let path = line.paths().path(&LineObject::Backup(copied.id, 0))?;
+    let head = line.write_head(&path, now).await?;
+    let info = BackupInfo {
+        id: copied.id.0,
+        generation: 0,
+        kind: BackupKind::Full,
+        source: BackupSource::Files,
+        cluster: line.cluster().to_string(),
+        system_id: line.id().system_id,
+        branch: line.id().branch,
+        major: look.facts.major.number(),
+        start_lsn,
+        start_timeline: timeline,
+        stop_lsn: stopped.stop_lsn,
+        stop_timeline: timeline,
+        started_us: copied.started.as_microsecond(),
+        finished_us: now.as_microsecond(),
+        from_standby: false,
+        backup_label: stopped.backup_label.into(),
+        tablespace_map: stopped.tablespace_map.into(),
+        pg_control: pg_control.into(),
+        external_files: external_files(&look.facts)?,
+        left_out: Vec::new(),
+        page_errors: totals.page_errors,
+        page_error_count: totals.page_error_count,
+        required_features: Vec::new(),
+        cluster_bytes: totals.cluster_bytes,
+        read_bytes: totals.read_bytes,
+        stored_bytes: totals.stored_bytes,
+        files: totals.files,
+        parent: copied.resumed.map(|id| id.0),
+        annotations: request.annotations.clone(),
+        head: Some(head),
+        program: request.program.clone(),
+        data_checksums: look.facts.data_checksums,
+        wal_segment_bytes: control.wal_segment_size.into(),
+        relation_segment_blocks: control.relseg_size,
+    };
+    let manifest_bytes = copied.collector.commit(info, &copied.packs).await?;
+    line.sweep_pins().await?;
+    Ok(Published { start_lsn, stop_lsn: stopped.stop_lsn, timeline, manifest_bytes })
+}
+
+/// Declares an attempt dead. If another backup did so meanwhile, or it ended after all, so be it.
+async fn fence(line: &Line, attempt: BackupId, now: Timestamp) -> Result<()> {
+    match line.fence(attempt, now, "its process ended before the backup was complete").await {
+        Err(error) if error.code() == Code::ObjectExists => Ok(()),
+        other => other,
+    }
+}
+
+/// The stored `pg_control` cannot start a server without its `backup_label`.
+fn control_file(look: &Look) -> Result<(ControlFile, Vec<u8>)> {
+    let (control, mut bytes) = read_control_bytes(&look.data_directory)?;
+    if control.system_id != look.control.system_id {
+        return Err(Error::new(
+            Code::ClusterMismatch,
+            format!("another cluster stands in {} now", look.data_directory.display()),
+        ));
+    }
+    invalidate_checkpoint(&mut bytes)
+        .code(Code::ControlFileInvalid, || "cannot prepare pg_control".to_owned())?;
+    Ok((control, bytes))
+}
+
+fn prove_label(stopped: &Stopped, start_lsn: Lsn, timeline: TimelineId) -> Result<()> {
+    let label = BackupLabel::parse(&stopped.backup_label).code(Code::BackupAborted, || {
+        "PostgreSQL gave a backup_label that cannot be read".to_owned()
+    })?;
+    if label.start_lsn == start_lsn && label.start_timeline == timeline {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::BackupAborted,
+        format!(
+            "PostgreSQL's backup_label is of a backup from {} on timeline {}, not from {start_lsn} on {timeline}",
+            label.start_lsn, label.start_timeline
+        ),
+    ))
+}
+
+/// Configuration files outside the data directory. One that is gone or unreadable is an error:
+/// after a disaster it would be missed.
+fn external_files(facts: &ServerFacts) -> Result<Vec<ExternalFile>> {
+    let mut files = Vec::new();
+    for external in &facts.external_config {
+        let doing = || format!("cannot read {} ({})", external.path.display(), external.setting);
+        let length = fs::metadata(&external.path).code(Code::ClusterUnreadable, doing)?.len();
+        if length > EXTERNAL_FILE_BYTES_MAX {
+            return Err(Error::new(
+                Code::UnsupportedCluster,
+                format!(
+                    "{} has {length} bytes, too many for a configuration file",
+                    external.path.display()
+                ),
+            ));
+        }
+        files.push(ExternalFile {
+            setting: external.setting.clone(),
+            path: external.path.as_os_str().as_bytes().to_vec().into(),
+            content: fs::read(&external.path).code(Code::ClusterUnreadable, doing)?.into(),
+        });
+    }
+    Ok(files)
+}

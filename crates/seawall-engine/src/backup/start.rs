@@ -1,0 +1,247 @@
+//! What happens before the first file is copied.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, Stage, WalSegment};
+use seawall_pgdata::control::ControlFile;
+use seawall_repo::layout::LineObject;
+use seawall_repo::map::MapInfo;
+use seawall_repo::wal::WalArchive;
+use seawall_repo::{Attempt, Line};
+
+use super::BackupRequest;
+use super::arrival::{Wait, wait_for_wal};
+use super::journal::{Journal, SILENCE};
+use super::pack_sink::PackList;
+use super::parent::{Inheritance, Parent};
+use crate::cluster::{BackupSession, Server, ServerFacts, read_control};
+use crate::host::Host;
+
+/// What a look at the cluster showed: enough to say whether it can be backed up.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// What the server says.
+    pub facts: ServerFacts,
+    /// What `pg_control` says.
+    pub control: ControlFile,
+    /// Where the files are.
+    pub data_directory: PathBuf,
+}
+
+/// A backup that PostgreSQL and the repository know of.
+pub(super) struct Started {
+    pub session: BackupSession,
+    pub journal: Journal,
+    pub parent: Option<(BackupId, Parent)>,
+    pub packs: Arc<PackList>,
+    pub maps: Vec<MapInfo>,
+    /// Attempts whose processes are gone. They are fenced when this backup is published: until
+    /// then, if it dies too, what they finished is still of use.
+    pub dead: Vec<BackupId>,
+}
+
+/// Looks at the cluster and refuses what cannot be backed up.
+///
+/// # Errors
+/// [`Code::ClusterMismatch`], [`Code::SettingUnsuitable`], [`Code::UnsupportedCluster`], and those of
+/// server and files.
+pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
+    let mut server = Server::connect(&request.connection).await?;
+    let facts = server.facts().await?;
+    server.close().await;
+    let data_directory =
+        request.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
+    let control = read_control(&data_directory)?;
+    if control.system_id != facts.system_id {
+        return Err(Error::new(
+            Code::ClusterMismatch,
+            format!(
+                "the data directory {} belongs to cluster {}, the server to cluster {}",
+                data_directory.display(),
+                control.system_id,
+                facts.system_id
+            ),
+        )
+        .with_hint("Set `connection` and `data_directory` to the same cluster."));
+    }
+    let here = line.id().system_id;
+    if facts.system_id != here {
+        return Err(Error::new(
+            Code::ClusterMismatch,
+            format!(
+                "the server is cluster {}, and {} in the repository is cluster {here}",
+                facts.system_id,
+                line.cluster()
+            ),
+        )
+        .with_hint(
+            "After pg_upgrade or initdb run `seawall init` again: the cluster begins a new line.",
+        ));
+    }
+    refuse_unsuitable(&facts)?;
+    Ok(Look { facts, control, data_directory })
+}
+
+fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {
+    if facts.in_recovery {
+        return Err(Error::new(
+            Code::UnsupportedCluster,
+            "the server is a standby or still recovering; this version backs up primaries",
+        )
+        .with_hint("Point `connection` and `data_directory` at the primary."));
+    }
+    if facts.wal_level == "minimal" {
+        return Err(Error::new(
+            Code::SettingUnsuitable,
+            "wal_level is minimal: WAL cannot restore a backup",
+        )
+        .with_hint("ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL."));
+    }
+    if facts.archive_mode == "off" {
+        return Err(Error::new(
+            Code::SettingUnsuitable,
+            "archive_mode is off: the WAL a backup needs would not reach the repository",
+        )
+        .with_hint("ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL. `seawall check` prints the archive_command."));
+    }
+    Ok(())
+}
+
+/// Begins the backup: in the repository, then in PostgreSQL.
+pub(super) async fn start(
+    line: &Line,
+    request: &BackupRequest,
+    look: &Look,
+    id: BackupId,
+    progress: &dyn Progress,
+) -> Result<Started> {
+    let host = Host::this();
+    line.sweep_pins().await?;
+    // Seen first, then looking for others: two that begin at once see each other.
+    let mut journal = Journal::begin(line, id, host.clone()).await?;
+    let (dead, inheritance) = take_over(line, id, &host).await?;
+    progress.stage(Stage::WaitingForPostgres, None);
+    let server = Server::connect(&request.connection).await?;
+    let label = format!("seawall {id}");
+    let mut session = BackupSession::start(server, &label, request.fast_checkpoint).await?;
+
+    journal.started(session.start_lsn, session.start_timeline);
+    progress.stage(Stage::WaitingForWal, None);
+    prove_archiving(line, request, look, &mut session).await?;
+    let packs = Arc::new(PackList::default());
+    let mut started = Started { session, journal, parent: None, packs, maps: Vec::new(), dead };
+    if let Some(inheritance) = inheritance {
+        inherit(line, request, look, inheritance, &mut started, progress).await?;
+    }
+    Ok(started)
+}
+
+/// Looks at backups that began and have not ended. One that lives is left alone; of the dead, the
+/// one that finished most is inherited.
+async fn take_over(
+    line: &Line,
+    own: BackupId,
+    host: &Host,
+) -> Result<(Vec<BackupId>, Option<Inheritance>)> {
+    let attempts: Vec<Attempt> =
+        line.attempts().await?.into_iter().filter(|attempt| attempt.id != own).collect();
+    for attempt in &attempts {
+        refuse_living(line, own, host, attempt).await?;
+    }
+    let dead = attempts.iter().map(|attempt| attempt.id).collect();
+    let most = attempts.into_iter().filter_map(Inheritance::of).max_by_key(Inheritance::bytes);
+    Ok((dead, most))
+}
+
+/// A process of this host is looked for; one elsewhere is believed dead when it is silent for
+/// long, by the clock of the store.
+async fn refuse_living(line: &Line, own: BackupId, host: &Host, attempt: &Attempt) -> Result<()> {
+    let Some(last) = attempt.records.last() else { return Ok(()) };
+    let theirs = Host { name: last.host.clone(), boot_id: last.boot_id.clone() };
+    let gone = match host.process_is_gone(&theirs, last.process_id) {
+        Some(gone) => gone,
+        None => {
+            let count = attempt.records.len() as u32;
+            let own_pin = line.paths().path(&LineObject::Pin(own.0, 0))?;
+            let pin = line.paths().path(&LineObject::Pin(attempt.id.0, count.saturating_sub(1)))?;
+            let written = line.store().stat(&pin).await?.modified;
+            let now = line.store().stat(&own_pin).await?.modified;
+            now.duration_since(written).unsigned_abs() > SILENCE
+        }
+    };
+    if gone {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::BackupRunning,
+        format!(
+            "backup {} of {} is running on {} (process {})",
+            attempt.id,
+            line.cluster(),
+            last.host,
+            last.process_id
+        ),
+    )
+    .with_hint(
+        "Wait for it to end. If its host died, it counts as dead five minutes after its last sign.",
+    ))
+}
+
+/// Everything before the start's segment is complete: if it does not arrive, now is the time to
+/// find out, not after hours of copying.
+async fn prove_archiving(
+    line: &Line,
+    request: &BackupRequest,
+    look: &Look,
+    session: &mut BackupSession,
+) -> Result<()> {
+    let size = look.facts.wal_segment_size;
+    let segment = WalSegment::containing(session.start_timeline, session.start_lsn, size);
+    let Some(before) = segment.start().0.checked_sub(size.bytes()) else { return Ok(()) };
+    let archive = WalArchive::open(line.clone()).await?;
+    let ancestry = archive.ancestry(session.start_timeline).await?;
+    let wait = Wait { from: Lsn(before), to: segment.start(), patience: request.wal_timeout };
+    wait_for_wal(&archive, &ancestry, wait, session.server()).await
+}
+
+/// Takes over what the attempt finished, as far as WAL proves that it is unchanged. If WAL cannot
+/// prove it, everything is read again.
+async fn inherit(
+    line: &Line,
+    request: &BackupRequest,
+    look: &Look,
+    inheritance: Inheritance,
+    started: &mut Started,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let archive = WalArchive::open(line.clone()).await?;
+    let ancestry = archive.ancestry(started.session.start_timeline).await?;
+    let (from, to) = (inheritance.start_lsn, started.session.start_lsn);
+    if !ancestry.contains(inheritance.start_timeline, from) || from > to {
+        progress.note("an earlier attempt is of another timeline; all files are read");
+        return Ok(());
+    }
+    // The start may lie inside a segment, which the archiver takes only when it is closed.
+    started.session.server().switch_wal().await?;
+    let wait = Wait { from, to, patience: request.wal_timeout };
+    wait_for_wal(&archive, &ancestry, wait, started.session.server()).await?;
+    let changes = archive.changes(&ancestry, from, to).await?;
+    if let Some(why) = changes.unusable() {
+        progress.note(&format!(
+            "WAL cannot prove what changed since an earlier attempt ({why}); all files are read"
+        ));
+        return Ok(());
+    }
+    let id = inheritance.id;
+    started.maps.clone_from(&inheritance.maps);
+    for map in &inheritance.maps {
+        started.journal.map(*map);
+    }
+    let parent = inheritance.adopt(&started.packs, changes.blocks, look.control.relseg_size)?;
+    for (index, info) in started.packs.all()?.into_iter().enumerate() {
+        started.journal.pack(index as u32, info);
+    }
+    started.parent = Some((id, parent));
+    Ok(())
+}

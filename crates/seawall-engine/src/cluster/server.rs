@@ -1,0 +1,179 @@
+use std::path::PathBuf;
+
+use seawall_core::{Code, Error, Lsn, Result, SystemId, WalSegmentSize};
+use seawall_pgdata::PgMajor;
+use seawall_pgwire::{Config, Connection};
+
+/// A session with a cluster's server.
+#[derive(Debug)]
+pub struct Server {
+    connection: Connection,
+    major: PgMajor,
+}
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// The major version.
+    pub major: PgMajor,
+    /// The version as the server shows it, such as `15.18`.
+    pub version: String,
+    /// What `initdb` gave the cluster.
+    pub system_id: SystemId,
+    /// Where the server says its files are.
+    pub data_directory: PathBuf,
+    /// Whether it is a standby, or still recovering.
+    pub in_recovery: bool,
+    /// Whether data pages carry checksums.
+    pub data_checksums: bool,
+    /// Bytes of a WAL segment.
+    pub wal_segment_size: WalSegmentSize,
+    /// `wal_level`.
+    pub wal_level: String,
+    /// `archive_mode`.
+    pub archive_mode: String,
+    /// `full_page_writes`.
+    pub full_page_writes: bool,
+    /// Configuration files that lie outside the data directory.
+    pub external_config: Vec<ExternalConfig>,
+}
+
+/// A configuration file that lies outside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalConfig {
+    /// The setting that names it.
+    pub setting: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+const FACTS: &str = "select current_setting('server_version') as version, \
+     (select system_identifier from pg_control_system()) as system_id, \
+     current_setting('data_directory') as data_directory, \
+     pg_is_in_recovery() as in_recovery, \
+     current_setting('data_checksums') as data_checksums, \
+     pg_size_bytes(current_setting('wal_segment_size')) as wal_segment_bytes, \
+     current_setting('wal_level') as wal_level, \
+     current_setting('archive_mode') as archive_mode, \
+     current_setting('full_page_writes') as full_page_writes";
+
+/// A session that is kept open for hours must not be ended by settings meant for applications.
+/// PostgreSQL 14 added the idle session timeout.
+const KEEP_OPEN: &str = "set statement_timeout = 0; set lock_timeout = 0; \
+     set idle_in_transaction_session_timeout = 0";
+const KEEP_OPEN_14: &str = "set idle_session_timeout = 0";
+
+impl Server {
+    /// Connects, and makes the session one that may last.
+    ///
+    /// # Errors
+    /// Those of the connection, and [`Code::UnknownPostgresVersion`].
+    pub async fn connect(config: &Config) -> Result<Self> {
+        let mut connection = Connection::connect(config).await?;
+        let number = connection.server_version_num();
+        let major = PgMajor::from_number(number).ok_or_else(|| {
+            Error::new(
+                Code::UnknownPostgresVersion,
+                format!(
+                    "the server is PostgreSQL {}, which this Seawall does not know",
+                    number / 10_000
+                ),
+            )
+            .with_hint("PostgreSQL 12 to 18 are supported; use a newer Seawall for newer majors.")
+        })?;
+        connection.simple_query(KEEP_OPEN).await?;
+        if major >= PgMajor::V14 {
+            connection.simple_query(KEEP_OPEN_14).await?;
+        }
+        Ok(Self { connection, major })
+    }
+
+    /// The server's major version.
+    #[must_use]
+    pub const fn major(&self) -> PgMajor {
+        self.major
+    }
+
+    /// The session itself.
+    pub const fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Asks the server about itself.
+    ///
+    /// # Errors
+    /// Those of the query; [`Code::PrivilegeMissing`] for a role that may not see settings.
+    pub async fn facts(&mut self) -> Result<ServerFacts> {
+        let row = self.connection.query_one(FACTS).await?;
+        let segment_bytes: i64 = row.get("wal_segment_bytes")?;
+        let wal_segment_size = u32::try_from(segment_bytes)
+            .ok()
+            .and_then(|bytes| WalSegmentSize::new(bytes).ok())
+            .ok_or_else(|| {
+                Error::new(Code::UnsupportedCluster, format!("wal_segment_size is {segment_bytes}"))
+            })?;
+        let system_id: i64 = row.get("system_id")?;
+        let data_directory = PathBuf::from(row.get::<String>("data_directory")?);
+        let mut facts = ServerFacts {
+            major: self.major,
+            version: row.get("version")?,
+            system_id: SystemId(system_id.cast_unsigned()),
+            data_directory,
+            in_recovery: row.get("in_recovery")?,
+            data_checksums: row.get("data_checksums")?,
+            wal_segment_size,
+            wal_level: row.get("wal_level")?,
+            archive_mode: row.get("archive_mode")?,
+            full_page_writes: row.get("full_page_writes")?,
+            external_config: Vec::new(),
+        };
+        facts.external_config = self.external_config(&facts).await?;
+        Ok(facts)
+    }
+
+    async fn external_config(&mut self, facts: &ServerFacts) -> Result<Vec<ExternalConfig>> {
+        let sql = "select name, setting from pg_settings \
+             where name in ('config_file', 'hba_file', 'ident_file') order by name";
+        let mut files = Vec::new();
+        for row in self.connection.query_rows(sql).await? {
+            let setting: Option<String> = row.get("setting")?;
+            let path = PathBuf::from(setting.unwrap_or_default());
+            if path.is_absolute() && !path.starts_with(&facts.data_directory) {
+                files.push(ExternalConfig { setting: row.get("name")?, path });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Where the next WAL record will be written.
+    ///
+    /// # Errors
+    /// Those of the query.
+    pub async fn insert_lsn(&mut self) -> Result<Lsn> {
+        Ok(self.connection.query_value("select pg_current_wal_insert_lsn()").await?)
+    }
+
+    /// Closes the current WAL segment, so that the archiver takes it.
+    ///
+    /// # Errors
+    /// Those of the query; [`Code::PrivilegeMissing`] without EXECUTE on the function.
+    pub async fn switch_wal(&mut self) -> Result<Lsn> {
+        Ok(self.connection.query_value("select pg_switch_wal()").await?)
+    }
+
+    /// What the archiver last failed on, for a hint; `None` if it is not failing.
+    ///
+    /// # Errors
+    /// Those of the query.
+    pub async fn archiver_failure(&mut self) -> Result<Option<String>> {
+        let sql = "select case when last_failed_time is not null \
+               and (last_archived_time is null or last_failed_time > last_archived_time) \
+             then last_failed_wal end as failing from pg_stat_archiver";
+        Ok(self.connection.query_value(sql).await?)
+    }
+
+    /// Ends the session.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+}

@@ -1,0 +1,99 @@
+use seawall_core::{Code, Error, Lsn, Result, TimelineId};
+use seawall_pgdata::PgMajor;
+use seawall_pgwire::{PgError, quote_literal};
+
+use super::Server;
+
+/// A backup that PostgreSQL knows of: it lasts exactly as long as its session.
+#[derive(Debug)]
+pub struct BackupSession {
+    server: Server,
+    /// Where replay of the backup must begin.
+    pub start_lsn: Lsn,
+    /// The timeline of the start.
+    pub start_timeline: TimelineId,
+}
+
+/// What PostgreSQL says at the end of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// Where the cluster is consistent.
+    pub stop_lsn: Lsn,
+    /// The `backup_label`, byte for byte.
+    pub backup_label: Vec<u8>,
+    /// The `tablespace_map`, byte for byte; empty without tablespaces.
+    pub tablespace_map: Vec<u8>,
+}
+
+impl BackupSession {
+    /// Begins a backup. PostgreSQL makes a checkpoint first, at once if `fast`.
+    ///
+    /// # Errors
+    /// Those of the server; [`Code::PrivilegeMissing`] without EXECUTE on the function.
+    pub async fn start(mut server: Server, label: &str, fast: bool) -> Result<Self> {
+        let label = quote_literal(label);
+        // Before 15 the function's default is the exclusive mode, which a crash turns into a
+        // cluster that does not start.
+        let call = if server.major() >= PgMajor::V15 {
+            format!("pg_backup_start({label}, {fast})")
+        } else {
+            format!("pg_start_backup({label}, {fast}, false)")
+        };
+        let sql = format!("select {call}");
+        let start_lsn: Lsn = server.connection().query_value(&sql).await?;
+        let timeline: String = server
+            .connection()
+            .query_value(&format!("select substr(pg_walfile_name('{start_lsn}'), 1, 8)"))
+            .await?;
+        let start_timeline =
+            u32::from_str_radix(&timeline, 16).map(TimelineId).map_err(|error| {
+                Error::new(Code::QueryFailed, "pg_walfile_name gave no timeline").with_source(error)
+            })?;
+        Ok(Self { server, start_lsn, start_timeline })
+    }
+
+    /// Proves that the session, and with it the backup, still lives.
+    ///
+    /// # Errors
+    /// [`Code::BackupAborted`] if it does not.
+    pub async fn prove_alive(&mut self) -> Result<()> {
+        let alive: Result<i32, PgError> = self.server.connection().query_value("select 1").await;
+        alive.map(|_| ()).map_err(aborted)
+    }
+
+    /// The server, for questions while the backup runs.
+    pub const fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    /// Ends the backup. It does not wait for the archiver: the caller proves itself what arrived.
+    ///
+    /// # Errors
+    /// [`Code::BackupAborted`] if the session was lost, and those of the server.
+    pub async fn stop(mut self) -> Result<(Stopped, Server)> {
+        let call = if self.server.major() >= PgMajor::V15 {
+            "pg_backup_stop(false)"
+        } else {
+            "pg_stop_backup(false, false)"
+        };
+        let sql = format!("select lsn, labelfile, spcmapfile from {call}");
+        let row = self.server.connection().query_one(&sql).await.map_err(aborted)?;
+        let text = |column: &str| -> Result<Vec<u8>> {
+            Ok(row.bytes(column).map_err(aborted)?.unwrap_or_default().to_vec())
+        };
+        let stopped = Stopped {
+            stop_lsn: row.get("lsn").map_err(aborted)?,
+            backup_label: text("labelfile")?,
+            tablespace_map: text("spcmapfile")?,
+        };
+        Ok((stopped, self.server))
+    }
+}
+
+fn aborted(error: PgError) -> Error {
+    Error::new(Code::BackupAborted, "PostgreSQL ended the backup before it was complete")
+        .with_source(error)
+        .with_hint(
+            "The server was restarted, or ended the session: look at its log and run `seawall backup` again; files already copied are not read again.",
+        )
+}

@@ -1,0 +1,190 @@
+//! Reading and authenticating everything a repository holds.
+//!
+//! Three looks, each of which notices what the others cannot: every object is read and proven by
+//! itself; every backup's parts must be there and fit together; and what the heads say existed
+//! must exist.
+
+mod backups;
+mod heads;
+mod objects;
+mod record;
+mod wal;
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, Code, Error, Progress, Result, Stage};
+use seawall_repo::layout::ObjectName;
+use seawall_repo::{Line, Repository};
+use seawall_store::{ObjectPath, ObjectPrefix};
+use serde::Serialize;
+
+/// How many names a listing asks for at a time.
+const LIST_PAGE: usize = 5000;
+
+/// What a verification is asked to do.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyRequest {
+    /// Only what this backup needs; `None` for the whole repository.
+    pub backup: Option<BackupId>,
+    /// How many of a hundred frames are read; 100 reads all.
+    pub sample_percent: u8,
+    /// Worker threads.
+    pub jobs: usize,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The object it is about, by its name in the repository.
+    pub object: String,
+    /// The stable code, such as `SW0305`.
+    pub code: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VerifyReport {
+    /// Objects that were read.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Backups that were checked.
+    pub backups: u64,
+    /// What is wrong; empty is good.
+    pub findings: Vec<Finding>,
+    /// Backups of which every part was read and found whole.
+    pub verified: Vec<String>,
+}
+
+impl VerifyReport {
+    /// The error to end with, if anything is wrong.
+    #[must_use]
+    pub fn error(&self) -> Option<Error> {
+        let first = self.findings.first()?;
+        let more = match self.findings.len() {
+            1 => String::new(),
+            count => format!(", and {} more problems", count - 1),
+        };
+        Some(
+            Error::new(Code::VerifyFailed, format!("{}: {}{more}", first.object, first.problem))
+                .with_hint(
+                    "Backups that are not named are whole. Make a new backup now; restore damaged objects from another repository if there is one.",
+                ),
+        )
+    }
+}
+
+/// Collects findings, one an object and problem.
+#[derive(Debug, Default)]
+struct Findings(BTreeSet<(String, String, String)>);
+
+impl Findings {
+    fn add(&mut self, object: impl Display, code: Code, problem: impl Into<String>) {
+        self.0.insert((object.to_string(), code.to_string(), problem.into()));
+    }
+
+    fn error(&mut self, object: impl Display, error: &Error) {
+        self.add(object, error.code(), error.chain());
+    }
+
+    fn into_list(self) -> Vec<Finding> {
+        self.0
+            .into_iter()
+            .map(|(object, code, problem)| Finding { object, code, problem })
+            .collect()
+    }
+}
+
+/// Verifies a repository and records which backups were found whole.
+///
+/// # Errors
+/// Only what keeps the repository from being looked at at all; damage is in the report.
+pub async fn run(
+    repository: &Repository,
+    request: &VerifyRequest,
+    progress: &dyn Progress,
+) -> Result<VerifyReport> {
+    let mut findings = Findings::default();
+    let objects = list(repository, &mut findings).await?;
+    progress.stage(Stage::Verifying, Some(objects.iter().map(|object| object.size_bytes).sum()));
+
+    let mut report = VerifyReport {
+        objects: 0,
+        bytes: 0,
+        backups: 0,
+        findings: Vec::new(),
+        verified: Vec::new(),
+    };
+    let mut whole = Vec::new();
+    for (cluster, id) in repository.lines().await? {
+        let line = repository.line(&cluster, id)?;
+        let checked = backups::check(&line, request, &mut findings).await?;
+        report.backups += checked.whole.len() as u64 + checked.broken;
+        wal::check(&line, &checked.spans, &mut findings).await?;
+        heads::check(&line, &objects, &mut findings).await?;
+        whole.push((line, checked));
+    }
+    let wanted = request.backup.map(|_| {
+        whole
+            .iter()
+            .flat_map(|(_, checked)| checked.objects.iter().cloned())
+            .collect::<BTreeSet<_>>()
+    });
+    let selected: Vec<Listed> = objects
+        .into_iter()
+        .filter(|object| wanted.as_ref().is_none_or(|wanted| wanted.contains(&object.path)))
+        .collect();
+    let read = objects::read_all(repository, request, selected, &mut findings, progress).await?;
+    (report.objects, report.bytes) = (read.objects, read.bytes);
+    if request.sample_percent >= 100 {
+        for (line, checked) in whole {
+            report
+                .verified
+                .extend(record::record(&line, checked, &findings, Timestamp::now()).await?);
+        }
+    }
+    report.findings = findings.into_list();
+    Ok(report)
+}
+
+/// An object of the repository, by its name.
+#[derive(Debug, Clone)]
+struct Listed {
+    path: ObjectPath,
+    name: ObjectName,
+    size_bytes: u64,
+}
+
+async fn list(repository: &Repository, findings: &mut Findings) -> Result<Vec<Listed>> {
+    let mut objects = Vec::new();
+    let mut after = None;
+    loop {
+        let page =
+            repository.store().list(&ObjectPrefix::root(), after.as_ref(), LIST_PAGE).await?;
+        for object in page.objects {
+            match ObjectName::parse(&object.path) {
+                Some(name) => {
+                    objects.push(Listed { path: object.path, name, size_bytes: object.size_bytes });
+                }
+                None => findings.add(
+                    &object.path,
+                    Code::UnknownObject,
+                    "its name is not one Seawall gives",
+                ),
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(objects);
+        }
+    }
+}
+
+/// The path of an object of a line, as text for a finding.
+fn name_of(line: &Line, object: &seawall_repo::layout::LineObject) -> String {
+    line.paths().path(object).map_or_else(|error| error.to_string(), |path| path.to_string())
+}

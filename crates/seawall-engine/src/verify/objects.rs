@@ -1,0 +1,122 @@
+//! Every object by itself: is it what was written under its name?
+
+use std::sync::{Arc, Mutex};
+
+use seawall_core::{Code, Error, Progress, Result};
+use seawall_repo::Repository;
+use seawall_repo::layout::{LineObject, ObjectName};
+use seawall_repo::pack::{FrameReader, FrameTable};
+use seawall_store::ObjectPath;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::{Findings, Listed, VerifyRequest};
+
+/// How much of a pack is read at a time.
+const READ_BYTES: u64 = 4 << 20;
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct ReadTotals {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// One object that was read.
+struct Outcome {
+    path: ObjectPath,
+    bytes: u64,
+    result: Result<()>,
+}
+
+/// Reads objects on several threads.
+pub(super) async fn read_all(
+    repository: &Repository,
+    request: &VerifyRequest,
+    objects: Vec<Listed>,
+    findings: &mut Findings,
+    progress: &dyn Progress,
+) -> Result<ReadTotals> {
+    let queue = Arc::new(Mutex::new(objects.into_iter()));
+    let (sender, mut outcomes) = mpsc::channel(64);
+    let mut threads = Vec::new();
+    for _ in 0..request.jobs.max(1) {
+        let (queue, sender, repository) = (Arc::clone(&queue), sender.clone(), repository.clone());
+        let percent = request.sample_percent;
+        let runtime = Handle::current();
+        threads.push(tokio::task::spawn_blocking(move || -> Result<()> {
+            let mut reader = FrameReader::new()?;
+            loop {
+                let next = queue.lock().map_err(|_| died())?.next();
+                let Some(object) = next else { return Ok(()) };
+                let read = read_object(&repository, &object, percent, &mut reader);
+                let result = runtime.block_on(read);
+                let outcome = Outcome { path: object.path, bytes: object.size_bytes, result };
+                if sender.blocking_send(outcome).is_err() {
+                    return Ok(());
+                }
+            }
+        }));
+    }
+    drop(sender);
+    let mut totals = ReadTotals::default();
+    while let Some(outcome) = outcomes.recv().await {
+        totals.objects += 1;
+        totals.bytes += outcome.bytes;
+        progress.advance(outcome.bytes);
+        if let Err(error) = outcome.result {
+            findings.error(&outcome.path, &error);
+        }
+    }
+    for thread in threads {
+        thread.await.map_err(|_| died())??;
+    }
+    Ok(totals)
+}
+
+fn died() -> Error {
+    Error::new(Code::Internal, "a verifying thread died")
+}
+
+/// Reads one object from end to end.
+async fn read_object(
+    repository: &Repository,
+    object: &Listed,
+    sample_percent: u8,
+    reader: &mut FrameReader,
+) -> Result<()> {
+    match &object.name {
+        ObjectName::Line(_, _, LineObject::Pack(_)) => {
+            read_pack(repository, &object.path, sample_percent, reader).await
+        }
+        _ => repository.prove(&object.path, &object.name).await,
+    }
+}
+
+/// Reads the frames of a pack, all of them or a sample, and proves each by its hash.
+async fn read_pack(
+    repository: &Repository,
+    path: &ObjectPath,
+    sample_percent: u8,
+    reader: &mut FrameReader,
+) -> Result<()> {
+    let table = FrameTable::read_any(repository.store(), repository.keyring(), path).await?;
+    let mut first = 0;
+    while first < table.frames() {
+        let count = table.frames_within(first, table.frames() - 1, READ_BYTES);
+        if is_sampled(first, sample_percent) {
+            let mut frames = table.fetch(repository.store(), first, count).await?;
+            for frame in first..first + count {
+                reader.open(&table, &mut frames, frame)?;
+            }
+        }
+        first += count;
+    }
+    Ok(())
+}
+
+/// Whether the frames from `first` on belong to a sample: spread evenly, the same each time.
+fn is_sampled(first: u32, percent: u8) -> bool {
+    let scattered = u64::from(first).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    scattered % 100 < u64::from(percent)
+}

@@ -1,0 +1,79 @@
+//! Noting in the repository which backups were found whole.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, Lsn, Result, TimelineId};
+use seawall_repo::Line;
+use seawall_repo::layout::{LineObject, ObjectName};
+use seawall_repo::records::{Event, Pin, PinRole};
+
+use super::Findings;
+use super::backups::Checked;
+use crate::host::Host;
+
+/// Adds a `verified` event to every backup without a finding. Returns their ids.
+pub(super) async fn record(
+    line: &Line,
+    checked: Checked,
+    findings: &Findings,
+    now: Timestamp,
+) -> Result<Vec<String>> {
+    let mut verified = Vec::new();
+    for (id, objects) in checked.whole {
+        let touched = |path: &str| findings.0.iter().any(|(object, ..)| object == path);
+        let wal = findings.0.iter().any(|(object, ..)| object.contains("/wal/"));
+        if wal || objects.iter().any(|path| touched(path.as_str())) {
+            continue;
+        }
+        commit(line, id, now).await?;
+        verified.push(id.to_string());
+    }
+    Ok(verified)
+}
+
+/// Publishes the event as the format asks: a pin, the head that announces it, the event, no pin.
+async fn commit(line: &Line, id: BackupId, now: Timestamp) -> Result<()> {
+    let number = next_number(line, id).await?;
+    let path = line.paths().path(&LineObject::Event(id.0, number))?;
+    let host = Host::this();
+    let pin = Pin {
+        role: PinRole::Reader,
+        host: host.name.clone(),
+        boot_id: host.boot_id,
+        process_id: std::process::id(),
+        time_us: now.as_microsecond(),
+        purpose: "verify".to_owned(),
+        start_lsn: Lsn::INVALID,
+        start_timeline: TimelineId(0),
+        copied_until: Lsn::INVALID,
+        packs: Vec::new(),
+        maps: Vec::new(),
+        entries: Vec::new(),
+        backups: vec![id.0],
+    };
+    let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
+    line.repository().create_record(&pin_path, &pin).await?;
+    let head = line.write_head(&path, now).await?;
+    let event = Event {
+        kind: "verified".to_owned(),
+        time_us: now.as_microsecond(),
+        host: host.name,
+        details: BTreeMap::new(),
+        head: Some(head),
+    };
+    line.repository().create_record(&path, &event).await?;
+    line.unpin(id.0).await
+}
+
+async fn next_number(line: &Line, id: BackupId) -> Result<u32> {
+    let below = line.paths().below(&format!("events/{}", id.0))?;
+    let numbers =
+        line.repository().list(&below).await?.into_iter().filter_map(
+            |path| match ObjectName::parse(&path) {
+                Some(ObjectName::Line(_, _, LineObject::Event(_, number))) => Some(number),
+                _ => None,
+            },
+        );
+    Ok(numbers.max().map_or(0, |last| last + 1))
+}

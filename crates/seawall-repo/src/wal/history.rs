@@ -1,0 +1,130 @@
+//! Timeline and backup history files.
+
+use seawall_core::{Code, Error, Result, TimelineId, WalFileName};
+use seawall_pgdata::backup_label::BackupHistory;
+use seawall_pgdata::history::{Ancestry, TimelineSpan};
+use seawall_store::StoreError;
+
+use super::WalArchive;
+use crate::layout::LineObject;
+use crate::records::{HistoryFile, Record as _};
+
+/// No history file PostgreSQL writes comes near.
+const HISTORY_BYTES_MAX: usize = 1 << 20;
+
+/// What became of a history file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryStored {
+    /// It is new, and durable now.
+    Stored,
+    /// It was there, the same.
+    AlreadyThere,
+}
+
+impl WalArchive {
+    /// Stores a `.history` or `.backup` file, verbatim.
+    ///
+    /// # Errors
+    /// [`Code::NotWal`] for another kind of file, [`Code::WalDamaged`] if it is empty or cannot be
+    /// read as what it is, [`Code::HistoryConflict`] if what is archived says something else, and a
+    /// store that fails.
+    pub async fn store_history(&self, name: WalFileName, content: &[u8]) -> Result<HistoryStored> {
+        let damaged = |why: String| {
+            Error::new(Code::WalDamaged, format!("{name} cannot be archived: {why}")).with_hint(
+                "PostgreSQL pushes it again until it succeeds; look at the file in pg_wal.",
+            )
+        };
+        if content.is_empty() {
+            return Err(damaged("it is empty".to_owned()));
+        }
+        if content.len() > HISTORY_BYTES_MAX {
+            return Err(damaged(format!("{} bytes are too many for it", content.len())));
+        }
+        let object = match name {
+            WalFileName::TimelineHistory(timeline) => {
+                let ancestry = Ancestry::parse(timeline, content)
+                    .map_err(|error| damaged(error.to_string()))?;
+                self.check_against_parents(&ancestry).await?;
+                LineObject::History(timeline)
+            }
+            WalFileName::BackupHistory(..) => {
+                BackupHistory::parse(content).map_err(|error| damaged(error.to_string()))?;
+                LineObject::BackupHistory(name.to_string())
+            }
+            WalFileName::Segment(_) | WalFileName::Partial(_) => {
+                return Err(Error::new(Code::NotWal, format!("{name} is not a history file")));
+            }
+        };
+        let file = HistoryFile { name: name.to_string(), content: content.to_vec().into() };
+        self.create_history(&object, &file).await
+    }
+
+    async fn create_history(
+        &self,
+        object: &LineObject,
+        file: &HistoryFile,
+    ) -> Result<HistoryStored> {
+        // Looked for first: a repeated push is common, and some stores pay for a failed write.
+        if let Some(there) = self.read_history(object).await? {
+            return same_history(&there, file);
+        }
+        let path = self.line().paths().path(object)?;
+        let bytes = file.seal(self.line().keyring(), &path)?;
+        match self.line().store().create(&path, bytes.into()).await {
+            Ok(()) => Ok(HistoryStored::Stored),
+            Err(StoreError::AlreadyExists { .. }) => {
+                same_history(&self.line().history(object).await?, file)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is archived of a history; `None` if nothing is.
+    pub(super) async fn read_history(&self, object: &LineObject) -> Result<Option<HistoryFile>> {
+        let path = self.line().paths().path(object)?;
+        match self.line().store().read(&path).await {
+            Ok(bytes) => HistoryFile::open(self.line().keyring(), &path, &bytes).map(Some),
+            // A store that is gone has no objects either; that proves nothing about this one.
+            Err(StoreError::NotFound { place }) if !place.path().is_empty() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// PostgreSQL copies the parent's history and adds a line: two that differ before are two
+    /// clusters' that share an identifier.
+    async fn check_against_parents(&self, ancestry: &Ancestry) -> Result<()> {
+        let spans: Vec<TimelineSpan> = ancestry.spans().collect();
+        for (index, parent) in spans.iter().enumerate().take(spans.len().saturating_sub(1)) {
+            let Some(known) = self.known_ancestry(parent.timeline).await? else { continue };
+            let before = known.spans().map(|span| (span.timeline, span.begin));
+            let claimed = spans.iter().take(index + 1).map(|span| (span.timeline, span.begin));
+            if !before.eq(claimed) {
+                return Err(conflict(ancestry.tip(), parent.timeline));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn same_history(there: &HistoryFile, file: &HistoryFile) -> Result<HistoryStored> {
+    if there == file {
+        return Ok(HistoryStored::AlreadyThere);
+    }
+    Err(Error::new(
+        Code::HistoryConflict,
+        format!("{} differs from the one that is archived", file.name),
+    )
+    .with_hint(
+        "Two servers made the same timeline. Find out which one is yours, and keep the other from archiving here.",
+    ))
+}
+
+fn conflict(timeline: TimelineId, parent: TimelineId) -> Error {
+    Error::new(
+        Code::HistoryConflict,
+        format!("the history of timeline {timeline} tells another past of timeline {parent} than the archived one"),
+    )
+    .with_hint(
+        "Another cluster with the same system identifier made it; keep one of them from archiving here.",
+    )
+}

@@ -1,0 +1,79 @@
+//! Compares what is pushed with what is archived.
+
+use seawall_core::{Code, Error, Lsn, Result};
+use seawall_pgdata::wal::page::PAGE_BYTES;
+
+use super::examine::{Piece, SegmentFile};
+use crate::wal::listing::Listed;
+use crate::wal::range::{WalRange, open_range, part_hash};
+use crate::wal::{LsnRange, WalArchive};
+
+impl WalArchive {
+    /// Proves that an archived range says what the piece says where they overlap, and tells which
+    /// part of the piece it holds.
+    ///
+    /// Filler is not WAL: it may differ, and the archived one stays.
+    pub(super) async fn compare(
+        &self,
+        file: &SegmentFile<'_>,
+        piece: &Piece,
+        listed: &Listed,
+    ) -> Result<Option<LsnRange>> {
+        let there = self.read_footer(listed).await?;
+        let held = LsnRange { start: there.start(), end: there.end() };
+        let Some(overlap) = held.overlap(piece.range) else { return Ok(None) };
+        let valid = LsnRange {
+            start: piece.range.start,
+            end: piece.index.padding_from.unwrap_or(piece.range.end),
+        };
+        if let Some(wal) = overlap.overlap(valid)
+            && !self.hashes_agree(file, &there, wal)
+        {
+            self.compare_bytes(file, listed, wal).await?;
+        }
+        Ok(Some(overlap))
+    }
+
+    /// Whether all page hashes of an archived range that touch `wal` are those of the file's pages.
+    fn hashes_agree(&self, file: &SegmentFile<'_>, there: &WalRange, wal: LsnRange) -> bool {
+        let hasher = self.line().keyring().hasher();
+        let mut start = there.start();
+        there.page_hashes.iter().all(|hash| {
+            let next_page = start.0 - start.0 % PAGE_BYTES + PAGE_BYTES;
+            let part = LsnRange { start, end: Lsn(next_page).min(there.end()) };
+            start = part.end;
+            part.overlap(wal).is_none() || part_hash(hasher, file.slice(part)) == *hash
+        })
+    }
+
+    async fn compare_bytes(
+        &self,
+        file: &SegmentFile<'_>,
+        listed: &Listed,
+        wal: LsnRange,
+    ) -> Result<()> {
+        let object = self.line().store().read(&listed.path).await?;
+        let there = open_range(self.line().keyring(), &listed.path, listed.name, &object)
+            .map_err(|damage| damage.at(&listed.path))?;
+        let archived = wal.of(&there.bytes, there.range.start());
+        let pushed = file.slice(wal);
+        match archived.iter().zip(pushed).position(|(a, b)| a != b) {
+            None => Ok(()),
+            Some(at) => Err(conflict(file, listed, wal.start.saturating_add(at as u64))),
+        }
+    }
+}
+
+fn conflict(file: &SegmentFile<'_>, listed: &Listed, lsn: Lsn) -> Error {
+    Error::new(
+        Code::WalConflict,
+        format!(
+            "{} differs from what is archived: from {lsn} on, object {} holds other bytes",
+            file.name(),
+            listed.path
+        ),
+    )
+    .with_hint(
+        "Two servers write this timeline, or one was set back. Stop the wrong one; a cluster that was set back on purpose needs a line of its own.",
+    )
+}

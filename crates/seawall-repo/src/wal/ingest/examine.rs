@@ -1,0 +1,255 @@
+//! What a pushed segment file holds: whose bytes, and up to where they are WAL.
+
+use seawall_core::{Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment};
+use seawall_pgdata::PgMajor;
+use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES};
+use seawall_pgdata::wal::{
+    DEFAULT_MAX_RECORD_BYTES, EndOfWal, HeadState, PageHeader, RangeIndex, ReaderStart,
+    SegmentIndexer,
+};
+
+use super::SegmentKind;
+use crate::wal::LsnRange;
+
+/// A segment file as it was pushed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SegmentFile<'a> {
+    pub segment: WalSegment,
+    pub kind: SegmentKind,
+    pub bytes: &'a [u8],
+    pub system_id: SystemId,
+    pub major: PgMajor,
+}
+
+/// The part of a file that one timeline wrote, up to where it is valid.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub timeline: TimelineId,
+    pub range: LsnRange,
+    pub index: RangeIndex,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub(super) struct Examined {
+    /// In LSN order, adjacent, none empty.
+    pub pieces: Vec<Piece>,
+    /// Up to here the file is WAL, or filler after a switch.
+    pub valid_to: Lsn,
+    /// The log seems to end here, and it may be damage instead.
+    pub doubt: Option<EndOfWal>,
+}
+
+impl<'a> SegmentFile<'a> {
+    pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Error {
+        let name = self.name();
+        Error::new(Code::WalDamaged, format!("{name} cannot be archived: {what}")).with_hint(
+            "PostgreSQL pushes the segment again until it succeeds; check the disk and pg_wal.",
+        )
+    }
+
+    pub(super) fn name(&self) -> String {
+        match self.kind {
+            SegmentKind::Whole => self.segment.to_string(),
+            SegmentKind::Partial => format!("{}.partial", self.segment),
+        }
+    }
+
+    fn range(&self) -> LsnRange {
+        LsnRange { start: self.segment.start(), end: self.segment.end() }
+    }
+
+    /// The file's bytes in `range`.
+    pub(super) fn slice(&self, range: LsnRange) -> &'a [u8] {
+        range.of(self.bytes, self.segment.start())
+    }
+
+    /// Proves that the file is the segment of this cluster that its name says.
+    pub(super) fn check_identity(&self) -> Result<()> {
+        let want = self.segment.size.bytes();
+        if self.bytes.len() as u64 != want {
+            return Err(self.damaged(format!("it has {} of {want} bytes", self.bytes.len())));
+        }
+        let first = self.bytes.get(..LONG_HEADER_BYTES).unwrap_or_default();
+        let header = PageHeader::parse(first).map_err(|error| self.damaged(error))?;
+        let Some(major) = PgMajor::from_wal_page_magic(header.magic) else {
+            let what = format!(
+                "{} is not WAL of a known PostgreSQL: its first bytes are {:04X}",
+                self.name(),
+                header.magic
+            );
+            return Err(Error::new(Code::NotWal, what)
+                .with_hint("archive_command has to pass %p, the path of the segment."));
+        };
+        let long = header.long.ok_or_else(|| self.damaged("its first page has no long header"))?;
+        let wrong_cluster = |what: String| {
+            Error::new(Code::WalWrongCluster, format!("{} {what}", self.name())).with_hint(
+                "After initdb or pg_upgrade run `seawall init` again: the cluster begins a new line.",
+            )
+        };
+        if long.system_id != self.system_id {
+            return Err(wrong_cluster(format!(
+                "is WAL of cluster {}, and the archive is of cluster {}",
+                long.system_id, self.system_id
+            )));
+        }
+        if major != self.major {
+            return Err(wrong_cluster(format!(
+                "is WAL of PostgreSQL {major}, and the archive is of PostgreSQL {}",
+                self.major
+            )));
+        }
+        let geometry = (u64::from(long.segment_bytes), u64::from(long.page_bytes));
+        if geometry != (want, PAGE_BYTES) {
+            return Err(wrong_cluster(format!(
+                "is of segments of {} bytes with pages of {}, and the archive of segments of {want}",
+                geometry.0, geometry.1
+            )));
+        }
+        if header.address != self.segment.start() {
+            return Err(self.damaged(format!("it says it begins at {}", header.address)));
+        }
+        if header.timeline > self.segment.timeline {
+            return Err(self.damaged(format!("it says it is of timeline {}", header.timeline)));
+        }
+        Ok(())
+    }
+
+    /// Divides the file among timelines and reads every record.
+    pub(super) fn examine(&self, ancestry: &Ancestry) -> Result<Examined> {
+        if ancestry.span(self.segment.timeline).is_some_and(|own| own.begin >= self.segment.end()) {
+            return Err(
+                self.damaged(format!("timeline {} begins only behind it", self.segment.timeline))
+            );
+        }
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut doubt = None;
+        let mut valid_to = self.segment.start();
+        for span in ancestry.spans() {
+            let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
+            let Some(range) = self.range().overlap(lived) else { continue };
+            let prev = pieces.last().and_then(|piece| piece.index.last_record);
+            let prev = prev.map(|record| record.lsn);
+            let mut index = self.index(span.timeline, range, prev)?;
+            let end = valid_end(&index);
+            if span.end.is_some_and(|switch| switch <= self.segment.end()) {
+                self.check_left_whole(&index, end)?;
+            } else if let Some(ended) = index.ended {
+                doubt = Some(ended).filter(|ended| self.is_doubtful(ended));
+                index = self.index(span.timeline, LsnRange { end, ..range }, prev)?;
+            }
+            valid_to = end;
+            if end > range.start {
+                let range = LsnRange { end, ..range };
+                pieces.push(Piece { timeline: span.timeline, range, index });
+            }
+        }
+        self.check_page_timelines(ancestry, &pieces)?;
+        Ok(Examined { pieces, valid_to, doubt })
+    }
+
+    /// Reads the records of a part of the file.
+    pub(super) fn index(
+        &self,
+        timeline: TimelineId,
+        range: LsnRange,
+        prev: Option<Lsn>,
+    ) -> Result<RangeIndex> {
+        let start = ReaderStart {
+            major: Some(self.major),
+            timeline,
+            lsn: range.start,
+            segment_size: self.segment.size,
+            system_id: Some(self.system_id),
+            prev,
+            max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
+        };
+        let mut indexer = SegmentIndexer::new(start).map_err(|error| self.damaged(error))?;
+        indexer.feed(self.slice(range));
+        indexer.finish().map_err(|error| self.damaged(error))
+    }
+
+    /// What an ancestor wrote up to the switch has to be all there: its child goes on from it.
+    fn check_left_whole(&self, index: &RangeIndex, valid_end: Lsn) -> Result<()> {
+        let open = index.tail.as_ref().filter(|_| !index.end.0.is_multiple_of(PAGE_BYTES));
+        match (index.ended, open) {
+            (None, None) => Ok(()),
+            (None, Some(tail)) => Err(self.damaged(format!(
+                "the switch at {} lies within the record at {}",
+                index.end, tail.lsn
+            ))),
+            (Some(ended), _) => Err(self.damaged(format!(
+                "it is valid up to {valid_end}, not up to the switch at {}: {}",
+                index.end, ended.reason
+            ))),
+        }
+    }
+
+    /// Whether bytes that look like the end of the log may be damage: of a whole segment's last
+    /// page nothing behind it tells. Zeros do, since damage does not make them.
+    fn is_doubtful(&self, ended: &EndOfWal) -> bool {
+        if ended.later_page.is_some() {
+            return true;
+        }
+        let in_last_page = ended.fault_lsn.saturating_add(PAGE_BYTES) >= self.segment.end();
+        let rest = LsnRange { start: ended.lsn, end: self.segment.end() };
+        self.kind == SegmentKind::Whole
+            && in_last_page
+            && self.slice(rest).iter().any(|byte| *byte != 0)
+    }
+
+    /// Every page names the timeline that began it. It has to be the one the history names.
+    fn check_page_timelines(&self, ancestry: &Ancestry, pieces: &[Piece]) -> Result<()> {
+        for piece in pieces {
+            let filler = piece.index.padding_from.unwrap_or(piece.range.end);
+            let mut page = Lsn(piece.range.start.0.next_multiple_of(PAGE_BYTES));
+            while page < filler {
+                let header =
+                    LsnRange { start: page, end: page.saturating_add(SHORT_HEADER_BYTES as u64) };
+                let found = PageHeader::parse(self.slice(header))
+                    .map_err(|error| self.damaged(error))?
+                    .timeline;
+                let expected = ancestry.timeline_at(page);
+                if found != expected {
+                    return Err(self.other_timeline(ancestry, page, found, expected));
+                }
+                page = page.saturating_add(PAGE_BYTES);
+            }
+        }
+        Ok(())
+    }
+
+    fn other_timeline(
+        &self,
+        ancestry: &Ancestry,
+        page: Lsn,
+        found: TimelineId,
+        expected: TimelineId,
+    ) -> Error {
+        let tip = ancestry.tip();
+        if ancestry.spans().count() > 1 || tip == TimelineId(1) {
+            return self.damaged(format!(
+                "the page at {page} is of timeline {found}, and by its history of timeline {expected}"
+            ));
+        }
+        let what = format!(
+            "{} holds WAL of timeline {found} too, and the history of timeline {tip} is not archived",
+            self.name()
+        );
+        Error::new(Code::WalDiscontinuous, what).with_hint(format!(
+            "Archive the history first: `seawall wal push pg_wal/{:08X}.history`.",
+            tip.0
+        ))
+    }
+}
+
+/// Where the last record ends that is known to be whole. Everything, unless the log ended.
+fn valid_end(index: &RangeIndex) -> Lsn {
+    if index.ended.is_none() {
+        return index.end;
+    }
+    let head = index.head.as_ref().filter(|head| head.state == HeadState::Complete);
+    let record = index.last_record.map(|record| record.end.align_up());
+    record.or(head.map(|head| head.end.align_up())).unwrap_or(index.start).min(index.end)
+}

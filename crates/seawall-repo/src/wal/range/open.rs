@@ -1,0 +1,107 @@
+//! Reads ranges: the ends of one, or all of it.
+
+use seawall_core::Result;
+use seawall_pgdata::wal::WalFacts;
+use seawall_store::{ObjectPath, Store};
+
+use super::footer::{FooterBody, wrong};
+use super::{CHUNK_BYTES, WalRange};
+use crate::envelope::{Decompressor, ObjectKind, Section, WholeObject, read_ends};
+use crate::keys::Keyring;
+use crate::layout::WalRangeName;
+use crate::wal::index::{self, Bounds};
+use crate::{Damage, cbor};
+
+/// A range with its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedRange {
+    /// Its footer, and its index with all facts.
+    pub range: WalRange,
+    /// The WAL from [`WalRange::start`] to [`WalRange::end`].
+    pub bytes: Vec<u8>,
+}
+
+/// Reads what the footer of a range says, without its body and its index.
+///
+/// # Errors
+/// Damage, a missing object, or a store that fails.
+pub async fn read_range(
+    store: &dyn Store,
+    keyring: &Keyring,
+    path: &ObjectPath,
+    name: WalRangeName,
+) -> Result<WalRange> {
+    let ends = read_ends(store, keyring, ObjectKind::WalHot, path).await?;
+    footer(&ends.footer, name).map_err(|damage| damage.at(path))
+}
+
+/// Reads footer and index of a range, without its body.
+///
+/// # Errors
+/// Damage, a missing object, or a store that fails.
+pub async fn read_index(
+    store: &dyn Store,
+    keyring: &Keyring,
+    path: &ObjectPath,
+    name: WalRangeName,
+) -> Result<WalRange> {
+    let ends = read_ends(store, keyring, ObjectKind::WalHot, path).await?;
+    let mut range = footer(&ends.footer, name).map_err(|damage| damage.at(path))?;
+    let (offset, length) = range.index_at;
+    let end = offset.checked_add(u64::from(length)).filter(|end| *end <= ends.footer_offset);
+    let end = end.ok_or_else(|| wrong("its index is elsewhere").at(path))?;
+    let mut chunk = store.read_range(path, offset..end).await?.to_vec();
+    let mut plaintext = Vec::new();
+    let mut decompressor = Decompressor::new()?;
+    let opened = ends.opener.chunk(
+        Section::SECOND,
+        0,
+        &mut chunk,
+        offset,
+        &mut decompressor,
+        &mut plaintext,
+    );
+    let facts = opened.and_then(|plaintext| facts(&range, plaintext));
+    range.index.facts = facts.map_err(|damage| damage.at(path))?;
+    Ok(range)
+}
+
+/// Opens a whole range in memory; every byte of the object is proven.
+///
+/// # Errors
+/// [`Damage`], naming the first part that is not as it was written.
+pub fn open_range(
+    keyring: &Keyring,
+    path: &ObjectPath,
+    name: WalRangeName,
+    object: &[u8],
+) -> Result<OpenedRange, Damage> {
+    let object = WholeObject::open(keyring, ObjectKind::WalHot, path, object)?;
+    let mut range = footer(&object.footer, name)?;
+    let range_bytes = usize::try_from(range.end().bytes_since(range.start()))
+        .map_err(|_| wrong("it is too long"))?;
+    let mut bytes = Vec::with_capacity(range_bytes);
+    let mut chunks = object.chunks.into_iter();
+    for (section, chunk) in chunks.by_ref().take(range.chunk_lengths.len()) {
+        let expected = CHUNK_BYTES.min(range_bytes.saturating_sub(bytes.len()));
+        if section != Section::FIRST || chunk.len() != expected {
+            return Err(wrong("its chunks are not those of its bytes"));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    match (chunks.next(), chunks.next()) {
+        (Some((Section::SECOND, plaintext)), None) if bytes.len() == range_bytes => {
+            range.index.facts = facts(&range, &plaintext)?;
+            Ok(OpenedRange { range, bytes })
+        }
+        _ => Err(wrong("it has other parts than bytes and an index")),
+    }
+}
+
+fn footer(plaintext: &[u8], name: WalRangeName) -> Result<WalRange, Damage> {
+    cbor::decode::<FooterBody>(plaintext)?.range(name)
+}
+
+fn facts(range: &WalRange, plaintext: &[u8]) -> Result<WalFacts, Damage> {
+    index::decode(plaintext, Bounds { start: range.start(), end: range.end() })
+}

@@ -1,0 +1,138 @@
+//! Reads the archived bytes themselves, for what footers and indexes do not tell.
+
+use seawall_core::{Code, Error, Lsn, Result};
+use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::wal::{DEFAULT_MAX_RECORD_BYTES, LastRecord, ReaderStart, WalFacts, WalReader};
+
+use super::{LsnRange, WalArchive};
+
+/// The records on both sides of a position.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordsAround {
+    /// The last one that begins before it.
+    pub before: Option<LastRecord>,
+    /// The first one that begins there or later.
+    pub at_or_after: Option<LastRecord>,
+}
+
+/// The bytes of the log along an ancestry, range by range, up to the first hole.
+#[derive(Debug)]
+struct LogBytes<'a> {
+    archive: &'a WalArchive,
+    ancestry: &'a Ancestry,
+    position: Lsn,
+}
+
+impl LogBytes<'_> {
+    /// The bytes from the position to the end of the range that holds it.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let timeline = self.ancestry.timeline_at(self.position);
+        let lived_to = self.ancestry.fork_lsn_of(timeline).unwrap_or(Lsn(u64::MAX));
+        let segment = self.archive.segment_at(timeline, self.position);
+        for listed in self.archive.ranges_in(segment).await?.into_iter().rev() {
+            let extent = self.archive.extent(&listed).await?;
+            let wanted = LsnRange { start: self.position, end: lived_to };
+            if let Some(part) = extent.overlap(wanted).filter(|part| part.start == wanted.start) {
+                let opened = self.archive.open_listed(&listed).await?;
+                self.position = part.end;
+                return Ok(Some(part.of(&opened.bytes, extent.start).to_vec()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl WalArchive {
+    /// The records on both sides of `lsn`, exactly: the WAL around it is read. Nothing is known of
+    /// a side on which the archive ends first.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn records_around(&self, ancestry: &Ancestry, lsn: Lsn) -> Result<RecordsAround> {
+        let mut start = lsn.saturating_add(1);
+        loop {
+            let last_byte = Lsn(start.0.saturating_sub(1));
+            let Some(range_start) = self.range_start(ancestry, last_byte).await? else {
+                // The archive begins here: what is before is unknown.
+                return self.scan(ancestry, start.min(lsn), lsn).await;
+            };
+            start = range_start;
+            let found = self.scan(ancestry, start, lsn).await?;
+            if found.before.is_some() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Where the range begins that holds the byte at `lsn`, or its part that belongs to the log.
+    async fn range_start(&self, ancestry: &Ancestry, lsn: Lsn) -> Result<Option<Lsn>> {
+        let timeline = ancestry.timeline_at(lsn);
+        let segment = self.segment_at(timeline, lsn);
+        let begin = ancestry.span(timeline).map_or(Lsn::INVALID, |span| span.begin);
+        for listed in self.ranges_in(segment).await?.into_iter().rev() {
+            let extent = self.extent(&listed).await?;
+            if extent.start <= lsn && lsn < extent.end {
+                return Ok(Some(extent.start.max(begin)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads records from `start` on until one begins at `lsn` or later.
+    async fn scan(&self, ancestry: &Ancestry, start: Lsn, lsn: Lsn) -> Result<RecordsAround> {
+        let mut around = RecordsAround::default();
+        let mut log = LogBytes { archive: self, ancestry, position: start };
+        let mut reader = self.reader(ancestry, start)?;
+        while let Some(bytes) = log.next().await? {
+            let mut input = bytes.as_slice();
+            while let Some(record) = reader.next(&mut input) {
+                let place = LastRecord { lsn: record.lsn, end: record.end };
+                if record.lsn >= lsn {
+                    around.at_or_after = Some(place);
+                    return Ok(around);
+                }
+                around.before = Some(place);
+            }
+        }
+        Ok(around)
+    }
+
+    /// What one record says that is too long to be kept with an index.
+    pub(super) async fn facts_of_record(
+        &self,
+        ancestry: &Ancestry,
+        lsn: Lsn,
+        end: Lsn,
+    ) -> Result<WalFacts> {
+        let mut facts = WalFacts::default();
+        let mut log = LogBytes { archive: self, ancestry, position: lsn };
+        let mut reader = self.reader(ancestry, lsn)?;
+        while log.position < end
+            && let Some(bytes) = log.next().await?
+        {
+            let mut input = bytes.as_slice();
+            if let Some(record) = reader.next(&mut input) {
+                facts.apply(&record);
+                return Ok(facts);
+            }
+        }
+        let what = format!("the archived WAL has no whole record at {lsn}");
+        Err(Error::new(Code::WalGap, what)
+            .with_hint("Run `seawall verify` to learn which backups are affected."))
+    }
+
+    fn reader(&self, ancestry: &Ancestry, lsn: Lsn) -> Result<WalReader> {
+        let start = ReaderStart {
+            major: Some(self.major()),
+            timeline: ancestry.tip(),
+            lsn,
+            segment_size: self.segment_size(),
+            system_id: Some(self.system_id()),
+            prev: None,
+            max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
+        };
+        WalReader::new(start).map_err(|error| {
+            Error::new(Code::Internal, "WAL cannot be read from there").with_source(error)
+        })
+    }
+}

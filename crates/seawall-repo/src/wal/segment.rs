@@ -1,0 +1,152 @@
+//! Gives segments back.
+
+use seawall_core::{Code, Error, Lsn, Result, WalSegment};
+use seawall_pgdata::history::TimelineSpan;
+use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, header_bytes};
+use seawall_pgdata::wal::{PageContext, PageHeader};
+
+use super::listing::Listed;
+use super::range::{OpenedRange, open_range};
+use super::{LsnRange, WalArchive};
+
+/// A segment put together from the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentRead {
+    /// As many bytes as a segment has; zeros from [`SegmentRead::covered_to`] on.
+    pub bytes: Vec<u8>,
+    /// Up to here the archive holds the segment.
+    pub covered_to: Lsn,
+}
+
+/// A segment while it is put together.
+struct Assembly {
+    segment: WalSegment,
+    bytes: Vec<u8>,
+    missing: Vec<LsnRange>,
+    /// Filler has no page headers.
+    filler_from: Lsn,
+}
+
+impl WalArchive {
+    /// Puts a segment together: of each timeline in `path`, oldest first, what it wrote of it.
+    /// `None` if the archive holds nothing of it. Everything that is returned is authentic, and its
+    /// page headers belong where they are.
+    ///
+    /// # Errors
+    /// [`Code::WalGap`] if WAL is archived behind a hole, [`Code::WalConflict`] if archived ranges
+    /// contradict each other, damage, or a store that fails.
+    pub async fn read_segment(
+        &self,
+        segment: WalSegment,
+        path: &[TimelineSpan],
+    ) -> Result<Option<SegmentRead>> {
+        let whole = LsnRange { start: segment.start(), end: segment.end() };
+        let mut assembly = Assembly {
+            segment,
+            bytes: vec![0; usize::try_from(segment.size.bytes()).unwrap_or_default()],
+            missing: vec![whole],
+            filler_from: segment.end(),
+        };
+        for span in path {
+            let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
+            let Some(wanted) = whole.overlap(lived) else { continue };
+            for listed in self.ranges_in(WalSegment { timeline: span.timeline, ..segment }).await? {
+                if listed.name.start < wanted.end {
+                    let opened = self.open_listed(&listed).await?;
+                    assembly.add(&listed, &opened, wanted)?;
+                }
+            }
+        }
+        let covered_to = assembly.missing.first().map_or(whole.end, |hole| hole.start);
+        if let Some(hole) = assembly.missing.first().filter(|hole| hole.end < whole.end) {
+            return Err(hole_in(segment, *hole));
+        }
+        if covered_to == whole.start {
+            return Ok(None);
+        }
+        self.check_pages(&assembly, covered_to)?;
+        Ok(Some(SegmentRead { bytes: assembly.bytes, covered_to }))
+    }
+
+    /// Reads a whole range.
+    pub(super) async fn open_listed(&self, listed: &Listed) -> Result<OpenedRange> {
+        let object = self.line().store().read(&listed.path).await?;
+        let opened = open_range(self.line().keyring(), &listed.path, listed.name, &object)
+            .map_err(|damage| damage.at(&listed.path))?;
+        let range = self.accept(listed, opened.range)?;
+        Ok(OpenedRange { range, bytes: opened.bytes })
+    }
+
+    fn check_pages(&self, assembly: &Assembly, covered_to: Lsn) -> Result<()> {
+        let mut context = PageContext {
+            major: Some(self.major()),
+            timeline: assembly.segment.timeline,
+            earliest_timeline: seawall_core::TimelineId(1),
+            address: assembly.segment.start(),
+            segment_size: self.segment_size(),
+            system_id: Some(self.system_id()),
+        };
+        let filler_from = assembly.filler_from.min(covered_to);
+        for page in assembly.bytes.chunks(usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX)) {
+            let written =
+                context.address.saturating_add(header_bytes(context.address, self.segment_size()));
+            if written > filler_from {
+                break;
+            }
+            let broken = |why: String| {
+                let what = format!("the archived WAL of {} is wrong: {why}", assembly.segment);
+                Error::new(Code::ObjectInconsistent, what)
+                    .with_hint("Run `seawall verify` to learn which backups are affected.")
+            };
+            let header = PageHeader::parse(page.get(..LONG_HEADER_BYTES).unwrap_or_default())
+                .map_err(|fault| broken(fault.to_string()))?;
+            header
+                .check(&context)
+                .map_err(|fault| broken(format!("at {}, {fault}", context.address)))?;
+            context.earliest_timeline = header.timeline;
+            context.address = context.address.saturating_add(PAGE_BYTES);
+        }
+        Ok(())
+    }
+}
+
+impl Assembly {
+    /// Takes the wanted bytes of a range. Bytes that are there already have to be the same.
+    fn add(&mut self, listed: &Listed, opened: &OpenedRange, wanted: LsnRange) -> Result<()> {
+        let range = LsnRange { start: opened.range.start(), end: opened.range.end() };
+        let Some(part) = range.overlap(wanted) else { return Ok(()) };
+        let filler_from = opened.range.index.padding_from.unwrap_or(part.end);
+        let from = part.of(&opened.bytes, range.start);
+        let at = usize::try_from(part.start.bytes_since(self.segment.start())).unwrap_or_default();
+        let Some(to) = self.bytes.get_mut(at..at + from.len()) else { return Ok(()) };
+        let mut overlaps = vec![part];
+        self.missing.iter().for_each(|missing| missing.subtract_from(&mut overlaps));
+        for both in overlaps {
+            let wal = LsnRange { start: both.start, end: both.end.min(filler_from) };
+            if wal.of(to, part.start) != wal.of(from, part.start) {
+                return Err(contradiction(listed, both));
+            }
+        }
+        to.copy_from_slice(from);
+        part.subtract_from(&mut self.missing);
+        if filler_from < part.end {
+            self.filler_from = self.filler_from.min(filler_from);
+        }
+        Ok(())
+    }
+}
+
+fn hole_in(segment: WalSegment, hole: LsnRange) -> Error {
+    Error::new(Code::WalGap, format!("WAL from {hole} of segment {segment} is not archived"))
+        .with_hint("Run `seawall wal list` to see what is there; another repository may hold it.")
+}
+
+fn contradiction(listed: &Listed, both: LsnRange) -> Error {
+    Error::new(
+        Code::WalConflict,
+        format!("object {} contradicts another one about the WAL from {both}", listed.path),
+    )
+    .with_hint(
+        "Two servers wrote this timeline at the same time; another repository may tell which one is yours.",
+    )
+}

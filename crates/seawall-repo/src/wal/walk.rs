@@ -1,0 +1,299 @@
+//! Walks along the log from range to range, by footers and indexes alone.
+
+use std::collections::VecDeque;
+
+use futures_util::future::try_join_all;
+use seawall_core::{Code, Error, Lsn, Result};
+use seawall_pgdata::history::{Ancestry, TimelineSpan};
+use seawall_pgdata::wal::{
+    DEFAULT_MAX_RECORD_BYTES, LastRecord, Link, RangeChain, RangeIndex, ReaderStart,
+    SegmentIndexer, WalFacts,
+};
+
+use super::listing::{Listed, RangeCursor};
+use super::{LsnRange, WalArchive};
+use crate::error;
+
+/// How many ranges are read at the same time.
+const READ_AHEAD: usize = 8;
+
+/// How much is read of each range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Only its footer: where it ends, and whether the next one continues it.
+    Seams,
+    /// Its index too: what its records say.
+    Facts,
+}
+
+/// WAL that is not there, or two ranges that do not continue each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalHole {
+    /// What is missing; empty at a seam.
+    pub range: LsnRange,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl WalHole {
+    /// The hole as an error.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        let what = if self.range.start == self.range.end {
+            format!("the archived WAL does not continue at {}: {}", self.range.start, self.why)
+        } else {
+            format!("WAL from {} is not archived", self.range)
+        };
+        Error::new(Code::WalGap, what).with_hint(
+            "Run `seawall wal list` to see what is there; another repository may hold it.",
+        )
+    }
+}
+
+/// The next part of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogStep {
+    /// A range, or the part of one that continues the log.
+    Range {
+        /// What is known of it. Its facts begin with those of the record that crosses into it.
+        index: Box<RangeIndex>,
+        /// That record.
+        crossing: Option<LastRecord>,
+    },
+    /// A break. The log goes on behind it.
+    Hole(WalHole),
+}
+
+/// Walks along an ancestry. Where two ranges meet, it proves that they are one log and joins the
+/// record that crosses.
+#[derive(Debug)]
+pub struct LogWalker {
+    archive: WalArchive,
+    ancestry: Ancestry,
+    detail: Detail,
+    spans: VecDeque<TimelineSpan>,
+    cursor: Option<RangeCursor>,
+    loaded: VecDeque<(Listed, RangeIndex)>,
+    /// Up to here the log was walked.
+    position: Lsn,
+    to: Lsn,
+    has_begun: bool,
+    chain: Option<RangeChain>,
+    pending: Option<RangeIndex>,
+}
+
+impl WalArchive {
+    /// A walk along `ancestry` from the range that holds `from` to the one that holds the byte
+    /// before `to`, both whole.
+    #[must_use]
+    pub fn walk(&self, ancestry: &Ancestry, from: Lsn, to: Lsn, detail: Detail) -> LogWalker {
+        let ahead = |span: &TimelineSpan| span.end.is_none_or(|end| end > from);
+        LogWalker {
+            archive: self.clone(),
+            ancestry: ancestry.clone(),
+            detail,
+            spans: ancestry.spans().filter(ahead).collect(),
+            cursor: None,
+            loaded: VecDeque::new(),
+            position: from,
+            to,
+            has_begun: false,
+            chain: None,
+            pending: None,
+        }
+    }
+}
+
+impl LogWalker {
+    /// The next step; `None` at the end of what is archived, or at `to`.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn next(&mut self) -> Result<Option<LogStep>> {
+        if let Some(index) = self.pending.take() {
+            return self.step(index).await.map(Some);
+        }
+        while let Some(span) = self.spans.front().copied() {
+            if self.position >= self.to {
+                return Ok(None);
+            }
+            if span.end.is_some_and(|end| self.position >= end) {
+                self.leave_span();
+                continue;
+            }
+            let Some((listed, index)) = self.next_loaded(span).await? else {
+                self.leave_span();
+                // The last span may go on some day; an ancestor's ended at its switch.
+                match span.end {
+                    Some(end) => return Ok(Some(self.hole_up_to(end.min(self.to)))),
+                    None if self.to < Lsn(u64::MAX) => {
+                        return Ok(Some(self.hole_up_to(self.to)));
+                    }
+                    None => return Ok(None),
+                }
+            };
+            let Some(index) = self.trim(span, &listed, index).await? else { continue };
+            if index.start > self.position {
+                let hole = self.hole_up_to(index.start.min(self.to));
+                self.pending = Some(index).filter(|index| index.start < self.to);
+                return Ok(Some(hole));
+            }
+            return self.step(index).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Up to here every record is whole: behind it is the one that is open, or nothing.
+    #[must_use]
+    pub fn complete_to(&self) -> Lsn {
+        let open = self.chain.as_ref().and_then(RangeChain::tail);
+        open.map_or(self.position, |tail| tail.lsn)
+    }
+
+    fn leave_span(&mut self) {
+        self.spans.pop_front();
+        self.cursor = None;
+        self.loaded.clear();
+    }
+
+    fn hole_up_to(&mut self, end: Lsn) -> LogStep {
+        let range = LsnRange { start: self.position, end };
+        self.position = end;
+        self.has_begun = true;
+        self.chain = None;
+        LogStep::Hole(WalHole { range, why: "nothing is archived there".to_owned() })
+    }
+
+    async fn next_loaded(&mut self, span: TimelineSpan) -> Result<Option<(Listed, RangeIndex)>> {
+        if self.loaded.is_empty() {
+            let mut cursor = match self.cursor.take() {
+                Some(cursor) => cursor,
+                None => RangeCursor::new(&self.archive, span.timeline, self.position)?,
+            };
+            let end = span.end.unwrap_or(Lsn(u64::MAX)).min(self.to);
+            let mut listed = Vec::new();
+            while listed.len() < READ_AHEAD
+                && let Some(range) = cursor.next().await?
+            {
+                if range.name.start >= end {
+                    break;
+                }
+                listed.push(range);
+            }
+            self.cursor = Some(cursor);
+            let archive = &self.archive;
+            let detail = self.detail;
+            let load = async |listed: Listed| {
+                let range = match detail {
+                    Detail::Seams => archive.read_footer(&listed).await?,
+                    Detail::Facts => archive.read_index(&listed).await?,
+                };
+                Ok::<_, Error>((listed, range.index))
+            };
+            self.loaded = try_join_all(listed.into_iter().map(load)).await?.into();
+        }
+        Ok(self.loaded.pop_front())
+    }
+
+    /// The part of a range that continues the log within the span; `None` if there is none.
+    async fn trim(
+        &self,
+        span: TimelineSpan,
+        listed: &Listed,
+        index: RangeIndex,
+    ) -> Result<Option<RangeIndex>> {
+        let from = if self.has_begun { self.position } else { span.begin };
+        let lived = LsnRange { start: from, end: span.end.unwrap_or(Lsn(u64::MAX)) };
+        let whole = LsnRange { start: index.start, end: index.end };
+        match whole.overlap(lived) {
+            None => Ok(None),
+            Some(part) if part.end <= self.position => Ok(None),
+            Some(part) if part == whole => Ok(Some(index)),
+            Some(part) => self.archive.index_part(listed, part).await.map(Some),
+        }
+    }
+
+    async fn step(&mut self, mut index: RangeIndex) -> Result<LogStep> {
+        self.has_begun = true;
+        self.position = index.end;
+        let Some(chain) = &mut self.chain else {
+            self.chain = Some(RangeChain::new(&index));
+            return Ok(LogStep::Range { index: Box::new(index), crossing: None });
+        };
+        let link = match chain.push(&index) {
+            Ok(link) => link,
+            Err(fault) => {
+                let seam = LsnRange { start: index.start, end: index.start };
+                self.chain = None;
+                self.pending = Some(index);
+                return Ok(LogStep::Hole(WalHole { range: seam, why: fault.to_string() }));
+            }
+        };
+        let mut facts = WalFacts::default();
+        let crossing = match link {
+            Link::Seamless | Link::Overwritten | Link::Unfinished => None,
+            Link::Record(record) => {
+                let record = record.record();
+                facts.apply(&record);
+                Some(LastRecord { lsn: record.lsn, end: record.end })
+            }
+            Link::ByReference { lsn, end } => {
+                if self.detail == Detail::Facts {
+                    facts = self.archive.facts_of_record(&self.ancestry, lsn, end).await?;
+                }
+                Some(LastRecord { lsn, end })
+            }
+        };
+        if crossing.is_some() {
+            facts.append(std::mem::take(&mut index.facts));
+            index.facts = facts;
+        }
+        Ok(LogStep::Range { index: Box::new(index), crossing })
+    }
+}
+
+impl WalArchive {
+    /// Indexes a part of a range by reading its bytes.
+    async fn index_part(&self, listed: &Listed, part: LsnRange) -> Result<RangeIndex> {
+        let opened = self.open_listed(listed).await?;
+        let whole = &opened.range.index;
+        if whole.padding_from.is_some_and(|padding| padding <= part.start) {
+            return Ok(filler_index(whole, part));
+        }
+        let start = ReaderStart {
+            major: Some(self.major()),
+            timeline: listed.name.timeline,
+            lsn: part.start,
+            segment_size: self.segment_size(),
+            system_id: Some(self.system_id()),
+            prev: None,
+            max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
+        };
+        let inconsistent = |what: String| error::inconsistent(&listed.path, what);
+        let mut indexer =
+            SegmentIndexer::new(start).map_err(|fault| inconsistent(fault.to_string()))?;
+        indexer.feed(part.of(&opened.bytes, whole.start));
+        let index = indexer.finish().map_err(|fault| inconsistent(fault.to_string()))?;
+        match index.ended {
+            None => Ok(index),
+            Some(ended) => Err(inconsistent(format!("at {}, {}", ended.lsn, ended.reason))),
+        }
+    }
+}
+
+/// The index of a part of a range in which nothing is meant to be read.
+pub(super) fn filler_index(of: &RangeIndex, part: LsnRange) -> RangeIndex {
+    RangeIndex {
+        start: part.start,
+        end: part.end,
+        first_record: None,
+        last_record: None,
+        head: None,
+        tail: None,
+        valid_end: part.start,
+        padding_from: Some(part.start),
+        ended: None,
+        facts: WalFacts::default(),
+        ..*of
+    }
+}
