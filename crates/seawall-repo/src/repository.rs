@@ -363,6 +363,8 @@ async fn open_slots(store: &dyn Store, repository: &[u8; 16], unlock: &Unlock) -
         let slot = match peek_slot(&bytes) {
             Ok(slot) => slot,
             Err(damage) => {
+                // It may hold the newest keys: going on with older ones would split the repository.
+                newest = newest.max(epoch);
                 damaged = Some(damage.at(&path));
                 continue;
             }
