@@ -1,1 +1,13 @@
-//! Placeholder replaced by the crate's first module.
+//! The verbs: what Seawall does with a cluster and a repository.
+//!
+//! Each verb plans first, as a pure function of what it saw, and then does what the plan says.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod backup;
+pub mod check;
+pub mod cluster;
+mod host;
+pub mod restore;
+pub mod verify;

@@ -1,0 +1,99 @@
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+use seawall_core::{Lsn, Result};
+use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::wal::{LastRecord, WalFacts};
+use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive};
+
+use super::{CoveredSpan, Fact, RecordPlace, WalSource, XactFact};
+
+#[async_trait]
+impl WalSource for WalArchive {
+    async fn ancestries(&self) -> Result<Vec<Ancestry>> {
+        self.ancestries().await
+    }
+
+    async fn coverage(&self, ancestry: &Ancestry, from: Lsn) -> Result<Vec<CoveredSpan>> {
+        let stretches = self.coverage(ancestry, from).await?;
+        Ok(stretches
+            .into_iter()
+            .map(|stretch| CoveredSpan {
+                start: stretch.range.start,
+                end: stretch.complete_to.align_up(),
+                last_record: stretch.last_record.map(place),
+            })
+            .collect())
+    }
+
+    async fn facts(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        sink: &mut (dyn for<'f> FnMut(&'f Fact) -> ControlFlow<()> + Send),
+    ) -> Result<()> {
+        let mut parts = self.facts(ancestry, from, Lsn(u64::MAX));
+        while let Some(part) = parts.next().await? {
+            let FactsPart::Facts { facts, .. } = part else { continue };
+            for fact in in_order(*facts) {
+                if sink(&fact).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn record_at_or_after(
+        &self,
+        ancestry: &Ancestry,
+        lsn: Lsn,
+    ) -> Result<Option<RecordPlace>> {
+        Ok(self.records_around(ancestry, lsn).await?.at_or_after.map(place))
+    }
+
+    async fn prove(&self, ancestry: &Ancestry, from: Lsn, to: Lsn) -> Result<()> {
+        // The history file itself is read, not only the name in a listing.
+        self.ancestry(ancestry.tip()).await?;
+        // A record's padding, up to seven bytes, need not be there before the next record is.
+        let to = if to.0.is_multiple_of(8) { Lsn(to.0.saturating_sub(7)) } else { to };
+        let mut walker = self.walk(ancestry, from, to, Detail::Seams);
+        while let Some(step) = walker.next().await? {
+            if let LogStep::Hole(hole) = step {
+                return Err(hole.into_error());
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn place(record: LastRecord) -> RecordPlace {
+    RecordPlace { lsn: record.lsn, end: record.end }
+}
+
+/// What one part of the log says, in LSN order.
+fn in_order(facts: WalFacts) -> Vec<Fact> {
+    let mut ordered: Vec<Fact> = Vec::with_capacity(facts.commits.len());
+    ordered.extend(facts.commits.into_iter().map(|commit| {
+        Fact::Xact(XactFact {
+            place: RecordPlace { lsn: commit.lsn, end: commit.end_lsn },
+            xid: commit.xid,
+            time: commit.time.to_timestamp(),
+            kind: commit.kind,
+            subxids: commit.subxids,
+        })
+    }));
+    ordered.extend(facts.restore_points.into_iter().map(|point| Fact::RestorePoint {
+        place: RecordPlace { lsn: point.lsn, end: point.end_lsn },
+        name: point.name,
+        time: point.time.to_timestamp(),
+    }));
+    ordered.extend(
+        facts
+            .time_marks
+            .into_iter()
+            .map(|mark| Fact::TimeMark { lsn: mark.lsn, time: mark.time.to_timestamp() }),
+    );
+    ordered.sort_by_key(Fact::lsn);
+    ordered
+}

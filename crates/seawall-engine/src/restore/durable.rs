@@ -1,0 +1,147 @@
+//! Every operation of a restore that must survive a crash, and no others.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use seawall_core::{Code, Error, Result};
+
+/// What a file is called while it is written.
+pub(super) const UNFINISHED_SUFFIX: &str = ".seawall-tmp";
+
+/// An error of the local filesystem, with what was being done to which path.
+pub(super) fn local(error: io::Error, doing: &str, path: &Path) -> Error {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let code = if full { Code::TargetDiskFull } else { Code::LocalIo };
+    let failed = Error::new(code, format!("{doing} {} failed", path.display()));
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let failed = failed.with_source(error);
+    if full {
+        failed.with_hint("Free space and run the same command again: it goes on where it stopped.")
+    } else if denied {
+        failed.with_hint("Run as the user who is to own the data directory.")
+    } else {
+        failed
+    }
+}
+
+/// Makes a directory with exactly this mode, whatever the umask; one that is there gets the mode.
+pub(super) fn create_directory(path: &Path, mode: u32) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        result => result,
+    }
+    .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+    .map_err(|error| local(error, "creating", path))
+}
+
+/// Opens a file for writing, with exactly this mode; what it held is gone.
+pub(super) fn create_file(path: &Path, mode: u32) -> Result<File> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path);
+    opened
+        .and_then(|file| file.set_permissions(Permissions::from_mode(mode)).map(|()| file))
+        .map_err(|error| local(error, "creating", path))
+}
+
+/// Puts a whole file at `path`, or leaves what is there: durable when it returns.
+pub(super) fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let unfinished = unfinished(path);
+    let mut file = create_file(&unfinished, mode)?;
+    file.write_all(bytes).map_err(|error| local(error, "writing", path))?;
+    publish_file(&file, path)
+}
+
+/// Where [`publish_file`] expects the bytes of `path`.
+pub(super) fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(UNFINISHED_SUFFIX);
+    PathBuf::from(name)
+}
+
+/// Gives a file written at [`unfinished`] its name: durable when it returns.
+pub(super) fn publish_file(file: &File, path: &Path) -> Result<()> {
+    file.sync_all()
+        .and_then(|()| fs::rename(unfinished(path), path))
+        .map_err(|error| local(error, "writing", path))?;
+    sync_parent(path)
+}
+
+/// Removes a file, durably; one that is not there is removed already.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(local(error, "removing", path)),
+    }
+}
+
+/// Makes what is in a directory, its names, durable.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| local(error, "syncing", path))
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Makes everything durable that was written to the filesystems these directories are on: one call
+/// each instead of one for every file. Linux tells write errors by it since 5.8.
+pub(super) fn sync_filesystems<'p>(directories: impl Iterator<Item = &'p Path>) -> Result<()> {
+    let mut devices = BTreeSet::new();
+    for path in directories {
+        let directory = File::open(path).map_err(|error| local(error, "opening", path))?;
+        let metadata = directory.metadata().map_err(|error| local(error, "opening", path))?;
+        if devices.insert(metadata.dev()) {
+            rustix::fs::syncfs(&directory)
+                .map_err(|error| local(error.into(), "syncing the filesystem of", path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_file_is_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        publish(&path, b"one", 0o640).unwrap();
+        publish(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn e57_a_file_is_never_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = dir.path().join("elsewhere");
+        fs::write(&elsewhere, b"precious").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        assert_eq!(create_file(&link, 0o600).unwrap_err().code(), Code::LocalIo);
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_such() {
+        let full = Path::new("/dev/full");
+        let mut file = OpenOptions::new().write(true).open(full).unwrap();
+        let error = local(file.write_all(b"x").unwrap_err(), "writing", full);
+        assert_eq!(error.code(), Code::TargetDiskFull);
+    }
+}

@@ -1,0 +1,179 @@
+//! Configuration files that lay outside the data directory.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use seawall_core::{Code, Error, Result};
+use seawall_repo::manifest::ExternalFile;
+
+use super::super::durable::{create_directory, local, publish};
+use super::settings::{Setting, append_settings, name_of, value_of};
+
+/// Where files go whose usual place in the data directory is taken.
+const ELSEWHERE: &str = "seawall-restored";
+
+/// What was placed or changed in the data directory.
+#[derive(Debug, Default)]
+pub(super) struct Placed {
+    /// Paths relative to the data directory, and what is there now.
+    pub files: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Settings for `postgresql.auto.conf`.
+    pub settings: Vec<Setting>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Brings the files back.
+///
+/// `postgresql.conf` goes into the data directory, where a server started on it finds it, and is
+/// told to stay there. `hba_file` and `ident_file` stay where they were if this host has them
+/// there; else they come along too.
+///
+/// # Errors
+/// [`Code::LocalIo`], [`Code::ObjectInconsistent`] for a setting that names no configuration file.
+pub(super) fn place(files: &[ExternalFile], root: &Path, mode: u32) -> Result<Placed> {
+    let mut placed = Placed::default();
+    for file in files {
+        let (name, setting) = match file.setting.as_str() {
+            "config_file" => ("postgresql.conf", None),
+            "hba_file" => ("pg_hba.conf", Some("hba_file")),
+            "ident_file" => ("pg_ident.conf", Some("ident_file")),
+            other => {
+                return Err(Error::new(
+                    Code::ObjectInconsistent,
+                    format!("the backup has a file of setting \"{other}\", which names none"),
+                ));
+            }
+        };
+        let original = PathBuf::from(OsStr::from_bytes(&file.path));
+        if setting.is_some() && original.exists() {
+            continue;
+        }
+        let to = free_name(root, name, setting.is_some(), &file.content)?;
+        let target = root.join(&to);
+        publish(&target, &file.content, mode)?;
+        placed.files.push((to.as_os_str().as_bytes().to_vec(), file.content.to_vec()));
+        placed.notes.push(format!("{} was restored as {}.", original.display(), target.display()));
+        if let Some(setting) = setting {
+            placed.settings.push((setting, target.display().to_string()));
+        }
+    }
+    Ok(placed)
+}
+
+/// The usual name, or one in a directory of its own if that is taken by other content.
+fn free_name(root: &Path, name: &str, may_move: bool, content: &[u8]) -> Result<PathBuf> {
+    let taken = fs::read(root.join(name)).is_ok_and(|there| there != content);
+    if !may_move || !taken {
+        return Ok(PathBuf::from(name));
+    }
+    create_directory(&root.join(ELSEWHERE), 0o700)?;
+    Ok(Path::new(ELSEWHERE).join(name))
+}
+
+/// Makes the server that is started on `root` stay in it: a `data_directory` in `postgresql.conf`
+/// would lead it back to where the original cluster is, and an included directory may be missing
+/// here.
+///
+/// # Errors
+/// [`Code::LocalIo`].
+pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> {
+    let path = root.join("postgresql.conf");
+    let Ok(bytes) = fs::read(&path) else {
+        placed.notes.push(
+            "The backup has no postgresql.conf; give the server one before it is started."
+                .to_owned(),
+        );
+        return Ok(());
+    };
+    let mut settings: Vec<Setting> = Vec::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        match name_of(line).as_deref() {
+            Some("data_directory") if settings.is_empty() => {
+                settings.push(("data_directory", root.display().to_string()));
+            }
+            Some("external_pid_file") => settings.push(("external_pid_file", String::new())),
+            Some("include_dir") => make_included(root, line, placed)?,
+            _ => {}
+        }
+    }
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let changed = append_settings(&bytes, &settings);
+    publish(&path, &changed, mode)?;
+    placed.files.retain(|(name, _)| name != b"postgresql.conf");
+    placed.files.push((b"postgresql.conf".to_vec(), changed));
+    placed.notes.push(format!(
+        "{} was told that its data is in {}.",
+        path.display(),
+        root.display()
+    ));
+    Ok(())
+}
+
+/// PostgreSQL does not start if a directory it is to include does not exist.
+fn make_included(root: &Path, line: &[u8], placed: &mut Placed) -> Result<()> {
+    let Some(value) = value_of(line).filter(|value| !value.starts_with('/')) else { return Ok(()) };
+    let directory = root.join(&value);
+    let inside = !Path::new(&value).components().any(|it| it == std::path::Component::ParentDir);
+    if value.is_empty() || !inside || directory.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(&directory).map_err(|error| local(error, "creating", &directory))?;
+    placed.notes.push(format!(
+        "{} was made empty: postgresql.conf includes it, and the backup does not have it.",
+        directory.display()
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn external(setting: &str, path: &str, content: &str) -> ExternalFile {
+        ExternalFile {
+            setting: setting.to_owned(),
+            path: path.as_bytes().to_vec().into(),
+            content: content.as_bytes().to_vec().into(),
+        }
+    }
+
+    #[test]
+    fn debians_files_come_along_and_the_server_stays_in_its_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let conf = "data_directory = '/var/lib/postgresql/15/main'\ninclude_dir = 'conf.d'\n";
+        let files = [
+            external("config_file", "/nowhere/postgresql.conf", conf),
+            external("hba_file", "/nowhere/pg_hba.conf", "local all all peer\n"),
+            external("ident_file", "/etc/passwd", "kept where it is\n"),
+        ];
+        let mut placed = place(&files, root.path(), 0o600).unwrap();
+        tie_to(root.path(), 0o600, &mut placed).unwrap();
+        let text = fs::read_to_string(root.path().join("postgresql.conf")).unwrap();
+        let last = text.lines().rfind(|line| line.starts_with("data_directory")).unwrap();
+        assert_eq!(last, format!("data_directory = '{}'", root.path().display()));
+        assert!(root.path().join("conf.d").is_dir());
+        let hba = root.path().join("pg_hba.conf").display().to_string();
+        assert_eq!(placed.settings, [("hba_file", hba)]);
+        assert!(!root.path().join("pg_ident.conf").exists());
+        assert_eq!(placed.files.len(), 2);
+        for (name, content) in &placed.files {
+            let there = fs::read(root.path().join(OsStr::from_bytes(name))).unwrap();
+            assert_eq!(&there, content);
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_same_name_in_the_data_directory_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("pg_hba.conf"), "unused").unwrap();
+        let files = [external("hba_file", "/nowhere/pg_hba.conf", "local all all peer\n")];
+        let placed = place(&files, root.path(), 0o600).unwrap();
+        assert_eq!(fs::read(root.path().join("pg_hba.conf")).unwrap(), b"unused");
+        assert_eq!(placed.files[0].0, b"seawall-restored/pg_hba.conf");
+    }
+}

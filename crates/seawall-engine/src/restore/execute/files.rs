@@ -1,0 +1,223 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use seawall_core::{Code, Error, Progress, Result};
+use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
+use tokio::runtime::Handle;
+
+use super::super::Mode;
+use super::super::durable::{create_directory, local};
+use super::super::layout::Layout;
+use super::super::sources::Sources;
+use super::journal::Journal;
+use super::worker::{FileJob, Job, Worker};
+
+/// Jobs that wait for a worker.
+const JOBS_WAITING: usize = 16;
+
+/// Small files that are written together at most.
+const SMALL_FILES_MAX: usize = 64;
+
+/// What is needed to write a backup's files.
+pub(super) struct Writing<'w> {
+    pub sources: Arc<Sources>,
+    pub manifest: &'w ManifestReader,
+    pub layout: &'w Layout,
+    pub journal: &'w Journal,
+    pub mode: Mode,
+    pub jobs: usize,
+    /// How much one worker reads and writes at a time.
+    pub piece_bytes: usize,
+    pub progress: &'w dyn Progress,
+    /// Set when nobody waits for the result any more.
+    pub stop: &'w AtomicBool,
+}
+
+impl Writing<'_> {
+    /// Writes every directory, link and file of the backup; returns what a person should know.
+    ///
+    /// Blocks; `runtime` does the reading.
+    pub fn run(&self, runtime: &Handle) -> Result<Vec<String>> {
+        let (sender, receiver) = sync_channel(JOBS_WAITING);
+        let receiver = Mutex::new(receiver);
+        let failure = Mutex::new(None);
+        let fail = |error: Error| {
+            self.stop.store(true, Ordering::Relaxed);
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        };
+        let notes = thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    if let Err(error) = self.work(runtime, &receiver) {
+                        fail(error);
+                        // The sender must not wait for workers that are gone.
+                        while next(&receiver).is_some() {}
+                    }
+                });
+            }
+            let found = self.find(runtime, &sender);
+            // The workers end when there is nothing more to come.
+            drop(sender);
+            found.unwrap_or_else(|error| {
+                fail(error);
+                Vec::new()
+            })
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            None => Ok(notes),
+            Some(error) => Err(error),
+        }
+    }
+
+    fn work(&self, runtime: &Handle, receiver: &Mutex<Receiver<Job>>) -> Result<()> {
+        let mut worker = Worker::new(Arc::clone(&self.sources), runtime.clone(), self.piece_bytes)?;
+        while let Some(job) = next(receiver) {
+            self.refuse_stopped()?;
+            worker.work(&job, &mut |file, crc| {
+                let bytes = file.entry.size_bytes();
+                self.progress.advance(bytes);
+                self.journal.note(file.number, crc, bytes, self.layout)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn refuse_stopped(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            Err(Error::new(Code::Interrupted, "the restore was interrupted"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Goes through the manifest, makes directories and links, and gives files to the workers.
+    fn find(&self, runtime: &Handle, jobs: &SyncSender<Job>) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        let mut number = 0;
+        for page in 0..self.manifest.pages() {
+            let entries = runtime.block_on(self.manifest.page(self.sources.store(), page))?;
+            let mut small = BTreeMap::<(u32, u32), Vec<FileJob>>::new();
+            for entry in entries {
+                self.refuse_stopped()?;
+                let location = self.layout.resolve(entry.path())?;
+                let job = FileJob { number, location, entry };
+                number += 1;
+                match self.look(job, &mut notes)? {
+                    None => {}
+                    Some(job) => match job.entry.content {
+                        Some(Content::Mapped(_)) => send(jobs, Job::Mapped(job))?,
+                        Some(Content::Blob { pack, frame, .. }) => {
+                            small.entry((pack, frame)).or_default().push(job);
+                        }
+                        None => small.entry((u32::MAX, u32::MAX)).or_default().push(job),
+                    },
+                }
+            }
+            send_small(small, jobs)?;
+        }
+        Ok(notes)
+    }
+
+    /// Makes what is not a file; gives back a file that is still to be written.
+    fn look(&self, job: FileJob, notes: &mut Vec<String>) -> Result<Option<FileJob>> {
+        if !Layout::restores(job.entry.path()) {
+            return Ok(None);
+        }
+        match job.entry.kind {
+            EntryKind::Directory => {
+                create_directory(&job.location, job.entry.mode | 0o700).map(|()| None)
+            }
+            EntryKind::Symlink => self.link(&job.entry, &job.location, notes).map(|()| None),
+            EntryKind::File => {
+                let finished = self.journal.finished(job.number).is_some();
+                let there = fs::symlink_metadata(&job.location).ok();
+                let same =
+                    there.is_some_and(|it| it.is_file() && it.len() == job.entry.size_bytes());
+                if finished && same {
+                    self.progress.advance(job.entry.size_bytes());
+                    return Ok(None);
+                }
+                Ok(Some(job))
+            }
+        }
+    }
+
+    /// A link out of the data directory is made for the primary only: through it a clone would
+    /// write where production does.
+    fn link(&self, entry: &Entry, location: &Path, notes: &mut Vec<String>) -> Result<()> {
+        let target = entry.link_target.as_ref().map(|target| target.as_slice()).unwrap_or_default();
+        let target = Path::new(std::ffi::OsStr::from_bytes(target));
+        let path = String::from_utf8_lossy(entry.path());
+        if self.mode == Mode::Clone && !stays_inside(entry.path(), target) {
+            notes.push(format!(
+                "The link {path} to {} was left out: a clone must not write there.",
+                target.display()
+            ));
+            return Ok(());
+        }
+        if fs::read_link(location).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
+        symlink(target, location).map_err(|error| local(error, "linking", location))
+    }
+}
+
+/// Whether a relative link stays below the data directory, read without looking at the disk.
+fn stays_inside(path: &[u8], target: &Path) -> bool {
+    let mut depth = path.iter().filter(|byte| **byte == b'/').count();
+    for component in target.components() {
+        match component {
+            std::path::Component::Normal(_) => depth += 1,
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir if depth > 0 => depth -= 1,
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
+    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+fn send(jobs: &SyncSender<Job>, job: Job) -> Result<()> {
+    jobs.send(job).map_err(|_| Error::new(Code::Internal, "no thread writes files any more"))
+}
+
+/// Sends small files in the order of their frames, so that each frame is read once.
+fn send_small(small: BTreeMap<(u32, u32), Vec<FileJob>>, jobs: &SyncSender<Job>) -> Result<()> {
+    let mut batch = Vec::new();
+    for files in small.into_values() {
+        batch.extend(files);
+        if batch.len() >= SMALL_FILES_MAX {
+            send(jobs, Job::Small(std::mem::take(&mut batch)))?;
+        }
+    }
+    if batch.is_empty() { Ok(()) } else { send(jobs, Job::Small(batch)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_a_clone_stay_inside() {
+        for (path, target, inside) in [
+            (b"log".as_slice(), "/var/log/postgresql", false),
+            (b"log", "../log", false),
+            (b"log", "base/x", true),
+            (b"base/1/x", "../../y", true),
+            (b"base/1/x", "../../../y", false),
+            (b"a/b", "c/../../../d", false),
+        ] {
+            assert_eq!(stays_inside(path, Path::new(target)), inside, "{target}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Doing what a plan says.
+//!
+//! ```text
+//! state → directories, links, files → sync → configuration → label, map → manifest → sync → pg_control
+//! ```
+//! Whatever ends a restore before its last step leaves a directory PostgreSQL cannot start on, and
+//! the same command goes on with it.
+
+mod external;
+mod files;
+mod finish;
+mod journal;
+mod settings;
+mod sink;
+mod worker;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use seawall_core::{Code, Error, Progress, Result, Stage};
+use seawall_pgdata::PgMajor;
+use seawall_pgdata::tablespace_map::TablespaceMap;
+use seawall_repo::manifest::ManifestReader;
+use seawall_repo::new_ulid;
+use tokio::runtime::Handle;
+
+use super::durable::{create_directory, local};
+use super::layout::Layout;
+use super::preflight::{Proven, look_at_directory};
+use super::sources::Sources;
+use super::state::{Asked, RestoreState};
+use super::{RestorePlan, RestoreReport, RestoreRequest};
+use files::Writing;
+use finish::Finishing;
+use journal::Journal;
+
+/// Everything a restore needs to write, proven before.
+pub(super) struct Execution {
+    pub request: RestoreRequest,
+    pub plan: RestorePlan,
+    pub major: PgMajor,
+    pub manifest: ManifestReader,
+    pub sources: Arc<Sources>,
+    pub layout: Layout,
+    pub tablespaces: TablespaceMap,
+    pub proven: Proven,
+    pub restore_command: String,
+    pub jobs: usize,
+    pub piece_bytes: usize,
+    pub progress: Arc<dyn Progress>,
+}
+
+/// Stops the threads of a restore that nobody waits for any more.
+struct StopWhenDropped(Arc<AtomicBool>);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Execution {
+    /// Writes the data directory.
+    pub async fn run(self) -> Result<RestoreReport> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let guard = StopWhenDropped(Arc::clone(&stop));
+        let runtime = Handle::current();
+        let written = tokio::task::spawn_blocking(move || self.write(&runtime, &stop)).await;
+        drop(guard);
+        written.unwrap_or_else(|error| {
+            Err(Error::new(Code::Internal, "the restoring thread died").with_source(error))
+        })
+    }
+
+    fn write(&self, runtime: &Handle, stop: &AtomicBool) -> Result<RestoreReport> {
+        let root = self.layout.root();
+        let mode = if self.proven.group_access { 0o750 } else { 0o700 };
+        create_directory(root, mode)?;
+        let _lock = lock(root)?;
+        // Somebody else may have come first.
+        let found = look_at_directory(root, &Asked::from(&self.request))?;
+        let resumed = found.is_some();
+        let state = match found {
+            Some(state) => state,
+            None => self.begin()?,
+        };
+        let notes = if finish::is_finished(root) {
+            finish::settle(root, &state.completed())?;
+            Vec::new()
+        } else {
+            self.write_all(&state, runtime, stop)?
+        };
+        Ok(RestoreReport {
+            restore_id: state.restore_id,
+            plan: state.plan,
+            data_directory: root.to_owned(),
+            major: self.major,
+            bytes: self.proven.total_bytes(),
+            resumed,
+            notes,
+        })
+    }
+
+    fn begin(&self) -> Result<RestoreState> {
+        let id = new_ulid(Timestamp::now())?;
+        let state = RestoreState::new(id, &self.request, self.plan.clone());
+        state.write(self.layout.root())?;
+        Ok(state)
+    }
+
+    fn write_all(
+        &self,
+        state: &RestoreState,
+        runtime: &Handle,
+        stop: &AtomicBool,
+    ) -> Result<Vec<String>> {
+        if state.plan.backup != self.plan.backup {
+            return Err(Error::new(Code::Internal, "another backup was proven than is restored"));
+        }
+        let journal = Journal::open(self.layout.root(), state.restore_id, self.proven.entries)?;
+        self.progress.stage(Stage::Writing, Some(self.manifest.manifest.info.cluster_bytes));
+        let writing = Writing {
+            sources: Arc::clone(&self.sources),
+            manifest: &self.manifest,
+            layout: &self.layout,
+            journal: &journal,
+            mode: state.plan.mode,
+            jobs: self.jobs,
+            piece_bytes: self.piece_bytes,
+            progress: self.progress.as_ref(),
+            stop,
+        };
+        let mut notes = writing.run(runtime)?;
+        self.progress.stage(Stage::Syncing, None);
+        let finishing = Finishing {
+            state,
+            major: self.major,
+            sources: &self.sources,
+            manifest: &self.manifest,
+            layout: &self.layout,
+            tablespaces: &self.tablespaces,
+            journal: &journal,
+            group_access: self.proven.group_access,
+            restore_command: &self.restore_command,
+        };
+        notes.extend(finishing.run(runtime)?);
+        Ok(notes)
+    }
+}
+
+/// Keeps a second restore out of the directory while this one runs.
+fn lock(root: &Path) -> Result<File> {
+    let directory = File::open(root).map_err(|error| local(error, "opening", root))?;
+    flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        Error::new(
+            Code::OtherRestoreInterrupted,
+            format!("another restore is writing into {}", root.display()),
+        )
+        .with_hint("Wait for it, or restore into another directory.")
+    })?;
+    Ok(directory)
+}

@@ -1,0 +1,174 @@
+//! What the restored server is told, as text of configuration files.
+
+use std::fmt::Write as _;
+
+use seawall_core::{Code, Error, Result};
+use seawall_pgdata::PgMajor;
+
+use super::super::{Mode, RestorePlan, Stop, TargetAction};
+
+const BEGIN: &str = "# Written by \"seawall restore\"; see seawall.restore for what was planned.";
+const END: &str = "# End of what \"seawall restore\" wrote.";
+
+/// What stands before a line that no longer counts.
+const DISABLED: &str = "#(before restore) ";
+
+/// A setting and its value, not quoted.
+pub(super) type Setting = (&'static str, String);
+
+/// What `postgresql.auto.conf` says to recover as planned. `restore_command` is used as it is.
+///
+/// # Errors
+/// [`Code::Usage`] for a command no configuration file can hold.
+pub(super) fn recovery_settings(
+    plan: &RestorePlan,
+    major: PgMajor,
+    restore_command: &str,
+) -> Result<Vec<Setting>> {
+    if restore_command.contains(['\n', '\r', '\0']) {
+        return Err(Error::new(Code::Usage, "restore_command must be one line"));
+    }
+    let text = |name, value: &str| (name, value.to_owned());
+    let mut settings = vec![
+        text("restore_command", restore_command),
+        // A standby's, which may run production's scripts or wait for hours.
+        text("recovery_end_command", ""),
+        text("archive_cleanup_command", ""),
+        text("recovery_min_apply_delay", "0"),
+        text("primary_conninfo", ""),
+        text("primary_slot_name", ""),
+    ];
+    settings.extend(target_settings(plan));
+    if plan.mode == Mode::Clone {
+        settings.push(text("archive_mode", "off"));
+        settings.push(text("archive_command", ""));
+        if major >= PgMajor::V15 {
+            settings.push(text("archive_library", ""));
+        }
+        // Production's standbys do not follow a clone: its commits would wait for ever.
+        settings.push(text("synchronous_standby_names", ""));
+    }
+    if plan.then == TargetAction::Pause {
+        // Without it PostgreSQL shuts down instead of pausing.
+        settings.push(text("hot_standby", "on"));
+    }
+    Ok(settings)
+}
+
+/// All kinds of target are set, the others to nothing and first: one that `postgresql.conf` still
+/// has would otherwise be a second target, and two are refused (`error_multiple_recovery_targets`,
+/// 12–18).
+fn target_settings(plan: &RestorePlan) -> Vec<Setting> {
+    let (chosen, value, inclusive) = match plan.stop {
+        Stop::Consistent { .. } => ("recovery_target", "immediate".to_owned(), "on"),
+        Stop::Before { lsn } => ("recovery_target_lsn", lsn.to_string(), "off"),
+        Stop::After { lsn, .. } => ("recovery_target_lsn", lsn.to_string(), "on"),
+    };
+    let kinds = [
+        "recovery_target",
+        "recovery_target_lsn",
+        "recovery_target_name",
+        "recovery_target_time",
+        "recovery_target_xid",
+    ];
+    let mut settings: Vec<Setting> = kinds
+        .into_iter()
+        .filter(|kind| *kind != chosen)
+        .map(|kind| (kind, String::new()))
+        .collect();
+    settings.push((chosen, value));
+    settings.push(("recovery_target_inclusive", inclusive.to_owned()));
+    settings.push(("recovery_target_timeline", plan.timeline.to_string()));
+    settings.push(("recovery_target_action", plan.then.as_str().to_owned()));
+    settings
+}
+
+/// Adds settings to the end of a configuration file, where they win. Lines that set the same
+/// before are disabled, and what an earlier restore wrote is dropped.
+pub(super) fn append_settings(old: &[u8], settings: &[Setting]) -> Vec<u8> {
+    let mut new = Vec::with_capacity(old.len() + 1024);
+    let mut dropping = false;
+    for line in old.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.trim_ascii_end();
+        dropping |= text == BEGIN.as_bytes();
+        if dropping {
+            dropping = text != END.as_bytes();
+            continue;
+        }
+        let set_again = name_of(line)
+            .is_some_and(|name| settings.iter().any(|(ours, _)| ours.eq_ignore_ascii_case(&name)));
+        if set_again {
+            new.extend_from_slice(DISABLED.as_bytes());
+        }
+        new.extend_from_slice(line);
+    }
+    if !new.is_empty() && !new.ends_with(b"\n") {
+        new.push(b'\n');
+    }
+    let mut block = format!("{BEGIN}\n");
+    for (name, value) in settings {
+        // Writing to a string cannot fail.
+        let _ = writeln!(block, "{name} = {}", quoted(value));
+    }
+    block.push_str(END);
+    block.push('\n');
+    new.extend_from_slice(block.as_bytes());
+    new
+}
+
+/// The name a line sets; `None` for comments and empty lines (guc-file.l).
+pub(super) fn name_of(line: &[u8]) -> Option<String> {
+    let text = line.trim_ascii_start();
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
+    let end = text.iter().position(|byte| !is_part(byte)).unwrap_or(text.len());
+    let name = std::str::from_utf8(text.get(..end)?).ok()?;
+    (!name.is_empty()).then(|| name.to_ascii_lowercase())
+}
+
+/// The value a line sets, without quotes; `None` if it cannot be read simply.
+pub(super) fn value_of(line: &[u8]) -> Option<String> {
+    let name = name_of(line)?;
+    let text = std::str::from_utf8(line).ok()?.trim();
+    let rest = text.get(name.len()..)?.trim_start();
+    let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
+    match rest.strip_prefix('\'') {
+        Some(inner) => inner.split('\'').next().map(str::to_owned),
+        None => rest.split(|c: char| c.is_whitespace() || c == '#').next().map(str::to_owned),
+    }
+}
+
+/// A value as configuration files quote it (`GUC_scanstr`, guc-file.l): a backslash escapes there.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_set_before_no_longer_counts() {
+        let old = b"# by ALTER SYSTEM\nwork_mem = '4MB'\n  Primary_Conninfo 'host=db1'\nport=5433";
+        let settings =
+            [("primary_conninfo", String::new()), ("restore_command", r"a 'b' \c".into())];
+        let new = append_settings(old, &settings);
+        let text = String::from_utf8(new.clone()).unwrap();
+        insta::assert_snapshot!(text);
+        assert_eq!(append_settings(&new, &settings), new, "a second time changes nothing");
+    }
+
+    #[test]
+    fn names_and_values_are_read_as_postgres_reads_them() {
+        for (line, name, value) in [
+            (b"work_mem = 4MB # note\n".as_slice(), "work_mem", "4MB"),
+            (b"\tdata_directory='/var/lib/pg'", "data_directory", "/var/lib/pg"),
+            (b"Include_Dir 'conf.d'\n", "include_dir", "conf.d"),
+            (b"my.setting=on", "my.setting", "on"),
+        ] {
+            assert_eq!(name_of(line).as_deref(), Some(name));
+            assert_eq!(value_of(line).as_deref(), Some(value));
+        }
+        assert_eq!(name_of(b"# port = 1"), None);
+        assert_eq!(name_of(b"\n"), None);
+    }
+}

@@ -1,0 +1,315 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use seawall_core::{Code, Error, Result};
+use seawall_repo::hash::BlockHash;
+use seawall_repo::manifest::{Content, Entry};
+use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
+use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable, Frames};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::super::durable::create_file;
+use super::super::sources::{Sources, inconsistent};
+use super::sink::{FileSink, WriteBuffer};
+
+/// A file to write.
+#[derive(Debug)]
+pub(super) struct FileJob {
+    /// Which entry of the manifest it is.
+    pub number: u32,
+    pub location: PathBuf,
+    pub entry: Entry,
+}
+
+/// What is written together.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// A file with a block map.
+    Mapped(FileJob),
+    /// Small files, those of one frame beside each other.
+    Small(Vec<FileJob>),
+}
+
+/// Reads frames and writes files.
+pub(super) struct Worker {
+    sources: Arc<Sources>,
+    runtime: Handle,
+    reader: FrameReader,
+    buffer: WriteBuffer,
+    read_bytes: u64,
+    /// The pack and frame `reader` holds.
+    open: Option<(u32, u32)>,
+}
+
+/// Consecutive frames of a file.
+struct Batch {
+    table: Arc<FrameTable>,
+    first_frame: u32,
+    frames: u32,
+    first_block: u32,
+    blocks: u32,
+}
+
+/// A part of a file.
+enum Part {
+    Zero { bytes: u64 },
+    Stored(Batch),
+}
+
+impl Worker {
+    /// `piece_bytes` is how much is read and written at a time; about four times as much is held.
+    pub fn new(sources: Arc<Sources>, runtime: Handle, piece_bytes: usize) -> Result<Self> {
+        Ok(Self {
+            sources,
+            runtime,
+            reader: FrameReader::new()?,
+            buffer: WriteBuffer::new(piece_bytes),
+            read_bytes: piece_bytes as u64,
+            open: None,
+        })
+    }
+
+    /// Writes files; `done` is told the CRC-32C of each.
+    pub fn work(
+        &mut self,
+        job: &Job,
+        done: &mut dyn FnMut(&FileJob, u32) -> Result<()>,
+    ) -> Result<()> {
+        match job {
+            Job::Small(files) => {
+                for file in files {
+                    let crc = self.small(file)?;
+                    done(file, crc)?;
+                }
+                Ok(())
+            }
+            Job::Mapped(file) => {
+                let Some(Content::Mapped(leaves)) = &file.entry.content else {
+                    return Err(Error::new(Code::Internal, "a small file came as a large one"));
+                };
+                let crc = self.mapped(file, leaves)?;
+                done(file, crc)
+            }
+        }
+    }
+
+    /// Writes a file that is a piece of a frame, or empty.
+    fn small(&mut self, job: &FileJob) -> Result<u32> {
+        let bytes: &[u8] = match &job.entry.content {
+            Some(Content::Blob { pack, frame, offset, hashes }) => {
+                self.open_frame(*pack, *frame)?;
+                let start = *offset as usize;
+                let end = start.saturating_add(job.entry.size_bytes() as usize);
+                let bytes = self.reader.payload().get(start..end);
+                let bytes = bytes.ok_or_else(|| wrong_frame(&job.entry))?;
+                self.prove_blocks(&job.entry, bytes, hashes)?;
+                bytes
+            }
+            _ => &[],
+        };
+        let file = create_file(&job.location, job.entry.mode)?;
+        std::io::Write::write_all(&mut &file, bytes)
+            .map_err(|error| super::super::durable::local(error, "writing", &job.location))?;
+        Ok(crc32c::crc32c(bytes))
+    }
+
+    fn open_frame(&mut self, pack: u32, frame: u32) -> Result<()> {
+        if self.open == Some((pack, frame)) {
+            return Ok(());
+        }
+        self.open = None;
+        let sources = &self.sources;
+        let (table, mut frames) = self.runtime.block_on(async {
+            let table = sources.table(pack as usize).await?;
+            let frames = table.fetch(sources.store(), frame, 1).await?;
+            Ok::<_, Error>((table, frames))
+        })?;
+        self.reader.open(&table, &mut frames, frame)?;
+        self.open = Some((pack, frame));
+        Ok(())
+    }
+
+    fn prove_blocks(&self, entry: &Entry, bytes: &[u8], hashes: &[u8]) -> Result<()> {
+        let hasher = self.sources.line().keyring().hasher();
+        let (expected, _) = hashes.as_chunks::<8>();
+        let same = expected.len() == bytes.len().div_ceil(BLOCK_BYTES)
+            && bytes.chunks(BLOCK_BYTES).zip(expected).all(|(block, expected)| {
+                let zero = block.iter().all(|byte| *byte == 0);
+                *expected == if zero { BlockHash::default() } else { hasher.block(block).short() }
+            });
+        if same { Ok(()) } else { Err(wrong_frame(entry)) }
+    }
+
+    /// Writes a file whose blocks are in frames of its own.
+    fn mapped(&mut self, job: &FileJob, leaves: &LeafPair) -> Result<u32> {
+        self.open = None;
+        let size_bytes = job.entry.size_bytes();
+        let sources = Arc::clone(&self.sources);
+        let (map, hashes) = self.runtime.block_on(read_leaves(&sources, leaves))?;
+        if map.file_bytes != size_bytes || hashes.len() != map.blocks() as usize {
+            return Err(wrong_frame(&job.entry));
+        }
+        let parts = self.runtime.block_on(parts(&sources, &map, self.read_bytes))?;
+        let mut buffer = std::mem::replace(&mut self.buffer, WriteBuffer::new(0));
+        let mut sink = FileSink::create(&job.location, job.entry.mode, size_bytes, &mut buffer)?;
+        let mut ahead = ReadAhead { parts: &parts, next: 0, reading: None, worker: self };
+        let mut crc = 0;
+        ahead.start();
+        for part in &parts {
+            match part {
+                Part::Zero { bytes } => crc = crc_of_zeroes(crc, *bytes),
+                Part::Stored(batch) => {
+                    let mut frames = ahead.take()?;
+                    let bytes = block_offset(batch.first_block + batch.blocks, size_bytes)
+                        - block_offset(batch.first_block, size_bytes);
+                    sink.reserve(block_offset(batch.first_block, size_bytes), bytes)?;
+                    let file = Opened { job, hashes: &hashes, size_bytes };
+                    crc = ahead.worker.batch(batch, &mut frames, &file, &mut sink, crc)?;
+                }
+            }
+        }
+        sink.finish()?;
+        drop(ahead);
+        self.buffer = buffer;
+        Ok(crc)
+    }
+
+    fn batch(
+        &mut self,
+        batch: &Batch,
+        frames: &mut Frames,
+        file: &Opened<'_>,
+        sink: &mut FileSink<'_>,
+        mut crc: u32,
+    ) -> Result<u32> {
+        for index in 0..batch.frames {
+            let block = batch.first_block + index * FRAME_BLOCKS;
+            let end = block.saturating_add(FRAME_BLOCKS).min(batch.first_block + batch.blocks);
+            let offset = block_offset(block, file.size_bytes);
+            let length = block_offset(end, file.size_bytes) - offset;
+            self.reader.open(&batch.table, frames, batch.first_frame + index)?;
+            let expected = file.hashes.get(block as usize..end as usize).unwrap_or_default();
+            let payload = self.reader.payload();
+            if payload.len() as u64 != length
+                || !self.reader.block_hashes().eq(expected.iter().copied())
+            {
+                return Err(wrong_frame(&file.job.entry));
+            }
+            crc = crc32c::crc32c_append(crc, payload);
+            sink.write(offset, payload)?;
+        }
+        Ok(crc)
+    }
+}
+
+/// What is known of a file while it is written.
+struct Opened<'f> {
+    job: &'f FileJob,
+    hashes: &'f [BlockHash],
+    size_bytes: u64,
+}
+
+/// Reads the next frames while those before are decoded and written.
+struct ReadAhead<'p, 'w> {
+    parts: &'p [Part],
+    next: usize,
+    reading: Option<JoinHandle<Result<Frames>>>,
+    worker: &'w mut Worker,
+}
+
+impl ReadAhead<'_, '_> {
+    /// Begins to read the next frames, if there are any.
+    fn start(&mut self) {
+        while let Some(part) = self.parts.get(self.next) {
+            self.next += 1;
+            if let Part::Stored(batch) = part {
+                let (sources, table) = (Arc::clone(&self.worker.sources), Arc::clone(&batch.table));
+                let (first, count) = (batch.first_frame, batch.frames);
+                let read = async move { table.fetch(sources.store(), first, count).await };
+                self.reading = Some(self.worker.runtime.spawn(read));
+                return;
+            }
+        }
+    }
+
+    /// The frames that were begun last; the next are begun.
+    fn take(&mut self) -> Result<Frames> {
+        let reading = self.reading.take();
+        self.start();
+        let reading =
+            reading.ok_or_else(|| Error::new(Code::Internal, "no frames are being read"))?;
+        let read = self.worker.runtime.block_on(reading);
+        read.unwrap_or_else(|error| {
+            Err(Error::new(Code::Internal, "reading frames was stopped").with_source(error))
+        })
+    }
+}
+
+impl Drop for ReadAhead<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(reading) = &self.reading {
+            reading.abort();
+        }
+    }
+}
+
+async fn read_leaves(sources: &Sources, leaves: &LeafPair) -> Result<(BlockMap, Vec<BlockHash>)> {
+    let (runs, hashes) = sources.map_of(leaves)?;
+    let map = runs.runs(sources.store(), &leaves.runs).await?;
+    let hashes = hashes.hashes(sources.store(), &leaves.hashes).await?;
+    Ok((map, hashes))
+}
+
+/// Cuts a file into parts that are read at once.
+async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for run in &map.runs {
+        let BlockSource::Frames { pack, first_frame } = run.source else {
+            let end = run.first_block.saturating_add(run.blocks);
+            let bytes =
+                block_offset(end, map.file_bytes) - block_offset(run.first_block, map.file_bytes);
+            parts.push(Part::Zero { bytes });
+            continue;
+        };
+        let table = sources.table(sources.pack_number(pack)?).await?;
+        let last = first_frame.saturating_add(run.frames()).saturating_sub(1);
+        let (mut frame, mut block) = (first_frame, run.first_block);
+        let end = run.first_block.saturating_add(run.blocks);
+        while frame <= last && block < end {
+            let frames = table.frames_within(frame, last, read_bytes);
+            let blocks = frames.saturating_mul(FRAME_BLOCKS).min(end - block);
+            let table = Arc::clone(&table);
+            parts.push(Part::Stored(Batch {
+                table,
+                first_frame: frame,
+                frames,
+                first_block: block,
+                blocks,
+            }));
+            frame += frames;
+            block += blocks;
+        }
+    }
+    Ok(parts)
+}
+
+/// Where a block begins; the file's end for the one after its last.
+fn block_offset(block: u32, size_bytes: u64) -> u64 {
+    (u64::from(block) * BLOCK_BYTES as u64).min(size_bytes)
+}
+
+fn crc_of_zeroes(mut crc: u32, mut bytes: u64) -> u32 {
+    static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+    while bytes > 0 {
+        let count = bytes.min(ZEROES.len() as u64);
+        crc = crc32c::crc32c_append(crc, ZEROES.get(..count as usize).unwrap_or_default());
+        bytes -= count;
+    }
+    crc
+}
+
+fn wrong_frame(entry: &Entry) -> Error {
+    let path = String::from_utf8_lossy(entry.path()).into_owned();
+    inconsistent(format!("what is stored for {path} is not what was backed up"))
+}

@@ -1,0 +1,124 @@
+//! What a plan needs to know of the WAL in a repository, and who answers for it.
+
+use std::ops::ControlFlow;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use seawall_core::{Lsn, Result, Xid};
+use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::wal::XactEndKind;
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordPlace {
+    /// Its first byte.
+    pub lsn: Lsn,
+    /// After its last byte, not aligned.
+    pub end: Lsn,
+}
+
+/// The end of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct XactFact {
+    /// Where its record is.
+    pub place: RecordPlace,
+    /// The top transaction.
+    pub xid: Xid,
+    /// When, by the server's clock; not rising with the LSN.
+    pub time: Timestamp,
+    /// How it ended.
+    pub kind: XactEndKind,
+    /// The subtransactions that ended with it.
+    pub subxids: Vec<Xid>,
+}
+
+/// Something a record says that a target may refer to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// A transaction ended.
+    Xact(XactFact),
+    /// A restore point was made.
+    RestorePoint {
+        /// Where its record is.
+        place: RecordPlace,
+        /// Its name.
+        name: String,
+        /// When it was made.
+        time: Timestamp,
+    },
+    /// A time that is known without a transaction: a checkpoint's.
+    TimeMark {
+        /// The record.
+        lsn: Lsn,
+        /// The time.
+        time: Timestamp,
+    },
+}
+
+impl Fact {
+    /// Where the record begins.
+    #[must_use]
+    pub const fn lsn(&self) -> Lsn {
+        match self {
+            Self::Xact(xact) => xact.place.lsn,
+            Self::RestorePoint { place, .. } => place.lsn,
+            Self::TimeMark { lsn, .. } => *lsn,
+        }
+    }
+
+    /// What the server's clock showed.
+    #[must_use]
+    pub const fn time(&self) -> Timestamp {
+        match self {
+            Self::Xact(xact) => xact.time,
+            Self::RestorePoint { time, .. } | Self::TimeMark { time, .. } => *time,
+        }
+    }
+}
+
+/// A stretch of WAL without a hole, along one ancestry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoveredSpan {
+    /// The first byte that is stored.
+    pub start: Lsn,
+    /// Every record before here is stored whole: where the next one would begin, but for a page
+    /// header. After a segment switch this is the segment's end.
+    pub end: Lsn,
+    /// The last whole record; `None` if no record lies wholly in the stretch.
+    pub last_record: Option<RecordPlace>,
+}
+
+/// The WAL of one line, as a restore asks for it.
+#[async_trait]
+pub trait WalSource: Send + Sync {
+    /// Every timeline the line has WAL, a history or a backup of, each with its ancestors.
+    async fn ancestries(&self) -> Result<Vec<Ancestry>>;
+
+    /// The stretches of WAL along an ancestry that end after `from`, in order. Neighbours are
+    /// joined where records continue across them; what cannot be joined is a hole between two.
+    async fn coverage(&self, ancestry: &Ancestry, from: Lsn) -> Result<Vec<CoveredSpan>>;
+
+    /// Hands every fact of records that begin at `from` or later to `sink`, in LSN order along the
+    /// ancestry, across holes, until `sink` breaks off.
+    async fn facts(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        sink: &mut (dyn for<'f> FnMut(&'f Fact) -> ControlFlow<()> + Send),
+    ) -> Result<()>;
+
+    /// The first record that begins at `lsn` or later within the stretch that holds `lsn`; `None`
+    /// if that stretch has no such record.
+    async fn record_at_or_after(
+        &self,
+        ancestry: &Ancestry,
+        lsn: Lsn,
+    ) -> Result<Option<RecordPlace>>;
+
+    /// Proves that every byte from `from` to `to` is stored, authentic and continuous, and that
+    /// the ancestry's history files are there.
+    ///
+    /// # Errors
+    /// [`seawall_core::Code::WalGap`] for a hole, or damage.
+    async fn prove(&self, ancestry: &Ancestry, from: Lsn, to: Lsn) -> Result<()>;
+}

@@ -1,0 +1,27 @@
+//! Restore: a target is resolved and proven before a byte is written, and what is written cannot
+//! start before it is whole.
+//!
+//! ```text
+//! plan_restore → PlannedRestore::prove → ProvenRestore::run → start
+//! ```
+
+mod archive;
+mod as_text;
+mod durable;
+mod execute;
+mod facts;
+mod layout;
+pub mod plan;
+mod preflight;
+mod request;
+mod run;
+mod sources;
+mod state;
+mod target;
+
+pub use facts::{CoveredSpan, Fact, RecordPlace, WalSource, XactFact};
+pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
+pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
+pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
+pub use state::{Asked, RestoreProgress, RestoreState};
+pub use target::{Point, Target};

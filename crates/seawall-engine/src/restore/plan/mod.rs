@@ -1,0 +1,213 @@
+//! Plans: what a restore will do, decided before anything is written.
+//!
+//! Nothing here reads or writes. [`current_timeline`] and [`Planner`] take what is known of a line
+//! as data; a [`Resolver`] is fed the WAL's facts in LSN order.
+
+mod planner;
+mod resolver;
+#[cfg(test)]
+mod tests;
+mod text;
+mod timeline;
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, ClusterName, LineId, Lsn, TimelineId, Ulid, Xid};
+use seawall_pgdata::history::Ancestry;
+use seawall_repo::manifest::BackupInfo;
+use serde::{Deserialize, Serialize};
+
+pub use planner::{Decision, PlanInput, Planner};
+pub use resolver::Resolver;
+pub use timeline::{choose_timeline, current_timeline};
+
+use super::{Mode, TargetAction};
+
+/// A backup, as far as planning is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupFacts {
+    /// Its id.
+    pub id: BackupId,
+    /// Which manifest of it.
+    pub generation: u32,
+    /// Where replay must begin.
+    pub start_lsn: Lsn,
+    /// The timeline of the start.
+    pub start_timeline: TimelineId,
+    /// Where it is consistent.
+    pub stop_lsn: Lsn,
+    /// The timeline of the stop.
+    pub stop_timeline: TimelineId,
+    /// When it was done, by the clock of the host that made it.
+    pub finished_at: Timestamp,
+    /// How many pages had errors when it was taken.
+    pub page_errors: u64,
+    /// Bytes of all its files.
+    pub cluster_bytes: u64,
+}
+
+impl From<&BackupInfo> for BackupFacts {
+    fn from(info: &BackupInfo) -> Self {
+        Self {
+            id: BackupId(info.id),
+            generation: info.generation,
+            start_lsn: info.start_lsn,
+            start_timeline: info.start_timeline,
+            stop_lsn: info.stop_lsn,
+            stop_timeline: info.stop_timeline,
+            finished_at: Timestamp::from_microsecond(info.finished_us).unwrap_or_default(),
+            page_errors: info.page_error_count,
+            cluster_bytes: info.cluster_bytes,
+        }
+    }
+}
+
+/// A transaction's end, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitPlace {
+    /// The transaction.
+    pub xid: Xid,
+    /// Where its commit record begins.
+    pub lsn: Lsn,
+    /// When it committed, by the server's clock.
+    pub time: Timestamp,
+}
+
+/// Where replay stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Stop {
+    /// As soon as the cluster is consistent (`recovery_target = 'immediate'`).
+    Consistent {
+        /// Where it is.
+        lsn: Lsn,
+    },
+    /// Before the first record that begins at `lsn` or later. Such a record is proven to exist, so
+    /// the target can be exclusive.
+    Before {
+        /// The position.
+        lsn: Lsn,
+    },
+    /// After the record that begins at `lsn`. No later one is proven, so the target has to be
+    /// inclusive: an exclusive one would not be reached.
+    After {
+        /// Where the last record wanted begins.
+        lsn: Lsn,
+        /// After its last byte, aligned: where the next record would begin.
+        end: Lsn,
+    },
+}
+
+impl Stop {
+    /// Everything that ends here or before is kept, nothing that begins here or later.
+    #[must_use]
+    pub const fn kept_until(self) -> Lsn {
+        match self {
+            Self::Consistent { lsn } | Self::Before { lsn } => lsn,
+            Self::After { end, .. } => end,
+        }
+    }
+
+    /// A position on the timeline that PostgreSQL is on when it stops.
+    #[must_use]
+    pub const fn position(self) -> Lsn {
+        match self {
+            Self::Consistent { lsn } | Self::Before { lsn } | Self::After { lsn, .. } => lsn,
+        }
+    }
+}
+
+/// The part of the log one timeline contributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathSpan {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Where it left its parent; `0/0` for the first.
+    pub begin: Lsn,
+    /// Where its child left it; absent for the one that is restored to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Lsn>,
+}
+
+/// The timelines on the way to `tip`, oldest first; the last has no end.
+#[must_use]
+pub fn path_to(ancestry: &Ancestry, tip: TimelineId) -> Vec<PathSpan> {
+    ancestry
+        .spans()
+        .filter(|span| span.timeline <= tip)
+        .map(|span| PathSpan {
+            timeline: span.timeline,
+            begin: span.begin,
+            end: span.end.filter(|_| span.timeline != tip),
+        })
+        .collect()
+}
+
+/// The backup a plan starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedBackup {
+    /// Its id.
+    #[serde(with = "super::as_text")]
+    pub id: Ulid,
+    /// Its short name.
+    pub name: String,
+    /// Which manifest of it.
+    pub generation: u32,
+    /// Where replay begins.
+    pub start_lsn: Lsn,
+    /// Where the cluster is consistent.
+    pub stop_lsn: Lsn,
+    /// The timeline it ended on.
+    pub timeline: TimelineId,
+    /// When it was done.
+    pub finished_at: Timestamp,
+    /// Bytes of all its files.
+    pub cluster_bytes: u64,
+}
+
+impl From<&BackupFacts> for PlannedBackup {
+    fn from(backup: &BackupFacts) -> Self {
+        Self {
+            id: backup.id.0,
+            name: backup.id.to_string(),
+            generation: backup.generation,
+            start_lsn: backup.start_lsn,
+            stop_lsn: backup.stop_lsn,
+            timeline: backup.stop_timeline,
+            finished_at: backup.finished_at,
+            cluster_bytes: backup.cluster_bytes,
+        }
+    }
+}
+
+/// What a restore will do. Its JSON form is what `--dry-run --json` prints and what the state file
+/// keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestorePlan {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Its line.
+    #[serde(with = "super::as_text")]
+    pub line: LineId,
+    /// What the result is for.
+    pub mode: Mode,
+    /// The target, in words.
+    pub target: String,
+    /// The backup it starts from.
+    pub backup: PlannedBackup,
+    /// The timeline that is recovered to (`recovery_target_timeline`).
+    pub timeline: TimelineId,
+    /// The way there.
+    pub path: Vec<PathSpan>,
+    /// Where replay stops.
+    pub stop: Stop,
+    /// WAL is needed from the backup's start up to here.
+    pub wal_end: Lsn,
+    /// The last transaction that is kept, if one committed since the backup began.
+    pub last_commit_kept: Option<CommitPlace>,
+    /// The first transaction that is left out, if one is archived.
+    pub first_commit_left_out: Option<CommitPlace>,
+    /// What PostgreSQL does then.
+    pub then: TargetAction,
+    /// What a person should know before agreeing.
+    pub warnings: Vec<String>,
+}

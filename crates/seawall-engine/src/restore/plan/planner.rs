@@ -1,0 +1,356 @@
+use jiff::Timestamp;
+use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, WalSegmentSize};
+use seawall_pgdata::history::Ancestry;
+
+use super::resolver::{Cut, Found};
+use super::timeline::no_such_backup;
+use super::{BackupFacts, CommitPlace, Resolver, Stop};
+use crate::restore::{CoveredSpan, Point, RecordPlace, Target};
+
+/// What is known of a line along the ancestry that is followed.
+#[derive(Debug, Clone)]
+pub struct PlanInput {
+    /// How far to go.
+    pub target: Target,
+    /// The backup to start from, if the user chose one.
+    pub backup: Option<BackupId>,
+    /// The line's backups that can be read.
+    pub backups: Vec<BackupFacts>,
+    /// Those that cannot.
+    pub damaged: Vec<BackupId>,
+    /// The timeline to follow.
+    pub ancestry: Ancestry,
+    /// The WAL there is along it.
+    pub spans: Vec<CoveredSpan>,
+    /// For [`Point::Lsn`]: the first record that begins there or later.
+    pub record_at_target: Option<RecordPlace>,
+    /// The cluster's WAL segment size.
+    pub segment_size: WalSegmentSize,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The backup to start from.
+    pub backup: BackupFacts,
+    /// The timeline PostgreSQL is on when it stops.
+    pub timeline: TimelineId,
+    /// Where replay stops.
+    pub stop: Stop,
+    /// WAL is needed up to here.
+    pub wal_end: Lsn,
+    /// The last transaction that is kept.
+    pub last_commit_kept: Option<CommitPlace>,
+    /// The first one that is left out.
+    pub first_commit_left_out: Option<CommitPlace>,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+}
+
+/// A backup whose own WAL is there, and the stretch that holds it.
+#[derive(Debug, Clone)]
+struct Usable {
+    backup: BackupFacts,
+    span: usize,
+}
+
+/// Chooses where to start and where to stop.
+///
+/// Ask [`Planner::scan_from`], feed a [`Planner::resolver`] all facts from there on, and give it
+/// to [`Planner::decide`].
+#[derive(Debug)]
+pub struct Planner {
+    input: PlanInput,
+    /// In the order of their ends.
+    usable: Vec<Usable>,
+}
+
+impl Planner {
+    /// Sorts out which backups can be used at all.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchBackup`] if there is none, or not the one chosen; [`Code::TargetUnreachable`]
+    /// and [`Code::WalGap`] if the one chosen cannot be used, with the reason.
+    pub fn new(input: PlanInput) -> Result<Self> {
+        let mut usable: Vec<Usable> = Vec::new();
+        let mut unusable = None;
+        for backup in &input.backups {
+            if input.backup.is_some_and(|chosen| chosen != backup.id) {
+                continue;
+            }
+            match span_of(&input, backup) {
+                Ok(span) => usable.push(Usable { backup: backup.clone(), span }),
+                Err(error) => unusable = Some(error),
+            }
+        }
+        usable.sort_by_key(|usable| (usable.backup.stop_lsn, usable.backup.id));
+        if usable.is_empty() {
+            return Err(match (unusable, input.backup) {
+                (Some(error), _) => error,
+                (None, Some(id)) if input.damaged.contains(&id) => damaged(id),
+                (None, Some(id)) => no_such_backup(id),
+                (None, None) => no_backup(&input),
+            });
+        }
+        Ok(Self { input, usable })
+    }
+
+    /// Where the facts must begin.
+    #[must_use]
+    pub fn scan_from(&self) -> Lsn {
+        let from = match &self.input.target {
+            Target::BackupOnly => preferred(&self.usable),
+            Target::Latest => preferred(self.in_last_span()),
+            Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) => {
+                let before = self.usable.partition_point(|usable| usable.backup.stop_lsn <= *lsn);
+                self.usable.get(..before).and_then(<[Usable]>::last)
+            }
+            _ => None,
+        };
+        let first = from.or(self.usable.first());
+        first.map_or(Lsn::INVALID, |usable| usable.backup.start_lsn)
+    }
+
+    /// What the facts are fed to.
+    #[must_use]
+    pub fn resolver(&self) -> Resolver {
+        let cut = match &self.input.target {
+            Target::BackupOnly => preferred(&self.usable).map(|usable| usable.backup.stop_lsn),
+            Target::Before(Point::Lsn(lsn)) => Some(*lsn),
+            // PostgreSQL's inclusive LSN keeps the first record that begins there or later.
+            Target::To(Point::Lsn(lsn)) => {
+                Some(self.input.record_at_target.map_or(*lsn, |record| record.end.align_up()))
+            }
+            _ => None,
+        };
+        let cut = cut.map(|lsn| Cut { lsn, record_end: None });
+        Resolver::new(self.input.target.clone(), cut)
+    }
+
+    /// Decides, once all facts are in.
+    ///
+    /// # Errors
+    /// [`Code::TargetUnreachable`], [`Code::TargetInvalid`] and [`Code::WalGap`], each with what
+    /// can be reached instead.
+    pub fn decide(&self, resolver: Resolver) -> Result<Decision> {
+        let found = resolver.finish().map_err(|error| match error.hint() {
+            Some(_) => error,
+            None => error.with_hint(self.earliest()),
+        })?;
+        if self.input.target == Target::BackupOnly {
+            let chosen = preferred(&self.usable).ok_or_else(|| no_backup(&self.input))?;
+            let stop_lsn = chosen.backup.stop_lsn;
+            return Ok(self.decision(chosen, Stop::Consistent { lsn: stop_lsn }, stop_lsn, found));
+        }
+        let (span, stop, wal_end) = match found.cut {
+            Some(cut) => self.stop_at(cut)?,
+            None => self.stop_at_end()?,
+        };
+        let chosen = self.choose(span, stop)?;
+        Ok(self.decision(chosen, stop, wal_end, found))
+    }
+
+    fn decision(&self, chosen: &Usable, stop: Stop, wal_end: Lsn, found: Found) -> Decision {
+        let timeline = match stop {
+            Stop::Consistent { .. } => chosen.backup.stop_timeline,
+            _ => self.input.ancestry.timeline_at(stop.position()),
+        };
+        // What an abandoned end of the timeline has behind its fork is of no use.
+        let fork = self.input.ancestry.fork_lsn_of(timeline);
+        let wal_end = fork.map_or(wal_end, |fork| wal_end.min(fork));
+        let mut warnings = self.warnings(&chosen.backup, stop);
+        warnings.extend(found.warnings);
+        Decision {
+            backup: chosen.backup.clone(),
+            timeline,
+            stop,
+            wal_end,
+            last_commit_kept: found.last_commit_kept,
+            first_commit_left_out: found.first_commit_left_out,
+            warnings,
+        }
+    }
+
+    fn warnings(&self, chosen: &BackupFacts, stop: Stop) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if chosen.page_errors > 0 {
+            warnings.push(format!(
+                "Backup {} has {} pages that were already damaged in the database.",
+                chosen.id, chosen.page_errors
+            ));
+        }
+        let skipped = self.usable.iter().map(|usable| &usable.backup).filter(|backup| {
+            backup.stop_lsn > chosen.stop_lsn && backup.stop_lsn <= stop.kept_until()
+        });
+        for backup in skipped.filter(|backup| backup.page_errors > 0) {
+            warnings.push(format!("Newer backup {} is not used: it has page errors.", backup.id));
+        }
+        for id in self.input.damaged.iter().filter(|id| **id > chosen.id) {
+            warnings.push(format!("Newer backup {id} cannot be read and is not used."));
+        }
+        warnings
+    }
+
+    fn in_last_span(&self) -> &[Usable] {
+        let last = self.input.spans.len().saturating_sub(1);
+        let from = self.usable.partition_point(|usable| usable.span < last);
+        self.usable.get(from..).unwrap_or_default()
+    }
+
+    fn stop_at_end(&self) -> Result<(usize, Stop, Lsn)> {
+        let last = self.input.spans.len().saturating_sub(1);
+        self.after_last_record(last)
+    }
+
+    fn after_last_record(&self, index: usize) -> Result<(usize, Stop, Lsn)> {
+        let record = self.input.spans.get(index).and_then(|span| span.last_record);
+        let record = record.ok_or_else(|| {
+            Error::new(Code::TargetUnreachable, "the archived WAL holds no whole record")
+                .with_hint("`seawall wal list` shows what is archived.")
+        })?;
+        let stop = Stop::After { lsn: record.lsn, end: record.end.align_up() };
+        Ok((index, stop, record.end))
+    }
+
+    fn stop_at(&self, cut: Cut) -> Result<(usize, Stop, Lsn)> {
+        let spans = &self.input.spans;
+        let reaches = |span: &CoveredSpan| cut.lsn <= self.record_position(span.end);
+        let Some(index) = spans.iter().position(reaches) else {
+            let end = spans.last().map_or(Lsn::INVALID, |span| span.end);
+            return Err(Error::new(
+                Code::TargetUnreachable,
+                format!("{} is not archived: the archive ends at LSN {end}", cut.lsn),
+            )
+            .with_hint("Use `--latest` for everything that is archived."));
+        };
+        let Some(span) = spans.get(index).filter(|span| span.start <= cut.lsn) else {
+            let from = index.checked_sub(1).and_then(|before| spans.get(before));
+            return Err(match (from, spans.get(index)) {
+                (Some(before), Some(after)) => gap(before.end, after.start),
+                _ => self.too_early(),
+            });
+        };
+        if span.last_record.is_some_and(|last| last.lsn >= cut.lsn) {
+            let wal_end = cut.record_end.unwrap_or(span.end);
+            Ok((index, Stop::Before { lsn: cut.lsn }, wal_end))
+        } else {
+            self.after_last_record(index)
+        }
+    }
+
+    /// The backup to reach `stop` from, which lies in one stretch of WAL.
+    fn choose(&self, span: usize, stop: Stop) -> Result<&Usable> {
+        let until = self.usable.partition_point(|it| it.backup.stop_lsn <= stop.kept_until());
+        let early_enough = self.usable.get(..until).unwrap_or_default();
+        let from = early_enough.partition_point(|usable| usable.span < span);
+        let candidates = early_enough.get(from..).unwrap_or_default();
+        if let Some(chosen) = preferred(candidates) {
+            return Ok(chosen);
+        }
+        let Some(nearest) = early_enough.last() else { return Err(self.too_early()) };
+        let ends = |index: usize| self.input.spans.get(index);
+        Err(match (ends(nearest.span), ends(nearest.span + 1)) {
+            (Some(before), Some(after)) => gap(before.end, after.start),
+            _ => self.too_early(),
+        })
+    }
+
+    fn too_early(&self) -> Error {
+        let what = match self.input.backup {
+            Some(id) => format!("backup {id} is consistent only after the target"),
+            None => "the target lies before the end of the first backup".to_owned(),
+        };
+        Error::new(Code::TargetUnreachable, what).with_hint(self.earliest())
+    }
+
+    /// The earliest moment that can be restored, as a sentence.
+    fn earliest(&self) -> String {
+        let Some(Usable { backup, .. }) = self.usable.first() else { return String::new() };
+        format!(
+            "The earliest moment that can be restored{} is LSN {}, about {}: `--backup {} --backup-only`.",
+            if self.input.backup.is_some() { " from it" } else { "" },
+            backup.stop_lsn,
+            shown(backup.finished_at),
+            backup.id,
+        )
+    }
+
+    /// Where a record begins that follows what ends at `lsn`: behind a page header if a page does.
+    fn record_position(&self, lsn: Lsn) -> Lsn {
+        record_position(lsn, self.input.segment_size)
+    }
+}
+
+/// The newest without page errors, else the newest.
+fn preferred(candidates: &[Usable]) -> Option<&Usable> {
+    candidates.iter().rfind(|usable| usable.backup.page_errors == 0).or(candidates.last())
+}
+
+/// Where a record begins that follows what ends at `lsn`: behind a page header if a page begins
+/// there (`SizeOfXLogShortPHD`, `SizeOfXLogLongPHD`; xlog_internal.h).
+#[must_use]
+pub(in crate::restore) const fn record_position(lsn: Lsn, segment_size: WalSegmentSize) -> Lsn {
+    if lsn.0.is_multiple_of(segment_size.bytes()) {
+        lsn.saturating_add(40)
+    } else if lsn.0.is_multiple_of(8192) {
+        lsn.saturating_add(24)
+    } else {
+        lsn
+    }
+}
+
+/// The stretch of WAL that leads from a backup's start to its end.
+fn span_of(input: &PlanInput, backup: &BackupFacts) -> Result<usize> {
+    let on_the_way = input.ancestry.contains(backup.stop_timeline, backup.stop_lsn)
+        && input.ancestry.contains(backup.start_timeline, backup.start_lsn);
+    if !on_the_way {
+        return Err(Error::new(
+            Code::TargetUnreachable,
+            format!(
+                "backup {} ended at LSN {} on timeline {}, which is not on the way to timeline {}",
+                backup.id,
+                backup.stop_lsn,
+                backup.stop_timeline,
+                input.ancestry.tip()
+            ),
+        )
+        .with_hint(format!("Follow its own timeline: `--timeline {}`.", backup.stop_timeline)));
+    }
+    let holds = |span: &CoveredSpan| span.start <= backup.start_lsn && backup.stop_lsn <= span.end;
+    input.spans.iter().position(holds).ok_or_else(|| {
+        Error::new(
+            Code::WalGap,
+            format!(
+                "WAL of backup {} is missing: it needs LSN {} to {}",
+                backup.id, backup.start_lsn, backup.stop_lsn
+            ),
+        )
+        .with_hint(
+            "`seawall wal list` shows what is archived; use an older backup or another repository.",
+        )
+    })
+}
+
+fn gap(from: Lsn, to: Lsn) -> Error {
+    Error::new(Code::WalGap, format!("WAL from LSN {from} to {to} is not archived")).with_hint(
+        format!("Restore up to the hole: `--before lsn:{from}`, or use another repository."),
+    )
+}
+
+fn no_backup(input: &PlanInput) -> Error {
+    let error = Error::new(Code::NoSuchBackup, "there is no backup that can be restored");
+    if input.damaged.is_empty() {
+        error.with_hint("Make one: `seawall backup`.")
+    } else {
+        error.with_hint("`seawall verify` tells what is damaged; another repository may be whole.")
+    }
+}
+
+fn damaged(id: BackupId) -> Error {
+    Error::new(Code::ObjectDamaged, format!("backup {id} cannot be read"))
+        .with_hint("`seawall verify` tells what is damaged; another repository may be whole.")
+}
+
+fn shown(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}

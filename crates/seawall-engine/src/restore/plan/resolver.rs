@@ -1,0 +1,222 @@
+use jiff::Timestamp;
+use seawall_core::{Code, Error, Lsn, Result};
+
+use super::CommitPlace;
+use crate::restore::{Fact, Point, RecordPlace, Target, XactFact};
+
+/// The position where a target cuts the log: everything before it is wanted, nothing from it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub lsn: Lsn,
+    /// The end of the record that begins there, if it is known.
+    pub record_end: Option<Lsn>,
+}
+
+/// What the facts say about a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// `None`: everything is wanted.
+    pub cut: Option<Cut>,
+    pub last_commit_kept: Option<CommitPlace>,
+    pub first_commit_left_out: Option<CommitPlace>,
+    pub warnings: Vec<String>,
+}
+
+/// Finds where a target cuts the log. It is fed the log's facts in LSN order and keeps none of
+/// them, however many there are.
+#[derive(Debug)]
+pub struct Resolver {
+    target: Target,
+    cut: Option<Cut>,
+    /// Records that a name or a transaction number refers to.
+    matches: Vec<Lsn>,
+    rolled_back: bool,
+    /// A fact that is not later than the time wanted came before the cut.
+    anchored: bool,
+    /// A fact later than the time wanted came.
+    passed: bool,
+    latest_time: Option<Timestamp>,
+    last_commit_kept: Option<CommitPlace>,
+    first_commit_left_out: Option<CommitPlace>,
+}
+
+impl Resolver {
+    /// `cut` is given where it is known without any fact.
+    pub(super) const fn new(target: Target, cut: Option<Cut>) -> Self {
+        Self {
+            target,
+            cut,
+            matches: Vec::new(),
+            rolled_back: false,
+            anchored: false,
+            passed: false,
+            latest_time: None,
+            last_commit_kept: None,
+            first_commit_left_out: None,
+        }
+    }
+
+    /// Takes the next fact, which begins after all before.
+    pub fn feed(&mut self, fact: &Fact) {
+        self.note_time(fact.time());
+        match fact {
+            Fact::Xact(xact) => {
+                self.note_xact(xact);
+                self.note_commit(xact);
+            }
+            Fact::RestorePoint { place, name, .. } => self.note_restore_point(*place, name),
+            Fact::TimeMark { .. } => {}
+        }
+    }
+
+    /// Whether facts that follow cannot change anything any more.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        let unique = !matches!(
+            self.target,
+            Target::To(Point::Xid(_) | Point::Name(_))
+                | Target::Before(Point::Xid(_) | Point::Name(_))
+        );
+        unique && self.cut.is_some() && self.first_commit_left_out.is_some()
+    }
+
+    /// Whether a moment is past a time target; the moment itself is with `To` and is not with
+    /// `Before` (`recovery_target_inclusive`).
+    fn is_past(&self, time: Timestamp) -> Option<bool> {
+        match &self.target {
+            Target::To(Point::Time(wanted)) => Some(time > *wanted),
+            Target::Before(Point::Time(wanted)) => Some(time >= *wanted),
+            _ => None,
+        }
+    }
+
+    fn note_time(&mut self, time: Timestamp) {
+        self.latest_time = self.latest_time.max(Some(time));
+        match self.is_past(time) {
+            Some(true) => self.passed = true,
+            Some(false) => self.anchored |= self.cut.is_none(),
+            None => {}
+        }
+    }
+
+    fn note_xact(&mut self, xact: &XactFact) {
+        let place = xact.place;
+        if self.is_past(xact.time) == Some(true) && self.cut.is_none() {
+            self.cut = Some(Cut { lsn: place.lsn, record_end: Some(place.end) });
+        }
+        // The log has 32 bits of a transaction's number; so does recovery_target_xid.
+        let is = |wanted: u64| {
+            let wanted = (wanted & u64::from(u32::MAX)) as u32;
+            xact.xid == wanted || xact.subxids.contains(&wanted)
+        };
+        if let Target::To(Point::Xid(wanted)) | Target::Before(Point::Xid(wanted)) = self.target
+            && is(wanted)
+        {
+            self.rolled_back = !xact.kind.is_commit();
+            self.note_match(place);
+        }
+    }
+
+    fn note_restore_point(&mut self, place: RecordPlace, name: &str) {
+        if let Target::To(Point::Name(wanted)) | Target::Before(Point::Name(wanted)) = &self.target
+            && wanted == name
+        {
+            self.note_match(place);
+        }
+    }
+
+    fn note_match(&mut self, place: RecordPlace) {
+        self.matches.push(place.lsn);
+        if self.cut.is_none() {
+            self.cut = Some(match self.target {
+                Target::To(_) => Cut { lsn: place.end.align_up(), record_end: None },
+                _ => Cut { lsn: place.lsn, record_end: Some(place.end) },
+            });
+        }
+    }
+
+    fn note_commit(&mut self, xact: &XactFact) {
+        if !xact.kind.is_commit() {
+            return;
+        }
+        let commit = CommitPlace { xid: xact.xid, lsn: xact.place.lsn, time: xact.time };
+        if self.cut.is_none_or(|cut| xact.place.lsn < cut.lsn) {
+            self.last_commit_kept = Some(commit);
+        } else if self.first_commit_left_out.is_none() {
+            self.first_commit_left_out = Some(commit);
+        }
+    }
+
+    /// What all facts together say.
+    pub(super) fn finish(self) -> Result<Found> {
+        let mut warnings = Vec::new();
+        match &self.target {
+            Target::To(Point::Time(wanted)) | Target::Before(Point::Time(wanted)) => {
+                self.prove_time(*wanted)?;
+            }
+            Target::To(point @ (Point::Xid(_) | Point::Name(_)))
+            | Target::Before(point @ (Point::Xid(_) | Point::Name(_))) => {
+                self.prove_unique(point)?;
+                if self.rolled_back {
+                    warnings.push(format!("{point} was rolled back: none of its changes exist."));
+                }
+            }
+            _ => {}
+        }
+        Ok(Found {
+            cut: self.cut,
+            last_commit_kept: self.last_commit_kept,
+            first_commit_left_out: self.first_commit_left_out,
+            warnings,
+        })
+    }
+
+    fn prove_time(&self, wanted: Timestamp) -> Result<()> {
+        if !self.passed {
+            let latest = self.latest_time.map_or_else(
+                || "no time at all is known from the archived WAL".to_owned(),
+                |latest| format!("the archived WAL reaches to {latest}"),
+            );
+            return Err(Error::new(
+                Code::TargetUnreachable,
+                format!("{wanted} is later than what is archived: {latest}"),
+            )
+            .with_hint("Use `--latest` for everything that is archived."));
+        }
+        if !self.anchored {
+            return Err(Error::new(
+                Code::TargetUnreachable,
+                format!("{wanted} is earlier than the first backup that could lead there"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn prove_unique(&self, point: &Point) -> Result<()> {
+        match self.matches.as_slice() {
+            [] => Err(Error::new(
+                Code::TargetUnreachable,
+                format!("{point} is not in the archived WAL since the first usable backup"),
+            )
+            .with_hint(
+                "Check the spelling and the timeline; `seawall info` shows the recovery window.",
+            )),
+            [_] => Ok(()),
+            several => {
+                let places: Vec<String> = several.iter().map(Lsn::to_string).collect();
+                Err(Error::new(
+                    Code::TargetInvalid,
+                    format!(
+                        "{point} is in the WAL {} times: at {}",
+                        several.len(),
+                        places.join(", ")
+                    ),
+                )
+                .with_hint(format!(
+                    "Say which one by its place, such as `--to lsn:{}`.",
+                    places.last().map_or("", String::as_str)
+                )))
+            }
+        }
+    }
+}

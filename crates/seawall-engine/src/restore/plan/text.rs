@@ -1,0 +1,71 @@
+use std::fmt;
+
+use seawall_core::ByteSize;
+
+use super::{CommitPlace, RestorePlan, Stop};
+use crate::restore::{Mode, TargetAction};
+
+impl fmt::Display for RestorePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backup = &self.backup;
+        let purpose = match self.mode {
+            Mode::Clone => "a clone, which archives nothing",
+            Mode::Primary => "the primary, which goes on archiving",
+        };
+        writeln!(f, "restore       cluster {} as {purpose}", self.cluster)?;
+        writeln!(f, "target        {}", self.target)?;
+        writeln!(
+            f,
+            "backup        {} of {}, {}",
+            backup.name,
+            backup.finished_at.strftime("%Y-%m-%d %H:%M:%SZ"),
+            ByteSize(backup.cluster_bytes)
+        )?;
+        writeln!(
+            f,
+            "replay        LSN {} to {}, {}, timeline {}",
+            backup.start_lsn,
+            self.wal_end,
+            ByteSize(self.wal_end.bytes_since(backup.start_lsn)),
+            self.path.iter().map(|span| span.timeline.to_string()).collect::<Vec<_>>().join(" → ")
+        )?;
+        writeln!(f, "stop          {}", self.stop)?;
+        writeln!(
+            f,
+            "last kept     {}",
+            shown(self.last_commit_kept.as_ref(), "no transaction since the backup began")
+        )?;
+        writeln!(
+            f,
+            "first not     {}",
+            shown(self.first_commit_left_out.as_ref(), "none is archived")
+        )?;
+        let then = match self.then {
+            TargetAction::Promote => "takes writes on a new timeline",
+            TargetAction::Pause => "waits, readable, for `seawall promote`",
+            TargetAction::Shutdown => "shuts down",
+        };
+        write!(f, "then          PostgreSQL {then}")?;
+        for warning in &self.warnings {
+            write!(f, "\nwarning       {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Consistent { lsn } => write!(f, "as soon as it is consistent, LSN {lsn}"),
+            Self::Before { lsn } => write!(f, "before the record at LSN {lsn}"),
+            Self::After { lsn, .. } => write!(f, "after the record at LSN {lsn}"),
+        }
+    }
+}
+
+fn shown(commit: Option<&CommitPlace>, none: &str) -> String {
+    commit.map_or_else(
+        || none.to_owned(),
+        |commit| format!("transaction {} at {}, LSN {}", commit.xid, commit.time, commit.lsn),
+    )
+}

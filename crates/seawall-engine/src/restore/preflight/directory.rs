@@ -1,0 +1,183 @@
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use seawall_core::{Code, Error, Result};
+
+use crate::restore::RestoreState;
+use crate::restore::durable::{UNFINISHED_SUFFIX, local};
+use crate::restore::state::{Asked, RestoreProgress};
+use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
+
+/// Looks at the directory to restore into, and writes nothing. Returns the state of an
+/// interrupted restore that `asked` goes on with.
+///
+/// # Errors
+/// [`Code::PostmasterRunning`], [`Code::DirectoryNotEmpty`], [`Code::OtherRestoreInterrupted`],
+/// [`Code::WrongUser`].
+pub fn look(into: &Path, asked: &Asked) -> Result<Option<RestoreState>> {
+    if !into.is_absolute() {
+        return Err(Error::new(Code::Usage, format!("{} is not an absolute path", into.display())));
+    }
+    let metadata = match fs::metadata(into) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return prove_parent(into).map(|()| None);
+        }
+        Err(error) => return Err(local(error, "looking at", into)),
+    };
+    if !metadata.is_dir() {
+        return Err(not_empty(format!("{} is not a directory", into.display())));
+    }
+    refuse_postmaster(into)?;
+    let found = names(into)?;
+    if !found.is_empty() {
+        return resume(into, asked).map(Some);
+    }
+    prove_owner(into, metadata.uid())?;
+    Ok(None)
+}
+
+/// The names in a directory, without what a restore may have left that died at its first step.
+pub(super) fn names(directory: &Path) -> Result<Vec<OsString>> {
+    let leftover = format!("{RESTORE_STATE_FILE}{UNFINISHED_SUFFIX}");
+    let read = |error| local(error, "reading", directory);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(read)? {
+        let name = entry.map_err(read)?.file_name();
+        if name != leftover.as_str() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
+    let Some(state) = RestoreState::read(into)? else {
+        return Err(not_empty(format!("{} is not empty", into.display())));
+    };
+    if state.progress == RestoreProgress::Complete {
+        return Err(not_empty(format!("{} holds a finished restore", into.display())));
+    }
+    if state.asked == *asked {
+        return Ok(state);
+    }
+    let plan = &state.plan;
+    Err(Error::new(
+        Code::OtherRestoreInterrupted,
+        format!(
+            "{} holds an interrupted restore of another kind: backup {}, {}",
+            into.display(),
+            plan.backup.name,
+            plan.target
+        ),
+    )
+    .with_hint("Run the command that began it to go on, or remove the directory and start anew."))
+}
+
+fn not_empty(what: String) -> Error {
+    Error::new(Code::DirectoryNotEmpty, what).with_hint(
+        "Seawall overwrites nothing: restore into a directory that is empty or not there yet.",
+    )
+}
+
+pub(super) fn prove_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) if parent.is_dir() => Ok(()),
+        parent => {
+            let parent = parent.unwrap_or(path).display();
+            Err(Error::new(Code::LocalIo, format!("there is no directory {parent}"))
+                .with_hint(format!("Make it first: `mkdir -p {parent}`.")))
+        }
+    }
+}
+
+/// PostgreSQL starts only on a directory of its own user.
+fn prove_owner(path: &Path, owner: u32) -> Result<()> {
+    if owner == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(Error::new(Code::WrongUser, format!("{} belongs to another user", path.display()))
+        .with_hint(format!(
+            "Run as its owner, or give it away first: `chown postgres {}`.",
+            path.display()
+        )))
+}
+
+/// A server that runs here is told as such, whatever else is wrong with the directory.
+fn refuse_postmaster(directory: &Path) -> Result<()> {
+    let Ok(text) = fs::read_to_string(directory.join("postmaster.pid")) else { return Ok(()) };
+    let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok());
+    // A stand-alone backend writes its number negated (CreateLockFile, miscinit.c).
+    let pid = pid.map(|pid| Pid::from_raw(pid.saturating_abs())).filter(|pid| pid.as_raw() > 0);
+    let alive = pid.is_some_and(|pid| !matches!(kill(pid, None), Err(Errno::ESRCH)));
+    if !alive {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::PostmasterRunning,
+        format!("a PostgreSQL server runs in {}", directory.display()),
+    )
+    .with_hint("Restore into another directory, or stop the server and move its directory away."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::restore::{Mode, TargetAction};
+
+    fn asked() -> Asked {
+        Asked {
+            target: "--latest".to_owned(),
+            backup: None,
+            timeline: None,
+            mode: Mode::Clone,
+            then: TargetAction::Promote,
+            tablespaces: Vec::new(),
+        }
+    }
+
+    fn refused(into: &Path) -> Code {
+        look(into, &asked()).expect_err("refused").code()
+    }
+
+    #[test]
+    fn a_directory_that_is_empty_or_not_there_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(look(dir.path(), &asked()).unwrap(), None);
+        assert_eq!(look(&dir.path().join("new"), &asked()).unwrap(), None);
+        assert_eq!(refused(&dir.path().join("no/parent")), Code::LocalIo);
+        assert_eq!(refused(Path::new("relative")), Code::Usage);
+    }
+
+    #[test]
+    fn e57_a_directory_with_anything_in_it_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("backup_label"), "stale").unwrap();
+        assert_eq!(refused(dir.path()), Code::DirectoryNotEmpty);
+        assert_eq!(refused(&dir.path().join("backup_label")), Code::DirectoryNotEmpty);
+        assert_eq!(fs::read(dir.path().join("backup_label")).unwrap(), b"stale");
+    }
+
+    #[test]
+    fn a_live_server_is_named_and_a_dead_ones_note_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = dir.path().join("postmaster.pid");
+        fs::write(&note, format!("{}\n{}\n", std::process::id(), dir.path().display())).unwrap();
+        assert_eq!(refused(dir.path()), Code::PostmasterRunning);
+        fs::write(&note, "2147483646\n/x\n").unwrap();
+        assert_eq!(refused(dir.path()), Code::DirectoryNotEmpty);
+    }
+
+    #[test]
+    fn e19_a_state_that_cannot_be_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(RESTORE_STATE_FILE), "{\"version\": 2}").unwrap();
+        assert_eq!(refused(dir.path()), Code::LocalIo);
+    }
+}

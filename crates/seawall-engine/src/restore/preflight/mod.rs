@@ -1,0 +1,12 @@
+//! Looks that are taken before a byte is written: at the places to write to, and at everything
+//! that will be read.
+
+mod directory;
+mod integrity;
+mod space;
+mod tablespaces;
+
+pub(super) use directory::look as look_at_directory;
+pub(super) use integrity::{Proven, prove_backup};
+pub(super) use space::prove_space;
+pub(super) use tablespaces::{look as look_at_tablespaces, remap};

@@ -1,0 +1,304 @@
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, Ulid, WalSegmentSize};
+use seawall_pgdata::PgMajor;
+use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::tablespace_map::TablespaceMap;
+use seawall_repo::Line;
+use seawall_repo::manifest::{BackupInfo, ManifestReader};
+use serde::Serialize;
+
+use super::execute::Execution;
+use super::layout::Layout;
+use super::plan::{
+    BackupFacts, Decision, PlanInput, PlannedBackup, Planner, choose_timeline, path_to,
+};
+use super::preflight::{
+    Proven, look_at_directory, look_at_tablespaces, prove_backup, prove_space, remap,
+};
+use super::sources::Sources;
+use super::state::{Asked, RestoreState};
+use super::{Point, RestorePlan, RestoreRequest, Target, WalSource};
+
+/// How a restore is carried out.
+#[derive(Clone)]
+pub struct RestoreOptions {
+    /// Threads that read and write files.
+    pub jobs: usize,
+    /// About how much memory to use.
+    pub memory_bytes: usize,
+    /// What PostgreSQL calls for WAL, with `%f` and `%p`: a `seawall wal fetch` with absolute paths.
+    pub restore_command: String,
+    /// Read the stored bytes of every frame before writing. Cheap where the store is local.
+    pub check_stored: bool,
+    /// Who is told how far it has come.
+    pub progress: Arc<dyn Progress>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Serialize)]
+pub struct RestoreReport {
+    /// The restore's id, as its state file has it.
+    #[serde(with = "super::as_text")]
+    pub restore_id: Ulid,
+    /// What was planned.
+    pub plan: RestorePlan,
+    /// Where the cluster is.
+    pub data_directory: PathBuf,
+    /// Its major version.
+    #[serde(serialize_with = "super::as_text::serialize")]
+    pub major: PgMajor,
+    /// Bytes of its files, holes left out.
+    pub bytes: u64,
+    /// Whether an interrupted restore was gone on with.
+    pub resumed: bool,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// A restore that was decided on.
+pub struct PlannedRestore {
+    line: Line,
+    request: RestoreRequest,
+    plan: RestorePlan,
+    manifest: ManifestReader,
+    resumed: bool,
+}
+
+/// A restore of which everything that can be known beforehand is proven.
+pub struct ProvenRestore {
+    execution: Execution,
+}
+
+/// Decides how `request` is restored from a line. Where the same request was interrupted, its plan
+/// is kept.
+///
+/// # Errors
+/// The target is not reachable, or the directory cannot be taken; each with what to do.
+pub async fn plan_restore(
+    line: &Line,
+    wal: &dyn WalSource,
+    request: &RestoreRequest,
+) -> Result<PlannedRestore> {
+    let interrupted = look_at_directory(&request.into, &Asked::from(request))?;
+    let resumed = interrupted.is_some();
+    let plan = match interrupted {
+        Some(state) => prove_same_line(state, line)?,
+        None => make_plan(line, wal, request).await?,
+    };
+    let id = BackupId(plan.backup.id);
+    let manifest = line
+        .manifest(id)
+        .await?
+        .filter(|manifest| manifest.manifest.info.generation == plan.backup.generation);
+    let manifest = manifest.ok_or_else(|| {
+        Error::new(
+            Code::NoSuchBackup,
+            format!("backup {id} is not what it was when the restore was planned"),
+        )
+        .with_hint("Remove the directory that was restored into, and start anew.")
+    })?;
+    Ok(PlannedRestore { line: line.clone(), request: request.clone(), plan, manifest, resumed })
+}
+
+fn prove_same_line(state: RestoreState, line: &Line) -> Result<RestorePlan> {
+    if state.line() == line.id() && state.cluster() == line.cluster() {
+        return Ok(state.plan);
+    }
+    Err(Error::new(
+        Code::OtherRestoreInterrupted,
+        format!("the directory holds an interrupted restore of cluster {}", state.cluster()),
+    )
+    .with_hint("Run the command that began it to go on, or remove the directory and start anew."))
+}
+
+async fn make_plan(
+    line: &Line,
+    wal: &dyn WalSource,
+    request: &RestoreRequest,
+) -> Result<RestorePlan> {
+    let mut infos: Vec<BackupInfo> = Vec::new();
+    let mut damaged = Vec::new();
+    for summary in line.backups().await? {
+        match summary.info {
+            Ok(info) => infos.push(info),
+            Err(_) => damaged.push(summary.id),
+        }
+    }
+    let backups: Vec<BackupFacts> = infos.iter().map(BackupFacts::from).collect();
+    let ancestry = choose_timeline(request.timeline, &wal.ancestries().await?, &backups)?;
+    let first = backups.iter().map(|backup| backup.start_lsn).min().unwrap_or(Lsn::INVALID);
+    let spans = wal.coverage(&ancestry, first).await?;
+    let record_at_target = match &request.target {
+        Target::To(Point::Lsn(lsn)) => wal.record_at_or_after(&ancestry, *lsn).await?,
+        _ => None,
+    };
+    let segment_bytes = infos.first().map_or(0, |info| info.wal_segment_bytes);
+    let planner = Planner::new(PlanInput {
+        target: request.target.clone(),
+        backup: request.backup,
+        backups,
+        damaged,
+        ancestry: ancestry.clone(),
+        spans,
+        record_at_target,
+        segment_size: WalSegmentSize::new(segment_bytes).unwrap_or(WalSegmentSize::DEFAULT),
+    })?;
+    let mut resolver = planner.resolver();
+    let mut sink = |fact: &super::Fact| {
+        resolver.feed(fact);
+        if resolver.is_settled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    wal.facts(&ancestry, planner.scan_from(), &mut sink).await?;
+    let decision = planner.decide(resolver)?;
+    Ok(plan_of(line, request, &ancestry, decision))
+}
+
+fn plan_of(
+    line: &Line,
+    request: &RestoreRequest,
+    ancestry: &Ancestry,
+    decision: Decision,
+) -> RestorePlan {
+    RestorePlan {
+        cluster: line.cluster().clone(),
+        line: line.id(),
+        mode: request.mode,
+        target: request.target.to_string(),
+        backup: PlannedBackup::from(&decision.backup),
+        timeline: decision.timeline,
+        path: path_to(ancestry, decision.timeline),
+        stop: decision.stop,
+        wal_end: decision.wal_end,
+        last_commit_kept: decision.last_commit_kept,
+        first_commit_left_out: decision.first_commit_left_out,
+        then: request.then,
+        warnings: decision.warnings,
+    }
+}
+
+impl PlannedRestore {
+    /// What will be done.
+    #[must_use]
+    pub const fn plan(&self) -> &RestorePlan {
+        &self.plan
+    }
+
+    /// Whether an interrupted restore is gone on with.
+    #[must_use]
+    pub const fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Proves, without writing anything, that there is room and that everything to be read is
+    /// there and whole: the backup's parts, and the WAL up to the target.
+    ///
+    /// # Errors
+    /// Damage and gaps ([`seawall_core::ExitClass::Integrity`]), [`Code::TargetDiskFull`], and
+    /// directories that cannot be taken.
+    pub async fn prove(
+        self,
+        wal: &dyn WalSource,
+        options: &RestoreOptions,
+    ) -> Result<ProvenRestore> {
+        let info = &self.manifest.manifest.info;
+        let major = PgMajor::from_number(info.major).ok_or_else(|| {
+            Error::new(
+                Code::UnknownPostgresVersion,
+                format!(
+                    "the backup is of PostgreSQL {}, which this program does not know",
+                    info.major
+                ),
+            )
+            .with_hint("Use a newer Seawall.")
+        })?;
+        let into = &self.request.into;
+        let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
+        look_at_tablespaces(&tablespaces, major, self.resumed)?;
+        let layout = Layout::new(into.clone(), &tablespaces);
+        self.prove_wal(wal).await?;
+        let sources = Sources::open(&self.line, &self.manifest, options.memory_bytes / 8).await?;
+        let proven = prove_backup(
+            &sources,
+            &self.manifest,
+            &layout,
+            options.check_stored,
+            options.progress.as_ref(),
+        )
+        .await?;
+        if !self.resumed {
+            self.prove_room(&layout, &proven)?;
+        }
+        let execution = self.execution(options, major, tablespaces, layout, sources, proven);
+        Ok(ProvenRestore { execution })
+    }
+
+    async fn prove_wal(&self, wal: &dyn WalSource) -> Result<()> {
+        let timeline = self.plan.timeline;
+        let ancestries = wal.ancestries().await?;
+        let ancestry = ancestries.iter().find(|ancestry| ancestry.tip() == timeline);
+        let ancestry = ancestry.ok_or_else(|| {
+            Error::new(
+                Code::WalGap,
+                format!("timeline {timeline} is not in the repository any more"),
+            )
+            .with_hint("`seawall wal list` shows what is archived.")
+        })?;
+        wal.prove(ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await
+    }
+
+    /// Besides its files a cluster needs some WAL segments to begin with.
+    fn prove_room(&self, layout: &Layout, proven: &Proven) -> Result<()> {
+        let wal_bytes = 4 * u64::from(self.manifest.manifest.info.wal_segment_bytes);
+        let extra = std::iter::once(wal_bytes).chain(std::iter::repeat(0));
+        let needs = proven.bytes.iter().zip(extra).map(|(bytes, extra)| bytes + extra);
+        prove_space(layout.directories().zip(needs))
+    }
+
+    fn execution(
+        self,
+        options: &RestoreOptions,
+        major: PgMajor,
+        tablespaces: TablespaceMap,
+        layout: Layout,
+        sources: Sources,
+        proven: Proven,
+    ) -> Execution {
+        let jobs = options.jobs.max(1);
+        // A worker holds two pieces that were read, one that is written, and a decoded frame.
+        let piece_bytes = (options.memory_bytes / (jobs * 6)).clamp(256 << 10, 4 << 20);
+        Execution {
+            request: self.request,
+            plan: self.plan,
+            major,
+            manifest: self.manifest,
+            sources: Arc::new(sources),
+            layout,
+            tablespaces,
+            proven,
+            restore_command: options.restore_command.clone(),
+            jobs,
+            piece_bytes,
+            progress: Arc::clone(&options.progress),
+        }
+    }
+}
+
+impl ProvenRestore {
+    /// Bytes that will be written.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.execution.proven.total_bytes()
+    }
+
+    /// Writes the data directory. PostgreSQL is not started.
+    ///
+    /// # Errors
+    /// [`Code::TargetDiskFull`], [`Code::LocalIo`], damage that was not seen before, or a store
+    /// that fails. The same command goes on where this one ended.
+    pub async fn run(self) -> Result<RestoreReport> {
+        self.execution.run().await
+    }
+}

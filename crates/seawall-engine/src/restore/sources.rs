@@ -1,0 +1,112 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use seawall_core::{Code, Error, Result, Ulid};
+use seawall_repo::Line;
+use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::ManifestReader;
+use seawall_repo::map::{LeafPair, MapReader};
+use seawall_repo::pack::{FrameTable, PackInfo};
+use seawall_store::Store;
+
+/// The objects one backup's bytes are in, opened as they are needed.
+#[derive(Debug)]
+pub(super) struct Sources {
+    line: Line,
+    packs: Vec<PackInfo>,
+    by_id: BTreeMap<Ulid, usize>,
+    maps: Vec<MapReader>,
+    /// Frame tables, the one used last at the end.
+    tables: Mutex<Vec<(usize, Arc<FrameTable>)>>,
+    tables_bytes_max: usize,
+}
+
+impl Sources {
+    /// Reads the pack list and opens the maps. `tables_bytes_max` bounds the frame tables kept.
+    pub async fn open(
+        line: &Line,
+        manifest: &ManifestReader,
+        tables_bytes_max: usize,
+    ) -> Result<Self> {
+        let packs = manifest.packs(line.store()).await?;
+        let by_id = packs.iter().enumerate().map(|(number, pack)| (pack.id, number)).collect();
+        let mut maps = Vec::new();
+        for info in &manifest.manifest.maps {
+            let path = line.paths().path(&LineObject::Map(info.id))?;
+            maps.push(MapReader::read(line.store(), line.keyring(), &path, info).await?);
+        }
+        let tables = Mutex::new(Vec::new());
+        Ok(Self { line: line.clone(), packs, by_id, maps, tables, tables_bytes_max })
+    }
+
+    /// The store everything is in.
+    pub fn store(&self) -> &dyn Store {
+        self.line.store()
+    }
+
+    /// The line everything is of.
+    pub const fn line(&self) -> &Line {
+        &self.line
+    }
+
+    /// How many packs the backup uses.
+    pub fn packs(&self) -> usize {
+        self.packs.len()
+    }
+
+    /// The number of a pack that a block map names.
+    pub fn pack_number(&self, id: Ulid) -> Result<usize> {
+        self.by_id.get(&id).copied().ok_or_else(|| {
+            inconsistent(format!("a block map uses pack {id}, which the manifest does not list"))
+        })
+    }
+
+    /// The map that holds a file's leaves.
+    pub fn map_of(&self, leaves: &LeafPair) -> Result<(&MapReader, &MapReader)> {
+        let map = |number: u32| {
+            self.maps.get(number as usize).ok_or_else(|| {
+                inconsistent(format!("the manifest names map {number} and does not list it"))
+            })
+        };
+        Ok((map(leaves.runs.map)?, map(leaves.hashes.map)?))
+    }
+
+    /// Reads a pack's frame table and proves that the pack is the one the manifest names.
+    pub async fn read_table(&self, number: usize) -> Result<FrameTable> {
+        let info = self.packs.get(number).ok_or_else(|| {
+            inconsistent(format!("the manifest names pack {number} and does not list it"))
+        })?;
+        let path = self.line.paths().path(&LineObject::Pack(info.id))?;
+        FrameTable::read(self.store(), self.line.keyring(), &path, info).await
+    }
+
+    /// A pack's frame table, kept for the next one who asks.
+    pub async fn table(&self, number: usize) -> Result<Arc<FrameTable>> {
+        if let Some(table) = self.cached(number) {
+            return Ok(table);
+        }
+        let table = Arc::new(self.read_table(number).await?);
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.push((number, Arc::clone(&table)));
+        let mut bytes: usize = tables.iter().map(|(_, table)| table.memory_bytes()).sum();
+        while bytes > self.tables_bytes_max && tables.len() > 1 {
+            bytes -= tables.remove(0).1.memory_bytes();
+        }
+        Ok(table)
+    }
+
+    fn cached(&self, number: usize) -> Option<Arc<FrameTable>> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = tables.iter().position(|(known, _)| *known == number)?;
+        let entry = tables.remove(index);
+        let table = Arc::clone(&entry.1);
+        tables.push(entry);
+        Some(table)
+    }
+}
+
+/// What a backup says contradicts what is stored.
+pub(super) fn inconsistent(what: String) -> Error {
+    Error::new(Code::ObjectInconsistent, what)
+        .with_hint("Run `seawall verify` to learn which backups are affected.")
+}
