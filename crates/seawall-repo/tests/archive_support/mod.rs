@@ -50,6 +50,7 @@ pub fn about(system_id: SystemId, major: PgMajor) -> About {
 pub struct Fixture {
     pub directory: tempfile::TempDir,
     pub archive: WalArchive,
+    unlock: Unlock,
 }
 
 impl Fixture {
@@ -78,13 +79,20 @@ impl Fixture {
         let line = repository.line(&"main".parse().unwrap(), id).unwrap();
         line.create(&about(system_id, major)).await.unwrap();
         let archive = WalArchive::open(line).await.unwrap();
-        Self { directory, archive }
+        Self { directory, archive, unlock }
     }
 
     /// The same archive as another process sees it, which remembers nothing.
     pub async fn reopened(&self) -> WalArchive {
         let line: Line = self.archive.line().clone();
         WalArchive::open(line).await.unwrap()
+    }
+
+    /// The same archive behind another store, as a new process sees it.
+    pub async fn with_other_store(&self, store: Arc<dyn Store>) -> Result<WalArchive> {
+        let repository = Repository::open(store, &self.unlock).await?;
+        let line = self.archive.line();
+        WalArchive::open(repository.line(line.cluster(), line.id())?).await
     }
 
     pub async fn push(&self, name: &str, bytes: &[u8]) -> Result<SegmentStored> {
@@ -213,4 +221,30 @@ impl Records for WalWriter {
             xid += 1;
         }
     }
+}
+
+/// A log that leaves another one where that one ends now, as timeline 2.
+pub fn fork(log: &WalWriter) -> (WalWriter, Lsn) {
+    let mut child = WalWriter::new(log.major, 1);
+    child.start = log.start;
+    child.timeline = T2;
+    child.prev = log.prev;
+    child.bytes = log.bytes.clone();
+    child.bytes.resize(child.bytes.len().next_multiple_of(8), 0);
+    let switch = child.position();
+    (child, switch)
+}
+
+/// The history file of timeline 2.
+pub fn history_of_2(switch: Lsn) -> String {
+    format!("1\t{switch}\tno recovery target specified\n")
+}
+
+/// Overwrites what lies behind the last record, up to the segment's end, with an old segment's
+/// content, as a recycled file has it.
+pub fn with_recycled_tail(bytes: &mut [u8], valid: usize) {
+    let mut old = WalWriter::new(PgMajor::V15, 1);
+    old.fill_past(Lsn(2 * SEGMENT_BYTES));
+    let end = bytes.len();
+    bytes[valid..].copy_from_slice(&old.bytes[valid..end]);
 }
