@@ -5,10 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+mod bench;
 mod command;
 mod demo;
+mod fuzz;
 mod paths;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 
@@ -19,7 +22,10 @@ usage: cargo xtask TASK
                                --majors: PostgreSQL 12 to 18; --bench: pgBackRest
   test [-- ARGS]               everything a change must pass; ARGS go to cargo nextest run
   demo [ARGS]                  build seawall and run seawall demo
-  tidy                         the rules no compiler checks";
+  tidy                         the rules no compiler checks
+  bench WHAT                   measure beside pgBackRest; evidence goes to docs/evidence
+  soak WHAT                    long tests; evidence goes to docs/evidence
+  fuzz [SECONDS] [TARGET]      feed damaged input to every parser (20 s each)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -40,6 +46,9 @@ fn run(arguments: &[String]) -> Result<()> {
         "test" => test::main(&rest),
         "demo" => demo::main(&rest),
         "tidy" => tidy::main(&rest),
+        "bench" => bench::main(&rest),
+        "soak" => soak::main(&rest),
+        "fuzz" => fuzz::main(&rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

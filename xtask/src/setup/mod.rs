@@ -10,7 +10,7 @@ use crate::command::{capture, find, step};
 
 mod apt;
 mod majors;
-mod tools;
+pub mod tools;
 
 /// The majors Seawall knows, and so those looked for.
 pub const MAJORS: std::ops::RangeInclusive<u16> = 12..=18;
@@ -35,6 +35,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     missing.extend(apt::server()?);
     if bench {
         missing.extend(apt::package("pgbackrest", "pgbackrest")?);
+        missing.extend(apt::package("zstd", "zstd")?);
     }
     missing.extend(owner()?);
     tools::install()?;

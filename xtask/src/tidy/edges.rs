@@ -24,7 +24,7 @@ const ALLOWED: [(&str, &[&str]); 9] = [
         ],
     ),
     ("seawall-testkit", &["seawall-core"]),
-    ("xtask", &[]),
+    ("xtask", &["seawall-testkit"]),
 ];
 
 /// The one crate that any other may use, and only in its tests.

@@ -1,0 +1,116 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use seawall_testkit::{Owner, PgCluster, PgConnection};
+
+use super::contestant::{Contestant, quoted};
+use crate::command::{capture, find};
+
+const STANZA: &str = "bench";
+
+/// What is set in the configuration file, besides paths.
+const OPTIONS: [(&str, &str); 9] = [
+    ("repo1-type", "posix"),
+    ("repo1-bundle", "y"),
+    ("compress-type", "zst"),
+    ("compress-level", "3"),
+    ("process-max", "2"),
+    ("start-fast", "y"),
+    ("log-level-file", "off"),
+    ("log-level-console", "error"),
+    ("log-level-stderr", "error"),
+];
+
+/// The pgBackRest found on `PATH`.
+pub struct PgBackRest {
+    program: PathBuf,
+    owner: Owner,
+    directory: PathBuf,
+    repository: PathBuf,
+}
+
+impl PgBackRest {
+    pub fn new(work: &Path) -> Result<Self> {
+        let program = find("pgbackrest").context("no pgbackrest: run cargo xtask setup --bench")?;
+        let directory = work.join("pgbackrest");
+        let repository = directory.join("repository");
+        Ok(Self { program, owner: Owner::of_servers()?, directory, repository })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.owner.command(&self.program);
+        command.arg(format!("--config={}", self.config().display()));
+        command.arg(format!("--stanza={STANZA}"));
+        command.args(arguments);
+        command
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.join("pgbackrest.conf")
+    }
+
+    fn config_text(&self, server: &PgCluster) -> String {
+        let directory = self.directory.display();
+        let mut text = format!(
+            "[global]\nrepo1-path={}\nlock-path={directory}/lock\nspool-path={directory}/spool\n",
+            self.repository.display()
+        );
+        for (name, value) in OPTIONS {
+            text.push_str(&format!("{name}={value}\n"));
+        }
+        let socket = server.connection().socket_directory().display();
+        let (data, port) = (server.data_directory().display(), PgConnection::PORT);
+        text.push_str(&format!(
+            "[{STANZA}]\npg1-path={data}\npg1-socket-path={socket}\npg1-port={port}\npg1-user=postgres\n"
+        ));
+        text
+    }
+}
+
+impl Contestant for PgBackRest {
+    fn name(&self) -> &'static str {
+        "pgBackRest"
+    }
+
+    fn version(&self) -> Result<String> {
+        Ok(capture(Command::new(&self.program).arg("version"))?.trim().to_owned())
+    }
+
+    fn options(&self) -> String {
+        let set: Vec<String> =
+            OPTIONS.iter().take(6).map(|(name, value)| format!("{name}={value}")).collect();
+        let rest = "no repo-block (2.45 has it as beta only, and a full backup gains nothing by it), \
+            no encryption, files and directories synced, restore with type=immediate";
+        format!("{}; {rest}", set.join(" "))
+    }
+
+    fn repository(&self) -> &Path {
+        &self.repository
+    }
+
+    fn prepare(&self, server: &PgCluster) -> Result<()> {
+        if self.directory.exists() {
+            fs::remove_dir_all(&self.directory)?;
+        }
+        self.owner.create_dir(&self.directory, 0o700)?;
+        fs::write(self.config(), self.config_text(server))?;
+        self.owner.chown(&self.config())?;
+        capture(&mut self.command(&["stanza-create"])).map(drop)
+    }
+
+    fn archive_command(&self) -> String {
+        let (program, config) = (quoted(&self.program), quoted(&self.config()));
+        format!("{program} --config={config} --stanza={STANZA} archive-push %p")
+    }
+
+    fn backup(&self) -> Command {
+        self.command(&["--type=full", "--no-expire-auto", "backup"])
+    }
+
+    fn restore(&self, into: &Path) -> Command {
+        let into = format!("--pg1-path={}", into.display());
+        self.command(&["--type=immediate", "--archive-mode=off", &into, "restore"])
+    }
+}

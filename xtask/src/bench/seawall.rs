@@ -1,0 +1,91 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use seawall_testkit::{Owner, PgCluster, SeawallBin};
+
+use super::contestant::{Contestant, quoted};
+use super::seawall_build;
+use crate::command::capture;
+
+/// The `seawall` of this checkout, as a release is built.
+pub struct Seawall {
+    program: SeawallBin,
+    owner: Owner,
+    directory: PathBuf,
+    repository: PathBuf,
+}
+
+impl Seawall {
+    pub fn new(work: &Path) -> Result<Self> {
+        let directory = work.join("seawall");
+        let repository = directory.join("repository");
+        let program = seawall_build::release()?;
+        Ok(Self { program, owner: Owner::of_servers()?, directory, repository })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.owner.command(self.program.path());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SEAWALL_") {
+                command.env_remove(name);
+            }
+        }
+        command.arg("--config").arg(self.config()).args(arguments);
+        command
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.join("seawall.toml")
+    }
+}
+
+impl Contestant for Seawall {
+    fn name(&self) -> &'static str {
+        "Seawall"
+    }
+
+    fn version(&self) -> Result<String> {
+        let version = capture(Command::new(self.program.path()).arg("--version"))?;
+        Ok(version.trim().trim_start_matches("seawall ").to_owned())
+    }
+
+    fn options(&self) -> String {
+        "jobs = 2, compression zstd:1, encrypted, objects and directories synced, restore with \
+         --backup-only"
+            .to_owned()
+    }
+
+    fn repository(&self) -> &Path {
+        &self.repository
+    }
+
+    fn prepare(&self, server: &PgCluster) -> Result<()> {
+        if self.directory.exists() {
+            fs::remove_dir_all(&self.directory)?;
+        }
+        self.owner.create_dir(&self.directory, 0o700)?;
+        fs::write(self.config(), "jobs = 2\n")?;
+        self.owner.chown(&self.config())?;
+        let repository = format!("file://{}", self.repository.display());
+        let kit = self.directory.join("main.kit").display().to_string();
+        let connection = server.connection_string();
+        let init = ["init", "main", "--repo", &repository, "--connection", &connection];
+        capture(self.command(&init).args(["--kit", &kit])).map(drop)
+    }
+
+    fn archive_command(&self) -> String {
+        let (program, config) = (quoted(self.program.path()), quoted(&self.config()));
+        format!("{program} --config {config} wal push %p --cluster main")
+    }
+
+    fn backup(&self) -> Command {
+        self.command(&["backup", "main", "--full"])
+    }
+
+    fn restore(&self, into: &Path) -> Command {
+        let into = into.display().to_string();
+        self.command(&["restore", "main", "--into", &into, "--backup-only", "--yes"])
+    }
+}
