@@ -1,2 +1,19 @@
-//! The `seawall` binary.
-fn main() {}
+//! The `seawall` binary: command line, configuration, rendering and exit statuses over the engine.
+
+mod args;
+mod commands;
+mod config;
+mod context;
+mod exit;
+mod kit;
+mod owner;
+mod postgres;
+mod render;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    run::main()
+}

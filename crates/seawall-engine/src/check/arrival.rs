@@ -1,0 +1,85 @@
+//! Sends a WAL segment the whole way: written by the server, archived, read back, compared.
+
+use std::path::Path;
+use std::time::Duration;
+
+use seawall_core::{Code, Error, Lsn, Result, WalFileName, WalSegment};
+use seawall_repo::Line;
+use seawall_repo::wal::WalArchive;
+use tokio::time::{Instant, sleep};
+
+use super::facts::Arrival;
+use crate::cluster::{Server, ServerFacts};
+
+/// How often the archive is looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+/// A segment that was ended on purpose.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Route {
+    segment: WalSegment,
+    /// A byte of a record in the segment.
+    from: Lsn,
+    /// The end of its last record.
+    to: Lsn,
+    /// When it was ended.
+    since: Instant,
+}
+
+/// Writes a record, so that there is something to switch, and ends the segment.
+pub(super) async fn switch(server: &mut Server, facts: &ServerFacts) -> Result<Route> {
+    let sql = "select pg_logical_emit_message(false, 'seawall', 'check')";
+    let end: Lsn = server.connection().query_value(sql).await?;
+    // The function tells where the record ends, which may be where a segment ends.
+    let from = Lsn(end.0.saturating_sub(1));
+    let sql = format!("select pg_walfile_name('{from}')");
+    let name: String = server.connection().query_value(&sql).await?;
+    let Some(WalFileName::Segment(segment)) = WalFileName::parse(&name, facts.wal_segment_size)
+    else {
+        return Err(Error::new(Code::QueryFailed, format!("pg_walfile_name gave \"{name}\"")));
+    };
+    let to = server.switch_wal().await?;
+    Ok(Route { segment, from, to, since: Instant::now() })
+}
+
+/// Waits until a repository has the segment, reads it back and compares it with the server's file,
+/// if that is still there.
+pub(super) async fn wait_and_compare(
+    line: Line,
+    route: &Route,
+    pg_wal: &Path,
+    patience: Duration,
+) -> Result<Arrival> {
+    let archive = WalArchive::open(line).await?;
+    let ancestry = archive.ancestry(route.segment.timeline).await?;
+    let until = loop {
+        let end = archive.contiguous_end(&ancestry, route.from).await?;
+        if end >= route.segment.end() || route.since.elapsed() >= patience {
+            break end;
+        }
+        sleep(POLL).await;
+    };
+    if until < route.segment.end() {
+        return Ok(Arrival::Missing {
+            segment: route.segment.to_string(),
+            archived_until: (until > route.from).then_some(until),
+            seconds: patience.as_secs(),
+        });
+    }
+    let seconds = route.since.elapsed().as_secs_f64();
+    let path: Vec<_> = ancestry.spans().collect();
+    let read = archive.read_segment(route.segment, &path).await?;
+    let used = usize::try_from(route.to.bytes_since(route.segment.start())).unwrap_or(usize::MAX);
+    let written = std::fs::read(pg_wal.join(route.segment.to_string())).ok();
+    let same = match (&read, &written) {
+        (Some(read), Some(written)) => read.bytes.get(..used) == written.get(..used),
+        // The server has recycled it; what was read back is authentic.
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    if same {
+        Ok(Arrival::Proven { seconds })
+    } else {
+        Ok(Arrival::Different { segment: route.segment.to_string() })
+    }
+}

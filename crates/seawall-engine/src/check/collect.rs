@@ -1,0 +1,234 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use seawall_core::{ClusterName, Error, Progress, Result, Stage};
+use seawall_pgdata::PgMajor;
+use seawall_pgwire::Config;
+use seawall_repo::Line;
+use tokio::time::{Instant, sleep};
+
+use super::arrival::{Route, switch, wait_and_compare};
+use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
+use crate::cluster::{Server, ServerFacts};
+
+/// How long WAL is measured to tell its rate.
+const RATE_SAMPLE: Duration = Duration::from_secs(1);
+
+/// What to check.
+#[derive(Debug)]
+pub struct CheckRequest {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// Where its server is.
+    pub connection: Config,
+    /// Where its files are; `None` for where the server says.
+    pub data_directory: Option<PathBuf>,
+    /// What `archive_command` ought to be.
+    pub expected_archive_command: String,
+    /// Its repositories.
+    pub repositories: Vec<Candidate>,
+    /// How long WAL may take to arrive.
+    pub patience: Duration,
+}
+
+/// A repository to check.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub directory: PathBuf,
+    /// The cluster's line in it, or why it cannot be used.
+    pub line: Result<Line>,
+}
+
+const SETTINGS: &str = "select current_setting('wal_level') as wal_level, \
+     current_setting('archive_mode') as archive_mode, \
+     coalesce((select setting from pg_settings where name = 'archive_command'), '') as archive_command, \
+     coalesce(current_setting('archive_library', true), '') as archive_library, \
+     (select setting::int from pg_settings where name = 'archive_timeout') as archive_timeout, \
+     current_setting('full_page_writes') as full_page_writes, \
+     current_setting('fsync') as fsync, \
+     coalesce((select string_agg(name, ' ' order by name) from pg_settings where pending_restart), '') \
+       as pending_restart, \
+     quote_ident(current_user) as role";
+
+const ARCHIVER: &str = "select failed_count, \
+     case when last_failed_time is not null \
+       and (last_archived_time is null or last_failed_time > last_archived_time) \
+       then last_failed_wal end as failing_on, \
+     extract(epoch from clock_timestamp() - last_failed_time)::bigint as failed_s_ago \
+     from pg_stat_archiver";
+
+/// Looks at the cluster and its repositories, and sends WAL through the whole path.
+///
+/// # Errors
+/// Those of the server: without it there is nothing to check. What is wrong with a repository is
+/// in the facts.
+pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<Facts> {
+    progress.stage(Stage::WaitingForPostgres, None);
+    let mut server = Server::connect(&request.connection).await?;
+    let said = server.facts().await?;
+    let data_directory =
+        request.data_directory.clone().unwrap_or_else(|| said.data_directory.clone());
+    let (settings, role) = settings(&mut server).await?;
+    let missing_functions = missing_functions(&mut server).await?;
+    let wal_bytes_per_s = if said.in_recovery { None } else { Some(rate(&mut server).await?) };
+
+    let can_switch = !said.in_recovery
+        && settings.archive_mode != "off"
+        && !missing_functions.iter().any(|function| function.starts_with("pg_switch_wal"));
+    progress.stage(Stage::WaitingForWal, None);
+    let route = if can_switch { Some(switch(&mut server, &said).await?) } else { None };
+    let mut repositories = Vec::new();
+    for candidate in request.repositories {
+        let wal = data_directory.join("pg_wal");
+        repositories.push(look(candidate, &said, route.as_ref(), &wal, request.patience).await);
+    }
+    let archiver = archiver(&mut server).await?;
+    server.close().await;
+    Ok(Facts {
+        cluster: request.cluster.to_string(),
+        server_version: said.version,
+        in_recovery: said.in_recovery,
+        settings,
+        expected_archive_command: request.expected_archive_command,
+        missing_functions,
+        role,
+        archiver,
+        wal_directory: wal_directory(&data_directory),
+        wal_bytes_per_s,
+        data_device: device(&data_directory),
+        repositories,
+    })
+}
+
+async fn settings(server: &mut Server) -> Result<(Settings, String)> {
+    let row = server.connection().query_one(SETTINGS).await?;
+    let pending: String = row.get("pending_restart")?;
+    let command: String = row.get("archive_command")?;
+    let settings = Settings {
+        wal_level: row.get("wal_level")?,
+        archive_mode: row.get("archive_mode")?,
+        archive_command: if command == "(disabled)" { String::new() } else { command },
+        archive_library: row.get("archive_library")?,
+        archive_timeout_s: row.get("archive_timeout")?,
+        full_page_writes: row.get("full_page_writes")?,
+        fsync: row.get("fsync")?,
+        pending_restart: pending.split_whitespace().map(str::to_owned).collect(),
+    };
+    Ok((settings, row.get("role")?))
+}
+
+/// The functions a backup calls that the role may not.
+async fn missing_functions(server: &mut Server) -> Result<Vec<String>> {
+    let backup = if server.major() >= PgMajor::V15 {
+        ["pg_backup_start(text, boolean)", "pg_backup_stop(boolean)"]
+    } else {
+        ["pg_start_backup(text, boolean, boolean)", "pg_stop_backup(boolean, boolean)"]
+    };
+    let mut missing = Vec::new();
+    for function in backup.into_iter().chain(["pg_switch_wal()"]) {
+        let sql = format!("select has_function_privilege('{function}', 'execute')");
+        if !server.connection().query_value::<bool>(&sql).await? {
+            missing.push(function.to_owned());
+        }
+    }
+    Ok(missing)
+}
+
+/// Bytes of WAL a second.
+async fn rate(server: &mut Server) -> Result<f64> {
+    let (before, began) = (server.insert_lsn().await?, Instant::now());
+    sleep(RATE_SAMPLE).await;
+    let after = server.insert_lsn().await?;
+    Ok(after.bytes_since(before) as f64 / began.elapsed().as_secs_f64())
+}
+
+async fn archiver(server: &mut Server) -> Result<Archiver> {
+    let row = server.connection().query_one(ARCHIVER).await?;
+    Ok(Archiver {
+        failing_on: row.get("failing_on")?,
+        failed_s_ago: row.get("failed_s_ago")?,
+        failed_count: row.get("failed_count")?,
+    })
+}
+
+async fn look(
+    candidate: Candidate,
+    server: &ServerFacts,
+    route: Option<&Route>,
+    pg_wal: &Path,
+    patience: Duration,
+) -> RepositoryFacts {
+    let mut facts = RepositoryFacts {
+        device: device(&candidate.directory),
+        free_bytes: room(&candidate.directory).map(|(free, _)| free),
+        name: candidate.name,
+        directory: candidate.directory,
+        trouble: None,
+        arrival: None,
+        has_backup: false,
+    };
+    let line = match candidate.line {
+        Ok(line) => line,
+        Err(error) => {
+            facts.trouble = Some(trouble(&error));
+            return facts;
+        }
+    };
+    if line.id().system_id != server.system_id {
+        facts.trouble = Some(Trouble {
+            what: format!(
+                "its cluster {} is {}, and the server is {}",
+                line.cluster(),
+                line.id().system_id,
+                server.system_id
+            ),
+            fix: "after pg_upgrade or initdb, run seawall init again".to_owned(),
+        });
+        return facts;
+    }
+    match line.backups().await {
+        Ok(backups) => facts.has_backup = backups.iter().any(|backup| backup.info.is_ok()),
+        Err(error) => facts.trouble = Some(trouble(&error)),
+    }
+    if let Some(route) = route {
+        let arrival = wait_and_compare(line, route, pg_wal, patience).await;
+        facts.arrival = Some(arrival.unwrap_or_else(|error| Arrival::Unreadable(trouble(&error))));
+    }
+    facts
+}
+
+fn trouble(error: &Error) -> Trouble {
+    let fix =
+        error.hint().map_or_else(|| format!("see docs/errors/{}.md", error.code()), str::to_owned);
+    Trouble { what: error.chain(), fix }
+}
+
+/// `None` if the files are not on this machine.
+fn wal_directory(data_directory: &Path) -> Option<WalDirectory> {
+    let directory = data_directory.join("pg_wal");
+    let mut used_bytes = 0;
+    for entry in fs::read_dir(&directory).ok()? {
+        // Files come and go while they are counted.
+        used_bytes += entry.ok().and_then(|entry| entry.metadata().ok()).map_or(0, |m| m.len());
+    }
+    let waiting = fs::read_dir(directory.join("archive_status")).ok()?.filter_map(Result::ok);
+    let ready = waiting.filter(|entry| entry.path().extension().is_some_and(|ext| ext == "ready"));
+    let (free_bytes, disk_bytes) = room(&directory)?;
+    let waiting_segments = u64::try_from(ready.count()).unwrap_or(u64::MAX);
+    Some(WalDirectory { used_bytes, waiting_segments, free_bytes, disk_bytes })
+}
+
+fn device(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|file| file.dev())
+}
+
+/// Room for others than root, and the size, of the file system a path is on.
+fn room(path: &Path) -> Option<(u64, u64)> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
+}

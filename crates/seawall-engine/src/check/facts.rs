@@ -1,0 +1,131 @@
+use std::path::PathBuf;
+
+use seawall_core::Lsn;
+
+/// What a look at a cluster and its repositories showed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The server's version, such as `15.18`.
+    pub server_version: String,
+    /// Whether the server is a standby.
+    pub in_recovery: bool,
+    /// The settings archiving depends on.
+    pub settings: Settings,
+    /// What `archive_command` ought to be.
+    pub expected_archive_command: String,
+    /// Functions the role may not call, as `GRANT` writes them.
+    pub missing_functions: Vec<String>,
+    /// The role Seawall logs in as.
+    pub role: String,
+    /// What the archiver says of itself.
+    pub archiver: Archiver,
+    /// The directory of the WAL, if it is on this machine and can be read.
+    pub wal_directory: Option<WalDirectory>,
+    /// How fast WAL was written while the check ran, in bytes a second.
+    pub wal_bytes_per_s: Option<f64>,
+    /// The device the database is on.
+    pub data_device: Option<u64>,
+    /// The repositories.
+    pub repositories: Vec<RepositoryFacts>,
+}
+
+/// Settings of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `wal_level`
+    pub wal_level: String,
+    /// `archive_mode`
+    pub archive_mode: String,
+    /// `archive_command`; empty if there is none.
+    pub archive_command: String,
+    /// `archive_library`, since 15; empty if there is none.
+    pub archive_library: String,
+    /// `archive_timeout`; 0 is never.
+    pub archive_timeout_s: u32,
+    /// `full_page_writes`
+    pub full_page_writes: bool,
+    /// `fsync`
+    pub fsync: bool,
+    /// Settings that were changed and take effect only when the server starts.
+    pub pending_restart: Vec<String>,
+}
+
+/// `pg_stat_archiver`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Archiver {
+    /// The file it last failed on, if it has not archived one since.
+    pub failing_on: Option<String>,
+    /// How long ago that was.
+    pub failed_s_ago: Option<u64>,
+    /// How often it has failed.
+    pub failed_count: u64,
+}
+
+/// `pg_wal` and its disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalDirectory {
+    /// Bytes of its files.
+    pub used_bytes: u64,
+    /// Segments that wait for the archiver (`archive_status/*.ready`).
+    pub waiting_segments: u64,
+    /// Room on its disk.
+    pub free_bytes: u64,
+    /// The size of its disk.
+    pub disk_bytes: u64,
+}
+
+/// A repository, as the check saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RepositoryFacts {
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub directory: PathBuf,
+    /// The device it is on.
+    pub device: Option<u64>,
+    /// Room on it.
+    pub free_bytes: Option<u64>,
+    /// Why it could not be opened, and what to do.
+    pub trouble: Option<Trouble>,
+    /// What became of the WAL that was switched.
+    pub arrival: Option<Arrival>,
+    /// Whether there is a complete backup.
+    pub has_backup: bool,
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What failed and why.
+    pub what: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// What became of a WAL segment on its way into a repository.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Arrival {
+    /// It arrived, and what was read back is what PostgreSQL wrote.
+    Proven {
+        /// How long it took.
+        seconds: f64,
+    },
+    /// It did not arrive in time.
+    Missing {
+        /// The segment's name.
+        segment: String,
+        /// Up to where the log is archived.
+        archived_until: Option<Lsn>,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// What was read back is something else.
+    Different {
+        /// The segment's name.
+        segment: String,
+    },
+    /// It could not be read back.
+    Unreadable(Trouble),
+}

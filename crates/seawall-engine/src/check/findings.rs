@@ -1,0 +1,508 @@
+use seawall_core::ByteSize;
+use serde::Serialize;
+
+use super::facts::{Arrival, Facts, RepositoryFacts, Trouble};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Data is at risk now: WAL or backups do not reach a repository, or could not be restored.
+    Critical,
+    /// It works, and something that happens in any year would lose data.
+    Warning,
+    /// It could be better.
+    Advice,
+}
+
+/// Something that should be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// A name that does not change, such as `archive_timeout`.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is the matter.
+    pub what: String,
+    /// The command or SQL that helps.
+    pub fix: String,
+}
+
+/// Less than this much time until a disk is full is a matter for now.
+const FULL_SOON_S: f64 = 24.0 * 3600.0;
+
+/// A disk with less room than this share is nearly full.
+const NEARLY_FULL: f64 = 0.1;
+
+/// So many segments wait in a healthy cluster now and then.
+const WAITING_SEGMENTS: u64 = 16;
+
+/// What should be looked at, the worst first.
+#[must_use]
+pub fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut found = Found(Vec::new());
+    found.settings(facts);
+    found.privileges(facts);
+    found.archiver(facts);
+    found.wal_directory(facts);
+    for repository in &facts.repositories {
+        found.repository(facts, repository);
+    }
+    found.copies(facts);
+    found.0.sort_by_key(|finding| finding.severity);
+    found.0
+}
+
+/// What was proven to work, in the order it was looked at.
+#[must_use]
+pub fn proven(facts: &Facts) -> Vec<String> {
+    let mut proven = vec![format!(
+        "PostgreSQL {} answers as {}{}",
+        facts.server_version,
+        facts.role,
+        if facts.in_recovery { " (a standby: nothing was switched)" } else { "" }
+    )];
+    if facts.missing_functions.is_empty() {
+        proven.push("the role may do all a backup needs".to_owned());
+    }
+    for repository in &facts.repositories {
+        if repository.trouble.is_none() {
+            proven.push(format!("the key opens repository {}", repository.name));
+        }
+        if let Some(Arrival::Proven { seconds }) = repository.arrival {
+            proven.push(format!(
+                "WAL arrives in repository {} within {seconds:.1} s, and reads back as it was written",
+                repository.name
+            ));
+        }
+    }
+    proven
+}
+
+struct Found(Vec<Finding>);
+
+impl Found {
+    fn add(
+        &mut self,
+        id: &'static str,
+        severity: Severity,
+        what: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        self.0.push(Finding { id, severity, what: what.into(), fix: fix.into() });
+    }
+
+    fn settings(&mut self, facts: &Facts) {
+        let settings = &facts.settings;
+        if settings.wal_level == "minimal" {
+            self.add(
+                "wal_level",
+                Severity::Critical,
+                "wal_level is minimal: the WAL cannot restore a backup",
+                "ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL",
+            );
+        }
+        if settings.archive_mode == "off" {
+            self.add(
+                "archive_mode",
+                Severity::Critical,
+                "archive_mode is off: no WAL is archived",
+                "ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL",
+            );
+        }
+        self.archive_command(facts);
+        if settings.archive_timeout_s == 0 {
+            self.add(
+                "archive_timeout",
+                Severity::Warning,
+                "archive_timeout is 0: a quiet server keeps its last commits to itself until 16 MiB of WAL have come together",
+                "ALTER SYSTEM SET archive_timeout = '60s'; SELECT pg_reload_conf();",
+            );
+        }
+        if !settings.full_page_writes {
+            self.add(
+                "full_page_writes",
+                Severity::Critical,
+                "full_page_writes is off: a crash can leave pages that neither the server nor a restore can mend",
+                "ALTER SYSTEM SET full_page_writes = 'on'; SELECT pg_reload_conf();",
+            );
+        }
+        if !settings.fsync {
+            self.add(
+                "fsync",
+                Severity::Critical,
+                "fsync is off: a crash of the machine can destroy the whole cluster",
+                "ALTER SYSTEM SET fsync = 'on'; SELECT pg_reload_conf();",
+            );
+        }
+        if !settings.pending_restart.is_empty() {
+            let names = settings.pending_restart.join(", ");
+            self.add(
+                "pending_restart",
+                Severity::Advice,
+                format!("changed settings wait for a restart: {names}"),
+                "restart PostgreSQL when it suits",
+            );
+        }
+    }
+
+    fn archive_command(&mut self, facts: &Facts) {
+        let settings = &facts.settings;
+        let expected = &facts.expected_archive_command;
+        let set = format!(
+            "ALTER SYSTEM SET archive_command = '{}'; SELECT pg_reload_conf();",
+            expected.replace('\'', "''")
+        );
+        if !settings.archive_library.is_empty() {
+            self.add(
+                "archive_library",
+                Severity::Critical,
+                format!(
+                    "archive_library is {}: archive_command is not used",
+                    settings.archive_library
+                ),
+                "ALTER SYSTEM SET archive_library = ''; SELECT pg_reload_conf();",
+            );
+        }
+        let command = &settings.archive_command;
+        if command == expected {
+            return;
+        }
+        if command.is_empty() {
+            self.add(
+                "archive_command",
+                Severity::Critical,
+                "archive_command is empty: no WAL is archived",
+                set,
+            );
+        } else if !is_push_of(command, &facts.cluster) {
+            self.add(
+                "archive_command",
+                Severity::Critical,
+                format!(
+                    "archive_command does not push to Seawall as cluster {}: {command}",
+                    facts.cluster
+                ),
+                set,
+            );
+        } else {
+            self.add(
+                "archive_command",
+                Severity::Advice,
+                format!(
+                    "archive_command is not the one of this program and configuration: {command}"
+                ),
+                set,
+            );
+        }
+    }
+
+    fn privileges(&mut self, facts: &Facts) {
+        if facts.missing_functions.is_empty() {
+            return;
+        }
+        let grants: Vec<String> = facts
+            .missing_functions
+            .iter()
+            .map(|function| format!("GRANT EXECUTE ON FUNCTION {function} TO {};", facts.role))
+            .collect();
+        self.add(
+            "privileges",
+            Severity::Critical,
+            format!("the role {} may not call {}", facts.role, facts.missing_functions.join(", ")),
+            grants.join(" "),
+        );
+    }
+
+    fn archiver(&mut self, facts: &Facts) {
+        let Some(file) = &facts.archiver.failing_on else { return };
+        let ago = facts.archiver.failed_s_ago.unwrap_or_default();
+        let mut what = format!(
+            "the archiver fails on {file}, last {ago} s ago ({} failures in all)",
+            facts.archiver.failed_count
+        );
+        if let Some(seconds) = seconds_until_full(facts) {
+            what.push_str(&format!("; pg_wal's disk is full in about {}", rough(seconds)));
+        }
+        self.add(
+            "archiver",
+            Severity::Critical,
+            what,
+            "the reason is in PostgreSQL's log; try by hand: the archive_command with that file for %p",
+        );
+    }
+
+    fn wal_directory(&mut self, facts: &Facts) {
+        let Some(wal) = facts.wal_directory else { return };
+        if wal.waiting_segments > WAITING_SEGMENTS {
+            self.add(
+                "wal_waiting",
+                Severity::Warning,
+                format!(
+                    "{} WAL segments wait for the archiver, and pg_wal has grown to {}",
+                    wal.waiting_segments,
+                    ByteSize(wal.used_bytes)
+                ),
+                "SELECT * FROM pg_stat_archiver; is the repository slow, or does it fail now and then?",
+            );
+        }
+        let share = wal.free_bytes as f64 / wal.disk_bytes.max(1) as f64;
+        let soon = seconds_until_full(facts).filter(|seconds| *seconds < FULL_SOON_S);
+        let stuck = facts.archiver.failing_on.is_some() || wal.waiting_segments > WAITING_SEGMENTS;
+        if share < NEARLY_FULL || (stuck && soon.is_some()) {
+            let when = soon.map_or_else(String::new, |seconds| {
+                format!("; at the WAL rate of now it is full in about {}", rough(seconds))
+            });
+            self.add(
+                "wal_disk",
+                if stuck { Severity::Critical } else { Severity::Warning },
+                format!(
+                    "pg_wal's disk has {} free of {}{when}",
+                    ByteSize(wal.free_bytes),
+                    ByteSize(wal.disk_bytes)
+                ),
+                "make room: PostgreSQL stops when pg_wal cannot grow",
+            );
+        }
+    }
+
+    fn repository(&mut self, facts: &Facts, repository: &RepositoryFacts) {
+        let name = &repository.name;
+        if let Some(Trouble { what, fix }) = &repository.trouble {
+            let what = format!("repository {name} cannot be used: {what}");
+            self.add("repository", Severity::Critical, what, fix.as_str());
+            return;
+        }
+        self.arrival(name, repository.arrival.as_ref());
+        if repository.device.is_some() && repository.device == facts.data_device {
+            self.add(
+                "same_disk",
+                Severity::Warning,
+                format!(
+                    "repository {name} is on the database's own disk: whoever loses one loses both"
+                ),
+                "put the repository on another machine's storage, or add a second one there",
+            );
+        }
+        if !repository.has_backup {
+            self.add(
+                "no_backup",
+                Severity::Critical,
+                format!("repository {name} holds no complete backup of {}", facts.cluster),
+                format!("seawall backup {}", facts.cluster),
+            );
+        }
+    }
+
+    fn arrival(&mut self, name: &str, arrival: Option<&Arrival>) {
+        let (what, fix) = match arrival {
+            None | Some(Arrival::Proven { .. }) => return,
+            Some(Arrival::Missing { segment, archived_until, seconds }) => {
+                let until = archived_until
+                    .map_or_else(String::new, |lsn| format!("; the archive ends at {lsn}"));
+                (
+                    format!("WAL does not arrive in repository {name}: {segment} did not within {seconds} s{until}"),
+                    "SELECT * FROM pg_stat_archiver; PostgreSQL's log has what archive_command said".to_owned(),
+                )
+            }
+            Some(Arrival::Different { segment }) => (
+                format!("{segment} read back from repository {name} is not what PostgreSQL wrote"),
+                "seawall verify; then take a new backup".to_owned(),
+            ),
+            Some(Arrival::Unreadable(trouble)) => (
+                format!("WAL cannot be read back from repository {name}: {}", trouble.what),
+                trouble.fix.clone(),
+            ),
+        };
+        self.add("wal_arrival", Severity::Critical, what, fix);
+    }
+
+    fn copies(&mut self, facts: &Facts) {
+        if let [only] = facts.repositories.as_slice() {
+            self.add(
+                "one_repository",
+                Severity::Advice,
+                format!("{} is the only repository: when it is lost, every backup is", only.name),
+                "add a second one elsewhere to `repositories` in the configuration",
+            );
+        }
+    }
+}
+
+/// Whether a command is `wal push` for this cluster, whatever its path and flags.
+fn is_push_of(command: &str, cluster: &str) -> bool {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let pushes = words.windows(2).any(|pair| pair == ["wal", "push"]);
+    let named = words.windows(2).any(|pair| pair == ["--cluster", cluster])
+        || words.contains(&format!("--cluster={cluster}").as_str());
+    let names_none = !words.iter().any(|word| word.starts_with("--cluster"));
+    pushes && (named || names_none) && command.contains("%p")
+}
+
+fn seconds_until_full(facts: &Facts) -> Option<f64> {
+    let rate = facts.wal_bytes_per_s.filter(|rate| *rate >= 1.0)?;
+    Some(facts.wal_directory?.free_bytes as f64 / rate)
+}
+
+fn rough(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{Archiver, Settings, WalDirectory};
+    use super::*;
+
+    const COMMAND: &str =
+        "/usr/bin/seawall --config /etc/seawall/seawall.toml wal push %p --cluster main";
+
+    fn repository(name: &str, device: u64) -> RepositoryFacts {
+        RepositoryFacts {
+            name: name.to_owned(),
+            directory: "/srv/seawall".into(),
+            device: Some(device),
+            free_bytes: Some(1 << 40),
+            trouble: None,
+            arrival: Some(Arrival::Proven { seconds: 0.4 }),
+            has_backup: true,
+        }
+    }
+
+    fn healthy() -> Facts {
+        Facts {
+            cluster: "main".to_owned(),
+            server_version: "15.18".to_owned(),
+            in_recovery: false,
+            settings: Settings {
+                wal_level: "replica".to_owned(),
+                archive_mode: "on".to_owned(),
+                archive_command: COMMAND.to_owned(),
+                archive_library: String::new(),
+                archive_timeout_s: 60,
+                full_page_writes: true,
+                fsync: true,
+                pending_restart: Vec::new(),
+            },
+            expected_archive_command: COMMAND.to_owned(),
+            missing_functions: Vec::new(),
+            role: "postgres".to_owned(),
+            archiver: Archiver::default(),
+            wal_directory: Some(WalDirectory {
+                used_bytes: 64 << 20,
+                waiting_segments: 1,
+                free_bytes: 50 << 30,
+                disk_bytes: 100 << 30,
+            }),
+            wal_bytes_per_s: Some(1e6),
+            data_device: Some(1),
+            repositories: vec![repository("primary", 2), repository("offsite", 3)],
+        }
+    }
+
+    fn ids(facts: &Facts) -> Vec<&'static str> {
+        findings(facts).iter().map(|finding| finding.id).collect()
+    }
+
+    #[test]
+    fn a_healthy_cluster_has_no_findings() {
+        assert_eq!(findings(&healthy()), []);
+    }
+
+    #[test]
+    fn every_setting_that_risks_data_is_found() {
+        let spoil: [(&str, fn(&mut Settings)); 7] = [
+            ("wal_level", |s| s.wal_level = "minimal".to_owned()),
+            ("archive_mode", |s| s.archive_mode = "off".to_owned()),
+            ("archive_command", |s| s.archive_command = String::new()),
+            ("archive_library", |s| s.archive_library = "basic_archive".to_owned()),
+            ("archive_timeout", |s| s.archive_timeout_s = 0),
+            ("full_page_writes", |s| s.full_page_writes = false),
+            ("fsync", |s| s.fsync = false),
+        ];
+        for (id, spoil) in spoil {
+            let mut facts = healthy();
+            spoil(&mut facts.settings);
+            assert_eq!(ids(&facts), [id]);
+        }
+    }
+
+    #[test]
+    fn an_archive_command_is_ours_for_this_cluster_only() {
+        for (command, severity) in [
+            ("/opt/seawall wal push %p --cluster main", Severity::Advice),
+            ("seawall wal push --cluster=main %p", Severity::Advice),
+            ("seawall wal push %p --cluster other", Severity::Critical),
+            ("seawall wal push --cluster main", Severity::Critical),
+            ("pgbackrest archive-push %p", Severity::Critical),
+            ("/bin/true", Severity::Critical),
+        ] {
+            let mut facts = healthy();
+            facts.settings.archive_command = command.to_owned();
+            let found = findings(&facts);
+            assert_eq!(found.len(), 1, "{command}");
+            assert_eq!(
+                (found[0].id, found[0].severity),
+                ("archive_command", severity),
+                "{command}"
+            );
+            assert!(found[0].fix.contains(COMMAND));
+        }
+    }
+
+    #[test]
+    fn a_failing_archiver_says_how_long_the_disk_lasts() {
+        let mut facts = healthy();
+        facts.archiver.failing_on = Some("000000010000000000000007".to_owned());
+        facts.wal_bytes_per_s = Some(10e6);
+        let found = findings(&facts);
+        assert_eq!(ids(&facts), ["archiver", "wal_disk"]);
+        assert!(found[0].what.contains("full in about 89 min"), "{}", found[0].what);
+    }
+
+    #[test]
+    fn a_disk_that_fills_while_archiving_works_is_no_cause_for_alarm() {
+        let mut facts = healthy();
+        facts.wal_bytes_per_s = Some(1e9);
+        assert!(ids(&facts).is_empty());
+    }
+
+    #[test]
+    fn a_repository_that_cannot_be_used_has_one_finding() {
+        let mut facts = healthy();
+        facts.repositories[1] = RepositoryFacts {
+            trouble: Some(Trouble { what: "wrong key".to_owned(), fix: "use the kit".to_owned() }),
+            arrival: None,
+            has_backup: false,
+            ..repository("offsite", 1)
+        };
+        assert_eq!(ids(&facts), ["repository"]);
+    }
+
+    #[test]
+    fn the_same_disk_one_copy_and_no_backup_are_found_worst_first() {
+        let mut facts = healthy();
+        facts.repositories.truncate(1);
+        facts.repositories[0].device = Some(1);
+        facts.repositories[0].has_backup = false;
+        facts.repositories[0].arrival = Some(Arrival::Missing {
+            segment: "000000010000000000000007".to_owned(),
+            archived_until: None,
+            seconds: 30,
+        });
+        assert_eq!(ids(&facts), ["wal_arrival", "no_backup", "same_disk", "one_repository"]);
+    }
+
+    #[test]
+    fn missing_privileges_come_with_their_grants() {
+        let mut facts = healthy();
+        facts.role = "backup".to_owned();
+        facts.missing_functions = vec!["pg_switch_wal()".to_owned()];
+        let found = findings(&facts);
+        assert_eq!(found[0].fix, "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup;");
+    }
+}

@@ -1,0 +1,10 @@
+//! Whether a cluster is protected: facts are collected first, and then judged by a pure function.
+
+mod arrival;
+mod collect;
+mod facts;
+mod findings;
+
+pub use collect::{Candidate, CheckRequest, collect};
+pub use facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
+pub use findings::{Finding, Severity, findings, proven};

@@ -1,0 +1,337 @@
+//! The command line: names and help that scripts, tests and people rely on.
+
+mod shared;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use seawall_core::{ByteSize, ClusterName};
+
+use crate::config;
+
+pub use shared::{ClusterArgs, JsonArgs, RepositoryArgs, ServerArgs, WorkArgs};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::White.on_default().bold())
+    .usage(AnsiColor::White.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default());
+
+/// Protects PostgreSQL: every moment can be brought back, and it proves so
+#[derive(Debug, Parser)]
+#[command(name = "seawall", version, styles = STYLES, max_term_width = 100)]
+#[command(disable_help_subcommand = true, infer_subcommands = false)]
+#[command(after_help = "Errors have pages: docs/errors/SW0000.md. Begin with `seawall demo`, or \
+                        with `seawall init --help`.")]
+pub struct Cli {
+    /// The configuration file [default: /etc/seawall/seawall.toml]
+    #[arg(
+        long,
+        env = "SEAWALL_CONFIG",
+        hide_env_values = true,
+        value_name = "FILE",
+        global = true
+    )]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Set up a cluster's protection: configuration, repository, key, recovery kit
+    Init(InitArgs),
+    /// Prove that protection works: settings, privileges, keys, a WAL switch that arrives
+    Check(CheckArgs),
+    /// One line a cluster for monitoring; exits 0, 1 (warning) or 2 (critical)
+    Status(StatusArgs),
+    /// Back a cluster up
+    Backup(BackupArgs),
+    /// Sizes, recovery window, backups and running jobs
+    Info(ViewArgs),
+    /// The backups there are
+    List(ViewArgs),
+    /// One backup
+    Show(ShowArgs),
+    /// Write-ahead log: for archive_command and restore_command, and what is archived
+    #[command(subcommand)]
+    Wal(WalCommand),
+    /// Read and authenticate what a repository holds
+    Verify(VerifyArgs),
+    /// The keys that open a repository
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print a completion script
+    #[command(hide = true)]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: Shell,
+    },
+    /// Write manual pages
+    #[command(hide = true)]
+    Man {
+        /// The directory to write them into
+        directory: PathBuf,
+    },
+}
+
+/// `seawall init`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("recovery").required(true).args(["kit", "no_kit"]))]
+#[command(
+    after_help = "Running it again changes nothing and says what is there already. Run it as \
+                        root, or as the user PostgreSQL runs as."
+)]
+pub struct InitArgs {
+    /// The name to give the cluster
+    pub cluster: ClusterName,
+    /// Where the repository is or is to be: file:///srv/seawall, or the name of a configured one
+    #[arg(long, env = "SEAWALL_REPO", hide_env_values = true, value_name = "URL")]
+    pub repo: String,
+    /// How to reach the server: a libpq connection string or URI [default: the local socket]
+    #[arg(long, env = "SEAWALL_CONNECTION", hide_env_values = true, value_name = "CONNINFO")]
+    pub connection: Option<String>,
+    /// Where the cluster's files are [default: what the server says]
+    #[arg(long, env = "SEAWALL_DATA_DIRECTORY", hide_env_values = true, value_name = "DIR")]
+    pub data_directory: Option<PathBuf>,
+    /// The user files will belong to [default: the owner of the data directory]
+    #[arg(long, env = "SEAWALL_OWNER", hide_env_values = true, value_name = "USER")]
+    pub owner: Option<String>,
+    /// The key of a repository that exists already
+    #[arg(long, env = "SEAWALL_KEY", hide_env_values = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Write the recovery kit here: all that a restore needs besides the storage
+    #[arg(long, value_name = "FILE")]
+    pub kit: Option<PathBuf>,
+    /// Write no recovery kit; the key file is then the only key
+    #[arg(long)]
+    pub no_kit: bool,
+}
+
+/// `seawall check`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exits 0 if all is well, 6 with findings, 1 to 5 if it could not be checked."
+)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    /// How long WAL may take to arrive
+    #[arg(long, env = "SEAWALL_WAL_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    #[arg(default_value = "60s", value_parser = parse_duration)]
+    pub wal_timeout: Duration,
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `seawall status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    /// How many seconds of commits may be at risk: a warning above, critical above ten times it
+    #[arg(long, env = "SEAWALL_MAX_RPO", hide_env_values = true, value_name = "DURATION")]
+    #[arg(default_value = "5m", value_parser = parse_duration)]
+    pub max_rpo: Duration,
+    /// How old the newest backup may be: a warning above, critical above twice it
+    #[arg(long, env = "SEAWALL_MAX_AGE", hide_env_values = true, value_name = "DURATION")]
+    #[arg(default_value = "26h", value_parser = parse_duration)]
+    pub max_age: Duration,
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `seawall backup`
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Read everything; what this version always does
+    #[arg(long)]
+    pub full: bool,
+    /// A note to keep with the backup, as KEY=VALUE; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_annotation)]
+    pub annotate: Vec<(String, String)>,
+    /// Let PostgreSQL spread its checkpoint instead of making it at once
+    #[arg(long)]
+    pub spread_checkpoint: bool,
+    /// How long WAL may take to arrive without any progress
+    #[arg(long, env = "SEAWALL_WAL_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
+    #[arg(default_value = "5m", value_parser = parse_duration)]
+    pub wal_timeout: Duration,
+    /// zstd, or zstd:1 to zstd:19
+    #[arg(long, env = "SEAWALL_COMPRESSION", hide_env_values = true, value_name = "LEVEL")]
+    #[arg(value_parser = config::parse_compression)]
+    pub compression: Option<i32>,
+    /// The size a pack is finished at
+    #[arg(long, env = "SEAWALL_PACK_SIZE", hide_env_values = true, value_name = "SIZE")]
+    #[arg(value_parser = config::parse_pack_size)]
+    pub pack_size: Option<ByteSize>,
+    #[command(flatten)]
+    pub work: WorkArgs,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// A duration as in `90s`, `5m`, `26h` or `2h 30m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a duration such as 90s, 5m, 26h or 2d");
+    if let Some(days) = text.strip_suffix('d') {
+        let days: u64 = days.trim().parse().map_err(|_| wrong())?;
+        return days.checked_mul(86_400).map(Duration::from_secs).ok_or_else(wrong);
+    }
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+fn parse_annotation(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.to_owned()))
+        }
+        _ => Err("it must be KEY=VALUE".to_owned()),
+    }
+}
+
+/// `seawall info` and `seawall list`
+#[derive(Debug, Args)]
+pub struct ViewArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `seawall show`
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// A backup: its id or a unique beginning of it, latest, latest~1
+    #[arg(value_name = "ID")]
+    pub backup: String,
+    /// The cluster, where several are configured
+    #[arg(long, env = "SEAWALL_CLUSTER", hide_env_values = true, value_name = "CLUSTER")]
+    pub cluster: Option<ClusterName>,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `seawall wal`
+#[derive(Debug, Subcommand)]
+pub enum WalCommand {
+    /// Ranges, timelines and gaps of the archived WAL
+    List(ViewArgs),
+}
+
+/// `seawall verify`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exits 0 if everything read is whole, 4 if something is damaged or missing."
+)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Only what this backup needs: its id or a unique beginning of it, latest, latest~1
+    #[arg(long, value_name = "ID")]
+    pub backup: Option<String>,
+    /// How much of the data is read; every object is looked at in any case
+    #[arg(long, value_name = "P%", default_value = "100%", value_parser = parse_percent)]
+    pub sample: u8,
+    #[command(flatten)]
+    pub work: WorkArgs,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    match number.parse() {
+        Ok(percent @ 0..=100) => Ok(percent),
+        _ => Err("it must be 0% to 100%".to_owned()),
+    }
+}
+
+/// `seawall key`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// The key slots of a repository
+    Show(KeyShowArgs),
+    /// Let one more key open the repository
+    Add(KeyAddArgs),
+    /// Begin a new key for new data; what is there stays readable with the old one
+    Rotate(KeyRotateArgs),
+    /// Take a key slot away
+    Remove(KeyRemoveArgs),
+    /// Write a recovery kit
+    Kit(KeyKitArgs),
+}
+
+/// `seawall key show`
+#[derive(Debug, Args)]
+pub struct KeyShowArgs {
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    #[command(flatten)]
+    pub output: JsonArgs,
+}
+
+/// `seawall key add`
+#[derive(Debug, Args)]
+pub struct KeyAddArgs {
+    /// The key file to add; made if it does not exist
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What to call it
+    #[arg(long, default_value = "key file")]
+    pub label: String,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+/// `seawall key rotate`
+#[derive(Debug, Args)]
+pub struct KeyRotateArgs {
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+/// `seawall key remove`
+#[derive(Debug, Args)]
+pub struct KeyRemoveArgs {
+    /// The slot's id or a unique beginning of it, as `seawall key show` has it
+    #[arg(value_name = "SLOT")]
+    pub slot: String,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+/// `seawall key kit`
+#[derive(Debug, Args)]
+pub struct KeyKitArgs {
+    /// The file to write; it must not exist
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}

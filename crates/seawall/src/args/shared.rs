@@ -1,0 +1,66 @@
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use seawall_core::{ByteSize, ClusterName};
+
+use crate::config;
+
+/// Which cluster.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterArgs {
+    /// The cluster, where several are configured
+    #[arg(value_name = "CLUSTER", env = "SEAWALL_CLUSTER", hide_env_values = true)]
+    pub cluster: Option<ClusterName>,
+}
+
+/// Which repository, and what opens it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RepositoryArgs {
+    /// The repository, by name or URL
+    #[arg(long, env = "SEAWALL_REPO", hide_env_values = true, value_name = "NAME|URL")]
+    pub repo: Option<String>,
+    /// The repository's key; with a URL as --repo no configuration is needed
+    #[arg(long, env = "SEAWALL_KEY", hide_env_values = true, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// A recovery kit, instead of configuration, --repo and --key
+    #[arg(long, env = "SEAWALL_KIT", hide_env_values = true, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["repo", "key"])]
+    pub kit: Option<PathBuf>,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long, env = "SEAWALL_JSON", hide_env_values = true)]
+    pub json: bool,
+}
+
+/// Where the cluster is, instead of what the configuration says.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerArgs {
+    /// How to reach the server: a libpq connection string or URI
+    #[arg(long, env = "SEAWALL_CONNECTION", hide_env_values = true, value_name = "CONNINFO")]
+    pub connection: Option<String>,
+    /// Where the cluster's files are
+    #[arg(long, env = "SEAWALL_DATA_DIRECTORY", hide_env_values = true, value_name = "DIR")]
+    pub data_directory: Option<PathBuf>,
+}
+
+/// How much of the machine a job may use.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WorkArgs {
+    /// CPU workers: auto or a number
+    #[arg(long, env = "SEAWALL_JOBS", hide_env_values = true, value_name = "N")]
+    #[arg(value_parser = |text: &str| config::parse_jobs(text).map(Jobs))]
+    pub jobs: Option<Jobs>,
+    /// Memory budget, such as 256MiB
+    #[arg(long, env = "SEAWALL_MEMORY", hide_env_values = true, value_name = "SIZE")]
+    #[arg(value_parser = config::parse_memory)]
+    pub memory: Option<ByteSize>,
+}
+
+/// A number of workers; `None` is one for each CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jobs(pub Option<NonZeroUsize>);

@@ -1,0 +1,153 @@
+//! `seawall backup`: backs a cluster up into each of its repositories.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use seawall_core::{ByteSize, Code, Error, Result};
+use seawall_engine::backup::{self, BackupReport, BackupRequest};
+use serde_json::{Value, json};
+
+use crate::args::{BackupArgs, WorkArgs};
+use crate::config::Config;
+use crate::context::{Context, Opened, Place, Server};
+use crate::exit::Outcome;
+use crate::render::{self, Display, Out};
+use crate::report::current_line;
+use crate::run;
+
+/// Worker threads that serve sockets and stores beside those that copy.
+const SERVICE_THREADS: usize = 2;
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of configuration, server, cluster and repositories. When some repositories have the backup
+/// and others failed, the failure is told and the outcome is "done, with findings".
+pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
+    let context = Context::new(config, &args.repository)?;
+    let target = context.one_target(args.cluster.cluster.as_ref())?;
+    let data_directory = args.server.data_directory.as_deref();
+    context.become_owner(data_directory)?;
+    let server = target.server(&args.server)?;
+    let runtime = run::runtime(SERVICE_THREADS)?;
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for place in target.places {
+        let request = request(args, &context.config, &server, &place);
+        let backup = async {
+            let opened = place.open().await?;
+            let line = current_line(&opened.repository, &target.name).await?;
+            let report = backup::run(&line, &request, &Display::new()).await?;
+            Ok((opened, report))
+        };
+        match runtime.block_on(run::until_interrupted(backup)) {
+            Ok((opened, report)) => {
+                show(args, &opened, &report)?;
+                done.push(report);
+            }
+            Err(error) if error.code() == Code::Interrupted => return Err(error),
+            Err(error) => failed.push(error),
+        }
+    }
+    finish(&done, failed)
+}
+
+fn request(args: &BackupArgs, config: &Config, server: &Server, place: &Place) -> BackupRequest {
+    let pack_size = args.pack_size.unwrap_or(place.pack_size);
+    BackupRequest {
+        connection: server.connection.clone(),
+        data_directory: server.data_directory.clone(),
+        annotations: args.annotate.iter().cloned().collect(),
+        jobs: jobs(&args.work, config),
+        compression_level: args.compression.unwrap_or(place.compression_level),
+        pack_bytes: pack_size.0,
+        fast_checkpoint: !args.spread_checkpoint,
+        wal_timeout: args.wal_timeout,
+        program: concat!("seawall ", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// How many workers a job has.
+pub fn jobs(args: &WorkArgs, config: &Config) -> usize {
+    let wanted = args.jobs.map_or(config.jobs, |jobs| jobs.0);
+    let all = || std::thread::available_parallelism().map_or(1, usize::from);
+    wanted.map_or_else(all, usize::from)
+}
+
+fn show(args: &BackupArgs, opened: &Opened, report: &BackupReport) -> Result<()> {
+    if args.output.json {
+        Out.json(&as_json(opened, report))?;
+    } else {
+        Out.text(&text(opened, report))?;
+    }
+    for page in &report.page_errors {
+        let path = String::from_utf8_lossy(&page.path);
+        eprintln!("bad page: {path}, block {}: {}", page.block, page.reason);
+    }
+    Ok(())
+}
+
+/// The names are those of `info --json`.
+fn as_json(opened: &Opened, report: &BackupReport) -> Value {
+    json!({
+        "id": report.id.to_string(),
+        "kind": "full",
+        "source": "files",
+        "state": "complete",
+        "timeline": report.timeline,
+        "start_lsn": report.start_lsn,
+        "stop_lsn": report.stop_lsn,
+        "started_at": report.started,
+        "finished_at": report.finished,
+        "duration_s": took(report).as_secs_f64(),
+        "cluster_bytes": report.cluster_bytes,
+        "read_bytes": report.read_bytes,
+        "stored_bytes": report.stored_bytes,
+        "files": report.files,
+        "reused_files": report.reused_files,
+        "resumed": report.resumed.map(|id| id.to_string()),
+        "page_errors": report.page_error_count,
+        "repositories": [opened.place.name],
+    })
+}
+
+fn text(opened: &Opened, report: &BackupReport) -> String {
+    let mut text = format!(
+        "{} full backup in {}: read {}, added {}, took {}\n",
+        report.id,
+        opened.place.name,
+        ByteSize(report.read_bytes),
+        ByteSize(report.stored_bytes),
+        render::duration(took(report)),
+    );
+    if let Some(resumed) = report.resumed {
+        text.push_str(&format!(
+            "  {} of {} files were taken over from {resumed}, which had died\n",
+            report.reused_files, report.files
+        ));
+    }
+    text
+}
+
+fn took(report: &BackupReport) -> std::time::Duration {
+    let between = |from: Timestamp, to: Timestamp| to.duration_since(from);
+    between(report.started, report.finished).try_into().unwrap_or_default()
+}
+
+fn finish(done: &[BackupReport], mut failed: Vec<Error>) -> Result<Outcome> {
+    if done.is_empty()
+        && let Some(last) = failed.pop()
+    {
+        failed.iter().for_each(render::report);
+        return Err(last);
+    }
+    failed.iter().for_each(render::report);
+    let bad_pages: u64 = done.iter().map(|report| report.page_error_count).sum();
+    if bad_pages > 0 {
+        return Err(Error::new(
+            Code::PageErrorsFound,
+            format!("the backup is complete, and {bad_pages} pages of the database are damaged"),
+        )
+        .with_hint("`seawall show latest` lists them; keep older backups until they are mended."));
+    }
+    Ok(if failed.is_empty() { Outcome::Done } else { Outcome::Findings })
+}

@@ -1,0 +1,84 @@
+//! `seawall check`: proves the whole path, and says what should be looked at.
+
+use std::path::Path;
+
+use seawall_core::Result;
+use seawall_engine::check::{
+    Candidate, CheckRequest, Facts, Finding, Severity, collect, findings, proven,
+};
+use serde_json::json;
+
+use crate::args::CheckArgs;
+use crate::config::DEFAULT_PATH;
+use crate::context::{Context, Place};
+use crate::exit::Outcome;
+use crate::render::{Display, Out, Style};
+use crate::report::current_line;
+use crate::{postgres, run};
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of the configuration and the server; findings are not errors.
+pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
+    let context = Context::new(config, &args.repository)?;
+    let target = context.one_target(args.cluster.cluster.as_ref())?;
+    context.become_owner(args.server.data_directory.as_deref())?;
+    let server = target.server(&args.server)?;
+    let config_path = context.config.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+    let expected =
+        postgres::archive_command(&postgres::own_path()?, config_path, target.name.as_str());
+    let facts = run::runtime(1)?.block_on(async {
+        let mut repositories = Vec::new();
+        for place in target.places {
+            repositories.push(candidate(place, &target.name).await);
+        }
+        let request = CheckRequest {
+            cluster: target.name.clone(),
+            connection: server.connection,
+            data_directory: server.data_directory,
+            expected_archive_command: expected,
+            repositories,
+            patience: args.wal_timeout,
+        };
+        run::until_interrupted(collect(request, &Display::new())).await
+    })?;
+    let findings = findings(&facts);
+    if args.output.json {
+        let proven = proven(&facts);
+        Out.json(&json!({"cluster": facts.cluster, "proven": proven, "findings": findings}))?;
+    } else {
+        Out.text(&text(&facts, &findings, Style::of_stdout()))?;
+    }
+    Ok(if findings.is_empty() { Outcome::Done } else { Outcome::Findings })
+}
+
+async fn candidate(place: Place, cluster: &seawall_core::ClusterName) -> Candidate {
+    let (name, directory) = (place.name.clone(), place.url.directory().to_owned());
+    let line = match place.open().await {
+        Ok(opened) => current_line(&opened.repository, cluster).await,
+        Err(error) => Err(error),
+    };
+    Candidate { name, directory, line }
+}
+
+fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
+    let mut text = String::new();
+    for line in proven(facts) {
+        text.push_str(&format!("{} {line}\n", style.green("ok")));
+    }
+    for finding in findings {
+        let severity = match finding.severity {
+            Severity::Critical => style.red("critical"),
+            Severity::Warning => style.yellow("warning"),
+            Severity::Advice => style.bold("advice"),
+        };
+        text.push_str(&format!("{severity} {}\n  fix: {}\n", finding.what, finding.fix));
+    }
+    text.push_str(&match findings.len() {
+        0 => format!("cluster {} is protected\n", facts.cluster),
+        1 => format!("cluster {}: 1 finding\n", facts.cluster),
+        count => format!("cluster {}: {count} findings\n", facts.cluster),
+    });
+    text
+}

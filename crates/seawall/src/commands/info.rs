@@ -1,0 +1,86 @@
+//! `seawall info`: what is protected, since when, and what is going on.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use seawall_core::{ByteSize, Result};
+
+use super::list::{backups_table, when};
+use crate::args::ViewArgs;
+use crate::exit::Outcome;
+use crate::render::{Out, Style};
+use crate::report::{ClusterReport, Depth, Overview, RepositoryReport};
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of configuration and repositories.
+pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
+    let mut overview =
+        Overview::collect(config, args.cluster.cluster.as_ref(), &args.repository, Depth::Wal)?;
+    overview.measure()?;
+    if args.output.json {
+        Out.json(&overview)?;
+    } else {
+        let (style, now) = (Style::of_stdout(), Timestamp::now());
+        for cluster in &overview.clusters {
+            Out.text(&cluster_text(cluster, style, now))?;
+            Out.line("")?;
+        }
+        for repository in &overview.repositories {
+            Out.text(&repository_text(repository, style))?;
+        }
+    }
+    overview.finish()
+}
+
+fn cluster_text(cluster: &ClusterReport, style: Style, now: Timestamp) -> String {
+    let mut title = format!("cluster {}", cluster.name);
+    if let Some(version) = &cluster.postgres_version {
+        title.push_str(&format!(": PostgreSQL {version}"));
+    }
+    if let Some(id) = &cluster.system_identifier {
+        title.push_str(&format!(", system {id}"));
+    }
+    let mut text = format!("{}\n", style.bold(&title));
+    if let Some(window) = &cluster.recovery_window {
+        text.push_str(&format!(
+            "  can be restored from {} to {}\n",
+            crate::render::utc(window.earliest),
+            when(window.latest, now)
+        ));
+    }
+    if let Some(seconds) = cluster.rpo_seconds {
+        let at_risk = std::time::Duration::from_secs_f64(seconds.max(0.0));
+        text.push_str(&format!("  at risk now: {}\n", crate::render::duration(at_risk)));
+    }
+    for job in &cluster.jobs {
+        text.push_str(&format!(
+            "  {} {} {} on {}, began {}\n",
+            job.kind,
+            job.id,
+            job.state,
+            job.host,
+            when(job.started_at, now)
+        ));
+    }
+    for wal in &cluster.wal {
+        text.push_str(&format!("  WAL {}\n", wal.line()));
+    }
+    if cluster.backups.is_empty() {
+        text.push_str("  no backups yet\n");
+    } else {
+        for line in backups_table(&cluster.backups).lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
+}
+
+fn repository_text(repository: &RepositoryReport, style: Style) -> String {
+    let title = format!("repository {}", repository.name);
+    let size = repository
+        .stored_bytes
+        .map_or_else(|| "unreachable".to_owned(), |bytes| ByteSize(bytes).to_string());
+    format!("{}: {}, {size}\n", style.bold(&title), repository.url)
+}

@@ -1,0 +1,253 @@
+//! `seawall init`: from nothing to a protected cluster, and again without harm.
+
+mod config_text;
+mod parts;
+mod plan;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use seawall_core::{Code, Error, Result};
+use seawall_engine::cluster::{Server, ServerFacts, read_control};
+use seawall_pgdata::control::ControlFile;
+
+use crate::args::InitArgs;
+use crate::config::{self, Config};
+use crate::context::absolute;
+use crate::exit::Outcome;
+use crate::owner::Owner;
+use crate::render::{Out, Style};
+use crate::{postgres, run};
+
+use parts::{make_directory, make_key, make_kit, make_line, make_repository, repository_exists};
+use plan::{Plan, Wish};
+use settings::{Settings, Steps};
+
+/// The server, as `init` needs to know it.
+struct Seen {
+    facts: ServerFacts,
+    control: ControlFile,
+    data_directory: PathBuf,
+    settings: Settings,
+    repository_exists: bool,
+    /// What to write into the configuration.
+    connection: String,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of the configuration, the server, the key and the repository; nothing that was there is
+/// changed.
+pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
+    let path = absolute(config_path.unwrap_or(Path::new(config::DEFAULT_PATH)));
+    let there = path.exists();
+    let config = if there { config::load(Some(&path))? } else { Config::none() };
+    let data_directory = args.data_directory.as_deref().map(absolute);
+    let wish = Wish {
+        cluster: &args.cluster,
+        repo: &args.repo,
+        connection: args.connection.as_deref(),
+        data_directory: data_directory.as_deref(),
+    };
+    let plan = Plan::new(wish, &config, &path)?;
+    let owner = owner(args, &plan)?;
+    let runtime = run::runtime(1)?;
+
+    let seen = {
+        let _acting = owner.act_as()?;
+        runtime.block_on(look(&plan, &owner))?
+    };
+    let owner = confirm_owner(owner, &seen.data_directory)?;
+    let told = Told { style: Style::of_stderr() };
+    eprintln!("{}", told.style.bold(&describe(&plan, &seen)));
+
+    make_directory(path.parent().unwrap_or(Path::new("/")), 0o755, &owner)?;
+    make_directory(plan.url.directory(), 0o700, &owner)?;
+    let (key, new_key) = make_key(&plan, args.key.as_deref(), seen.repository_exists, &owner)?;
+    told.part("key", &shown_key(&plan), new_key);
+    {
+        let _acting = owner.act_as()?;
+        runtime.block_on(async {
+            let (repository, new) = make_repository(&plan.url, &key).await?;
+            told.part("repository", &plan.url.to_string(), new);
+            let new = make_line(&repository, &plan.cluster, &seen.control).await?;
+            told.part("line", &format!("{} in the repository", seen.facts.system_id), new);
+            Ok::<_, Error>(())
+        })?;
+    }
+    let sections = sections(&plan, &seen);
+    if !sections.is_empty() {
+        config_text::add_sections(&path, &sections)?;
+        if !there {
+            owner.give(&path)?;
+        }
+    }
+    told.part("configuration", &path.display().to_string(), !sections.is_empty());
+    if let Some(kit) = &args.kit {
+        let new = make_kit(kit, &plan, key)?;
+        told.part("recovery kit", &kit.display().to_string(), new);
+    }
+    next(&plan, &seen, args)?;
+    Ok(Outcome::Done)
+}
+
+/// The user the files will belong to, as far as it can be known without asking the server.
+fn owner(args: &InitArgs, plan: &Plan) -> Result<Owner> {
+    if let Some(name) = &args.owner {
+        return Owner::named(name);
+    }
+    if let Some(owner) = plan.data_directory.as_deref().and_then(Owner::of) {
+        return Ok(owner);
+    }
+    let current = Owner::current();
+    if !current.is_root() {
+        return Ok(current);
+    }
+    let config = postgres::resolve(plan.connection.as_deref().unwrap_or_default(), &current)?;
+    postgres::socket_file(&config)
+        .and_then(|socket| Owner::of(&socket))
+        .or_else(Owner::packaged)
+        .filter(|owner| !owner.is_root())
+        .ok_or_else(|| {
+            Error::new(Code::WrongUser, "cannot tell which user PostgreSQL runs as")
+                .with_hint("Say so: `seawall init … --owner USER`.")
+        })
+}
+
+/// Only the owner of the data directory can read it, and must be able to read the key.
+fn confirm_owner(owner: Owner, data_directory: &Path) -> Result<Owner> {
+    match Owner::of(data_directory) {
+        Some(actual) if actual != owner => Err(Error::new(
+            Code::WrongUser,
+            format!(
+                "the data directory {} belongs to {}, not to {}",
+                data_directory.display(),
+                actual.name(),
+                owner.name()
+            ),
+        )
+        .with_hint(format!("Leave out --owner, or give `--owner {}`.", actual.name()))),
+        _ => Ok(owner),
+    }
+}
+
+async fn look(plan: &Plan, owner: &Owner) -> Result<Seen> {
+    let given = plan.connection.as_deref();
+    let config = postgres::resolve(given.unwrap_or_default(), owner)?;
+    let connection = match given {
+        Some(given) => given.to_owned(),
+        None => postgres::spelled_out(&config).ok_or_else(|| {
+            Error::new(Code::Usage, "the environment names a server elsewhere (PGHOST)")
+                .with_hint("Say where the server is: `--connection 'host=… user=…'`.")
+        })?,
+    };
+    let mut server = Server::connect(&config).await?;
+    let facts = server.facts().await?;
+    let settings = Settings::ask(&mut server).await?;
+    server.close().await;
+    let data_directory =
+        plan.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
+    let control = read_control(&data_directory)?;
+    if control.system_id != facts.system_id {
+        return Err(Error::new(
+            Code::ClusterMismatch,
+            format!("{} is not the data directory of the server", data_directory.display()),
+        )
+        .with_hint(format!("The server's is {}.", facts.data_directory.display())));
+    }
+    let repository_exists = repository_exists(&plan.url).await?;
+    Ok(Seen { facts, control, data_directory, settings, repository_exists, connection })
+}
+
+fn describe(plan: &Plan, seen: &Seen) -> String {
+    format!(
+        "cluster {}: PostgreSQL {} in {}",
+        plan.cluster,
+        seen.facts.version,
+        seen.data_directory.display()
+    )
+}
+
+fn shown_key(plan: &Plan) -> String {
+    match &plan.key {
+        config::SecretSource::File(path) => path.display().to_string(),
+        config::SecretSource::Env(name) => format!("from the variable {name}"),
+        config::SecretSource::Command(command) => format!("from the command {command}"),
+    }
+}
+
+/// The sections the configuration lacks.
+fn sections(plan: &Plan, seen: &Seen) -> Vec<String> {
+    let mut sections = Vec::new();
+    if !plan.cluster_configured {
+        sections.push(config_text::cluster_section(
+            &plan.cluster,
+            &seen.connection,
+            &seen.data_directory,
+            &plan.repository,
+        ));
+    }
+    if let (false, config::SecretSource::File(key)) = (plan.repository_configured, &plan.key) {
+        sections.push(config_text::repository_section(&plan.repository, &plan.url, key));
+    }
+    sections
+}
+
+/// Tells what is there, and what has just been made.
+struct Told {
+    style: Style,
+}
+
+impl Told {
+    fn part(&self, name: &str, what: &str, new: bool) {
+        let state = if new { self.style.green("new") } else { self.style.dim("there") };
+        eprintln!("  {name:<14}{what} ({state})");
+    }
+}
+
+/// The SQL goes to standard output, so that it can be piped into psql.
+fn next(plan: &Plan, seen: &Seen, args: &InitArgs) -> Result<()> {
+    let program = postgres::own_path()?;
+    let command = postgres::archive_command(&program, &plan.config_path, plan.cluster.as_str());
+    let Steps { statements, restart } = seen.settings.missing(&command);
+    let style = Style::of_stderr();
+    if statements.is_empty() {
+        eprintln!("\nThe server archives with Seawall already.");
+    } else {
+        eprintln!("\n{}", style.bold("Run this SQL as a superuser:"));
+        for (sql, why) in statements {
+            Out.line(&format!("{sql}; -- {why}"))?;
+        }
+    }
+    let mut then = Vec::new();
+    if restart {
+        then.push("restart PostgreSQL".to_owned());
+    }
+    let config = crate::render::shell_quote(&plan.config_path.display().to_string());
+    let flag = if plan.config_path == Path::new(config::DEFAULT_PATH) {
+        String::new()
+    } else {
+        format!(" --config {config}")
+    };
+    then.push(format!("seawall{flag} check {}", plan.cluster));
+    then.push(format!("seawall{flag} backup {}", plan.cluster));
+    eprintln!("{}", style.bold("Then:"));
+    for step in then {
+        eprintln!("  {step}");
+    }
+    if args.no_kit {
+        let key = shown_key(plan);
+        eprintln!(
+            "{} without a recovery kit, the key ({key}) is all that opens the backups: keep a copy elsewhere",
+            style.yellow("note:")
+        );
+    } else if let Some(kit) = &args.kit {
+        eprintln!(
+            "{} move {} to where the database is not; without a key nobody can read the backups",
+            style.yellow("note:"),
+            kit.display()
+        );
+    }
+    Ok(())
+}

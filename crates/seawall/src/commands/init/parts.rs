@@ -1,0 +1,162 @@
+//! The parts `init` makes: each is left alone where it is there already.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use seawall_core::{BranchNumber, ClusterName, Code, Error, LineId, Result, ResultExt};
+use seawall_pgdata::control::ControlFile;
+use seawall_repo::keys::{KeyFile, Unlock};
+use seawall_repo::records::About;
+use seawall_repo::{CreateOptions, Repository};
+use seawall_store::StoreUrl;
+
+use super::plan::Plan;
+use crate::config::{SecretSource, read_key_text};
+use crate::kit::{Kit, create_secret};
+use crate::owner::Owner;
+
+/// The name of a repository's first key slot.
+const FIRST_SLOT: &str = "init";
+
+/// Makes a directory and gives it to the owner. One that is there and has something in it stays
+/// whose it is; an empty one is a mount point that root has prepared.
+pub fn make_directory(path: &Path, mode: u32, owner: &Owner) -> Result<()> {
+    let failed = || format!("cannot make the directory {}", path.display());
+    if !path.exists() {
+        if let Some(parent) = path.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(parent)
+                .code(Code::LocalIo, failed)?;
+        }
+        DirBuilder::new().mode(mode).create(path).code(Code::LocalIo, failed)?;
+        return owner.give(path);
+    }
+    let empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if empty && !owner.is_current() { owner.give(path) } else { Ok(()) }
+}
+
+/// Finds the repository's key, or makes one for a repository that is yet to be made. Tells whether
+/// it is new.
+pub fn make_key(
+    plan: &Plan,
+    given: Option<&Path>,
+    repository_exists: bool,
+    owner: &Owner,
+) -> Result<(KeyFile, bool)> {
+    let given = given.map(read_key).transpose()?;
+    let SecretSource::File(path) = &plan.key else {
+        return Ok((KeyFile::parse(&plan.key.resolve()?)?, false));
+    };
+    if path.exists() {
+        let there = read_key(path)?;
+        if given.is_some_and(|given| given.line() != there.line()) {
+            return Err(Error::new(
+                Code::KeyUnreadable,
+                format!("{} holds another key than the one given", path.display()),
+            )
+            .with_hint("Keys are never overwritten: move that file away if it is not needed."));
+        }
+        return Ok((there, false));
+    }
+    if given.is_none() && repository_exists {
+        return Err(Error::new(
+            Code::RepositoryExists,
+            format!("there is already a repository at {}, and its key is not here", plan.url),
+        )
+        .with_hint("Give its key or recovery kit to join it: `seawall init … --key FILE`."));
+    }
+    let key = given.map_or_else(KeyFile::generate, Ok)?;
+    let text = format!(
+        "# The key of the Seawall repository {}. Without it the backups cannot be read.\n{}\n",
+        plan.url,
+        key.line()
+    );
+    create_secret(path, &text, "key file")?;
+    owner.give(path)?;
+    Ok((key, true))
+}
+
+fn read_key(path: &Path) -> Result<KeyFile> {
+    KeyFile::parse(&read_key_text(path)?).map_err(|error| error.context(path.display()))
+}
+
+/// Whether there is a repository. A directory that does not exist holds none.
+pub async fn repository_exists(url: &StoreUrl) -> Result<bool> {
+    match seawall_store::open(url).await {
+        Ok(store) => Repository::exists(store.as_ref()).await,
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the repository, or makes it. Tells whether it is new.
+pub async fn make_repository(url: &StoreUrl, key: &KeyFile) -> Result<(Repository, bool)> {
+    let store = seawall_store::open_or_create(url).await?;
+    let unlock = Unlock::KeyFile(key.clone());
+    if Repository::exists(store.as_ref()).await? {
+        return Ok((Repository::open(store, &unlock).await?, false));
+    }
+    let options = CreateOptions { unlock: &unlock, label: FIRST_SLOT, now: Timestamp::now() };
+    Ok((Repository::create(Arc::clone(&store), &options).await?, true))
+}
+
+/// Makes the cluster's line in the repository. Tells whether it is new.
+pub async fn make_line(
+    repository: &Repository,
+    cluster: &ClusterName,
+    control: &ControlFile,
+) -> Result<bool> {
+    let id = LineId { system_id: control.system_id, branch: BranchNumber(0) };
+    let line = repository.line(cluster, id)?;
+    let mut about = about(cluster, control, Timestamp::now());
+    let there = line.about().await?;
+    if let Some(there) = &there {
+        // pg_checksums may have turned them on since.
+        about.data_checksum_version = there.data_checksum_version;
+    }
+    line.create(&about).await?;
+    Ok(there.is_none())
+}
+
+fn about(cluster: &ClusterName, control: &ControlFile, now: Timestamp) -> About {
+    About {
+        cluster: cluster.to_string(),
+        system_id: control.system_id,
+        branch: BranchNumber(0),
+        major: control.major.number(),
+        catalog_version: control.catalog_version,
+        control_version: control.control_version,
+        block_bytes: control.block_size,
+        relation_segment_blocks: control.relseg_size,
+        wal_segment_bytes: u32::from(control.wal_segment_size),
+        wal_block_bytes: control.wal_block_size,
+        data_checksum_version: control.data_checksum_version,
+        parent_branch: None,
+        fork_lsn: None,
+        created_us: now.as_microsecond(),
+    }
+}
+
+/// Writes the recovery kit. One that is there already must open the same repository.
+pub fn make_kit(path: &Path, plan: &Plan, key: KeyFile) -> Result<bool> {
+    let kit = Kit { clusters: vec![plan.cluster.clone()], repository: plan.url.clone(), key };
+    if path.exists() {
+        let there = Kit::read(path)?;
+        let same = there.key.line() == kit.key.line() && there.repository == kit.repository;
+        if same {
+            return Ok(false);
+        }
+        return Err(Error::new(
+            Code::LocalIo,
+            format!("{} is there already and is another recovery kit", path.display()),
+        )
+        .with_hint("Kits are never overwritten: give another file, `seawall key kit FILE`."));
+    }
+    kit.create(path, Timestamp::now())?;
+    Ok(true)
+}

@@ -1,0 +1,13 @@
+//! One module for each verb.
+
+pub mod backup;
+pub mod check;
+pub mod info;
+pub mod init;
+pub mod key;
+pub mod list;
+pub mod papers;
+pub mod show;
+pub mod status;
+pub mod verify;
+pub mod wal;

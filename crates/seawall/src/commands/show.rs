@@ -1,0 +1,75 @@
+//! `seawall show ID`: one backup.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use seawall_core::{ByteSize, ClusterName, Result};
+
+use super::list::when;
+use crate::args::ShowArgs;
+use crate::exit::Outcome;
+use crate::render::{Out, duration};
+use crate::report::word::{Candidate, find};
+use crate::report::{BackupReport, Depth, Overview};
+
+/// Runs the command.
+///
+/// # Errors
+/// [`seawall_core::Code::NoSuchBackup`], and those of configuration and repositories.
+pub fn main(config: Option<&Path>, args: &ShowArgs) -> Result<Outcome> {
+    let cluster = args.cluster.as_ref();
+    let overview = Overview::collect(config, cluster, &args.repository, Depth::Backups)?;
+    let mut candidates = Vec::new();
+    for cluster in &overview.clusters {
+        candidates.extend(cluster.backups.iter().map(|backup| Candidate {
+            cluster: cluster.name.clone(),
+            id: backup.key,
+            complete: backup.state == "complete",
+            what: backup,
+        }));
+    }
+    let Candidate { cluster, what: backup, .. } = find(&args.backup, candidates)?;
+    if args.output.json {
+        Out.json(backup)?;
+    } else {
+        Out.text(&text(&cluster, backup, Timestamp::now()))?;
+    }
+    overview.finish()
+}
+
+fn text(cluster: &ClusterName, backup: &BackupReport, now: Timestamp) -> String {
+    let mut lines = vec![
+        ("backup", backup.id.clone()),
+        ("cluster", cluster.to_string()),
+        ("state", backup.state_shown()),
+        ("repositories", backup.repositories.join(", ")),
+    ];
+    let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
+    let size = |bytes: u64| format!("{} ({bytes} bytes)", ByteSize(bytes));
+    let pair = |kind: &str, source: &str| format!("{kind}, read from {source}");
+    add("kind", backup.kind.zip(backup.source).map(|(kind, source)| pair(kind, source)));
+    add("PostgreSQL", backup.postgres_major.map(|major| major.to_string()));
+    add("started", backup.started_at.map(|time| when(time, now)));
+    add("finished", backup.finished_at.map(|time| when(time, now)));
+    add("took", backup.duration().map(duration));
+    add("timeline", backup.timeline.map(|timeline| timeline.to_string()));
+    add("start LSN", backup.start_lsn.map(|lsn| lsn.to_string()));
+    add("stop LSN", backup.stop_lsn.map(|lsn| lsn.to_string()));
+    add("cluster size", backup.cluster_bytes.map(size));
+    add("read", backup.read_bytes.map(size));
+    add("stored", backup.stored_bytes.map(size));
+    add("files", backup.files.map(|files| files.to_string()));
+    add("checksums", backup.data_checksums.map(|on| if on { "on" } else { "off" }.to_owned()));
+    add("page errors", backup.page_errors.map(|errors| errors.to_string()));
+    add("verified", backup.verified_at.map(|time| when(time, now)));
+    let notes = backup.annotations.iter().map(|(key, value)| format!("{key}={value}"));
+    let notes: Vec<String> = notes.collect();
+    add("annotations", (!notes.is_empty()).then(|| notes.join(", ")));
+    add("made by", backup.program.clone());
+    let mut text: String =
+        lines.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect();
+    for (path, block, reason) in &backup.bad_pages {
+        text.push_str(&format!("  {path}, block {block}: {reason}\n"));
+    }
+    text
+}

@@ -1,0 +1,104 @@
+//! `seawall verify`: reads and authenticates.
+
+use std::path::Path;
+
+use seawall_core::{BackupId, ByteSize, Code, Result};
+use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
+use serde_json::{Value, json};
+
+use super::backup::jobs;
+use crate::args::VerifyArgs;
+use crate::context::{Context, Opened};
+use crate::exit::Outcome;
+use crate::render::{self, Display, Out, Style};
+use crate::report::word;
+use crate::run;
+
+/// Worker threads that serve stores beside those that check.
+const SERVICE_THREADS: usize = 2;
+
+/// Runs the command. A repository is verified whole, whichever cluster is named: the cluster chooses
+/// its repositories, and whose backup `latest` is.
+///
+/// # Errors
+/// [`Code::VerifyFailed`], and those of configuration and repositories.
+pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
+    let context = Context::new(config, &args.repository)?;
+    let named = args.cluster.cluster.as_ref();
+    let places = match named {
+        Some(name) => context.target(name)?.places,
+        None => context.places(),
+    };
+    context.become_owner(None)?;
+    let runtime = run::runtime(SERVICE_THREADS)?;
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
+    for place in places {
+        let verify = async {
+            let opened = place.open().await?;
+            let request = VerifyRequest {
+                backup: find(&opened, args).await?,
+                sample_percent: args.sample,
+                jobs: jobs(&args.work, &context.config),
+            };
+            let report = verify::run(&opened.repository, &request, &Display::new()).await?;
+            Ok((opened.place.name, report))
+        };
+        match runtime.block_on(run::until_interrupted(verify)) {
+            Ok(done) => reports.push(done),
+            Err(error) if error.code() == Code::Interrupted => return Err(error),
+            Err(error) => failed.push(error),
+        }
+    }
+    show(args, &reports)?;
+    failed.extend(reports.iter().filter_map(|(_, report)| report.error()));
+    let Some(last) = failed.pop() else { return Ok(Outcome::Done) };
+    failed.iter().for_each(render::report);
+    Err(last)
+}
+
+async fn find(opened: &Opened, args: &VerifyArgs) -> Result<Option<BackupId>> {
+    let Some(word) = &args.backup else { return Ok(None) };
+    let cluster = args.cluster.cluster.as_ref();
+    let candidates = word::candidates(&opened.repository, cluster).await?;
+    word::find(word, candidates).map(|found| Some(found.id))
+}
+
+fn show(args: &VerifyArgs, reports: &[(String, VerifyReport)]) -> Result<()> {
+    if args.output.json {
+        let reports: Vec<Value> =
+            reports.iter().map(|(name, report)| json!({"name": name, "report": report})).collect();
+        return Out.json(&json!({ "repositories": reports }));
+    }
+    let style = Style::of_stdout();
+    for (name, report) in reports {
+        Out.text(&text(name, report, args.sample, style))?;
+    }
+    Ok(())
+}
+
+fn text(name: &str, report: &VerifyReport, sample: u8, style: Style) -> String {
+    let mut text = format!(
+        "repository {name}: {} objects, {}, {} backups\n",
+        report.objects,
+        ByteSize(report.bytes),
+        report.backups
+    );
+    for finding in &report.findings {
+        text.push_str(&format!(
+            "{} {}: {} ({})\n",
+            style.red("damaged"),
+            finding.object,
+            finding.problem,
+            finding.code
+        ));
+    }
+    for backup in &report.verified {
+        text.push_str(&format!("{} backup {backup}\n", style.green("whole")));
+    }
+    if report.findings.is_empty() && sample < 100 {
+        text.push_str(&format!("nothing is wrong with what was read, {sample}% of the data\n"));
+    } else if report.findings.is_empty() {
+        text.push_str("everything is whole\n");
+    }
+    text
+}

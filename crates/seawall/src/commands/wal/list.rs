@@ -1,0 +1,58 @@
+//! `seawall wal list`: ranges, timelines, gaps.
+
+use std::path::Path;
+
+use seawall_core::{ByteSize, Result};
+use serde_json::{Value, json};
+
+use crate::args::ViewArgs;
+use crate::exit::Outcome;
+use crate::render::{Align, Out, table};
+use crate::report::{ClusterReport, Depth, Overview, WalReport};
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of configuration and repositories.
+pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
+    let named = args.cluster.cluster.as_ref();
+    let overview = Overview::collect(config, named, &args.repository, Depth::Wal)?;
+    if args.output.json {
+        let clusters = overview.clusters.iter();
+        let clusters: Vec<Value> =
+            clusters.map(|cluster| json!({"name": cluster.name, "wal": cluster.wal})).collect();
+        Out.json(&json!({ "clusters": clusters }))?;
+    } else {
+        for cluster in &overview.clusters {
+            Out.text(&text(cluster))?;
+        }
+    }
+    overview.finish()
+}
+
+fn text(cluster: &ClusterReport) -> String {
+    if cluster.wal.is_empty() {
+        return format!("no WAL of cluster {} is archived yet\n", cluster.name);
+    }
+    let columns = [
+        ("CLUSTER", Align::Left),
+        ("REPOSITORY", Align::Left),
+        ("TIMELINE", Align::Right),
+        ("FROM", Align::Left),
+        ("TO", Align::Left),
+        ("STORED", Align::Right),
+        ("GAPS", Align::Left),
+    ];
+    let row = |wal: &WalReport| {
+        vec![
+            cluster.name.to_string(),
+            wal.repository.clone(),
+            wal.timeline.to_string(),
+            wal.first_lsn.to_string(),
+            wal.last_lsn.to_string(),
+            ByteSize(wal.stored_bytes).to_string(),
+            wal.gaps_shown(),
+        ]
+    };
+    table(&columns, cluster.wal.iter().map(row).collect())
+}

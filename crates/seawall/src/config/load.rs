@@ -1,0 +1,220 @@
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use seawall_core::{ByteSize, ClusterName, Code, Error, Result};
+use toml::de::DeTable;
+
+use super::walk::{Document, Keys, Section};
+use super::{
+    ClusterConfig, Config, DEFAULT_MEMORY, DEFAULT_PACK_SIZE, RepositoryConfig, SecretSource,
+    Source,
+};
+
+/// Where the configuration is unless a flag or `SEAWALL_CONFIG` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
+
+const TOP: Keys =
+    Keys { known: &["jobs", "memory", "cluster", "repository"], later: &["rate_limit"] };
+
+const CLUSTER: Keys = Keys {
+    known: &["connection", "data_directory", "source", "repositories"],
+    later: &["wal", "backup", "retention", "drill", "objectives", "schedule", "rate_limit"],
+};
+
+const REPOSITORY: Keys =
+    Keys { known: &["url", "key", "compression", "pack_size"], later: &["rate_limit"] };
+
+const SECRET: Keys = Keys { known: &["file", "env", "command"], later: &[] };
+
+/// Packs smaller than this make more objects than data; larger ones are tedious to send again.
+const PACK_SIZE_RANGE: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
+
+/// Less leaves no room for the buffers of one pack.
+const MEMORY_MIN: u64 = 32 << 20;
+
+/// Reads the configuration a command needs.
+///
+/// # Errors
+/// [`Code::ConfigUnreadable`] or [`Code::ConfigInvalid`].
+pub fn load(explicit: Option<&Path>) -> Result<Config> {
+    find(explicit)?.ok_or_else(|| {
+        Error::new(
+            Code::ConfigUnreadable,
+            format!("there is no configuration: {DEFAULT_PATH} does not exist, and neither --config nor SEAWALL_CONFIG names another file"),
+        )
+        .with_hint("Protect a cluster and write one: `seawall init CLUSTER --repo URL --kit FILE`.")
+    })
+}
+
+/// `None` if no file was named and there is none in the default place.
+fn find(explicit: Option<&Path>) -> Result<Option<Config>> {
+    let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => {
+            return Ok(None);
+        }
+        Err(error) => return Err(unreadable(path, error)),
+    };
+    warn_if_writable_by_others(path);
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    parse(&path, &text).map(Some)
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "Name the right file, or write one: `seawall init CLUSTER --repo URL --kit FILE --config FILE`."
+                .to_owned()
+        }
+        _ => format!("Run Seawall as the user the file belongs to: `ls -l {}`.", path.display()),
+    };
+    Error::new(Code::ConfigUnreadable, format!("cannot read the configuration {}", path.display()))
+        .with_source(error)
+        .with_hint(hint)
+}
+
+fn warn_if_writable_by_others(path: &Path) {
+    let writable = std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o022 != 0);
+    if writable {
+        tracing::warn!(
+            "other users can write to the configuration {0}, and it names commands that Seawall runs: chmod go-w {0}",
+            path.display()
+        );
+    }
+}
+
+/// Reads a configuration from its text.
+///
+/// # Errors
+/// [`Code::ConfigInvalid`], with the line.
+pub fn parse(path: &Path, text: &str) -> Result<Config> {
+    let document = Document { path, text };
+    let table = DeTable::parse(text)
+        .map_err(|error| document.invalid(error.span(), one_line(error.message())))?;
+    let top = Section::top(document, table.get_ref(), TOP)?;
+    let mut config = Config { path: Some(path.to_owned()), ..Config::none() };
+    if let Some(jobs) = top.string_or_integer("jobs")? {
+        config.jobs = parse_jobs(&jobs).map_err(|problem| top.wrong("jobs", problem))?;
+    }
+    config.memory = top.parsed("memory", parse_memory)?.unwrap_or(DEFAULT_MEMORY);
+    for (name, section) in top.named("repository", REPOSITORY)? {
+        config.repositories.insert(name, repository(&section)?);
+    }
+    for (name, section) in top.named("cluster", CLUSTER)? {
+        let name: ClusterName = name.parse().map_err(|error| document.invalid(None, error))?;
+        config.clusters.insert(name, cluster(&section, &config.repositories)?);
+    }
+    Ok(config)
+}
+
+fn cluster(
+    section: &Section<'_>,
+    known: &BTreeMap<String, RepositoryConfig>,
+) -> Result<ClusterConfig> {
+    let repositories = section.strings("repositories")?;
+    let repositories = repositories.ok_or_else(|| section.missing("repositories"))?;
+    if repositories.is_empty() {
+        return Err(section.wrong("repositories", "it names no repository"));
+    }
+    if let Some(name) = repositories.iter().find(|name| !known.contains_key(*name)) {
+        return Err(
+            section.wrong("repositories", format!("there is no section [repository.{name}]"))
+        );
+    }
+    Ok(ClusterConfig {
+        connection: section.string("connection")?,
+        data_directory: section.parsed("data_directory", absolute_path)?,
+        source: section.parsed("source", parse_source)?.unwrap_or_default(),
+        repositories,
+    })
+}
+
+fn repository(section: &Section<'_>) -> Result<RepositoryConfig> {
+    let url = section.parsed("url", |text| {
+        text.parse().map_err(|e: seawall_store::InvalidStoreUrl| e.to_string())
+    })?;
+    let url = url.ok_or_else(|| section.missing("url"))?;
+    let (kind, text) = section.choice("key", SECRET)?.ok_or_else(|| section.missing("key"))?;
+    let key = match kind.as_str() {
+        "file" => {
+            let path = absolute_path(&text).map_err(|problem| section.wrong("key", problem))?;
+            SecretSource::File(path)
+        }
+        "env" => SecretSource::Env(text),
+        _ => SecretSource::Command(text),
+    };
+    Ok(RepositoryConfig {
+        url,
+        key,
+        compression_level: section
+            .parsed("compression", parse_compression)?
+            .unwrap_or(DEFAULT_COMPRESSION_LEVEL),
+        pack_size: section.parsed("pack_size", parse_pack_size)?.unwrap_or(DEFAULT_PACK_SIZE),
+    })
+}
+
+/// What `zstd` alone means.
+pub const DEFAULT_COMPRESSION_LEVEL: i32 = 1;
+
+/// `auto` or a number of workers.
+pub fn parse_jobs(text: &str) -> Result<Option<NonZeroUsize>, String> {
+    match text {
+        "auto" => Ok(None),
+        number => number
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("\"{number}\" is neither auto nor a number from 1")),
+    }
+}
+
+/// A size of at least 32 MiB.
+pub fn parse_memory(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse().map_err(|e: seawall_core::InvalidByteSize| e.to_string())?;
+    if size.0 < MEMORY_MIN {
+        return Err(format!("{size} is too little to work in; at least {}", ByteSize(MEMORY_MIN)));
+    }
+    Ok(size)
+}
+
+/// A size from 1 MiB to 1 GiB.
+pub fn parse_pack_size(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse().map_err(|e: seawall_core::InvalidByteSize| e.to_string())?;
+    if PACK_SIZE_RANGE.contains(&size.0) {
+        Ok(size)
+    } else {
+        Err(format!("{size} is not between 1 MiB and 1 GiB"))
+    }
+}
+
+/// `zstd`, or `zstd:1` to `zstd:19`: the level.
+pub fn parse_compression(text: &str) -> Result<i32, String> {
+    if text == "zstd" {
+        return Ok(DEFAULT_COMPRESSION_LEVEL);
+    }
+    text.strip_prefix("zstd:")
+        .and_then(|level| level.parse().ok())
+        .filter(|level| (1..=19).contains(level))
+        .ok_or_else(|| format!("\"{text}\" is not a compression: zstd, or zstd:1 to zstd:19"))
+}
+
+fn parse_source(text: &str) -> Result<Source, String> {
+    match text {
+        "auto" => Ok(Source::Auto),
+        "files" => Ok(Source::Files),
+        "sql" | "stream" => Err(format!("\"{text}\" is not supported by this version")),
+        _ => Err(format!("\"{text}\" is not a source: auto or files")),
+    }
+}
+
+/// `archive_command` runs in the data directory, so a relative path would mean something else there.
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(format!("\"{text}\" is not an absolute path")) }
+}
+
+fn one_line(message: &str) -> String {
+    message.lines().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,95 @@
+//! The configuration file: where it is, what it may say, what it means.
+
+mod load;
+mod secret;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use seawall_core::{ByteSize, ClusterName};
+use seawall_store::StoreUrl;
+
+pub use load::{
+    DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
+};
+pub use load::{DEFAULT_PATH, load, parse};
+pub use secret::{SecretSource, read_file as read_key_text};
+
+/// The memory budget unless told otherwise.
+pub const DEFAULT_MEMORY: ByteSize = ByteSize(128 << 20);
+
+/// The size a pack is finished at unless told otherwise.
+pub const DEFAULT_PACK_SIZE: ByteSize = ByteSize(64 << 20);
+
+/// What the configuration file says.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file; `None` when a command runs without one.
+    pub path: Option<PathBuf>,
+    /// CPU workers; `None` is one for each CPU.
+    pub jobs: Option<NonZeroUsize>,
+    /// The memory budget of a pipeline.
+    pub memory: ByteSize,
+    /// The clusters, by name.
+    pub clusters: BTreeMap<ClusterName, ClusterConfig>,
+    /// The repositories, by name.
+    pub repositories: BTreeMap<String, RepositoryConfig>,
+}
+
+impl Config {
+    /// What a command without a configuration file works with.
+    pub const fn none() -> Self {
+        Self {
+            path: None,
+            jobs: None,
+            memory: DEFAULT_MEMORY,
+            clusters: BTreeMap::new(),
+            repositories: BTreeMap::new(),
+        }
+    }
+
+    /// The file's name as messages show it.
+    pub fn shown_path(&self) -> String {
+        self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display().to_string()
+    }
+}
+
+/// A `[cluster.NAME]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// A libpq connection string or URI.
+    pub connection: Option<String>,
+    /// Where the cluster's files are on this machine.
+    pub data_directory: Option<PathBuf>,
+    /// How its files are read.
+    pub source: Source,
+    /// The names of its repositories, in the order given.
+    pub repositories: Vec<String>,
+}
+
+/// How a cluster's files are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The best way there is: beside the database.
+    #[default]
+    Auto,
+    /// Beside the database.
+    Files,
+}
+
+/// A `[repository.NAME]` section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryConfig {
+    /// Where it is.
+    pub url: StoreUrl,
+    /// Where its key comes from.
+    pub key: SecretSource,
+    /// The zstd level new data is compressed with.
+    pub compression_level: i32,
+    /// The size a pack is finished at.
+    pub pack_size: ByteSize,
+}

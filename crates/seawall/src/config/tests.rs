@@ -1,0 +1,98 @@
+use std::path::Path;
+
+use seawall_core::{ByteSize, Code};
+
+use super::{Config, SecretSource, Source, parse};
+
+const WHOLE: &str = r#"
+jobs = 4
+memory = "256MiB"
+
+[cluster.main]
+connection = "host=/run/postgresql user=postgres"
+data_directory = "/var/lib/postgresql/15/main"
+source = "files"
+repositories = ["primary", "offsite"]
+
+[repository.primary]
+url = "file:///srv/seawall"
+key = { file = "/etc/seawall/primary.key" }
+compression = "zstd:3"
+pack_size = "128MiB"
+
+[repository.offsite]
+url = "/mnt/offsite"
+key = { command = "pass show seawall" }
+"#;
+
+fn read(text: &str) -> seawall_core::Result<Config> {
+    parse(Path::new("/etc/seawall/seawall.toml"), text)
+}
+
+fn refusal(text: &str) -> String {
+    let error = read(text).unwrap_err();
+    assert_eq!(error.code(), Code::ConfigInvalid);
+    format!("{}\n{}", error.chain(), error.hint().unwrap_or("-"))
+}
+
+#[test]
+fn everything_this_version_acts_upon_is_read() {
+    let config = read(WHOLE).unwrap();
+    assert_eq!(config.jobs.map(std::num::NonZeroUsize::get), Some(4));
+    assert_eq!(config.memory, ByteSize(256 << 20));
+    let cluster = &config.clusters[&"main".parse().unwrap()];
+    assert_eq!(cluster.repositories, ["primary", "offsite"]);
+    assert_eq!(cluster.source, Source::Files);
+    let primary = &config.repositories["primary"];
+    assert_eq!(primary.compression_level, 3);
+    assert_eq!(primary.pack_size, ByteSize(128 << 20));
+    assert_eq!(primary.key, SecretSource::File("/etc/seawall/primary.key".into()));
+    let offsite = &config.repositories["offsite"];
+    assert_eq!(offsite.url.to_string(), "file:///mnt/offsite");
+    assert_eq!(offsite.compression_level, 1);
+    assert_eq!(offsite.key, SecretSource::Command("pass show seawall".to_owned()));
+}
+
+#[test]
+fn an_empty_file_has_the_defaults() {
+    let config = read("").unwrap();
+    assert_eq!(config.jobs, None);
+    assert_eq!(config.memory, ByteSize(128 << 20));
+    assert!(config.clusters.is_empty());
+}
+
+/// Each pair is what stands in the file, and what replaces it.
+fn spoiled(good: &str, bad: &str) -> String {
+    assert!(WHOLE.contains(good), "{good}");
+    refusal(&WHOLE.replacen(good, bad, 1))
+}
+
+#[test]
+fn every_refusal_names_file_line_and_remedy() {
+    let refusals = [
+        spoiled("jobs = 4", "jbos = 4"),
+        spoiled("jobs = 4", "jobs = 0"),
+        spoiled("jobs = 4", "jobs = true"),
+        spoiled("jobs = 4", "jobs = = 4"),
+        spoiled("jobs = 4", "rate_limit = \"50MB/s\""),
+        spoiled("\"256MiB\"", "\"256 megs\""),
+        spoiled("\"256MiB\"", "\"1MiB\""),
+        spoiled("connection =", "conection ="),
+        spoiled("connection =", "zzz ="),
+        spoiled("source = \"files\"", "source = \"sql\""),
+        spoiled("source = \"files\"", "retention = { window = \"14d\" }"),
+        spoiled("[\"primary\", \"offsite\"]", "[\"primary\", \"elsewhere\"]"),
+        spoiled("[\"primary\", \"offsite\"]", "\"primary\""),
+        spoiled("[\"primary\", \"offsite\"]", "[]"),
+        spoiled("\"/var/lib/postgresql/15/main\"", "\"15/main\""),
+        spoiled("[cluster.main]", "[cluster.Main]"),
+        spoiled("\"file:///srv/seawall\"", "\"s3://bucket\""),
+        spoiled("url = \"file:///srv/seawall\"", ""),
+        spoiled("{ file = \"/etc/seawall/primary.key\" }", "\"seawall-key-1-abc\""),
+        spoiled("{ file = \"/etc/seawall/primary.key\" }", "{ file = \"/k\", env = \"K\" }"),
+        spoiled("{ file = \"/etc/seawall/primary.key\" }", "{ flie = \"/k\" }"),
+        spoiled("zstd:3", "zstd:20"),
+        spoiled("128MiB", "2GiB"),
+    ];
+    insta::assert_snapshot!(refusals.join("\n\n"));
+}

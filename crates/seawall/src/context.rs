@@ -1,0 +1,412 @@
+//! What a command works on: clusters and repositories, from flags, kit and configuration.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use seawall_core::{ByteSize, ClusterName, Code, Error, Result};
+use seawall_repo::Repository;
+use seawall_repo::keys::{KeyFile, Unlock};
+use seawall_store::{StoreError, StoreUrl};
+
+use crate::args::{RepositoryArgs, ServerArgs};
+use crate::config::{
+    self, ClusterConfig, Config, DEFAULT_PACK_SIZE, RepositoryConfig, SecretSource,
+};
+use crate::kit::Kit;
+use crate::owner::{Acting, Owner};
+use crate::postgres;
+
+/// The configuration as the flags change it. Made before the process becomes another user, since
+/// files named by flags belong to whoever typed them.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration file; [`Config::none`] where none is needed.
+    pub config: Config,
+    /// The repositories chosen by flags; `None` is those of the configuration.
+    chosen: Option<Vec<Place>>,
+    /// The clusters a kit names.
+    kit_clusters: Vec<ClusterName>,
+    /// The flags again, absolute, for commands that are printed or given to PostgreSQL.
+    pub again: Vec<String>,
+}
+
+/// A repository that is not open yet.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its name in the configuration, or its URL.
+    pub name: String,
+    /// Where it is.
+    pub url: StoreUrl,
+    key: KeyPlace,
+    /// The zstd level new data is compressed with.
+    pub compression_level: i32,
+    /// The size a pack is finished at.
+    pub pack_size: ByteSize,
+}
+
+#[derive(Debug, Clone)]
+enum KeyPlace {
+    Configured(SecretSource),
+    Given(KeyFile),
+}
+
+/// A repository that is open.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Where it is and how it is written.
+    pub place: Place,
+    /// The repository.
+    pub repository: Repository,
+}
+
+/// A cluster of a command, and the repositories it is in.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name.
+    pub name: ClusterName,
+    /// Its section of the configuration.
+    pub config: Option<ClusterConfig>,
+    /// Its repositories.
+    pub places: Vec<Place>,
+}
+
+impl Context {
+    /// Reads what the flags name: configuration, key, kit.
+    ///
+    /// # Errors
+    /// Those of the configuration, [`Code::KeyUnreadable`], [`Code::NotConfigured`].
+    pub fn new(config: Option<&Path>, flags: &RepositoryArgs) -> Result<Self> {
+        if let Some(path) = &flags.kit {
+            return Self::from_kit(path);
+        }
+        let url: Option<StoreUrl> = match flags.repo.as_deref() {
+            Some(text) if is_url(text) => Some(text.parse()?),
+            _ => None,
+        };
+        let key = flags.key.as_deref().map(read_key).transpose()?;
+        let standalone = url.is_some() && key.is_some() && config.is_none();
+        let mut context = Self {
+            config: if standalone { Config::none() } else { config::load(config)? },
+            chosen: None,
+            kit_clusters: Vec::new(),
+            again: Vec::new(),
+        };
+        if let Some(path) = &context.config.path {
+            context.again.extend(["--config".to_owned(), path.display().to_string()]);
+        }
+        if let Some(repo) = &flags.repo {
+            let place = context.choose(repo, url, key.clone())?;
+            context.again.extend(["--repo".to_owned(), shown_repo(repo, &place)]);
+            context.chosen = Some(vec![place]);
+        } else if let Some(key) = &key {
+            context.chosen = Some(vec![context.only_repository_with(key)?]);
+        }
+        if let Some(path) = &flags.key {
+            context.again.extend(["--key".to_owned(), absolute(path).display().to_string()]);
+        }
+        Ok(context)
+    }
+
+    fn from_kit(path: &Path) -> Result<Self> {
+        let kit = Kit::read(path)?;
+        Ok(Self {
+            config: Config::none(),
+            chosen: Some(vec![Place::given(kit.repository, kit.key)]),
+            kit_clusters: kit.clusters,
+            again: vec!["--kit".to_owned(), absolute(path).display().to_string()],
+        })
+    }
+
+    /// The repository `--repo` names.
+    fn choose(&self, repo: &str, url: Option<StoreUrl>, key: Option<KeyFile>) -> Result<Place> {
+        let configured = self.config.repositories.iter().find(|(name, repository)| {
+            url.as_ref().map_or(*name == repo, |url| repository.url == *url)
+        });
+        match (configured, url, key) {
+            (Some((name, repository)), _, None) => Ok(Place::configured(name, repository)),
+            (Some((name, repository)), _, Some(key)) => {
+                Ok(Place { key: KeyPlace::Given(key), ..Place::configured(name, repository) })
+            }
+            (None, Some(url), Some(key)) => Ok(Place::given(url, key)),
+            (None, Some(url), None) => Err(Error::new(
+                Code::NotConfigured,
+                format!("the repository {url} is not in {}", self.config.shown_path()),
+            )
+            .with_hint("Give its key with `--key FILE`, or use `--kit FILE`.")),
+            (None, None, _) => {
+                let names: Vec<&str> =
+                    self.config.repositories.keys().map(String::as_str).collect();
+                Err(Error::new(
+                    Code::NotConfigured,
+                    format!("there is no repository \"{repo}\" in {}", self.config.shown_path()),
+                )
+                .with_hint(format!("Configured: {}. A URL works too.", names.join(", "))))
+            }
+        }
+    }
+
+    fn only_repository_with(&self, key: &KeyFile) -> Result<Place> {
+        let mut all = self.config.repositories.iter();
+        match (all.next(), all.next()) {
+            (Some((name, repository)), None) => Ok(Place {
+                key: KeyPlace::Given(key.clone()),
+                ..Place::configured(name, repository)
+            }),
+            _ => Err(Error::new(Code::Usage, "--key is given, and not whose key it is")
+                .with_hint("Name the repository: `--repo NAME|URL`.")),
+        }
+    }
+
+    /// Every repository of the command, whatever the cluster.
+    pub fn places(&self) -> Vec<Place> {
+        self.chosen.clone().unwrap_or_else(|| {
+            let all = self.config.repositories.iter();
+            all.map(|(name, repository)| Place::configured(name, repository)).collect()
+        })
+    }
+
+    /// The one repository a command is about.
+    ///
+    /// # Errors
+    /// [`Code::NotConfigured`] if there are several or none.
+    pub fn one_place(&self) -> Result<Place> {
+        let mut places = self.places();
+        match (places.pop(), places.pop()) {
+            (Some(place), None) => Ok(place),
+            (None, _) => Err(Error::new(
+                Code::NotConfigured,
+                format!("{} names no repository", self.config.shown_path()),
+            )
+            .with_hint("Name one with `--repo URL --key FILE`, or `--kit FILE`.")),
+            _ => {
+                let names: Vec<&str> =
+                    self.config.repositories.keys().map(String::as_str).collect();
+                Err(Error::new(Code::NotConfigured, "there are several repositories")
+                    .with_hint(format!("Name one with `--repo`: {}.", names.join(", "))))
+            }
+        }
+    }
+
+    /// The clusters known without opening a repository, by name; `named` alone if it is given.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchCluster`]
+    pub fn known_targets(&self, named: Option<&ClusterName>) -> Result<Vec<Target>> {
+        if let Some(name) = named {
+            return self.target(name).map(|target| vec![target]);
+        }
+        let names = self.config.clusters.keys().chain(&self.kit_clusters);
+        names.map(|name| self.target(name)).collect()
+    }
+
+    /// The one cluster of a command that needs its configuration.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchCluster`], [`Code::NotConfigured`]
+    pub fn one_target(&self, named: Option<&ClusterName>) -> Result<Target> {
+        let mut targets = self.known_targets(named)?;
+        match (targets.pop(), targets.pop()) {
+            (Some(target), None) => Ok(target),
+            (None, _) => Err(Error::new(Code::NotConfigured, "no cluster is configured")
+                .with_hint("Protect one: `seawall init CLUSTER --repo URL --kit FILE`.")),
+            _ => Err(ambiguous(self.config.clusters.keys().chain(&self.kit_clusters))),
+        }
+    }
+
+    /// A cluster by its name.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchCluster`]
+    pub fn target(&self, name: &ClusterName) -> Result<Target> {
+        let config = self.config.clusters.get(name);
+        if config.is_none() && !self.config.clusters.is_empty() && self.chosen.is_none() {
+            return Err(no_such_cluster(name, self.config.clusters.keys()));
+        }
+        let places = match (&self.chosen, config) {
+            (Some(places), _) => places.clone(),
+            (None, Some(config)) => config
+                .repositories
+                .iter()
+                .filter_map(|name| self.config.repositories.get_key_value(name))
+                .map(|(name, repository)| Place::configured(name, repository))
+                .collect(),
+            (None, None) => self.places(),
+        };
+        Ok(Target { name: name.clone(), config: config.cloned(), places })
+    }
+
+    /// Root becomes the user whose files the command touches: the data directory's owner, or the
+    /// repository's. Nobody else is changed.
+    ///
+    /// # Errors
+    /// [`Code::WrongUser`]
+    pub fn become_owner(&self, data_directory: Option<&Path>) -> Result<()> {
+        self.owner(data_directory).map_or(Ok(()), |owner| owner.become_for_good())
+    }
+
+    /// As [`Self::become_owner`], until the guard is dropped.
+    ///
+    /// # Errors
+    /// [`Code::WrongUser`]
+    pub fn act_as_owner(&self) -> Result<Acting> {
+        self.owner(None).unwrap_or_else(Owner::current).act_as()
+    }
+
+    /// Whom root becomes; `None` for anybody else, and where nobody is found.
+    fn owner(&self, data_directory: Option<&Path>) -> Option<Owner> {
+        if !Owner::current().is_root() {
+            return None;
+        }
+        let data_directories = self.config.clusters.values().map(|c| c.data_directory.as_deref());
+        let data_directories = data_directory.into_iter().chain(data_directories.flatten());
+        let places = self.places();
+        let stores = places.iter().map(|place| place.url.directory());
+        let owner = data_directories.chain(stores).find_map(Owner::of);
+        owner.filter(|owner| !owner.is_root()).or_else(Owner::packaged)
+    }
+}
+
+impl Target {
+    /// How to reach the server, and where its files are.
+    ///
+    /// # Errors
+    /// [`Code::NotConfigured`] if neither flags nor configuration say how,
+    /// [`Code::ConninfoInvalid`].
+    pub fn server(&self, flags: &ServerArgs) -> Result<Server> {
+        let configured = self.config.as_ref();
+        let connection = flags.connection.clone();
+        let connection = connection.or_else(|| configured.and_then(|c| c.connection.clone()));
+        let connection = connection.ok_or_else(|| {
+            Error::new(
+                Code::NotConfigured,
+                format!("there is no connection string for cluster {}", self.name),
+            )
+            .with_hint("Add `connection` to its section of the configuration, or give `--connection CONNINFO`.")
+        })?;
+        let data_directory = flags.data_directory.as_deref().map(absolute);
+        Ok(Server {
+            connection: postgres::resolve(&connection, &Owner::current())?,
+            data_directory: data_directory
+                .or_else(|| configured.and_then(|c| c.data_directory.clone())),
+        })
+    }
+}
+
+/// A cluster's server, as a command reaches it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// The connection.
+    pub connection: seawall_pgwire::Config,
+    /// Where the files are; `None` for where the server says.
+    pub data_directory: Option<PathBuf>,
+}
+
+impl Place {
+    fn configured(name: &str, repository: &RepositoryConfig) -> Self {
+        Self {
+            name: name.to_owned(),
+            url: repository.url.clone(),
+            key: KeyPlace::Configured(repository.key.clone()),
+            compression_level: repository.compression_level,
+            pack_size: repository.pack_size,
+        }
+    }
+
+    /// A repository outside the configuration.
+    pub fn given(url: StoreUrl, key: KeyFile) -> Self {
+        Self {
+            name: url.to_string(),
+            url,
+            key: KeyPlace::Given(key),
+            compression_level: config::DEFAULT_COMPRESSION_LEVEL,
+            pack_size: DEFAULT_PACK_SIZE,
+        }
+    }
+
+    /// Gets the key.
+    ///
+    /// # Errors
+    /// [`Code::KeyUnreadable`]
+    pub fn key(&self) -> Result<KeyFile> {
+        match &self.key {
+            KeyPlace::Given(key) => Ok(key.clone()),
+            KeyPlace::Configured(source) => KeyFile::parse(&source.resolve()?)
+                .map_err(|error| error.context(format!("the key of repository {}", self.name))),
+        }
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// Those of the key, the store and the repository.
+    pub async fn open(self) -> Result<Opened> {
+        let unlock = Unlock::KeyFile(self.key()?);
+        let store = seawall_store::open(&self.url).await.map_err(|error| self.absent(error))?;
+        let repository = Repository::open(Arc::clone(&store), &unlock)
+            .await
+            .map_err(|error| self.explain(error))?;
+        Ok(Opened { place: self, repository })
+    }
+
+    /// A directory that does not exist holds no repository.
+    fn absent(&self, error: StoreError) -> Error {
+        if !error.is_not_found() {
+            return self.explain(error.into());
+        }
+        let directory = self.url.directory().display();
+        Error::new(Code::NoRepository, format!("there is no repository at {}", self.url))
+            .with_source(error)
+            .with_hint(format!(
+                "Is the storage mounted? `findmnt -T {directory}`. If it has moved, name its new place: `--repo URL --key FILE`; a recovery kit is a key file too."
+            ))
+    }
+
+    /// A user who may not read the repository is told who may.
+    fn explain(&self, error: Error) -> Error {
+        let owner = Owner::of(self.url.directory());
+        match owner.filter(|owner| !owner.is_current()) {
+            Some(owner) if error.code() == Code::StoreForbidden => {
+                owner.wrong_user().with_source(error)
+            }
+            _ => error,
+        }
+    }
+}
+
+/// Whether `--repo` is a URL or path and not a name.
+pub fn is_url(text: &str) -> bool {
+    text.starts_with('/') || text.contains("://")
+}
+
+fn shown_repo(given: &str, place: &Place) -> String {
+    if is_url(given) { place.url.to_string() } else { given.to_owned() }
+}
+
+fn read_key(path: &Path) -> Result<KeyFile> {
+    KeyFile::parse(&config::read_key_text(path)?).map_err(|error| error.context(path.display()))
+}
+
+/// A path as it can be found from any directory.
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The error of a command that needs one cluster and finds several.
+pub fn ambiguous<'a>(names: impl Iterator<Item = &'a ClusterName>) -> Error {
+    let names: Vec<&str> = names.map(ClusterName::as_str).collect();
+    Error::new(Code::Usage, "there are several clusters, and none is named")
+        .with_hint(format!("Name one: {}.", names.join(", ")))
+}
+
+/// The error of a cluster that is not there.
+pub fn no_such_cluster<'a>(
+    name: &ClusterName,
+    known: impl Iterator<Item = &'a ClusterName>,
+) -> Error {
+    let names: Vec<&str> = known.map(ClusterName::as_str).collect();
+    let error = Error::new(Code::NoSuchCluster, format!("there is no cluster \"{name}\""));
+    if names.is_empty() {
+        return error.with_hint("The repository holds no cluster yet.");
+    }
+    error.with_hint(format!("There are: {}.", names.join(", ")))
+}

@@ -1,0 +1,41 @@
+use std::io::Write;
+
+use seawall_core::Error;
+
+use super::Style;
+
+/// An error as a person reads it: what failed and why, its code, what to do.
+pub fn render_error(error: &Error, style: Style) -> String {
+    let code = error.code();
+    let mut text = format!("{} {}\n", style.red("error:"), error.chain());
+    text.push_str(&format!("  {} {code} (docs/errors/{code}.md)\n", style.bold("code:")));
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("  {} {hint}\n", style.bold("hint:")));
+    }
+    text
+}
+
+/// Tells the error on standard error.
+pub fn report(error: &Error) {
+    let text = render_error(error, Style::of_stderr());
+    // Nobody is left to be told that standard error cannot be written.
+    std::io::stderr().write_all(text.as_bytes()).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_core::Code;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_why_and_what_to_do() {
+        let error = Error::new(Code::StoreFull, "no room to write pack")
+            .with_source(std::io::Error::other("disk full"))
+            .with_hint("Free space.");
+        assert_eq!(
+            render_error(&error, Style::PLAIN),
+            "error: no room to write pack: disk full\n  code: SW0203 (docs/errors/SW0203.md)\n  hint: Free space.\n"
+        );
+    }
+}

@@ -1,0 +1,226 @@
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, ClusterName, Code, Error, Result, SystemId};
+use seawall_repo::layout::{LineObject, ObjectName};
+use seawall_repo::records::{About, Event};
+use seawall_repo::{Attempt, Line, Repository};
+use serde::Serialize;
+
+use super::{BackupReport, Depth, Reach, WalReport, wal};
+use crate::context::{Opened, Target};
+
+/// A cluster, over all its repositories.
+#[derive(Debug, Serialize)]
+pub struct ClusterReport {
+    pub name: ClusterName,
+    pub system_identifier: Option<SystemId>,
+    pub postgres_version: Option<String>,
+    /// Oldest first.
+    pub backups: Vec<BackupReport>,
+    pub wal: Vec<WalReport>,
+    pub recovery_window: Option<RecoveryWindow>,
+    /// Seconds of commits that would be lost if the server were lost now; `None` if unknown.
+    pub rpo_seconds: Option<f64>,
+    #[serde(skip)]
+    pub reach: Option<Reach>,
+    /// Jobs that began and have not ended, as far as a repository knows of them.
+    pub jobs: Vec<JobReport>,
+}
+
+/// The moments a cluster can be restored to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RecoveryWindow {
+    /// The end of the oldest backup.
+    pub earliest: Timestamp,
+    /// The last commit that is archived without a gap.
+    pub latest: Timestamp,
+}
+
+/// A job.
+#[derive(Debug, Serialize)]
+pub struct JobReport {
+    pub kind: String,
+    pub id: String,
+    /// `running`, or `silent` if it has not been heard of for a while.
+    pub state: &'static str,
+    pub host: String,
+    pub process_id: u32,
+    pub started_at: Timestamp,
+    pub heard_of_at: Timestamp,
+    pub repository: String,
+}
+
+/// A job tells of itself more often than this.
+const SILENCE_S: i64 = 120;
+
+impl ClusterReport {
+    /// A cluster of which nothing is known.
+    pub const fn empty(name: ClusterName) -> Self {
+        Self {
+            name,
+            system_identifier: None,
+            postgres_version: None,
+            backups: Vec::new(),
+            wal: Vec::new(),
+            recovery_window: None,
+            rpo_seconds: None,
+            reach: None,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Looks at one cluster in the repositories that are open. A repository that fails is added to
+    /// `problems`.
+    ///
+    /// # Errors
+    /// None today; kept fallible like its callers.
+    pub async fn collect(
+        target: &Target,
+        opened: &[Opened],
+        depth: Depth,
+        problems: &mut Vec<Error>,
+    ) -> Result<Self> {
+        let mut report = Self::empty(target.name.clone());
+        let mut backups = BTreeMap::new();
+        for place in &target.places {
+            let Some(opened) = opened.iter().find(|opened| opened.place.name == place.name) else {
+                continue;
+            };
+            if let Err(problem) = report.add(opened, depth, &mut backups).await {
+                problems.push(problem.context(format!("repository {}", place.name)));
+            }
+        }
+        report.backups = backups.into_values().collect();
+        if depth == Depth::Wal
+            && let Err(problem) = report.find_window(target, opened).await
+        {
+            problems.push(problem);
+        }
+        Ok(report)
+    }
+
+    /// From the end of the oldest backup to the last commit that follows the newest one without a
+    /// gap, in the repository that has most.
+    async fn find_window(&mut self, target: &Target, opened: &[Opened]) -> Result<()> {
+        let mut complete = self.backups.iter().filter(|backup| backup.state == "complete");
+        let Some(oldest) = complete.next() else { return Ok(()) };
+        let newest = complete.next_back().unwrap_or(oldest);
+        let Some(earliest) = oldest.finished_at else { return Ok(()) };
+        for opened in
+            opened.iter().filter(|opened| target.places.iter().any(|p| p.name == opened.place.name))
+        {
+            if !newest.repositories.contains(&opened.place.name) {
+                continue;
+            }
+            let line = current_line(&opened.repository, &self.name).await?;
+            let reach = wal::reach(&line, newest).await?;
+            if reach.map(|reach| reach.lsn) > self.reach.map(|reach| reach.lsn) {
+                self.reach = reach;
+            }
+        }
+        self.recovery_window =
+            self.reach.map(|reach| RecoveryWindow { earliest, latest: reach.time });
+        Ok(())
+    }
+
+    async fn add(
+        &mut self,
+        opened: &Opened,
+        depth: Depth,
+        backups: &mut BTreeMap<BackupId, BackupReport>,
+    ) -> Result<()> {
+        let repository = opened.place.name.as_str();
+        for (line, about) in lines(&opened.repository, &self.name).await? {
+            self.system_identifier = Some(about.system_id);
+            self.postgres_version = Some(about.major.to_string());
+            let verified = verified(&line).await?;
+            for summary in line.backups().await? {
+                let mut report = BackupReport::new(&summary, repository);
+                report.verified_at = verified.get(&summary.id).copied();
+                match backups.entry(summary.id) {
+                    std::collections::btree_map::Entry::Vacant(entry) => {
+                        entry.insert(report);
+                    }
+                    std::collections::btree_map::Entry::Occupied(mut entry) => {
+                        entry.get_mut().merge(report);
+                    }
+                }
+            }
+            if depth == Depth::Wal {
+                self.wal.extend(WalReport::collect(&line, repository).await?);
+            }
+            let now = Timestamp::now();
+            let attempts = line.attempts().await?;
+            self.jobs.extend(attempts.iter().filter_map(|attempt| job(attempt, repository, now)));
+        }
+        Ok(())
+    }
+}
+
+fn job(attempt: &Attempt, repository: &str, now: Timestamp) -> Option<JobReport> {
+    let (first, last) = (attempt.records.first()?, attempt.records.last()?);
+    let heard_of_at = Timestamp::from_microsecond(last.time_us).ok()?;
+    let silent = now.duration_since(heard_of_at).as_secs() > SILENCE_S;
+    Some(JobReport {
+        kind: first.purpose.clone(),
+        id: attempt.id.to_string(),
+        state: if silent { "silent" } else { "running" },
+        host: first.host.clone(),
+        process_id: first.process_id,
+        started_at: attempt.id.created_at(),
+        heard_of_at,
+        repository: repository.to_owned(),
+    })
+}
+
+/// When backups were last found whole.
+async fn verified(line: &Line) -> Result<BTreeMap<BackupId, Timestamp>> {
+    let mut verified = BTreeMap::new();
+    for path in line.repository().list(&line.paths().below("events")?).await? {
+        let Some(ObjectName::Line(_, _, LineObject::Event(subject, _))) = ObjectName::parse(&path)
+        else {
+            continue;
+        };
+        let event: Event = line.repository().read_record(&path).await?;
+        if event.kind == "verified"
+            && let Ok(time) = Timestamp::from_microsecond(event.time_us)
+        {
+            // Listed in order, so that the last one stays.
+            verified.insert(BackupId(subject), time);
+        }
+    }
+    Ok(verified)
+}
+
+/// A cluster's lines in a repository, the newest last.
+pub async fn lines(repository: &Repository, cluster: &ClusterName) -> Result<Vec<(Line, About)>> {
+    let mut lines = Vec::new();
+    for (name, id) in repository.lines().await? {
+        if name != *cluster {
+            continue;
+        }
+        let line = repository.line(&name, id)?;
+        if let Some(about) = line.about().await? {
+            lines.push((line, about));
+        }
+    }
+    lines.sort_by_key(|(line, about)| (about.created_us, line.id()));
+    Ok(lines)
+}
+
+/// The line a cluster writes to: the newest.
+///
+/// # Errors
+/// [`Code::NoSuchCluster`], and those of the repository.
+pub async fn current_line(repository: &Repository, cluster: &ClusterName) -> Result<Line> {
+    let newest = lines(repository, cluster).await?.pop();
+    newest.map(|(line, _)| line).ok_or_else(|| {
+        let url = repository.store().url();
+        Error::new(
+            Code::NoSuchCluster,
+            format!("the repository {url} does not know cluster {cluster}"),
+        )
+        .with_hint(format!("Add it: `seawall init {cluster} --repo {url} --kit FILE`."))
+    })
+}

@@ -1,0 +1,205 @@
+//! What repositories hold, as `info`, `list`, `show` and `status` tell it. The JSON names are
+//! stable: some may be added, none renamed.
+
+mod backup;
+mod cluster;
+mod wal;
+pub mod word;
+
+use std::path::Path;
+
+use seawall_core::{ClusterName, Error, Result};
+use seawall_store::{ObjectPrefix, Store};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::args::RepositoryArgs;
+use crate::context::{Context, Opened, Place, Target, no_such_cluster};
+use crate::exit::Outcome;
+use crate::{render, run};
+
+pub use backup::BackupReport;
+pub use cluster::{ClusterReport, current_line, lines};
+pub use wal::{Reach, WalReport};
+
+/// The one format this version opens.
+const FORMAT: u32 = 1;
+
+/// How many names a listing asks for at a time.
+const LIST_PAGE: usize = 1000;
+
+/// Everything a look at the repositories showed.
+#[derive(Debug, Serialize)]
+pub struct Overview {
+    /// The clusters, by name.
+    pub clusters: Vec<ClusterReport>,
+    /// The repositories.
+    pub repositories: Vec<RepositoryReport>,
+    /// What could not be looked at.
+    #[serde(skip)]
+    problems: Vec<Error>,
+    #[serde(skip)]
+    opened: Vec<Opened>,
+    #[serde(skip)]
+    runtime: Runtime,
+}
+
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Manifests.
+    Backups,
+    /// WAL too.
+    Wal,
+}
+
+/// A repository.
+#[derive(Debug, Serialize)]
+pub struct RepositoryReport {
+    /// Its name in the configuration, or its URL.
+    pub name: String,
+    /// Where it is.
+    pub url: String,
+    /// Bytes of all its objects; `None` if it was not measured or cannot be reached.
+    pub stored_bytes: Option<u64>,
+    /// Its format; `None` if it cannot be opened.
+    pub format: Option<u32>,
+}
+
+impl Overview {
+    /// Looks at every repository of the clusters named. One that cannot be reached does not hide
+    /// the others: it is told by [`Self::finish`].
+    ///
+    /// # Errors
+    /// Those of the configuration, [`seawall_core::Code::NoSuchCluster`], and the first
+    /// repository's if none can be opened.
+    pub fn collect(
+        config: Option<&Path>,
+        named: Option<&ClusterName>,
+        flags: &RepositoryArgs,
+        depth: Depth,
+    ) -> Result<Self> {
+        let context = Context::new(config, flags)?;
+        let mut targets = context.known_targets(named)?;
+        context.become_owner(None)?;
+        let runtime = run::runtime(1)?;
+        let places = if targets.is_empty() { context.places() } else { union(&targets) };
+        let (opened, repositories, mut problems) = runtime.block_on(open_all(places));
+        if opened.is_empty()
+            && let Some(problem) = problems.pop()
+        {
+            return Err(problem);
+        }
+        let by_repository = context.config.clusters.is_empty();
+        let clusters = runtime.block_on(async {
+            if by_repository {
+                targets = stored_targets(&opened, named).await?;
+            }
+            let mut clusters = Vec::new();
+            for target in &targets {
+                clusters.push(ClusterReport::collect(target, &opened, depth, &mut problems).await?);
+            }
+            Ok::<_, Error>(clusters)
+        })?;
+        Ok(Self { clusters, repositories, problems, opened, runtime })
+    }
+
+    /// Adds up what the repositories hold.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub fn measure(&mut self) -> Result<()> {
+        for opened in &self.opened {
+            let bytes = self.runtime.block_on(stored_bytes(opened.repository.store()))?;
+            let report = self.repositories.iter_mut().find(|r| r.name == opened.place.name);
+            if let Some(report) = report {
+                report.stored_bytes = Some(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// What could not be looked at, for a command that tells it itself.
+    pub fn take_problems(&mut self) -> Vec<Error> {
+        std::mem::take(&mut self.problems)
+    }
+
+    /// What `list --json` prints.
+    pub fn backups_only(&self) -> Value {
+        let clusters = self.clusters.iter();
+        let clusters: Vec<Value> = clusters
+            .map(|cluster| json!({"name": cluster.name, "backups": cluster.backups}))
+            .collect();
+        json!({ "clusters": clusters })
+    }
+
+    /// Tells what could not be looked at, after what could.
+    ///
+    /// # Errors
+    /// The last of those problems.
+    pub fn finish(mut self) -> Result<Outcome> {
+        let Some(last) = self.problems.pop() else { return Ok(Outcome::Done) };
+        for problem in &self.problems {
+            render::report(problem);
+        }
+        Err(last)
+    }
+}
+
+/// The repositories of all targets, each once.
+fn union(targets: &[Target]) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    for place in targets.iter().flat_map(|target| &target.places) {
+        if !places.iter().any(|known| known.name == place.name) {
+            places.push(place.clone());
+        }
+    }
+    places
+}
+
+async fn open_all(places: Vec<Place>) -> (Vec<Opened>, Vec<RepositoryReport>, Vec<Error>) {
+    let (mut opened, mut reports, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for place in places {
+        let (name, url) = (place.name.clone(), place.url.to_string());
+        let result = place.open().await;
+        let format = result.as_ref().ok().map(|_| FORMAT);
+        reports.push(RepositoryReport { name, url, stored_bytes: None, format });
+        match result {
+            Ok(repository) => opened.push(repository),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (opened, reports, problems)
+}
+
+/// The clusters the repositories hold, for a command without configuration.
+async fn stored_targets(opened: &[Opened], named: Option<&ClusterName>) -> Result<Vec<Target>> {
+    let mut names: Vec<ClusterName> = Vec::new();
+    for opened in opened {
+        names.extend(opened.repository.lines().await?.into_iter().map(|(name, _)| name));
+    }
+    names.sort();
+    names.dedup();
+    if let Some(named) = named
+        && !names.contains(named)
+    {
+        return Err(no_such_cluster(named, names.iter()));
+    }
+    let places: Vec<Place> = opened.iter().map(|opened| opened.place.clone()).collect();
+    names.retain(|name| named.is_none_or(|named| name == named));
+    let target = |name| Target { name, config: None, places: places.clone() };
+    Ok(names.into_iter().map(target).collect())
+}
+
+async fn stored_bytes(store: &dyn Store) -> Result<u64> {
+    let (mut bytes, mut after) = (0, None);
+    loop {
+        let page = store.list(&ObjectPrefix::root(), after.as_ref(), LIST_PAGE).await?;
+        bytes += page.objects.iter().map(|object| object.size_bytes).sum::<u64>();
+        after = page.next;
+        if after.is_none() {
+            return Ok(bytes);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The words that name a backup: an id, a unique beginning of one, `latest`, `latest~1`.
+
+use seawall_core::{BackupId, ClusterName, Code, Error, Result};
+use seawall_repo::Repository;
+
+use super::lines;
+
+/// A backup that may be meant.
+#[derive(Debug, Clone)]
+pub struct Candidate<T> {
+    pub cluster: ClusterName,
+    pub id: BackupId,
+    /// `latest` means only these.
+    pub complete: bool,
+    pub what: T,
+}
+
+/// Finds the one backup a word names. `candidates` are in the order they were made, for each
+/// cluster.
+///
+/// # Errors
+/// [`Code::NoSuchBackup`]; [`Code::Usage`] for `latest` of several clusters.
+pub fn find<T>(word: &str, candidates: Vec<Candidate<T>>) -> Result<Candidate<T>> {
+    let mut found = match generations_back(word)? {
+        Some(back) => latest(back, candidates)?,
+        None => candidates.into_iter().filter(|one| one.id.matches(word)).collect(),
+    };
+    if found.len() > 1 {
+        let ids: Vec<String> = found.iter().map(|one| one.id.to_string()).collect();
+        return Err(no_such(format!("\"{word}\" is the beginning of several backups"))
+            .with_hint(format!("Say which: {}.", ids.join(", "))));
+    }
+    found.pop().ok_or_else(|| {
+        no_such(format!("there is no backup \"{word}\""))
+            .with_hint("`seawall list` shows the backups there are.")
+    })
+}
+
+/// Every backup in a repository; of one cluster, if it is named.
+///
+/// # Errors
+/// Those of the repository.
+pub async fn candidates(
+    repository: &Repository,
+    cluster: Option<&ClusterName>,
+) -> Result<Vec<Candidate<()>>> {
+    let mut names: Vec<ClusterName> =
+        repository.lines().await?.into_iter().map(|(name, _)| name).collect();
+    names.dedup();
+    names.retain(|name| cluster.is_none_or(|wanted| wanted == name));
+    let mut candidates = Vec::new();
+    for name in names {
+        for (line, _) in lines(repository, &name).await? {
+            for summary in line.backups().await? {
+                let complete = summary.info.is_ok();
+                let cluster = name.clone();
+                candidates.push(Candidate { cluster, id: summary.id, complete, what: () });
+            }
+        }
+    }
+    candidates.sort_by_key(|one| one.id);
+    Ok(candidates)
+}
+
+fn no_such(message: String) -> Error {
+    Error::new(Code::NoSuchBackup, message)
+}
+
+/// How far back from the latest; `None` for an id.
+fn generations_back(word: &str) -> Result<Option<usize>> {
+    match word.strip_prefix("latest") {
+        None => Ok(None),
+        Some("") => Ok(Some(0)),
+        Some(rest) => {
+            let back = rest.strip_prefix('~').and_then(|number| number.parse().ok());
+            back.map(Some).ok_or_else(|| {
+                no_such(format!("\"{word}\" is not a backup"))
+                    .with_hint("`latest~1` is the one before the latest.")
+            })
+        }
+    }
+}
+
+fn latest<T>(back: usize, candidates: Vec<Candidate<T>>) -> Result<Vec<Candidate<T>>> {
+    let complete: Vec<_> = candidates.into_iter().filter(|one| one.complete).collect();
+    let mut clusters: Vec<&ClusterName> = complete.iter().map(|one| &one.cluster).collect();
+    clusters.sort();
+    clusters.dedup();
+    if clusters.len() > 1 {
+        return Err(crate::context::ambiguous(clusters.into_iter()));
+    }
+    Ok(complete.into_iter().rev().nth(back).into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_core::Ulid;
+
+    use super::*;
+
+    /// Two complete backups and a damaged one, a day apart.
+    fn backups(cluster: &str) -> Vec<Candidate<u64>> {
+        let backup = |day: u64| Candidate {
+            cluster: cluster.parse().unwrap(),
+            id: BackupId(Ulid::from_parts(day * 86_400_000, u128::from(day))),
+            complete: day < 3,
+            what: day,
+        };
+        (1..=3).map(backup).collect()
+    }
+
+    fn day(word: &str) -> Result<u64> {
+        find(word, backups("main")).map(|found| found.what)
+    }
+
+    #[test]
+    fn latest_is_the_newest_that_can_be_restored() {
+        assert_eq!(day("latest").unwrap(), 2);
+        assert_eq!(day("latest~1").unwrap(), 1);
+        for word in ["latest~2", "latest~x", "latest~", "latests", ""] {
+            assert_eq!(day(word).unwrap_err().code(), Code::NoSuchBackup, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_unique_beginning_of_an_id_names_it_even_damaged() {
+        assert_eq!(day("19700104").unwrap(), 3);
+        let several = day("197001").unwrap_err();
+        assert_eq!(several.code(), Code::NoSuchBackup);
+        assert!(several.hint().is_some_and(|hint| hint.contains("19700102T0000")));
+    }
+
+    #[test]
+    fn the_latest_of_two_clusters_is_nobodys() {
+        let both = [backups("main"), backups("other")].concat();
+        assert_eq!(find("latest", both).unwrap_err().code(), Code::Usage);
+    }
+}

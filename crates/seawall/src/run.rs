@@ -1,0 +1,120 @@
+//! From the command line to the exit status.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+
+use clap::Parser;
+use seawall_core::{Code, Error, Result, ResultExt};
+use tokio::runtime::{Builder, Runtime};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command};
+use crate::commands;
+use crate::exit::{Caller, Outcome};
+use crate::render;
+
+/// The environment variable that says how much is logged, in the words of `tracing`'s `EnvFilter`.
+const LOG_VARIABLE: &str = "SEAWALL_LOG";
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let caller = Caller::of(&arguments);
+    panic::set_hook(Box::new(|panic| report_defect(&panic.to_string())));
+    let status = panic::catch_unwind(AssertUnwindSafe(|| status(caller, arguments)))
+        .unwrap_or_else(|_| caller.defect_status());
+    ExitCode::from(status)
+}
+
+fn status(caller: Caller, arguments: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to be told that the terminal is gone.
+            error.print().ok();
+            return if error.use_stderr() { caller.usage_status() } else { 0 };
+        }
+    };
+    log_to_stderr();
+    match dispatch(&cli) {
+        Ok(outcome) => outcome.status(),
+        Err(error) => {
+            render::report(&error);
+            caller.status_of(&error)
+        }
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<Outcome> {
+    let config = cli.config.as_deref();
+    match &cli.command {
+        Command::Init(args) => commands::init::main(config, args),
+        Command::Check(args) => commands::check::main(config, args),
+        Command::Status(args) => commands::status::main(config, args),
+        Command::Backup(args) => commands::backup::main(config, args),
+        Command::Info(args) => commands::info::main(config, args),
+        Command::List(args) => commands::list::main(config, args),
+        Command::Show(args) => commands::show::main(config, args),
+        Command::Wal(command) => commands::wal::main(config, command),
+        Command::Verify(args) => commands::verify::main(config, args),
+        Command::Key(command) => commands::key::main(config, command),
+        Command::Completions { shell } => commands::papers::completions(*shell),
+        Command::Man { directory } => commands::papers::man(directory),
+    }
+}
+
+/// A runtime for one command. It is made after the process has become the user it works as.
+///
+/// # Errors
+/// [`Code::Internal`] if the system gives no threads.
+pub fn runtime(threads: usize) -> Result<Runtime> {
+    let mut builder =
+        if threads > 1 { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    builder
+        .worker_threads(threads.max(1))
+        .enable_all()
+        .build()
+        .code(Code::Internal, || "cannot start threads".to_owned())
+}
+
+/// Waits for `work`, or for the user or the system to end the program.
+///
+/// # Errors
+/// Those of the work, and [`Code::Interrupted`].
+pub async fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen =
+        |kind| signal(kind).code(Code::Internal, || "cannot listen for signals".to_owned());
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    tokio::select! {
+        done = work => done,
+        _ = interrupt.recv() => Err(interrupted("SIGINT")),
+        _ = terminate.recv() => Err(interrupted("SIGTERM")),
+    }
+}
+
+fn interrupted(signal: &str) -> Error {
+    Error::new(Code::Interrupted, format!("interrupted by {signal}"))
+        .with_hint("Nothing is half done that counts: run the same command again to go on.")
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(render::Style::of_stderr() != render::Style::PLAIN)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+fn report_defect(what: &str) {
+    let error = Error::new(Code::Internal, format!("Seawall has a defect: {}", what.replace('\n', ": ")))
+        .with_hint("Please report it with the command and what is printed here; nothing half written counts as a backup.");
+    let text = render::render_error(&error, render::Style::of_stderr());
+    std::io::stderr().write_all(text.as_bytes()).ok();
+}
