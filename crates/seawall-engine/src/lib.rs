@@ -11,3 +11,4 @@ pub mod cluster;
 mod host;
 pub mod restore;
 pub mod verify;
+pub mod wal;

@@ -53,6 +53,14 @@ impl WalArchive {
         Ok(coverage)
     }
 
+    /// Whether any WAL of the timeline is archived from the segment on that holds `from`.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn has_wal_from(&self, timeline: TimelineId, from: Lsn) -> Result<bool> {
+        Ok(RangeCursor::new(self, timeline, from)?.next().await?.is_some())
+    }
+
     /// The stretches of log along `ancestry` that end after `from`, in order. Two that touch do
     /// not continue each other.
     ///

@@ -1,0 +1,209 @@
+//! `restore_command`.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use seawall_core::{Code, Error, Result, TimelineId, WalFileName, WalSegment, WalSegmentSize};
+use seawall_pgdata::history::TimelineSpan;
+use seawall_repo::Line;
+use seawall_repo::wal::WalArchive;
+
+use super::wanted::{RestorePath, Wanted};
+
+/// A file PostgreSQL wants from the archive.
+#[derive(Debug, Clone)]
+pub struct FetchRequest {
+    /// The cluster's line in each repository that may have it, asked in this order.
+    pub lines: Vec<Line>,
+    /// The file: `%f`.
+    pub name: String,
+    /// Where it has to be put: `%p`.
+    pub destination: PathBuf,
+    /// What the state file of the restore tells, if the server runs on a restored directory.
+    pub path: Option<RestorePath>,
+    /// The server is a standby, which asks again for what is not there yet.
+    pub standby: bool,
+}
+
+/// Puts a file where PostgreSQL wants it: whole, verified, and under its name only when complete.
+///
+/// # Errors
+/// [`Code::WalPastEnd`] alone means that the file is proven not to exist, so that recovery may end
+/// there: a segment the restore does not use or that lies past its planned end, a history that is
+/// not archived, or for a standby what the archive does not have yet. Everything else is another
+/// error, on which recovery must stop: [`Code::WalMissing`] and [`Code::WalGap`] for WAL that ought
+/// to be there, [`Code::NotWal`], [`Code::WalWrongCluster`], damage, a store or disk that fails.
+pub async fn fetch(request: &FetchRequest) -> Result<()> {
+    let mut past_end = None;
+    let mut failure = None;
+    for line in &request.lines {
+        match content(request, line).await {
+            Ok(bytes) => {
+                let destination = request.destination.clone();
+                return tokio::task::spawn_blocking(move || put(&destination, &bytes))
+                    .await
+                    .map_err(|error| {
+                        Error::new(Code::Internal, "writing failed").with_source(error)
+                    })?;
+            }
+            Err(error) if error.code() == Code::WalPastEnd => past_end = Some(error),
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    // One repository's "there is none" says nothing as long as another did not answer.
+    Err(failure.or(past_end).unwrap_or_else(|| {
+        Error::new(Code::NotConfigured, format!("{} has no repository to come from", request.name))
+            .with_hint("Name a repository: `seawall wal fetch %f %p --repo URL`.")
+    }))
+}
+
+async fn content(request: &FetchRequest, line: &Line) -> Result<Vec<u8>> {
+    if let Some(path) = request.path.as_ref().filter(|path| path.line != line.id()) {
+        let what = format!(
+            "the directory was restored from line {}, and {} is asked for WAL of line {}",
+            path.line,
+            line.store().url(),
+            line.id()
+        );
+        return Err(Error::new(Code::WalWrongCluster, what)
+            .with_hint("Let restore_command name the cluster the directory was restored from."));
+    }
+    let archive = WalArchive::open(line.clone()).await?;
+    match WalFileName::parse(&request.name, archive.segment_size()) {
+        Some(WalFileName::Segment(segment)) => segment_bytes(request, &archive, segment).await,
+        Some(WalFileName::TimelineHistory(timeline)) => {
+            history_bytes(request, &archive, timeline).await
+        }
+        Some(WalFileName::Partial(_) | WalFileName::BackupHistory(..)) => {
+            Err(not_served(&request.name, "recovery never needs such a file"))
+        }
+        None => Err(not_served(&request.name, wrong_name(archive.segment_size()))),
+    }
+}
+
+async fn history_bytes(
+    request: &FetchRequest,
+    archive: &WalArchive,
+    timeline: TimelineId,
+) -> Result<Vec<u8>> {
+    if let Some(file) = archive.timeline_history(timeline).await? {
+        return Ok(file.content.into());
+    }
+    let path = request.path.as_ref();
+    let tip = path.and_then(|path| path.spans.last()).filter(|span| span.begin.is_valid());
+    if tip.is_some_and(|tip| tip.timeline == timeline) {
+        return Err(missing(format!(
+            "{} is not archived, and the restore goes along its timeline",
+            request.name
+        )));
+    }
+    Err(past_end(format!("{} is not archived", request.name)))
+}
+
+async fn segment_bytes(
+    request: &FetchRequest,
+    archive: &WalArchive,
+    segment: WalSegment,
+) -> Result<Vec<u8>> {
+    let Some(path) = &request.path else {
+        return archived_bytes(archive, segment, request.standby).await;
+    };
+    match path.wants(segment) {
+        Wanted::Needed { spans, until } => {
+            let read = archive.read_segment(segment, &spans).await?.ok_or_else(|| {
+                missing(format!("segment {segment}, which the restore needs, is not archived"))
+            })?;
+            if read.covered_to < until {
+                return Err(gap(format!(
+                    "segment {segment} is archived up to {} only, and the restore needs it up to {until}",
+                    read.covered_to
+                )));
+            }
+            Ok(read.bytes)
+        }
+        // A standby follows its primary past what was known when it was restored.
+        Wanted::Unused(_) if request.standby => archived_bytes(archive, segment, true).await,
+        Wanted::Unused(why) => Err(past_end(format!("there is no segment {segment}: {why}"))),
+    }
+}
+
+/// Without a plan only a whole segment is beyond doubt. What a standby lacks, it asks for again.
+async fn archived_bytes(
+    archive: &WalArchive,
+    segment: WalSegment,
+    standby: bool,
+) -> Result<Vec<u8>> {
+    let ancestry = archive.ancestry(segment.timeline).await?;
+    let spans: Vec<TimelineSpan> = ancestry.spans().collect();
+    let begin = spans.last().map(|own| own.begin).unwrap_or_default();
+    let read =
+        if segment.end() <= begin { None } else { archive.read_segment(segment, &spans).await? };
+    let covered_to = read.as_ref().map(|read| read.covered_to);
+    match read {
+        Some(read) if read.covered_to == segment.end() => return Ok(read.bytes),
+        _ if !standby => {}
+        _ if segment.end() > begin
+            && archive.has_wal_from(segment.timeline, segment.end()).await? =>
+        {
+            let what = format!("segment {segment} is not archived, and later ones are");
+            return Err(gap(what));
+        }
+        Some(read) => return Ok(read.bytes),
+        None => return Err(past_end(format!("segment {segment} is not archived yet"))),
+    }
+    let what = match covered_to {
+        Some(end) => format!("segment {segment} is archived up to {end} only"),
+        None => format!("segment {segment} is not archived"),
+    };
+    Err(missing(what))
+}
+
+/// Writes a file beside its place and renames it, so that it is whole under its name.
+fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
+    let mut beside = destination.as_os_str().to_owned();
+    beside.push(".seawall-tmp");
+    let beside = PathBuf::from(beside);
+    let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, destination));
+    written.map_err(|error| {
+        // What could not be written must not take the room of what comes next.
+        if let Err(error) = fs::remove_file(&beside)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %beside.display(), %error, "an unfinished file could not be removed");
+        }
+        Error::new(Code::LocalIo, format!("cannot write {}", destination.display()))
+            .with_source(error)
+            .with_hint("restore_command runs in the data directory; check its owner and its room.")
+    })
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
+fn past_end(what: String) -> Error {
+    Error::new(Code::WalPastEnd, what)
+}
+
+fn missing(what: String) -> Error {
+    Error::new(Code::WalMissing, what)
+        .with_hint("Run `seawall wal list` to see what is there; another repository may hold it.")
+}
+
+fn gap(what: String) -> Error {
+    Error::new(Code::WalGap, what)
+        .with_hint("Run `seawall wal list` to see what is there; another repository may hold it.")
+}
+
+fn not_served(name: &str, why: impl std::fmt::Display) -> Error {
+    Error::new(Code::NotWal, format!("{name} is not served: {why}"))
+        .with_hint("restore_command has to pass %f and %p: `seawall wal fetch %f %p`.")
+}
+
+fn wrong_name(size: WalSegmentSize) -> String {
+    format!("it is not the name of a WAL file of segments of {} bytes", size.bytes())
+}

@@ -1,0 +1,13 @@
+//! What `archive_command` and `restore_command` do, and what is archived.
+
+mod fetch;
+mod list;
+mod places;
+mod push;
+mod wanted;
+
+pub use fetch::{FetchRequest, fetch};
+pub use list::{TimelineListing, WalListing, list};
+pub use places::WalPlace;
+pub use push::{PlacePushed, PushReport, PushRequest, push};
+pub use wanted::RestorePath;

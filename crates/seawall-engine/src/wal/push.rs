@@ -1,0 +1,178 @@
+//! `archive_command`.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+use seawall_core::{ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize};
+use seawall_pgdata::PgMajor;
+use seawall_pgdata::wal::PageHeader;
+use seawall_pgdata::wal::page::LONG_HEADER_BYTES;
+use seawall_repo::wal::{HistoryStored, LsnRange, SegmentKind};
+
+use super::WalPlace;
+
+/// A file PostgreSQL wants archived.
+#[derive(Debug, Clone)]
+pub struct PushRequest {
+    /// The cluster it is said to be of.
+    pub cluster: ClusterName,
+    /// The file: `%p`.
+    pub path: PathBuf,
+    /// Where it has to be durable before the push succeeds.
+    pub places: Vec<WalPlace>,
+    /// What `pg_control` in the cluster's data directory says, if it is at hand. A segment tells
+    /// it itself; history files do not.
+    pub system_id: Option<SystemId>,
+}
+
+/// What one repository made of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacePushed {
+    /// The repository's name.
+    pub name: String,
+    /// How many bytes of WAL were not there before; for a history file 0, or its length.
+    pub new_bytes: u64,
+    /// What of a segment is WAL; empty for a history file.
+    pub wal: Option<LsnRange>,
+}
+
+/// A file that is durable in every repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushReport {
+    /// What it is.
+    pub file: String,
+    /// In the order of the request.
+    pub places: Vec<PlacePushed>,
+}
+
+/// Archives a file. Succeeds only once every repository has all of it, durably; what some of them
+/// stored stays when another fails, and the same push again completes it.
+///
+/// # Errors
+/// [`Code::NotWal`] for a file PostgreSQL does not archive, [`Code::LocalIo`] if it cannot be read,
+/// [`Code::WalWrongCluster`], [`Code::WalDamaged`], [`Code::WalConflict`],
+/// [`Code::WalDiscontinuous`], [`Code::HistoryConflict`], and whatever keeps a repository from
+/// taking it; the message names the repository.
+pub async fn push(request: &PushRequest) -> Result<PushReport> {
+    let name = file_name(&request.path)?;
+    if request.places.is_empty() {
+        let what = format!("{name} has no repository to go to");
+        return Err(Error::new(Code::NotConfigured, what)
+            .with_hint("Name a repository in the configuration of the cluster."));
+    }
+    let path = request.path.clone();
+    let bytes = tokio::task::spawn_blocking(move || read_file(&path))
+        .await
+        .map_err(|error| Error::new(Code::Internal, "reading failed").with_source(error))??;
+    let system_id = match lenient(&name) {
+        Some(WalFileName::Segment(_) | WalFileName::Partial(_)) => {
+            Some(system_id_of(&name, &bytes)?)
+        }
+        _ => request.system_id,
+    };
+    let pushes = request.places.iter().map(async |place| {
+        let pushed = push_to(place, &request.cluster, &name, system_id, &bytes).await;
+        pushed.map_err(|error| error.context(format_args!("repository {}", place.name)))
+    });
+    let mut places = Vec::new();
+    let mut failures = Vec::new();
+    for pushed in join_all(pushes).await {
+        match pushed {
+            Ok(pushed) => places.push(pushed),
+            Err(error) => failures.push(error),
+        }
+    }
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(PushReport { file: name, places }) };
+    let others: Vec<String> = failures.map(|error| error.chain()).collect();
+    if others.is_empty() { Err(first) } else { Err(first.context(others.join("; "))) }
+}
+
+async fn push_to(
+    place: &WalPlace,
+    cluster: &ClusterName,
+    name: &str,
+    system_id: Option<SystemId>,
+    bytes: &[u8],
+) -> Result<PlacePushed> {
+    let archive = place.archive(cluster, system_id).await?;
+    let file = WalFileName::parse(name, archive.segment_size()).ok_or_else(|| not_wal(name))?;
+    let (segment, kind) = match file {
+        WalFileName::Segment(segment) => (segment, SegmentKind::Whole),
+        WalFileName::Partial(segment) => (segment, SegmentKind::Partial),
+        WalFileName::TimelineHistory(_) | WalFileName::BackupHistory(..) => {
+            let new_bytes = match archive.store_history(file, bytes).await? {
+                HistoryStored::Stored => bytes.len() as u64,
+                HistoryStored::AlreadyThere => 0,
+            };
+            return Ok(PlacePushed { name: place.name.clone(), new_bytes, wal: None });
+        }
+    };
+    let stored = archive.store_segment(segment, kind, bytes).await?;
+    let wal = LsnRange { start: segment.start(), end: stored.valid_to };
+    Ok(PlacePushed { name: place.name.clone(), new_bytes: stored.new_bytes(), wal: Some(wal) })
+}
+
+/// The file's name, if it is one PostgreSQL archives.
+fn file_name(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    lenient(name).map(|_| name.to_owned()).ok_or_else(|| not_wal(&path.display().to_string()))
+}
+
+/// What a name means at some segment size; the cluster's own is not known yet.
+fn lenient(name: &str) -> Option<WalFileName> {
+    WalFileName::parse(name, WalSegmentSize::new(1 << 20).ok()?)
+}
+
+fn not_wal(name: &str) -> Error {
+    Error::new(Code::NotWal, format!("{name} is not a file PostgreSQL archives"))
+        .with_hint("archive_command has to pass %p, the path of the file: `seawall wal push %p`.")
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error: std::io::Error| {
+        Error::new(Code::LocalIo, format!("cannot read {}", path.display()))
+            .with_source(error)
+            .with_hint("archive_command runs in the data directory, as the server's user.")
+    };
+    let file = fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(not_wal(&path.display().to_string()));
+    }
+    // The largest segment there is; a longer file is refused by its length, not read.
+    let limit = (1u64 << 30) + 1;
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or(0));
+    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// What the first page of a segment says.
+fn system_id_of(name: &str, bytes: &[u8]) -> Result<SystemId> {
+    let damaged = |what: String| {
+        Error::new(Code::WalDamaged, format!("{name} cannot be archived: {what}")).with_hint(
+            "PostgreSQL pushes the segment again until it succeeds; check the disk and pg_wal.",
+        )
+    };
+    if bytes.is_empty() {
+        return Err(damaged("it is empty".to_owned()));
+    }
+    let first = bytes
+        .get(..LONG_HEADER_BYTES)
+        .ok_or_else(|| damaged(format!("it has only {} bytes", bytes.len())))?;
+    let header = PageHeader::parse(first).map_err(|error| damaged(error.to_string()))?;
+    if PgMajor::from_wal_page_magic(header.magic).is_none() {
+        let what = format!(
+            "{name} is not WAL of a known PostgreSQL: its first bytes are {:04X}",
+            header.magic
+        );
+        return Err(Error::new(Code::NotWal, what)
+            .with_hint("A newer major needs a newer Seawall; anything else is no WAL segment."));
+    }
+    header
+        .long
+        .map(|long| long.system_id)
+        .ok_or_else(|| damaged("its first page has no long header".to_owned()))
+}

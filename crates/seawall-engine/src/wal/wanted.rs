@@ -1,0 +1,73 @@
+//! What a restore needs of a segment.
+
+use seawall_core::{LineId, Lsn, WalSegment};
+use seawall_pgdata::history::TimelineSpan;
+
+use crate::restore::RestoreState;
+
+/// The way a restore goes through the log, as its state file tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePath {
+    /// The line it is restored from.
+    pub line: LineId,
+    /// The timelines on the way, oldest first.
+    pub spans: Vec<TimelineSpan>,
+    /// After the last record recovery has to be able to read. WAL was proven to exist up to here,
+    /// and none is served behind it.
+    pub wal_end: Lsn,
+}
+
+impl From<&RestoreState> for RestorePath {
+    fn from(state: &RestoreState) -> Self {
+        let span = |span: &crate::restore::PathSpan| TimelineSpan {
+            timeline: span.timeline,
+            begin: span.begin,
+            end: span.end,
+        };
+        Self {
+            line: state.line(),
+            spans: state.path().iter().map(span).collect(),
+            wal_end: state.wal_end(),
+        }
+    }
+}
+
+/// What recovery may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The segment is on the way: it must be there.
+    Needed {
+        /// What each timeline wrote of it.
+        spans: Vec<TimelineSpan>,
+        /// Up to here; the rest is zeros.
+        until: Lsn,
+    },
+    /// The restore does not use such a segment, or it never existed.
+    Unused(String),
+}
+
+impl RestorePath {
+    /// What the restore needs of a segment.
+    pub(super) fn wants(&self, segment: WalSegment) -> Wanted {
+        let timeline = segment.timeline;
+        let up_to_own = self.spans.iter().position(|span| span.timeline == timeline);
+        let Some((own, ancestors)) = up_to_own.and_then(|own| self.spans.get(..=own)?.split_last())
+        else {
+            return Wanted::Unused(format!("the restore does not use timeline {timeline}"));
+        };
+        let stop = self.wal_end.align_up();
+        let end = own.end.map_or(stop, |end| end.min(stop));
+        if segment.start() >= end {
+            return Wanted::Unused(format!("the restore leaves timeline {timeline} at {end}"));
+        }
+        if segment.end() <= own.begin {
+            return Wanted::Unused(format!("timeline {timeline} begins at {}", own.begin));
+        }
+        let spans = ancestors
+            .iter()
+            .chain([own])
+            .map(|span| TimelineSpan { end: Some(span.end.map_or(stop, |e| e.min(stop))), ..*span })
+            .collect();
+        Wanted::Needed { spans, until: end.min(segment.end()) }
+    }
+}
