@@ -1,0 +1,333 @@
+//! `restore_command`: what is served, and when recovery is told that there is no more.
+
+#[path = "../../seawall-repo/tests/archive_support/mod.rs"]
+mod archive_support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use archive_support::wal::{SYSTEM_ID, WalWriter};
+use archive_support::*;
+use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId};
+use seawall_engine::wal::{FetchRequest, RestorePath, fetch};
+use seawall_pgdata::PgMajor;
+use seawall_pgdata::history::TimelineSpan;
+
+fn start(number: u64) -> Lsn {
+    Lsn(number * SEGMENT_BYTES)
+}
+
+/// Whom the server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// On a restored directory with its state file.
+    Restored,
+    /// A standby without one.
+    Standby,
+    /// A standby that was restored.
+    RestoredStandby,
+    /// Neither.
+    Unknown,
+}
+
+/// Timeline 1 from segment 3 into segment 5, where timeline 2 goes on into segment 6.
+struct Setting {
+    fixture: Fixture,
+    child: WalWriter,
+    parent: WalWriter,
+    switch: Lsn,
+    wal_end: Lsn,
+    pg_wal: tempfile::TempDir,
+}
+
+impl Setting {
+    async fn new() -> Self {
+        let fixture = Fixture::new().await;
+        let mut parent = WalWriter::new(PgMajor::V15, 3);
+        parent.fill_past(start(5).saturating_add(300_000));
+        let (mut child, switch) = fork(&parent);
+        child.fill_past(start(6).saturating_add(200_000));
+        let wal_end = child.position();
+        child.fill_past(start(6).saturating_add(400_000));
+        parent.fill_past(start(5).saturating_add(600_000));
+        fixture.push_history(2, &history_of_2(switch)).await;
+        for number in [3, 4] {
+            fixture.push(&file_name(1, number), &segment(&parent, number)).await.unwrap();
+        }
+        fixture.push(&format!("{}.partial", file_name(1, 5)), &segment(&parent, 5)).await.unwrap();
+        fixture.push(&file_name(2, 5), &segment(&child, 5)).await.unwrap();
+        fixture.push(&format!("{}.partial", file_name(2, 6)), &segment(&child, 6)).await.unwrap();
+        let pg_wal = tempfile::tempdir().unwrap();
+        Self { fixture, child, parent, switch, wal_end, pg_wal }
+    }
+
+    fn path(&self) -> RestorePath {
+        let span = |timeline, begin, end| TimelineSpan { timeline, begin, end };
+        RestorePath {
+            line: LineId { system_id: SYSTEM_ID, branch: BranchNumber(0) },
+            spans: vec![span(T1, Lsn::INVALID, Some(self.switch)), span(T2, self.switch, None)],
+            wal_end: self.wal_end,
+        }
+    }
+
+    fn destination(&self) -> PathBuf {
+        self.pg_wal.path().join("RECOVERYXLOG")
+    }
+
+    fn request(&self, name: &str, server: Server) -> FetchRequest {
+        let restored = matches!(server, Server::Restored | Server::RestoredStandby);
+        FetchRequest {
+            lines: vec![self.fixture.archive.line().clone()],
+            name: name.to_owned(),
+            destination: self.destination(),
+            path: restored.then(|| self.path()),
+            standby: matches!(server, Server::Standby | Server::RestoredStandby),
+        }
+    }
+
+    /// What PostgreSQL would find, or why there is nothing.
+    async fn fetch(&self, name: &str, server: Server) -> Result<Vec<u8>, Code> {
+        self.run(&self.request(name, server)).await
+    }
+
+    async fn run(&self, request: &FetchRequest) -> Result<Vec<u8>, Code> {
+        fs::remove_file(self.destination()).ok();
+        let fetched = fetch(request).await;
+        let left: Vec<_> = fs::read_dir(self.pg_wal.path()).unwrap().collect();
+        match fetched {
+            Ok(()) => {
+                assert_eq!(left.len(), 1, "{left:?}");
+                Ok(fs::read(self.destination()).unwrap())
+            }
+            Err(error) => {
+                assert_eq!(left.len(), 0, "{left:?}");
+                Err(error.code())
+            }
+        }
+    }
+}
+
+/// What a segment is up to some LSN, and zeros behind.
+fn cut(log: &WalWriter, number: u64, end: Lsn) -> Vec<u8> {
+    let mut bytes = segment(log, number);
+    bytes[end.align_up().bytes_since(start(number)) as usize..].fill(0);
+    bytes
+}
+
+#[tokio::test]
+async fn a_restore_gets_its_way_through_the_log_and_nothing_else() {
+    let setting = Setting::new().await;
+    let get = async |timeline, number| {
+        setting.fetch(&file_name(timeline, number), Server::Restored).await
+    };
+    assert_eq!(get(1, 3).await, Ok(segment(&setting.parent, 3)));
+    assert_eq!(get(1, 4).await, Ok(segment(&setting.parent, 4)));
+    assert_eq!(get(2, 5).await, Ok(segment(&setting.child, 5)));
+    assert_eq!(get(2, 6).await, Ok(cut(&setting.child, 6, setting.wal_end)), "zeros past the end");
+    assert_eq!(get(1, 5).await, Ok(cut(&setting.parent, 5, setting.switch)), "up to the switch");
+    for (timeline, number) in [(2, 7), (2, 100), (1, 6), (2, 4), (2, 3), (3, 5), (9, 3)] {
+        assert_eq!(get(timeline, number).await, Err(Code::WalPastEnd), "{timeline} {number}");
+    }
+    assert_eq!(get(1, 2).await, Err(Code::WalMissing), "it lies before the end");
+}
+
+#[tokio::test]
+async fn short_of_the_planned_end_nothing_is_not_found() {
+    let setting = Setting::new().await;
+    let segments = setting.fixture.directory.path().join(format!("c/main/i/{SYSTEM_ID}-0/wal/hot"));
+    for (timeline, number) in [(1, 3), (1, 4), (2, 5), (2, 6), (1, 5)] {
+        for server in [Server::Restored, Server::RestoredStandby] {
+            let owner = if (timeline, number) == (2, 5) { 1 } else { timeline };
+            let there = segments.join(format!("{owner:08X}/{:016X}", number * SEGMENT_BYTES));
+            let aside = setting.fixture.directory.path().join("aside");
+            fs::rename(&there, &aside).unwrap();
+            let code = setting.fetch(&file_name(timeline, number), server).await.unwrap_err();
+            assert!(matches!(code, Code::WalMissing | Code::WalGap), "{timeline} {number}: {code}");
+            fs::rename(&aside, &there).unwrap();
+        }
+    }
+    let mut request = setting.request(&file_name(2, 6), Server::Restored);
+    if let Some(path) = &mut request.path {
+        path.wal_end = start(6).saturating_add(600_000);
+    }
+    assert_eq!(setting.run(&request).await, Err(Code::WalGap), "archived up to less");
+}
+
+#[tokio::test]
+async fn without_a_state_file_only_a_standby_is_told_that_there_is_no_more() {
+    let setting = Setting::new().await;
+    for server in [Server::Standby, Server::Unknown] {
+        let whole = setting.fetch(&file_name(2, 5), server).await;
+        assert_eq!(whole, Ok(segment(&setting.child, 5)), "{server:?}");
+    }
+    for (timeline, number) in [(2, 7), (1, 6), (9, 3), (2, 3)] {
+        let name = file_name(timeline, number);
+        let standby = setting.fetch(&name, Server::Standby).await;
+        assert_eq!(standby, Err(Code::WalPastEnd), "{name}");
+        let unknown = setting.fetch(&name, Server::Unknown).await;
+        assert_eq!(unknown, Err(Code::WalMissing), "{name}");
+    }
+    let last = file_name(2, 6);
+    assert_eq!(setting.fetch(&last, Server::Standby).await, Ok(segment(&setting.child, 6)));
+    assert_eq!(setting.fetch(&last, Server::Unknown).await, Err(Code::WalMissing));
+    let before = file_name(1, 2);
+    assert_eq!(setting.fetch(&before, Server::Standby).await, Err(Code::WalGap), "a hole");
+}
+
+#[tokio::test]
+async fn a_restored_standby_follows_past_the_planned_end() {
+    let setting = Setting::new().await;
+    let name = file_name(2, 7);
+    assert_eq!(setting.fetch(&name, Server::RestoredStandby).await, Err(Code::WalPastEnd));
+    let mut child = setting.child;
+    child.fill_past(start(8));
+    setting.fixture.push(&file_name(2, 6), &segment(&child, 6)).await.unwrap();
+    setting.fixture.push(&file_name(2, 7), &segment(&child, 7)).await.unwrap();
+    let setting = Setting { child, ..setting };
+    let seven = setting.fetch(&name, Server::RestoredStandby).await;
+    assert_eq!(seven, Ok(segment(&setting.child, 7)));
+    assert_eq!(setting.fetch(&name, Server::Restored).await, Err(Code::WalPastEnd), "as planned");
+}
+
+#[tokio::test]
+async fn histories_are_served_and_an_unknown_one_does_not_exist() {
+    let setting = Setting::new().await;
+    for server in [Server::Restored, Server::Standby, Server::Unknown] {
+        let known = setting.fetch("00000002.history", server).await;
+        assert_eq!(known, Ok(history_of_2(setting.switch).into_bytes()));
+        let next = setting.fetch("00000003.history", server).await;
+        assert_eq!(next, Err(Code::WalPastEnd), "{server:?}");
+    }
+    let history =
+        setting.fixture.directory.path().join(format!("c/main/i/{SYSTEM_ID}-0/history/00000002"));
+    fs::remove_file(history).unwrap();
+    let lost = setting.fetch("00000002.history", Server::Restored).await;
+    assert_eq!(lost, Err(Code::WalMissing), "the restore needs it");
+}
+
+#[tokio::test]
+async fn e10_partial_and_backup_files_are_never_served() {
+    let setting = Setting::new().await;
+    for name in [
+        "000000010000000000000005.partial",
+        "000000010000000000000003.00000028.backup",
+        "RECOVERYXLOG",
+        "",
+        "../000000010000000000000003",
+    ] {
+        for server in [Server::Restored, Server::Standby, Server::Unknown] {
+            assert_eq!(setting.fetch(name, server).await, Err(Code::NotWal), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn e19_the_state_of_another_restore_is_not_used() {
+    let setting = Setting::new().await;
+    let mut request = setting.request(&file_name(1, 3), Server::Restored);
+    for line in [
+        LineId { system_id: SystemId(7), branch: BranchNumber(0) },
+        LineId { system_id: SYSTEM_ID, branch: BranchNumber(1) },
+    ] {
+        if let Some(path) = &mut request.path {
+            path.line = line;
+        }
+        assert_eq!(setting.run(&request).await, Err(Code::WalWrongCluster));
+    }
+}
+
+#[tokio::test]
+async fn a_file_left_over_from_before_is_replaced() {
+    let setting = Setting::new().await;
+    let request = setting.request(&file_name(1, 3), Server::Restored);
+    fs::write(setting.destination(), b"old").unwrap();
+    fs::write(setting.pg_wal.path().join("RECOVERYXLOG.seawall-tmp"), vec![1; 3 << 20]).unwrap();
+    fetch(&request).await.unwrap();
+    assert_eq!(fs::read(setting.destination()).unwrap(), segment(&setting.parent, 3));
+    let mut nowhere = request;
+    nowhere.destination = setting.pg_wal.path().join("no/such/place");
+    assert_eq!(fetch(&nowhere).await.unwrap_err().code(), Code::LocalIo);
+}
+
+#[tokio::test]
+async fn no_damaged_object_makes_recovery_end() {
+    let setting = Setting::new().await;
+    let objects = files_below(&setting.fixture.directory.path().join("c/main"));
+    let names = [file_name(1, 3), file_name(2, 5), file_name(2, 6), "00000002.history".to_owned()];
+    let mut noticed = 0;
+    for object in objects {
+        let whole = fs::read(&object).unwrap();
+        // Every bit of small objects; of large ones the ends and a sample of the rest.
+        let step = if whole.len() < 2000 { 1 } else { whole.len() / 300 };
+        let sampled =
+            (0..whole.len()).step_by(step).chain(0..64).chain(whole.len() - 32..whole.len());
+        for (count, at) in sampled.enumerate() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (count % 8);
+            fs::write(&object, &damaged).unwrap();
+            for name in &names {
+                for server in [Server::Restored, Server::Standby] {
+                    match setting.fetch(name, server).await {
+                        Ok(_) => {}
+                        Err(Code::WalPastEnd) => panic!("{name} past end: {object:?} at {at}"),
+                        Err(_) => noticed += 1,
+                    }
+                }
+            }
+        }
+        fs::write(&object, &whole).unwrap();
+    }
+    assert!(noticed > 2000, "{noticed}");
+}
+
+#[tokio::test]
+async fn every_bit_of_a_range_counts_for_whoever_fetches_it() {
+    let fixture = Fixture::new().await;
+    let mut log = WalWriter::new(PgMajor::V15, 3);
+    log.commit(1);
+    log.switch();
+    fixture.push_all(&log).await;
+    let pg_wal = tempfile::tempdir().unwrap();
+    let request = FetchRequest {
+        lines: vec![fixture.archive.line().clone()],
+        name: file_name(1, 3),
+        destination: pg_wal.path().join("x"),
+        path: None,
+        standby: true,
+    };
+    fetch(&request).await.unwrap();
+    let object = fixture.objects().remove(0);
+    let whole = fs::read(&object).unwrap();
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&object, &damaged).unwrap();
+        let error = fetch(&request).await.unwrap_err();
+        assert_eq!(error.code(), Code::ObjectDamaged, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_repository_helps_and_none_answers_for_the_other() {
+    let one = Setting::new().await;
+    let two = Setting::new().await;
+    let name = file_name(1, 4);
+    let object = |setting: &Setting| {
+        let objects = setting.fixture.objects();
+        objects.into_iter().find(|path| path.to_string_lossy().ends_with("400000")).unwrap()
+    };
+    fs::write(object(&one), b"damaged").unwrap();
+    let mut request = one.request(&name, Server::Standby);
+    assert_eq!(one.run(&request).await, Err(Code::ObjectDamaged));
+    request.lines.push(two.fixture.archive.line().clone());
+    assert_eq!(one.run(&request).await, Ok(segment(&two.parent, 4)));
+
+    let mut past = one.request(&file_name(2, 7), Server::Standby);
+    past.lines.push(two.fixture.archive.line().clone());
+    assert_eq!(one.run(&past).await, Err(Code::WalPastEnd));
+    let about = two.fixture.directory.path().join(format!("c/main/i/{SYSTEM_ID}-0/about"));
+    fs::write(about, b"damaged").unwrap();
+    assert_eq!(one.run(&past).await, Err(Code::ObjectDamaged), "the other may have it");
+    past.lines.clear();
+    assert_eq!(one.run(&past).await, Err(Code::NotConfigured));
+}
