@@ -1,0 +1,236 @@
+//! The known answers of `docs/reader/vectors.json`, which the Python reader's side made from
+//! `docs/format.md` alone: what it sealed opens here, and what both can encode is the same bytes.
+
+use std::sync::Arc;
+
+use seawall_core::{LineId, Ulid};
+use seawall_repo::Repository;
+use seawall_repo::envelope::{ObjectKind, WholeObject};
+use seawall_repo::keys::{EpochKeys, KeyFile, KeySlot, Keyring, Secret, SlotMethod, Unlock};
+use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::{Content, Entry, EntryKind};
+use seawall_repo::map::{BlockMap, BlockSource};
+use seawall_repo::pack::{FrameReader, FrameTable, PackInfo};
+use seawall_store::{ObjectPath, Store, open_or_create};
+use serde_json::Value;
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../../docs/reader/vectors.json")).unwrap()
+}
+
+fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap()
+}
+
+fn bytes(value: &Value, pointer: &str) -> Vec<u8> {
+    hex::decode(text(value, pointer)).unwrap()
+}
+
+fn array<const N: usize>(value: &Value, pointer: &str) -> [u8; N] {
+    bytes(value, pointer).try_into().unwrap()
+}
+
+fn list<'v>(value: &'v Value, pointer: &str) -> &'v [Value] {
+    value.pointer(pointer).and_then(Value::as_array).unwrap()
+}
+
+fn ulid(text: &str) -> Ulid {
+    Ulid::from_string(text).unwrap()
+}
+
+fn keyring(vectors: &Value) -> Keyring {
+    let key = |pointer| Secret::new(array(vectors, pointer));
+    let keys = EpochKeys {
+        metadata: key("/keys/metadata"),
+        hash: key("/keys/hash"),
+        data: key("/keys/data"),
+    };
+    Keyring::new(array(vectors, "/repository_id"), 1, keys)
+}
+
+fn key_file(vectors: &Value) -> KeyFile {
+    KeyFile::parse(&format!("# a comment\n{}\n", text(vectors, "/key_file/line"))).unwrap()
+}
+
+fn kind(object: &Value) -> ObjectKind {
+    match object["kind"].as_u64().unwrap() {
+        1 => ObjectKind::Format,
+        2 => ObjectKind::KeySlot,
+        3 => ObjectKind::About,
+        4 => ObjectKind::Pack,
+        other => panic!("no vector has kind {other}"),
+    }
+}
+
+fn open(keyring: &Keyring, name: &str, object: &Value) -> Option<WholeObject> {
+    let path: ObjectPath = name.parse().unwrap();
+    WholeObject::open(keyring, kind(object), &path, &bytes(object, "/bytes")).ok()
+}
+
+#[test]
+fn a_key_file_says_what_its_line_says() {
+    let vectors = vectors();
+    assert_eq!(key_file(&vectors).line(), text(&vectors, "/key_file/line"));
+    let mistyped = text(&vectors, "/key_file/line").replace("key-1-60", "key-1-61");
+    assert!(KeyFile::parse(&mistyped).is_err());
+}
+
+#[test]
+fn a_key_file_opens_its_slot_and_the_slots_keys_open_objects() {
+    let vectors = vectors();
+    let unlock = Unlock::KeyFile(key_file(&vectors));
+    let [by_key_file, by_passphrase] = list(&vectors, "/slots") else { panic!("two slots") };
+    let slot: KeySlot = minicbor::decode(&bytes(by_key_file, "/clear")).unwrap();
+    assert_eq!(slot.method(), Some(SlotMethod::KeyFile));
+    assert_eq!(minicbor::to_vec(&slot).unwrap(), bytes(by_key_file, "/clear"));
+    let id = ulid(text(by_key_file, "/slot"));
+    let keys = slot.open(id, &unlock).unwrap().unwrap();
+    let keyring = Keyring::new(array(&vectors, "/repository_id"), 1, keys);
+    let about = &list(&vectors, "/objects")[1];
+    assert!(open(&keyring, text(about, "/name"), about).is_some());
+
+    let elsewhere = ulid(text(by_passphrase, "/slot"));
+    assert!(slot.open(elsewhere, &unlock).unwrap().is_none(), "a slot is bound to its name");
+    let other: KeySlot = minicbor::decode(&bytes(by_passphrase, "/clear")).unwrap();
+    assert_eq!(other.method(), Some(SlotMethod::Passphrase));
+    assert_eq!(minicbor::to_vec(&other).unwrap(), bytes(by_passphrase, "/clear"));
+    assert!(other.open(elsewhere, &unlock).unwrap().is_none(), "a key file is no passphrase");
+}
+
+#[test]
+fn objects_open_under_their_names_and_under_no_other() {
+    let vectors = vectors();
+    let keyring = keyring(&vectors);
+    for object in list(&vectors, "/objects").iter().chain(list(&vectors, "/slots")) {
+        let name = text(object, "/name");
+        let opened = open(&keyring, name, object).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(opened.footer, bytes(object, "/footer"), "{name}");
+        if let Some(chunks) = object.get("chunks").and_then(Value::as_array) {
+            let expected: Vec<_> = chunks
+                .iter()
+                .map(|chunk| (chunk["section"].as_u64().unwrap(), bytes(chunk, "/plaintext")))
+                .collect();
+            let found: Vec<_> = opened
+                .chunks
+                .into_iter()
+                .map(|(section, plaintext)| (u64::from(section.0), plaintext))
+                .collect();
+            assert_eq!(found, expected, "{name}");
+        }
+        assert!(open(&keyring, &format!("{name}0"), object).is_none(), "{name} moved");
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_an_object_is_noticed() {
+    let vectors = vectors();
+    let keyring = keyring(&vectors);
+    for object in [&list(&vectors, "/objects")[0], &list(&vectors, "/objects")[1]] {
+        let whole = bytes(object, "/bytes");
+        let path: ObjectPath = text(object, "/name").parse().unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let opened = WholeObject::open(&keyring, kind(object), &path, &damaged);
+            assert!(opened.is_err(), "{path}, bit {bit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_vectors_laid_out_in_a_directory_are_a_repository() {
+    let vectors = vectors();
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().display()).parse().unwrap();
+    let store: Arc<dyn Store> = open_or_create(&url).await.unwrap();
+    for object in list(&vectors, "/slots").iter().chain(list(&vectors, "/objects")) {
+        let path: ObjectPath = text(object, "/name").parse().unwrap();
+        store.create(&path, bytes(object, "/bytes").into()).await.unwrap();
+    }
+    let unlock = Unlock::KeyFile(key_file(&vectors));
+    let repository = Repository::open(store, &unlock).await.unwrap();
+    let line: LineId = "7300000000000000000-0".parse().unwrap();
+    let line = repository.line(&"main".parse().unwrap(), line).unwrap();
+    let about = line.about().await.unwrap().unwrap();
+    assert_eq!((about.major, about.wal_segment_bytes), (15, 16 << 20));
+
+    let pack = &list(&vectors, "/objects")[2];
+    let info = PackInfo {
+        id: ulid("01KDY6XR800000000000000003"),
+        length_bytes: bytes(pack, "/bytes").len() as u64,
+        footer_hash: line.keyring().hasher().object(&bytes(pack, "/footer")),
+    };
+    let path = line.paths().path(&LineObject::Pack(info.id)).unwrap();
+    assert_eq!(path.as_str(), text(pack, "/name"));
+    let table = FrameTable::read(line.store(), line.keyring(), &path, &info).await.unwrap();
+    let mut frames = table.fetch(line.store(), 0, table.frames()).await.unwrap();
+    let mut reader = FrameReader::new().unwrap();
+    assert_eq!(reader.open(&table, &mut frames, 0).unwrap(), b"seawall ".repeat(1024));
+    let small = [b"15\n".as_slice(), &[0; 100]].concat();
+    assert_eq!(reader.open(&table, &mut frames, 1).unwrap(), small);
+}
+
+#[test]
+fn content_hashes_agree() {
+    let vectors = vectors();
+    let keyring = keyring(&vectors);
+    let hasher = keyring.hasher();
+    let mut full = Vec::new();
+    for block in list(&vectors, "/hashes/blocks") {
+        let content = bytes(block, "/block");
+        full.push(hasher.block(&content));
+        let short = if content.iter().all(|byte| *byte == 0) {
+            [0; 8]
+        } else {
+            hasher.block(&content).short()
+        };
+        assert_eq!(short, array(block, "/hash"));
+    }
+    assert_eq!(hasher.frame(&full), array(&vectors, "/hashes/frame_of_these_blocks"));
+    let object = hasher.object(&bytes(&vectors, "/hashes/object/plaintext"));
+    assert_eq!(object, array(&vectors, "/hashes/object/hash"));
+}
+
+#[test]
+fn entries_of_manifests_are_the_same_bytes() {
+    let vectors = vectors();
+    let entries: Vec<Entry> = list(&vectors, "/entries")
+        .iter()
+        .map(|vector| {
+            let encoded = bytes(vector, "/cbor");
+            let entry: Entry = minicbor::decode(&encoded).unwrap();
+            assert_eq!(minicbor::to_vec(&entry).unwrap(), encoded, "{}", text(vector, "/what"));
+            entry
+        })
+        .collect();
+    let [directory, empty, blob, mapped, link] = entries.as_slice() else { panic!("five") };
+    assert_eq!((directory.kind, directory.mode), (EntryKind::Directory, 0o700));
+    assert_eq!((empty.size_bytes, &empty.content), (Some(0), &None));
+    assert!(matches!(&blob.content, Some(Content::Blob { hashes, .. }) if hashes.len() == 8));
+    let Some(Content::Mapped(leaves)) = &mapped.content else { panic!("in a block map") };
+    assert_eq!((leaves.runs.offset, leaves.hashes.length), (64, 224));
+    assert_eq!(mapped.modified_us, Some(-1));
+    assert_eq!(link.link_target.as_deref().map(Vec::as_slice), Some(&b"/etc/ssl/\xff.key"[..]));
+}
+
+#[test]
+fn a_leaf_is_the_same_bytes_and_means_the_same_runs() {
+    let vectors = vectors();
+    let encoded = bytes(&vectors, "/leaf/cbor");
+    let map = BlockMap::decode(&encoded).unwrap();
+    assert_eq!(map.encode(), encoded);
+    assert_eq!(Some(map.file_bytes), vectors["leaf"]["file_bytes"].as_u64());
+    let expected = list(&vectors, "/leaf/runs");
+    assert_eq!(map.runs.len(), expected.len());
+    for (run, expected) in map.runs.iter().zip(expected) {
+        assert_eq!(Some(u64::from(run.blocks)), expected["blocks"].as_u64());
+        let source = match expected["pack"].as_str() {
+            None => BlockSource::Zero,
+            Some(pack) => BlockSource::Frames {
+                pack: ulid(pack),
+                first_frame: expected["first_frame"].as_u64().unwrap() as u32,
+            },
+        };
+        assert_eq!(run.source, source);
+    }
+}

@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Prints vectors.json: known answers for the pieces of ../format.md, made from fixed inputs.
+
+The sealing half is here and the opening half in seawall_reader.py, which has to read what is made.
+`make_vectors.py > vectors.json` after a change of the format; the Rust crate's tests hold the same
+file against the program.
+"""
+
+import hashlib
+import json
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+import zstandard
+from argon2.low_level import Type, hash_secret_raw
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+import seawall_reader as reader
+
+
+def counting(start, length=32):
+    return bytes((start + i) % 256 for i in range(length))
+
+
+REPOSITORY_ID = counting(0xA0, 16)
+KEYS = {reader.METADATA: counting(0x00), reader.HASH: counting(0x20), reader.DATA: counting(0x40)}
+KEY_FILE_BYTES = counting(0x60)
+PASSPHRASE = "correct horse — battery staple"
+SLOTS = ["01KDY6XR800000000000000001", "01KDY6XR800000000000000002"]
+PACK, MAP = "01KDY6XR800000000000000003", "01KDY6XR800000000000000004"
+LINE = "c/main/i/7300000000000000000-0"
+PACK_NAME = f"{LINE}/pack/20260102/{PACK}"
+CREATED_US = 1_767_319_200_000_000
+
+
+# --- The encoding half ---------------------------------------------------------------------------
+
+
+def cbor_head(major, argument):
+    if argument < 24:
+        return bytes([major << 5 | argument])
+    width = next(w for w in range(4) if argument < 1 << (8 << w))
+    return bytes([major << 5 | 24 + width]) + argument.to_bytes(1 << width, "big")
+
+
+def cbor(value):
+    """Core deterministic encoding (RFC 8949, 4.2.1)."""
+    if value is None or isinstance(value, bool):
+        return {False: b"\xf4", True: b"\xf5", None: b"\xf6"}[value]
+    if isinstance(value, int):
+        return cbor_head(0, value) if value >= 0 else cbor_head(1, -1 - value)
+    if isinstance(value, bytes):
+        return cbor_head(2, len(value)) + value
+    if isinstance(value, str):
+        return cbor_head(3, len(value.encode())) + value.encode()
+    if isinstance(value, list):
+        return cbor_head(4, len(value)) + b"".join(map(cbor, value))
+    pairs = sorted((cbor(key), cbor(item)) for key, item in value.items())
+    return cbor_head(5, len(pairs)) + b"".join(key + item for key, item in pairs)
+
+
+def varint(value):
+    low = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([byte | 0x80 for byte in low[:-1]] + low[-1:])
+
+
+def varints(*values):
+    return b"".join(map(varint, values))
+
+
+def chunk(key, aad_with, section, counter, text, compress=False, clear=False, trailer=b""):
+    """One chunk; `aad_with` makes the additional data of section, flags and trailer."""
+    flags = 2 if clear else 1 if compress else 0
+    body = text
+    if not clear:
+        plain = zstandard.ZstdCompressor(level=3).compress(text) if compress else text
+        nonce = reader.nonce(section, counter)
+        body = AESGCM(key).encrypt(nonce, plain, aad_with(section, flags, trailer))
+    head = struct.pack("<BBHII", section, flags, 0, counter, len(body))
+    return head + struct.pack("<I", reader.crc32c(head, body)) + body
+
+
+def seal(name, kind, salt, footer, chunks=()):
+    """A whole object; `chunks` are (section, plaintext, {compress, clear})."""
+    header = struct.pack("<8sHBBI32s12s", b"SEAWALL1", 1, kind, 0, 1, salt, bytes(12))
+    header += struct.pack("<I", reader.crc32c(header))
+    keys = {
+        domain: reader.hkdf(KEYS[domain], salt, b"seawall 1 " + text)
+        for domain, text in reader.DOMAIN_NAMES.items()
+    }
+
+    def aad_with(section, flags, trailer):
+        return reader.additional_data(REPOSITORY_ID, header, section, flags, name, trailer)
+
+    data, counters = header, {}
+    for section, text, how in chunks:
+        counter = counters[section] = counters.get(section, -1) + 1
+        body = section == 1 and kind in (reader.PACK, reader.WAL_HOT, reader.WAL_COLD)
+        key = keys[reader.DATA if body else reader.METADATA]
+        data += chunk(key, aad_with, section, counter, text, **how)
+    length = len(data) + 16 + len(footer) + 16 + 32
+    trailer = struct.pack("<QQI", length, len(data), len(chunks) + 1)
+    data += chunk(keys[reader.METADATA], aad_with, reader.FOOTER, 0, footer, trailer=trailer)
+    trailer += bytes(4)
+    return data + trailer + struct.pack("<I4s", reader.crc32c(trailer), b"SWND")
+
+
+# --- The vectors ---------------------------------------------------------------------------------
+
+
+class Hashes:
+    """The reader's content hashes, without a repository around them."""
+
+    hash_key = KEYS[reader.HASH]
+    block_key = reader.hkdf(hash_key, b"", b"seawall 1 block")
+    frame_key = reader.hkdf(hash_key, b"", b"seawall 1 frame")
+    block_hash = reader.Repository.block_hash
+    frame_hash = reader.Repository.frame_hash
+    object_hash = reader.Repository.object_hash
+
+
+HASHES = Hashes()
+
+
+def slot_objects():
+    """Both kinds of key slot, with what leads to their keys."""
+    vectors = []
+    for ulid, method in zip(SLOTS, (1, 2)):
+        salt, nonce = counting(0x80 + method), counting(0x10 * method, 12)
+        if method == 1:
+            parameters = {0: salt}
+            kek = reader.hkdf(KEY_FILE_BYTES, salt, b"seawall 1 key file")
+        else:
+            parameters = {0: salt, 1: 256, 2: 2, 3: 1}
+            kek = hash_secret_raw(PASSPHRASE.encode(), salt, time_cost=2, memory_cost=256,
+                                  parallelism=1, hash_len=32, type=Type.ID)
+        aad = reader.slot_additional_data(REPOSITORY_ID, 1, reader.ulid_bytes(ulid), 7)
+        wrapped = AESGCM(kek).encrypt(nonce, b"".join(KEYS.values()), aad)
+        clear = cbor({0: REPOSITORY_ID, 1: 1, 2: "first", 3: CREATED_US, 4: method,
+                      5: parameters, 6: 7, 7: nonce, 8: wrapped})
+        name = f"keys/1/{ulid}"
+        footer = cbor({0: hashlib.sha256(clear).digest()})
+        data = seal(name, reader.KEY_SLOT, counting(0xC0 + method), footer,
+                    [(1, clear, {"clear": True})])
+        vectors.append({"name": name, "kind": reader.KEY_SLOT, "method": method, "slot": ulid,
+                        "kek": kek, "additional_data": aad, "clear": clear, "footer": footer,
+                        "bytes": data})
+    return vectors
+
+
+def plain_object(name, kind, salt, footer, chunks=()):
+    texts = [{"section": section, "plaintext": text} for section, text, _ in chunks]
+    return {"name": name, "kind": kind, "footer": footer, "chunks": texts,
+            "bytes": seal(name, kind, salt, footer, chunks)}
+
+
+def frame(payload, descriptor):
+    encoded = cbor(descriptor)
+    return payload + encoded + struct.pack("<H", len(encoded))
+
+
+def objects():
+    clear = cbor({0: 1, 1: REPOSITORY_ID, 2: CREATED_US, 3: [], 4: []})
+    footer = cbor({0: hashlib.sha256(clear).digest()})
+    made = [plain_object("format/1", reader.FORMAT, counting(0xC0), footer,
+                         [(1, clear, {"clear": True})])]
+    about = {0: "main", 1: 7300000000000000000, 2: 0, 3: 15, 4: 202209061, 5: 1300, 6: 8192,
+             7: 131072, 8: 16 << 20, 9: 8192, 10: 1, 13: CREATED_US}
+    made.append(plain_object(f"{LINE}/about", reader.ABOUT, counting(0xC3), cbor(about)))
+    made.append(pack_object())
+    return made
+
+
+def pack_object():
+    """Two frames: one block of a relation, compressed; two small files, one of them zeros."""
+    block = b"seawall " * 1024
+    files = [(b"PG_VERSION", b"15\n"), (b"global/zeros", bytes(100))]
+    frames = [
+        frame(block, {0: 0, 1: b"base/1/1259", 2: 0, 3: 1}),
+        frame(b"".join(text for _, text in files),
+              {0: 2, 5: [[path, len(text)] for path, text in files]}),
+    ]
+    chunks = [(1, frames[0], {"compress": True}), (1, frames[1], {})]
+    lengths = [16 + len(zstandard.ZstdCompressor(level=3).compress(frames[0])) + 16,
+               16 + len(frames[1]) + 16]
+    hashes = [HASHES.frame_hash([block]), HASHES.frame_hash([text for _, text in files])]
+    footer = cbor({0: 2, 1: varints(*lengths), 2: b"".join(hashes), 3: b"\x00\x02"})
+    return plain_object(PACK_NAME, reader.PACK, counting(0xC4), footer, chunks)
+
+
+def entries():
+    leaf_hash, hashes_hash = counting(0x01, 16), counting(0x11, 16)
+    values = {
+        "directory": {0: b"base", 1: 0, 2: 0o700},
+        "empty file": {0: b"base/1/2613", 1: 1, 2: 0o600, 3: 0, 4: CREATED_US},
+        "in a blob frame": {0: b"PG_VERSION", 1: 1, 2: 0o640, 3: 3, 4: CREATED_US,
+                            5: [0, 0, 1, 0, HASHES.block_hash(b"15\n")]},
+        "in a block map": {0: b"base/1/1259", 1: 1, 2: 0o600, 3: 24 * 8192, 4: -1,
+                           5: [1, [0, 64, 70, leaf_hash], [0, 134, 224, hashes_hash]]},
+        "symlink": {0: b"server.key", 1: 2, 2: 0o777, 6: b"/etc/ssl/\xff.key"},
+    }
+    return [{"what": what, "cbor": cbor(value)} for what, value in values.items()]
+
+
+def leaf():
+    """40 blocks: 20 in two frames from number 7 on, 19 of zeros, one short block in a frame."""
+    packs = [reader.ulid_bytes(PACK), reader.ulid_bytes(MAP)]
+    runs = varints(20, 1, 7, 19, 0, 1, 2, 300)
+    encoded = cbor({0: 40, 1: 100, 2: 16, 3: packs, 4: runs})
+    meaning = [{"blocks": 20, "pack": PACK, "first_frame": 7}, {"blocks": 19},
+               {"blocks": 1, "pack": MAP, "first_frame": 300}]
+    return {"cbor": encoded, "file_bytes": 39 * 8192 + 100, "runs": meaning}
+
+
+def pieces():
+    salt = counting(0xC3)
+    name = f"{LINE}/about"
+    header = seal(name, reader.ABOUT, salt, b"")[:64]
+    return {
+        "hkdf_object_keys": [
+            {"salt": salt, "domain": text.decode(), "root_key": KEYS[domain],
+             "key": reader.hkdf(KEYS[domain], salt, b"seawall 1 " + text)}
+            for domain, text in reader.DOMAIN_NAMES.items()
+        ],
+        "nonces": [{"section": s, "counter": c, "nonce": reader.nonce(s, c)}
+                   for s, c in [(1, 0), (1, 0x01020304), (255, 0)]],
+        "additional_data": {"name": name, "header": header, "section": 1, "flags": 1,
+                            "bytes": reader.additional_data(REPOSITORY_ID, header, 1, 1, name)},
+        "varints": [{"value": v, "bytes": varint(v)}
+                    for v in [0, 1, 127, 128, 300, 16383, 16384, (1 << 32) - 1, (1 << 64) - 1]],
+        "crc32c": {"of": b"123456789", "value": reader.crc32c(b"123456789")},
+        "ulid": {"text": PACK, "bytes": reader.ulid_bytes(PACK)},
+    }
+
+
+def hashes():
+    blocks = [b"\x01" * 64, bytes(64), b"short"]
+    return {
+        "block_key": HASHES.block_key,
+        "frame_key": HASHES.frame_key,
+        "blocks": [{"block": block, "hash": HASHES.block_hash(block)} for block in blocks],
+        "frame_of_these_blocks": HASHES.frame_hash(blocks),
+        "object": {"plaintext": b"plaintext", "hash": HASHES.object_hash(b"plaintext")},
+    }
+
+
+def vectors():
+    digits = hashlib.sha256(KEY_FILE_BYTES).hexdigest()[:8]
+    return {
+        "repository_id": REPOSITORY_ID,
+        "keys": {"epoch": 1, "metadata": KEYS[1], "hash": KEYS[2], "data": KEYS[4]},
+        "key_file": {"bytes": KEY_FILE_BYTES,
+                     "line": f"seawall-key-1-{KEY_FILE_BYTES.hex()}-{digits}"},
+        "passphrase": PASSPHRASE,
+        "pieces": pieces(),
+        "hashes": hashes(),
+        "slots": slot_objects(),
+        "objects": objects(),
+        "entries": entries(),
+        "leaf": leaf(),
+    }
+
+
+def read_back(made):
+    """The reader has to open what was sealed, with either slot."""
+    assert reader.parse_key_file("# a comment\n" + made["key_file"]["line"]) == KEY_FILE_BYTES
+    for entry in made["entries"]:
+        assert cbor(reader.decode_cbor(entry["cbor"])) == entry["cbor"]
+    with tempfile.TemporaryDirectory() as directory:
+        for one in made["slots"] + made["objects"]:
+            place = Path(directory, one["name"])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(one["bytes"])
+        for unlock in {"key": KEY_FILE_BYTES}, {"passphrase": PASSPHRASE}:
+            repository = reader.Repository(directory, **unlock)
+            assert repository.epochs == {1: KEYS}
+            for one in made["objects"]:
+                found = reader.Object(repository, one["name"], one["kind"])
+                assert found.footer_text == one["footer"]
+                texts = [(section, text) for section, _, text in found.chunks()]
+                assert texts == [(c["section"], c["plaintext"]) for c in one["chunks"]]
+        *_, pack = made["objects"]
+        footer_hash = HASHES.object_hash(pack["footer"])
+        found = reader.Pack(repository, LINE, reader.ulid_bytes(PACK), len(pack["bytes"]),
+                            footer_hash)
+        assert [len(found.frame(number)[1]) for number in (0, 1)] == [8192, 103]
+
+
+def main():
+    made = vectors()
+    read_back(made)
+    json.dump(made, sys.stdout, indent=1, default=bytes.hex, ensure_ascii=False)
+    print()
+
+
+if __name__ == "__main__":
+    main()
