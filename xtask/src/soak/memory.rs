@@ -81,6 +81,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     }
     owner.create_dir(&work, 0o755)?;
     let seawall = Seawall::new(&work)?;
+    let machine = machine::describe(directory)?;
     let mut cases = Vec::new();
     for size_gb in &options.sizes_gb {
         let data = dataset::tables(directory, *size_gb)?;
@@ -91,7 +92,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     let name = format!("{} empty relations", options.relations);
     cases.push(case(&seawall, &options, &name, &data, &work, dataset::relations)?);
     fs::remove_dir_all(&work)?;
-    report(&options, &seawall.version()?, &cases)
+    report(&options, &seawall.version()?, &machine, &cases)
 }
 
 fn case(
@@ -140,12 +141,11 @@ fn survived(taken: MemoryUse, elapsed: Duration) -> Result<Limited> {
     Ok(Limited { peak_resident_bytes, seconds: elapsed.as_secs_f64() })
 }
 
-fn report(options: &Options, version: &str, cases: &[Case]) -> Result<()> {
+fn report(options: &Options, version: &str, machine: &Value, cases: &[Case]) -> Result<()> {
     let (date, revision) = (machine::today()?, machine::revision()?);
-    let machine = machine::describe(&options.directory)?;
     let directory = paths::repository().join("docs/evidence");
     fs::create_dir_all(&directory)?;
-    let text = markdown(options, version, &date, &revision, &machine, cases);
+    let text = markdown(options, version, &date, &revision, machine, cases);
     print!("{text}");
     fs::write(directory.join(format!("soak-{date}-memory.md")), text)?;
     let json = json!({

@@ -2,7 +2,10 @@
 
 use anyhow::{Result, bail};
 
+mod damage;
+mod kills;
 mod memory;
+mod sweep;
 
 const USAGE: &str = "\
 usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [--dir D]
@@ -10,12 +13,18 @@ usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [
            --size-gb N     size of a cluster with tables (6); may be repeated
            --relations N   relations of a cluster with empty ones (100000)
            --limit-mb N    the limit (150)
-           --dir D         where clusters are kept; those of bench serve here too";
+           --dir D         where clusters are kept; those of bench serve here too
+       cargo xtask soak kills|damage [--rounds N] [--seed N]
+  kills    kill -9 of backup, push, restore and PostgreSQL before any call that makes something
+           durable (500 rounds)
+  damage   every kind of object of a repository spoilt in every way (1000 rounds)";
 
 pub fn main(arguments: &[&str]) -> Result<()> {
     let Some((what, rest)) = arguments.split_first() else { bail!("{USAGE}") };
     match *what {
         "memory" => memory::main(rest),
+        "kills" => kills::KILLS.main(rest),
+        "damage" => damage::DAMAGE.main(rest),
         _ => bail!("soak: nothing called {what}\n{USAGE}"),
     }
 }
