@@ -31,7 +31,7 @@ const SETTINGS: [(&str, &str); 6] = [
 ];
 
 /// Settings while it is built, when a crash only costs a new beginning.
-const BUILD_SETTINGS: [(&str, &str); 8] = [
+const BUILD_SETTINGS: [(&str, &str); 9] = [
     ("fsync", "off"),
     ("wal_level", "minimal"),
     ("max_wal_senders", "0"),
@@ -40,6 +40,7 @@ const BUILD_SETTINGS: [(&str, &str); 8] = [
     ("shared_buffers", "512MB"),
     ("maintenance_work_mem", "512MB"),
     ("max_wal_size", "16GB"),
+    ("wal_recycle", "off"),
 ];
 
 /// A data directory with the benchmark's tables, made unless it is there already.

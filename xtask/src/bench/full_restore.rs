@@ -22,6 +22,7 @@ pub fn run(options: &Options) -> Result<()> {
     fs::DirBuilder::new().mode(0o755).recursive(true).create(&options.directory)?;
     let owner = Owner::of_servers()?;
     owner.chown(&options.directory)?;
+    let data = dataset::tables(&options.directory, options.size_gb)?;
     let work = options.directory.join("work");
     if work.exists() {
         fs::remove_dir_all(&work).context("left behind by an earlier run")?;
@@ -29,7 +30,7 @@ pub fn run(options: &Options) -> Result<()> {
     owner.create_dir(&work, 0o755)?;
     let contestants: Contestants =
         [Box::new(PgBackRest::new(&work)?), Box::new(Seawall::new(&work)?)];
-    let data = dataset::tables(&options.directory, options.size_gb)?;
+    let machine = machine::describe(&options.directory)?;
     let mut server = dataset::start(&data)?;
     let runs = take_turns(options, &contestants, &server, &work)?;
     server.stop(StopMode::Fast)?;
@@ -40,7 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
     let report = Report {
         date: machine::today()?,
         revision: machine::revision()?,
-        machine: machine::describe(&options.directory)?,
+        machine,
         postgres: server.bin().version()?,
         size_gb: options.size_gb,
         cluster_bytes,

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::command::capture;
 use crate::paths;
 
-/// What there is to say of the machine and the file system of a directory.
+/// What there is to say of the machine and the file system of a directory, before anything is
+/// measured: the load is that of others.
 pub fn describe(directory: &Path) -> Result<Value> {
     let cores = std::thread::available_parallelism()?.get();
     let cpu = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned());
@@ -19,7 +20,9 @@ pub fn describe(directory: &Path) -> Result<Value> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut mount = Command::new("findmnt");
     mount.args(["--noheadings", "--output", "FSTYPE,OPTIONS", "--target"]).arg(directory);
+    let load = fs::read_to_string("/proc/loadavg")?;
     Ok(json!({
+        "load_average": load.split(' ').next(),
         "cores": cores,
         "processor": cpu,
         "memory_gib": (memory_kib as f64 / f64::from(1 << 20)).round(),
@@ -31,9 +34,9 @@ pub fn describe(directory: &Path) -> Result<Value> {
 /// One line of what [`describe`] found.
 pub fn in_words(machine: &Value) -> String {
     let text = |key: &str| machine.get(key).map(ToString::to_string).unwrap_or_default();
-    let [cores, processor, memory, kernel, file_system] =
-        ["cores", "processor", "memory_gib", "kernel", "file_system"].map(text);
-    format!("{cores} cores ({processor}), {memory} GiB, Linux {kernel}, {file_system}")
+    let [cores, processor, memory, kernel, file_system, load] =
+        ["cores", "processor", "memory_gib", "kernel", "file_system", "load_average"].map(text);
+    format!("{cores} cores ({processor}), {memory} GiB, Linux {kernel}, {file_system}; load average before {load}")
         .replace('"', "")
 }
 
