@@ -32,12 +32,17 @@ pub fn server() -> Result<Option<Missing>> {
 
 /// Makes sure that a package's program is there.
 pub fn package(package: &str, program: &str) -> Result<Option<Missing>> {
-    if find(program).is_some() {
+    unless(find(program).is_some(), package)
+}
+
+/// Makes sure that a package is there, which the caller has looked for.
+pub fn unless(present: bool, package: &str) -> Result<Option<Missing>> {
+    if present {
         return Ok(None);
     }
     if !Uid::effective().is_root() {
         let command = format!("apt-get install {package}");
-        return Ok(Some(Missing { what: program.to_owned(), command }));
+        return Ok(Some(Missing { what: package.to_owned(), command }));
     }
     update()?;
     install(package)?;

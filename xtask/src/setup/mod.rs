@@ -10,6 +10,7 @@ use crate::command::{capture, find, step};
 
 mod apt;
 mod majors;
+mod reader;
 pub mod tools;
 
 /// The majors Seawall knows, and so those looked for.
@@ -39,6 +40,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     }
     missing.extend(owner()?);
     tools::install()?;
+    missing.extend(reader::install()?);
     if majors {
         missing.extend(majors::install()?);
     }
