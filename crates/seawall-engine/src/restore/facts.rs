@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use seawall_core::{Lsn, Result, Xid};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::XactEndKind;
@@ -50,7 +50,7 @@ pub enum Fact {
     TimeMark {
         /// The record.
         lsn: Lsn,
-        /// The time.
+        /// The time, in whole seconds, rounded down.
         time: Timestamp,
     },
 }
@@ -66,12 +66,13 @@ impl Fact {
         }
     }
 
-    /// What the server's clock showed.
+    /// What the server's clock showed: not before the first and not after the second time.
     #[must_use]
-    pub const fn time(&self) -> Timestamp {
+    pub fn time(&self) -> (Timestamp, Timestamp) {
         match self {
-            Self::Xact(xact) => xact.time,
-            Self::RestorePoint { time, .. } | Self::TimeMark { time, .. } => *time,
+            Self::Xact(xact) => (xact.time, xact.time),
+            Self::RestorePoint { time, .. } => (*time, *time),
+            Self::TimeMark { time, .. } => (*time, *time + SignedDuration::from_micros(999_999)),
         }
     }
 }

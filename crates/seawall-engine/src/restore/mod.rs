@@ -16,6 +16,7 @@ mod preflight;
 mod request;
 mod run;
 mod sources;
+mod start;
 mod state;
 mod target;
 
@@ -23,5 +24,6 @@ pub use facts::{CoveredSpan, Fact, RecordPlace, WalSource, XactFact};
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
+pub use start::{Recovered, StartOptions, find_programs, promote, start};
 pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

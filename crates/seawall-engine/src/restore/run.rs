@@ -132,7 +132,9 @@ async fn make_plan(
     let first = backups.iter().map(|backup| backup.start_lsn).min().unwrap_or(Lsn::INVALID);
     let spans = wal.coverage(&ancestry, first).await?;
     let record_at_target = match &request.target {
-        Target::To(Point::Lsn(lsn)) => wal.record_at_or_after(&ancestry, *lsn).await?,
+        Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) => {
+            wal.record_at_or_after(&ancestry, *lsn).await?
+        }
         _ => None,
     };
     let segment_bytes = infos.first().map_or(0, |info| info.wal_segment_bytes);

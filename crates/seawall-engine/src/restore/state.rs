@@ -18,9 +18,9 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestoreProgress {
-    /// Files are missing. PostgreSQL cannot start: there is no `pg_control`.
+    /// Files are missing, `pg_control` among them, so that PostgreSQL cannot start.
     InProgress,
-    /// All files are there.
+    /// All files are there; `pg_control` comes right after this is written.
     Complete,
 }
 

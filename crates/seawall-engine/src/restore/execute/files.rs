@@ -46,7 +46,8 @@ impl Writing<'_> {
     /// Blocks; `runtime` does the reading.
     pub fn run(&self, runtime: &Handle) -> Result<Vec<String>> {
         let (sender, receiver) = sync_channel(JOBS_WAITING);
-        let receiver = Mutex::new(receiver);
+        // Once no worker is left, nobody holds it: whoever still sends is told.
+        let receiver = Arc::new(Mutex::new(receiver));
         let failure = Mutex::new(None);
         let fail = |error: Error| {
             self.stop.store(true, Ordering::Relaxed);
@@ -54,14 +55,10 @@ impl Writing<'_> {
         };
         let notes = thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
-                scope.spawn(|| {
-                    if let Err(error) = self.work(runtime, &receiver) {
-                        fail(error);
-                        // The sender must not wait for workers that are gone.
-                        while next(&receiver).is_some() {}
-                    }
-                });
+                let (receiver, fail) = (Arc::clone(&receiver), &fail);
+                scope.spawn(move || self.work(runtime, &receiver).map_err(fail));
             }
+            drop(receiver);
             let found = self.find(runtime, &sender);
             // The workers end when there is nothing more to come.
             drop(sender);

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -60,15 +59,15 @@ impl Finishing<'_> {
     pub fn run(&self, runtime: &Handle) -> Result<Vec<String>> {
         self.make_directories()?;
         self.link_tablespaces()?;
-        sync_filesystems(self.layout.directories())?;
         let control = control_bytes(self.info())?;
         let placed = self.configure()?;
         self.write_label()?;
         let done = self.state.completed();
         self.write_manifest(runtime, &placed, &control, &done)?;
         sync_filesystems(self.layout.directories())?;
-        publish(&self.root().join("global/pg_control"), &control, self.file_mode())?;
-        settle(self.root(), &done)?;
+        Journal::remove(self.root())?;
+        done.write(self.root())?;
+        publish_control(self.root(), &control, self.file_mode())?;
         Ok(placed.notes)
     }
 
@@ -197,15 +196,14 @@ impl Finishing<'_> {
     }
 }
 
-/// Says that all files are there, and takes away what only an interrupted restore needs.
-pub(super) fn settle(root: &Path, done: &RestoreState) -> Result<()> {
-    Journal::remove(root)?;
-    done.write(root)?;
+/// Puts `pg_control` where it belongs: from here on PostgreSQL can start.
+pub(super) fn publish_control(root: &Path, control: &[u8], mode: u32) -> Result<()> {
+    publish(&root.join("global/pg_control"), control, mode)?;
     root.parent().map_or(Ok(()), sync_directory)
 }
 
 /// The stored `pg_control`, proven to be useless without its `backup_label`.
-fn control_bytes(info: &BackupInfo) -> Result<Vec<u8>> {
+pub(super) fn control_bytes(info: &BackupInfo) -> Result<Vec<u8>> {
     let control = ControlFile::parse(&info.pg_control).map_err(|error| {
         inconsistent("the backup's pg_control cannot be used".to_owned()).with_source(error)
     })?;
@@ -257,9 +255,4 @@ impl Files<'_> {
     fn add(&mut self, file: &ManifestFile<'_>) -> Result<()> {
         self.out.add_file(file).map_err(|error| local(error, "writing", self.path))
     }
-}
-
-/// What an interrupted restore may have left of a path that is about to be made again.
-pub(super) fn is_finished(root: &Path) -> bool {
-    root.join(std::ffi::OsStr::from_bytes(b"global/pg_control")).exists()
 }

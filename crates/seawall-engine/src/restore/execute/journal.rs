@@ -87,9 +87,13 @@ impl Journal {
         finished.pending_bytes += bytes;
         let due = finished.pending_bytes >= CHECKPOINT_BYTES
             || finished.pending.len() >= CHECKPOINT_FILES * RECORD_BYTES;
-        if !due {
-            return Ok(());
-        }
+        drop(finished);
+        if due { self.settle(layout) } else { Ok(()) }
+    }
+
+    /// Makes everything that was written durable, and remembers it.
+    pub fn settle(&self, layout: &Layout) -> Result<()> {
+        let mut finished = self.lock();
         let pending = std::mem::take(&mut finished.pending);
         finished.pending_bytes = 0;
         drop(finished);

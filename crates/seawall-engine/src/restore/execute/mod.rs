@@ -1,7 +1,8 @@
 //! Doing what a plan says.
 //!
 //! ```text
-//! state → directories, links, files → sync → configuration → label, map → manifest → sync → pg_control
+//! state → directories, links, files → sync → configuration → label, map → manifest → sync
+//!       → state → pg_control
 //! ```
 //! Whatever ends a restore before its last step leaves a directory PostgreSQL cannot start on, and
 //! the same command goes on with it.
@@ -32,7 +33,7 @@ use super::durable::{create_directory, local};
 use super::layout::Layout;
 use super::preflight::{Proven, look_at_directory};
 use super::sources::Sources;
-use super::state::{Asked, RestoreState};
+use super::state::{Asked, RestoreProgress, RestoreState};
 use super::{RestorePlan, RestoreReport, RestoreRequest};
 use files::Writing;
 use finish::Finishing;
@@ -88,11 +89,14 @@ impl Execution {
             Some(state) => state,
             None => self.begin()?,
         };
-        let notes = if finish::is_finished(root) {
-            finish::settle(root, &state.completed())?;
-            Vec::new()
-        } else {
-            self.write_all(&state, runtime, stop)?
+        let notes = match state.progress {
+            RestoreProgress::InProgress => self.write_all(&state, runtime, stop)?,
+            // It was interrupted before its very last step.
+            RestoreProgress::Complete => {
+                let control = finish::control_bytes(&self.manifest.manifest.info)?;
+                finish::publish_control(root, &control, mode & 0o640)?;
+                Vec::new()
+            }
         };
         Ok(RestoreReport {
             restore_id: state.restore_id,
@@ -136,6 +140,7 @@ impl Execution {
         };
         let mut notes = writing.run(runtime)?;
         self.progress.stage(Stage::Syncing, None);
+        journal.settle(&self.layout)?;
         let finishing = Finishing {
             state,
             major: self.major,

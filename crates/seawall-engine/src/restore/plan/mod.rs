@@ -16,6 +16,7 @@ use seawall_pgdata::history::Ancestry;
 use seawall_repo::manifest::BackupInfo;
 use serde::{Deserialize, Serialize};
 
+pub(in crate::restore) use planner::record_position;
 pub use planner::{Decision, PlanInput, Planner};
 pub use resolver::Resolver;
 pub use timeline::{choose_timeline, current_timeline};

@@ -116,7 +116,9 @@ impl Planner {
     pub fn resolver(&self) -> Resolver {
         let cut = match &self.input.target {
             Target::BackupOnly => preferred(&self.usable).map(|usable| usable.backup.stop_lsn),
-            Target::Before(Point::Lsn(lsn)) => Some(*lsn),
+            Target::Before(Point::Lsn(lsn)) => {
+                Some(self.input.record_at_target.map_or(*lsn, |record| record.lsn))
+            }
             // PostgreSQL's inclusive LSN keeps the first record that begins there or later.
             Target::To(Point::Lsn(lsn)) => {
                 Some(self.input.record_at_target.map_or(*lsn, |record| record.end.align_up()))

@@ -90,13 +90,10 @@ impl Resolver {
         }
     }
 
-    fn note_time(&mut self, time: Timestamp) {
-        self.latest_time = self.latest_time.max(Some(time));
-        match self.is_past(time) {
-            Some(true) => self.passed = true,
-            Some(false) => self.anchored |= self.cut.is_none(),
-            None => {}
-        }
+    fn note_time(&mut self, (earliest, latest): (Timestamp, Timestamp)) {
+        self.latest_time = self.latest_time.max(Some(earliest));
+        self.passed |= self.is_past(earliest) == Some(true);
+        self.anchored |= self.is_past(latest) == Some(false) && self.cut.is_none();
     }
 
     fn note_xact(&mut self, xact: &XactFact) {

@@ -170,6 +170,14 @@ fn e61_a_time_before_the_first_backup_is_refused_and_names_the_earliest_moment()
 }
 
 #[test]
+fn a_checkpoints_second_does_not_prove_which_part_of_it_came_first() {
+    let facts = [mark(1, 1), commit(40, 700, 40)];
+    let within = Timestamp::from_millisecond(at(1).as_millisecond() + 500).unwrap();
+    let decision = decide(input(Target::To(Point::Time(within))), &facts);
+    refused(decision, Code::TargetUnreachable);
+}
+
+#[test]
 fn an_lsn_keeps_the_record_that_begins_there_and_before_does_not() {
     let mut to = input(Target::To(Point::Lsn(lsn(70))));
     to.record_at_target = Some(place(70));
@@ -178,7 +186,9 @@ fn an_lsn_keeps_the_record_that_begins_there_and_before_does_not() {
     let mut within = input(Target::To(Point::Lsn(Lsn(lsn(70).0 + 8))));
     within.record_at_target = Some(place(71));
     assert_eq!(decide(within, &history()).unwrap().stop, Stop::Before { lsn: lsn(72) });
-    let before = decide(input(Target::Before(Point::Lsn(lsn(70)))), &history()).unwrap();
+    let mut before = input(Target::Before(Point::Lsn(Lsn(lsn(69).0 + 8))));
+    before.record_at_target = Some(place(70));
+    let before = decide(before, &history()).unwrap();
     assert_eq!(before.stop, Stop::Before { lsn: lsn(70) });
     assert_eq!(before.last_commit_kept.unwrap().xid, 706);
 }
@@ -404,14 +414,14 @@ fn random_log() -> impl Strategy<Value = RandomLog> {
 fn naive_time_cut(log: &RandomLog, wanted: Timestamp, inclusive: bool) -> Option<u64> {
     let first = log.backups.iter().map(|backup| backup.start_lsn).min()?;
     let facts: Vec<&Fact> = log.facts.iter().filter(|fact| fact.lsn() >= first).collect();
-    let later = |fact: &Fact| fact.time() > wanted || (!inclusive && fact.time() == wanted);
-    let ends_later = |fact: &&&Fact| matches!(fact, Fact::Xact(_)) && later(fact);
-    if !facts.iter().any(|fact| later(fact)) {
+    let later = |time: Timestamp| time > wanted || (!inclusive && time == wanted);
+    let ends_later = |fact: &&&Fact| matches!(fact, Fact::Xact(_)) && later(fact.time().0);
+    if !facts.iter().any(|fact| later(fact.time().0)) {
         return None;
     }
     let cut = facts.iter().find(ends_later).map(|fact| fact.lsn());
     let before_cut = |fact: &&&Fact| cut.is_none_or(|cut| fact.lsn() < cut);
-    if !facts.iter().filter(before_cut).any(|fact| !later(fact)) {
+    if !facts.iter().filter(before_cut).any(|fact| !later(fact.time().1)) {
         return None;
     }
     let kept = cut.map_or(log.records, |cut| (cut.0 - BASE) / 64);

@@ -11,7 +11,7 @@ use seawall_core::{Code, Error, Result};
 
 use crate::restore::RestoreState;
 use crate::restore::durable::{UNFINISHED_SUFFIX, local};
-use crate::restore::state::{Asked, RestoreProgress};
+use crate::restore::state::Asked;
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 
 /// Looks at the directory to restore into, and writes nothing. Returns the state of an
@@ -61,7 +61,7 @@ fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
     let Some(state) = RestoreState::read(into)? else {
         return Err(not_empty(format!("{} is not empty", into.display())));
     };
-    if state.progress == RestoreProgress::Complete {
+    if into.join("global/pg_control").exists() {
         return Err(not_empty(format!("{} holds a finished restore", into.display())));
     }
     if state.asked == *asked {

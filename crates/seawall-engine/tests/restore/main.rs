@@ -1,0 +1,7 @@
+//! Restores of a real cluster, judged by PostgreSQL and by a ledger of what was acknowledged.
+
+mod house;
+mod interrupted;
+mod places;
+mod started;
+mod targets;

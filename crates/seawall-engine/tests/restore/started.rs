@@ -1,0 +1,110 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use seawall_core::Code;
+use seawall_engine::restore::{
+    Point, Recovered, StartOptions, Stop, Target, TargetAction, promote, start,
+};
+use seawall_testkit::PgCluster;
+
+use crate::house::{House, LIMIT};
+
+/// The programs of the server's major, run by the servers' owner, as who `pg_ctl` must run.
+fn programs(house: &House) -> Result<PathBuf> {
+    let directory = house.room("programs");
+    fs::create_dir_all(&directory)?;
+    let (owner, real) = (house.pg.owner(), house.pg.bin().program("pg_ctl")?);
+    let switch = if owner.is_another_user() {
+        format!("runuser -u {} --", owner.name())
+    } else {
+        String::new()
+    };
+    let script = directory.join("pg_ctl");
+    fs::write(&script, format!("#!/bin/sh\ncd /\nexec {switch} {} \"$@\"\n", real.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(directory)
+}
+
+fn options(house: &House, room: &str, port: u16) -> Result<StartOptions> {
+    Ok(StartOptions {
+        data_directory: house.room(room),
+        programs: programs(house)?,
+        port,
+        socket_directory: house.room(room),
+        log_file: house.room(&format!("{room}.log")),
+        user: "postgres".to_owned(),
+        timeout: LIMIT,
+    })
+}
+
+/// Ends a server that was started with `pg_ctl`.
+fn stop(house: &House, room: &str) -> Result<()> {
+    let mut command = house.pg.owner().command(house.pg.bin().program("pg_ctl")?);
+    let status = command.args(["stop", "-m", "immediate", "-D"]).arg(house.room(room)).status()?;
+    ensure!(status.success());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_started_restore_is_proven_to_have_stopped_where_planned() -> Result<()> {
+    let house = House::new().await?;
+    house.pg.psql("CREATE TABLE t (i int)")?;
+    house.backup().await?;
+    house.pg.psql("INSERT INTO t VALUES (1)")?;
+    let xid: u64 = house.pg.psql("INSERT INTO t VALUES (2) RETURNING txid_current()")?.parse()?;
+    house.pg.psql("INSERT INTO t VALUES (3)")?;
+    house.archive_everything().await?;
+
+    let mut request = house.request("promoted", Target::To(Point::Xid(xid)));
+    let report = house.restore(&request).await?;
+    let recovered = start(&options(&house, "promoted", 54_401)?, &report.plan).await?;
+    ensure!(matches!(recovered, Recovered::Promoted { .. }), "{recovered:?}");
+    stop(&house, "promoted")?;
+
+    request = house.request("paused", Target::Before(Point::Xid(xid)));
+    request.then = TargetAction::Pause;
+    let report = house.restore(&request).await?;
+    let recovered = start(&options(&house, "paused", 54_402)?, &report.plan).await?;
+    let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{}", report.plan) };
+    ensure!(recovered == Recovered::Paused { replayed_to: lsn }, "{recovered:?}, {lsn}");
+    promote(&house.room("paused"), "postgres", LIMIT).await?;
+    stop(&house, "paused")?;
+    let restored = PgCluster::open(house.pg.bin().major(), house.room("paused")).start()?;
+    ensure!(restored.psql("SELECT sum(i) FROM t")? == "1");
+    drop(restored);
+
+    request = house.request("down", Target::To(Point::Xid(xid)));
+    request.then = TargetAction::Shutdown;
+    let report = house.restore(&request).await?;
+    let recovered = start(&options(&house, "down", 54_403)?, &report.plan).await?;
+    ensure!(matches!(recovered, Recovered::ShutDown { .. }), "{recovered:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_come_up_is_told_with_the_end_of_its_log() -> Result<()> {
+    let house = House::new().await?;
+    house.backup().await?;
+    house.archive_everything().await?;
+    let report = house.restore(&house.request("room", Target::Latest)).await?;
+    let mut options = options(&house, "room", 54_404)?;
+    let auto = house.room("room").join("postgresql.auto.conf");
+    let text = fs::read_to_string(&auto)?;
+    fs::write(&auto, format!("{text}restore_command = 'exit 200'\n"))?;
+    options.timeout = Duration::from_secs(30);
+    let error = start(&options, &report.plan).await.expect_err("no WAL");
+    ensure!(error.code() == Code::RestoredServerFailed);
+    ensure!(error.message().contains("FATAL"), "{error:?}");
+
+    // It recovered, but not as far as planned: PostgreSQL 13 and later refuse that themselves.
+    fs::write(&auto, text)?;
+    let mut elsewhere = report.plan.clone();
+    elsewhere.stop = Stop::Before { lsn: elsewhere.backup.start_lsn };
+    let error = start(&options, &elsewhere).await.expect_err("beyond the plan");
+    ensure!(error.message().contains("was planned"), "{error:?}");
+    stop(&house, "room")?;
+    Ok(())
+}
