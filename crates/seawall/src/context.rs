@@ -249,7 +249,39 @@ impl Context {
     /// # Errors
     /// [`Code::WrongUser`]
     pub fn act_as_owner(&self) -> Result<Acting> {
-        self.owner(None).unwrap_or_else(Owner::current).act_as()
+        self.owner_or_current().act_as()
+    }
+
+    /// The user whose files the command touches.
+    pub fn owner_or_current(&self) -> Owner {
+        self.owner(None).unwrap_or_else(Owner::current)
+    }
+
+    /// Proves that the user this process acts as can read the key or kit named by flags: the server
+    /// will have to, when it fetches WAL.
+    ///
+    /// # Errors
+    /// [`Code::KeyUnreadable`], with how to make it readable.
+    pub fn prove_flags_are_readable(&self) -> Result<()> {
+        let mut flags = self.again.windows(2);
+        let key = flags.find_map(|pair| match pair {
+            [flag, path] if flag == "--key" || flag == "--kit" => Some(Path::new(path)),
+            _ => None,
+        });
+        let Some(path) = key else { return Ok(()) };
+        std::fs::File::open(path).map(drop).map_err(|error| {
+            let owner = Owner::current();
+            let (name, path) = (owner.name(), path.display());
+            Error::new(
+                Code::KeyUnreadable,
+                format!("{name}, as whom the restored server fetches WAL, cannot read {path}"),
+            )
+            .with_source(error)
+            .with_hint(format!(
+                "Give that user a copy for as long as the restore takes, and name it instead: `install -o {name} -m 600 {path} {}/seawall.kit`.",
+                owner.home().display()
+            ))
+        })
     }
 
     /// Whom root becomes; `None` for anybody else, and where nobody is found.

@@ -57,9 +57,12 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
         Command::Info(args) => commands::info::main(config, args),
         Command::List(args) => commands::list::main(config, args),
         Command::Show(args) => commands::show::main(config, args),
+        Command::Restore(args) => commands::restore::main(config, args),
+        Command::Promote(args) => commands::promote::main(args),
         Command::Wal(command) => commands::wal::main(config, command),
         Command::Verify(args) => commands::verify::main(config, args),
         Command::Key(command) => commands::key::main(config, command),
+        Command::Demo(args) => commands::demo::main(args),
         Command::Completions { shell } => commands::papers::completions(*shell),
         Command::Man { directory } => commands::papers::man(directory),
     }

@@ -1,5 +1,6 @@
 //! The command line: names and help that scripts, tests and people rely on.
 
+mod restore;
 mod shared;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use seawall_core::{ByteSize, ClusterName};
 
 use crate::config;
 
+pub use restore::{PromoteArgs, RestoreArgs};
 pub use shared::{ClusterArgs, JsonArgs, RepositoryArgs, ServerArgs, WorkArgs};
 
 const STYLES: Styles = Styles::styled()
@@ -57,6 +59,10 @@ pub enum Command {
     List(ViewArgs),
     /// One backup
     Show(ShowArgs),
+    /// Bring a cluster back, to any moment, into another directory
+    Restore(Box<RestoreArgs>),
+    /// End the pause of a restored server: it takes writes
+    Promote(PromoteArgs),
     /// Write-ahead log: for archive_command and restore_command, and what is archived
     #[command(subcommand)]
     Wal(WalCommand),
@@ -65,6 +71,8 @@ pub enum Command {
     /// The keys that open a repository
     #[command(subcommand)]
     Key(KeyCommand),
+    /// See it work on this machine in under two minutes
+    Demo(DemoArgs),
     /// Print a completion script
     #[command(hide = true)]
     Completions {
@@ -238,8 +246,44 @@ pub struct ShowArgs {
 /// `seawall wal`
 #[derive(Debug, Subcommand)]
 pub enum WalCommand {
+    /// For archive_command: succeeds when the file is durable in every repository
+    Push(PushArgs),
+    /// For restore_command: exits 0 with the file, 1 if it is proven not to exist, else above 200
+    Fetch(FetchArgs),
     /// Ranges, timelines and gaps of the archived WAL
     List(ViewArgs),
+}
+
+/// `seawall wal push`
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// The file: %p
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The cluster, where several are configured
+    #[arg(long, env = "SEAWALL_CLUSTER", hide_env_values = true, value_name = "CLUSTER")]
+    pub cluster: Option<ClusterName>,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+/// `seawall wal fetch`
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// The file: %f
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Where to put it: %p
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// The cluster, where several are configured
+    #[arg(long, env = "SEAWALL_CLUSTER", hide_env_values = true, value_name = "CLUSTER")]
+    pub cluster: Option<ClusterName>,
+    /// The server is a standby, which waits and asks again for what is not there yet
+    #[arg(long)]
+    pub standby: bool,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
 }
 
 /// `seawall verify`
@@ -270,6 +314,24 @@ fn parse_percent(text: &str) -> Result<u8, String> {
         Ok(percent @ 0..=100) => Ok(percent),
         _ => Err("it must be 0% to 100%".to_owned()),
     }
+}
+
+/// `seawall demo`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A throwaway PostgreSQL with live traffic is backed up, loses a table, and is \
+                        restored to just before that, proven row by row. Nothing else is touched."
+)]
+pub struct DemoArgs {
+    /// Where the demo's files go [default: a directory below /tmp]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave servers and files for looking around
+    #[arg(long)]
+    pub keep: bool,
+    /// The user to run PostgreSQL as, for root [default: postgres]
+    #[arg(long, env = "SEAWALL_OWNER", hide_env_values = true, value_name = "USER")]
+    pub owner: Option<String>,
 }
 
 /// `seawall key`

@@ -73,6 +73,11 @@ pub fn jobs(args: &WorkArgs, config: &Config) -> usize {
     wanted.map_or_else(all, usize::from)
 }
 
+/// The memory budget of a job in bytes.
+pub fn memory(args: &WorkArgs, config: &Config) -> usize {
+    usize::try_from(args.memory.unwrap_or(config.memory).0).unwrap_or(usize::MAX)
+}
+
 fn show(args: &BackupArgs, opened: &Opened, report: &BackupReport) -> Result<()> {
     if args.output.json {
         Out.json(&as_json(opened, report))?;

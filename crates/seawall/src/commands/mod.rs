@@ -2,11 +2,14 @@
 
 pub mod backup;
 pub mod check;
+pub mod demo;
 pub mod info;
 pub mod init;
 pub mod key;
 pub mod list;
 pub mod papers;
+pub mod promote;
+pub mod restore;
 pub mod show;
 pub mod status;
 pub mod verify;

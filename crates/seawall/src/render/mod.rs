@@ -12,7 +12,7 @@ pub use out::Out;
 pub use progress::Display;
 pub use style::Style;
 pub use table::{Align, table};
-pub use time::{age, duration, utc};
+pub use time::{age, duration, utc, zones};
 
 /// `text` as one word of a POSIX shell.
 pub fn shell_quote(text: &str) -> String {

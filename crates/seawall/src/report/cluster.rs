@@ -8,7 +8,7 @@ use seawall_repo::{Attempt, Line, Repository};
 use serde::Serialize;
 
 use super::{BackupReport, Depth, Reach, WalReport, wal};
-use crate::context::{Opened, Target};
+use crate::context::{Opened, Target, ambiguous, no_such_cluster};
 
 /// A cluster, over all its repositories.
 #[derive(Debug, Serialize)]
@@ -223,4 +223,26 @@ pub async fn current_line(repository: &Repository, cluster: &ClusterName) -> Res
         )
         .with_hint(format!("Add it: `seawall init {cluster} --repo {url} --kit FILE`."))
     })
+}
+
+/// The current line of a cluster, or of the only one a repository holds.
+///
+/// # Errors
+/// [`Code::NoSuchCluster`], [`Code::Usage`] if there are several, and those of the repository.
+pub async fn stored_cluster(
+    repository: &Repository,
+    cluster: Option<&ClusterName>,
+) -> Result<Line> {
+    let mut names: Vec<ClusterName> =
+        repository.lines().await?.into_iter().map(|(name, _)| name).collect();
+    names.dedup();
+    match (cluster, names.as_slice()) {
+        (Some(cluster), names) if names.contains(cluster) => {
+            current_line(repository, cluster).await
+        }
+        (Some(cluster), names) => Err(no_such_cluster(cluster, names.iter())),
+        (None, [only]) => current_line(repository, only).await,
+        (None, []) => Err(Error::new(Code::NoSuchCluster, "the repository holds no cluster yet")),
+        (None, names) => Err(ambiguous(names.iter())),
+    }
 }

@@ -20,7 +20,7 @@ use crate::exit::Outcome;
 use crate::{render, run};
 
 pub use backup::BackupReport;
-pub use cluster::{ClusterReport, current_line, lines};
+pub use cluster::{ClusterReport, current_line, lines, stored_cluster};
 pub use wal::{Reach, WalReport};
 
 /// The one format this version opens.

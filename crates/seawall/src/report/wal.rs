@@ -1,8 +1,9 @@
 use jiff::Timestamp;
 use seawall_core::{Lsn, Result, TimelineId};
+use seawall_engine::wal::TimelineListing;
 use seawall_pgdata::history::Ancestry;
 use seawall_repo::Line;
-use seawall_repo::wal::{FactsPart, WalArchive};
+use seawall_repo::wal::{FactsPart, LsnRange, WalArchive};
 use serde::Serialize;
 
 use super::BackupReport;
@@ -44,28 +45,20 @@ impl WalReport {
     /// # Errors
     /// Those of the repository.
     pub async fn collect(line: &Line, repository: &str) -> Result<Vec<Self>> {
-        let archive = WalArchive::open(line.clone()).await?;
-        let mut reports = Vec::new();
-        for timeline in archive.timelines().await? {
-            let coverage = archive.timeline_coverage(timeline).await?;
-            let (Some(first), Some(last)) = (coverage.ranges.first(), coverage.ranges.last())
-            else {
-                continue;
-            };
-            let neighbours = coverage.ranges.iter().zip(coverage.ranges.iter().skip(1));
-            reports.push(Self {
+        let listing = seawall_engine::wal::list(line).await?;
+        let report = |timeline: TimelineListing| {
+            let gap = |gap: &LsnRange| Gap { start_lsn: gap.start, end_lsn: gap.end };
+            Some(Self {
                 repository: repository.to_owned(),
-                timeline,
-                first_lsn: first.start,
-                last_lsn: last.end,
-                gaps: neighbours
-                    .map(|(one, next)| Gap { start_lsn: one.end, end_lsn: next.start })
-                    .collect(),
-                objects: coverage.objects,
-                stored_bytes: coverage.stored_bytes,
-            });
-        }
-        Ok(reports)
+                timeline: timeline.timeline,
+                first_lsn: timeline.ranges.first()?.start,
+                last_lsn: timeline.ranges.last()?.end,
+                gaps: timeline.gaps.iter().map(gap).collect(),
+                objects: timeline.objects,
+                stored_bytes: timeline.stored_bytes,
+            })
+        };
+        Ok(listing.timelines.into_iter().filter_map(report).collect())
     }
 
     /// The report in one line.

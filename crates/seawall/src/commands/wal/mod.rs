@@ -1,6 +1,8 @@
 //! `seawall wal`: the write-ahead log.
 
+mod fetch;
 mod list;
+mod push;
 
 use std::path::Path;
 
@@ -15,6 +17,8 @@ use crate::exit::Outcome;
 /// Those of the subcommand.
 pub fn main(config: Option<&Path>, command: &WalCommand) -> Result<Outcome> {
     match command {
+        WalCommand::Push(args) => push::main(config, args),
+        WalCommand::Fetch(args) => fetch::main(config, args),
         WalCommand::List(args) => list::main(config, args),
     }
 }

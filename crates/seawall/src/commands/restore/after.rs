@@ -1,0 +1,174 @@
+//! After the files are there: starting the server, and what to type next.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+use seawall_core::{Code, Error, Result};
+use seawall_engine::restore::{
+    Mode, Recovered, RestoreReport, StartOptions, TargetAction, find_programs,
+    start as start_server,
+};
+use serde_json::{Value, json};
+
+use crate::args::RestoreArgs;
+use crate::context::Context;
+use crate::render::{Out, Style, shell_quote};
+
+/// The ports tried when none is given: those after PostgreSQL's own.
+const PORTS: std::ops::Range<u16> = 5433..5533;
+
+/// Where sockets are put: where clients look, else anywhere.
+const SOCKET_DIRECTORIES: [&str; 2] = ["/run/postgresql", "/tmp"];
+
+/// A server that was started.
+#[derive(Debug)]
+pub struct Started {
+    port: u16,
+    socket_directory: PathBuf,
+    log_file: PathBuf,
+    recovered: Recovered,
+}
+
+/// Starts PostgreSQL on a restored directory and waits until it is where it should be.
+///
+/// # Errors
+/// [`Code::RestoredServerFailed`]
+pub async fn start(args: &RestoreArgs, report: &RestoreReport) -> Result<Started> {
+    let port = args.port.map_or_else(free_port, Ok)?;
+    let socket_directory = socket_directory(port)?;
+    let log_file = log_file(&report.data_directory);
+    eprintln!("starting PostgreSQL on port {port}; its log is {}", log_file.display());
+    let options = StartOptions {
+        data_directory: report.data_directory.clone(),
+        programs: find_programs(report.major)?,
+        port,
+        socket_directory: socket_directory.clone(),
+        log_file: log_file.clone(),
+        user: "postgres".to_owned(),
+        timeout: args.start_timeout,
+    };
+    let recovered = start_server(&options, &report.plan).await?;
+    Ok(Started { port, socket_directory, log_file, recovered })
+}
+
+fn free_port() -> Result<u16> {
+    let free = |port: &u16| {
+        let socket = format!(".s.PGSQL.{port}");
+        let taken = |directory: &str| Path::new(directory).join(&socket).exists();
+        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+            && !SOCKET_DIRECTORIES.iter().any(|directory| taken(directory))
+    };
+    PORTS.clone().find(free).ok_or_else(|| {
+        Error::new(Code::RestoredServerFailed, "no port from 5433 to 5532 is free")
+            .with_hint("Give one: `--start --port N`.")
+    })
+}
+
+fn socket_directory(port: u16) -> Result<PathBuf> {
+    for directory in SOCKET_DIRECTORIES {
+        let probe = Path::new(directory).join(format!(".seawall-{port}-{}", std::process::id()));
+        if std::fs::write(&probe, b"").is_ok() {
+            std::fs::remove_file(&probe).ok();
+            return Ok(PathBuf::from(directory));
+        }
+    }
+    Err(Error::new(Code::RestoredServerFailed, "there is no directory for the server's socket"))
+}
+
+/// Beside the data directory; in it, where its owner may not write beside it.
+fn log_file(data_directory: &Path) -> PathBuf {
+    let mut name = data_directory.file_name().unwrap_or_default().to_owned();
+    name.push(".log");
+    let beside = data_directory.with_file_name(name);
+    let parent = data_directory.parent().unwrap_or(Path::new("/"));
+    let writable = rustix::fs::access(parent, Access::WRITE_OK).is_ok();
+    if writable { beside } else { data_directory.join("restored.log") }
+}
+
+/// Says what was done, and what to type next.
+///
+/// # Errors
+/// Those of standard output.
+pub fn tell(
+    args: &RestoreArgs,
+    context: &Context,
+    report: &RestoreReport,
+    started: Option<&Started>,
+) -> Result<()> {
+    for note in report.notes.iter().chain(&report.plan.warnings) {
+        eprintln!("{} {note}", Style::of_stderr().yellow("note:"));
+    }
+    if args.output.json {
+        return Out.json(&json!({"restore": report, "started": started.map(as_json)}));
+    }
+    let directory = report.data_directory.display();
+    let mut lines = vec![format!("restored into {directory}")];
+    match started {
+        Some(started) => lines.extend(running(started, report)),
+        None => lines.extend(start_it(report)),
+    }
+    if report.plan.mode == Mode::Primary {
+        lines.push("then, since its backups are those of before:".to_owned());
+        let again: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
+        lines.push(format!("  seawall {} backup {}", again.join(" "), report.plan.cluster));
+    }
+    lines.iter().try_for_each(|line| Out.line(line))
+}
+
+fn as_json(started: &Started) -> Value {
+    let (state, lsn, timeline) = match started.recovered {
+        Recovered::Promoted { timeline, replayed_to } => ("promoted", replayed_to, Some(timeline)),
+        Recovered::Paused { replayed_to } => ("paused", replayed_to, None),
+        Recovered::ShutDown { replayed_to } => ("shut down", replayed_to, None),
+    };
+    json!({
+        "port": started.port,
+        "socket_directory": started.socket_directory,
+        "log_file": started.log_file,
+        "state": state,
+        "replayed_to": lsn,
+        "timeline": timeline,
+    })
+}
+
+fn running(started: &Started, report: &RestoreReport) -> Vec<String> {
+    let psql =
+        format!("  psql -h {} -p {} -U postgres", started.socket_directory.display(), started.port);
+    let directory = shell_quote(&report.data_directory.display().to_string());
+    match started.recovered {
+        Recovered::Promoted { timeline, replayed_to } => vec![
+            format!(
+                "PostgreSQL takes writes on timeline {timeline}; replay ended at {replayed_to}"
+            ),
+            psql,
+        ],
+        Recovered::Paused { replayed_to } => vec![
+            format!("PostgreSQL waits at {replayed_to} and can be read:"),
+            psql,
+            "if it is what you wanted:".to_owned(),
+            format!("  seawall promote {directory}"),
+        ],
+        Recovered::ShutDown { replayed_to } => {
+            vec![format!("PostgreSQL recovered up to {replayed_to} and shut down")]
+        }
+    }
+}
+
+fn start_it(report: &RestoreReport) -> Vec<String> {
+    let pg_ctl = find_programs(report.major)
+        .map_or_else(|_| PathBuf::from("pg_ctl"), |programs| programs.join("pg_ctl"));
+    let directory = shell_quote(&report.data_directory.display().to_string());
+    let log = shell_quote(&log_file(&report.data_directory).display().to_string());
+    // A clone beside production must not take its port.
+    let port = if report.plan.mode == Mode::Clone { " -o '-p 5433'" } else { "" };
+    let mut lines = vec![
+        format!("start PostgreSQL {}; it replays WAL and then is ready:", report.major),
+        format!("  {} start -D {directory} -l {log}{port}", pg_ctl.display()),
+    ];
+    if report.plan.then == TargetAction::Pause {
+        lines.push("it waits at the target; if it is what you wanted:".to_owned());
+        lines.push(format!("  seawall promote {directory}"));
+    }
+    lines
+}

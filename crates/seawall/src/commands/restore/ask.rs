@@ -1,0 +1,32 @@
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use seawall_core::{Code, Error, Result, ResultExt};
+
+/// Asks whether the plan is right, unless that was said beforehand.
+///
+/// # Errors
+/// [`Code::NotConfirmed`]
+pub fn agree(beforehand: bool) -> Result<()> {
+    if beforehand {
+        return Ok(());
+    }
+    let refused = |what: &str| {
+        Error::new(Code::NotConfirmed, what).with_hint(
+            "`--yes` takes the plan without asking, `--dry-run` only shows and proves it.",
+        )
+    };
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(refused("there is no terminal to ask on whether the plan is right"));
+    }
+    eprint!("Restore? [y/N] ");
+    io::stderr().flush().ok();
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .code(Code::NotConfirmed, || "cannot read the answer".to_owned())?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(refused("the plan was not confirmed")),
+    }
+}

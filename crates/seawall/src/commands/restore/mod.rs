@@ -1,0 +1,206 @@
+//! `seawall restore`: plan, agree, prove, write, start.
+
+mod after;
+mod ask;
+mod room;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use seawall_core::{BackupId, Code, Error, Progress, Result, TimelineId};
+use seawall_engine::restore::{
+    Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestoreRequest, Target,
+    TimelineChoice, plan_restore,
+};
+use seawall_repo::Line;
+use seawall_repo::wal::WalArchive;
+
+use super::backup::{jobs, memory};
+use crate::args::RestoreArgs;
+use crate::context::{Context, Opened, absolute};
+use crate::exit::Outcome;
+use crate::render::{Display, Out, Style, shell_quote, zones};
+use crate::report::{stored_cluster, word};
+use crate::{postgres, run};
+
+/// Worker threads that serve stores beside those that write.
+const SERVICE_THREADS: usize = 2;
+
+/// What the target is when none is given.
+const LATEST: &str = "latest";
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of configuration, repositories, plan and proof; nothing is written before all are passed.
+pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
+    let context = Context::new(config, &args.repository)?;
+    let mode = Mode::parse(&args.mode)?;
+    let into = absolute(&args.into);
+    let runtime = run::runtime(SERVICE_THREADS)?;
+    let progress = Arc::new(Display::new());
+
+    let acting = context.act_as_owner()?;
+    context.prove_flags_are_readable()?;
+    let (line, wal) = runtime.block_on(find_line(&context, args))?;
+    let request = runtime.block_on(request(args, &line, mode, into.clone()))?;
+    let planned = runtime.block_on(plan_restore(&line, &wal, &request))?;
+    show_plan(args, &planned, &request.target)?;
+    if !args.dry_run {
+        ask::agree(args.yes)?;
+    }
+    let options = options(args, &context, &line, progress.clone())?;
+    let prove = planned.prove(&wal, &options);
+    let proven: ProvenRestore = runtime.block_on(run::until_interrupted(prove))?;
+    if args.dry_run {
+        drop(progress);
+        eprintln!("proven: {} would be written", seawall_core::ByteSize(proven.bytes()));
+        return Ok(Outcome::Done);
+    }
+    drop(acting);
+
+    let owner = context.owner_or_current();
+    room::make(&into, &owner)?;
+    context.become_owner(None)?;
+    let report = runtime.block_on(run::until_interrupted(proven.run()))?;
+    drop((options, progress));
+    let started = if args.start {
+        Some(runtime.block_on(run::until_interrupted(after::start(args, &report)))?)
+    } else {
+        None
+    };
+    after::tell(args, &context, &report, started.as_ref())?;
+    Ok(Outcome::Done)
+}
+
+/// The cluster's line in the first repository that has it, and can be read.
+async fn find_line(context: &Context, args: &RestoreArgs) -> Result<(Line, WalArchive)> {
+    let named = args.cluster.cluster.as_ref();
+    let targets = context.known_targets(named)?;
+    let places = match targets.as_slice() {
+        [] => context.places(),
+        [target] => target.places.clone(),
+        several => {
+            return Err(crate::context::ambiguous(several.iter().map(|target| &target.name)));
+        }
+    };
+    let mut failure = None;
+    for place in places {
+        let found = async {
+            let name = place.name.clone();
+            let opened: Opened = place.open().await?;
+            let cluster = targets.first().map(|target| &target.name);
+            let line = stored_cluster(&opened.repository, cluster).await?;
+            let wal = WalArchive::open(line.clone()).await?;
+            Ok::<_, Error>((name, line, wal))
+        };
+        match found.await {
+            Ok((name, line, wal)) => {
+                if failure.is_some() {
+                    eprintln!("restoring from repository {name}");
+                }
+                return Ok((line, wal));
+            }
+            Err(error) => {
+                if let Some(before) = failure.replace(error) {
+                    crate::render::report(&before);
+                }
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        Error::new(Code::NotConfigured, "there is no repository to restore from")
+            .with_hint("Name one: `--repo URL --key FILE`, or `--kit FILE`.")
+    }))
+}
+
+async fn request(
+    args: &RestoreArgs,
+    line: &Line,
+    mode: Mode,
+    into: PathBuf,
+) -> Result<RestoreRequest> {
+    let (target, target_text) = target(args)?;
+    let backup = match &args.backup {
+        Some(text) => Some(find_backup(line, text).await?),
+        None => None,
+    };
+    let timeline = match args.timeline.as_deref() {
+        None => TimelineChoice::Current,
+        Some("latest") => TimelineChoice::Latest,
+        Some(text) => match text.parse::<u32>() {
+            Ok(number) => TimelineChoice::Id(TimelineId(number)),
+            Err(_) => TimelineChoice::OfBackup(find_backup(line, text).await?),
+        },
+    };
+    Ok(RestoreRequest {
+        target,
+        target_text,
+        backup,
+        timeline,
+        mode,
+        then: args.then.into(),
+        into,
+        tablespaces: args.map_tablespace.clone(),
+    })
+}
+
+async fn find_backup(line: &Line, text: &str) -> Result<BackupId> {
+    let candidates = word::candidates(line.repository(), Some(line.cluster())).await?;
+    word::find(text, candidates).map(|found| found.id)
+}
+
+/// The target, and the words for it that the same command repeats.
+fn target(args: &RestoreArgs) -> Result<(Target, String)> {
+    let point = |text: &str| Point::parse(text, &TimeZone::system(), Timestamp::now());
+    Ok(match (&args.to, &args.before) {
+        (Some(text), _) => (Target::To(point(text)?), format!("to {text}")),
+        (None, Some(text)) => (Target::Before(point(text)?), format!("before {text}")),
+        (None, None) if args.backup_only => (Target::BackupOnly, "backup-only".to_owned()),
+        (None, None) => (Target::Latest, LATEST.to_owned()),
+    })
+}
+
+/// On standard output where the plan is what was asked for, else on standard error.
+fn show_plan(args: &RestoreArgs, planned: &PlannedRestore, target: &Target) -> Result<()> {
+    if args.dry_run && args.output.json {
+        return Out.json(planned.plan());
+    }
+    let mut text = format!("{}\n", planned.plan());
+    if let Target::To(Point::Time(time)) | Target::Before(Point::Time(time)) = target {
+        text.push_str(&format!("target time   {}\n", zones(*time, None)));
+    }
+    if planned.is_resumed() {
+        text.push_str("resuming      an interrupted restore is gone on with\n");
+    }
+    if args.dry_run {
+        return Out.text(&text);
+    }
+    eprint!("{}", Style::of_stderr().dim(text.trim_end()));
+    eprintln!();
+    Ok(())
+}
+
+fn options(
+    args: &RestoreArgs,
+    context: &Context,
+    line: &Line,
+    progress: Arc<dyn Progress>,
+) -> Result<RestoreOptions> {
+    let quote = |word: &str| shell_quote(word).replace('%', "%%");
+    let program = quote(&postgres::own_path()?.display().to_string());
+    let again: Vec<String> = context.again.iter().map(|word| quote(word)).collect();
+    Ok(RestoreOptions {
+        jobs: jobs(&args.work, &context.config),
+        memory_bytes: memory(&args.work, &context.config),
+        restore_command: format!(
+            "{program} wal fetch %f %p --cluster {} {}",
+            line.cluster(),
+            again.join(" ")
+        ),
+        check_stored: true,
+        progress,
+    })
+}
