@@ -410,3 +410,57 @@ fn already_there(store: &dyn Store) -> Error {
         "To add a cluster to it, give its key: `seawall init CLUSTER --repo URL --key FILE …`.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::KeyFile;
+    use seawall_store::open_or_create;
+
+    /// A repository that also has the given format object.
+    async fn with_format(
+        number: u32,
+        record: impl FnOnce(&mut FormatRecord),
+    ) -> Result<Repository> {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", directory.path().display()).parse().unwrap();
+        let store = open_or_create(&url).await.unwrap();
+        let unlock = Unlock::KeyFile(KeyFile::generate().unwrap());
+        let options = CreateOptions { unlock: &unlock, label: "test", now: Timestamp::UNIX_EPOCH };
+        let repository = Repository::create(Arc::clone(&store), &options).await.unwrap();
+        let mut format = FormatRecord {
+            version: number,
+            repository: *repository.keyring().repository(),
+            created_us: 0,
+            required_features: Vec::new(),
+            optional_features: Vec::new(),
+        };
+        record(&mut format);
+        let path = ObjectName::Format(number).path().unwrap();
+        let clear = cbor::encode(&format);
+        let bytes = seal_clear(repository.keyring(), ObjectKind::Format, &path, &clear).unwrap();
+        store.create(&path, bytes.into()).await.unwrap();
+        Repository::open(store, &unlock).await
+    }
+
+    #[tokio::test]
+    async fn a_later_format_is_refused_and_not_guessed_at() {
+        let refused = with_format(2, |_| {}).await.unwrap_err();
+        assert_eq!(refused.code(), Code::UnknownFormat);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_required_feature_is_refused_and_an_optional_one_is_not() {
+        let required = |format: &mut FormatRecord| {
+            format.version = FORMAT;
+            format.required_features = vec!["time travel".to_owned()];
+        };
+        let refused = with_format(3, required).await.unwrap_err();
+        assert!(refused.message().contains("time travel"), "{refused}");
+        let optional = |format: &mut FormatRecord| {
+            format.version = FORMAT;
+            format.optional_features = vec!["decoration".to_owned()];
+        };
+        assert!(with_format(3, optional).await.is_ok());
+    }
+}

@@ -1,0 +1,49 @@
+//! Repositories of every format version there ever was are opened, or refused, for ever.
+
+mod support;
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use seawall_testkit::{Owner, PgBin, TestDir};
+use support::{open_restored, seawall};
+
+/// A fixture, copied to where the servers' owner may read and note things in it.
+fn fixture(name: &str, directory: &TestDir) -> Result<()> {
+    let from = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name);
+    let copied = std::process::Command::new("cp")
+        .arg("--recursive")
+        .arg(from.join("repository"))
+        .arg(from.join("key"))
+        .arg(directory.path())
+        .status()?;
+    ensure!(copied.success(), "cannot copy {}", from.display());
+    Owner::of_servers()?.chown_all(directory.path())
+}
+
+#[test]
+fn a_repository_of_format_1_verifies_and_restores() -> Result<()> {
+    let directory = TestDir::new()?;
+    fixture("format-1", &directory)?;
+    let url = format!("file://{}", directory.join("repository").display());
+    let key = directory.join("key");
+    let seawall = seawall()?;
+    let command =
+        |verb: &str| seawall.command([verb]).arg("--repo").arg(&url).arg("--key").arg(&key);
+
+    let verified = command("verify").succeed()?;
+    ensure!(verified.stdout.contains("20261121T0915-3z71"), "{}", verified.stdout);
+
+    if PgBin::default_major()? != 15 {
+        return Ok(()); // only a PostgreSQL 15 can start what was backed up from one
+    }
+    let rooms = directory.join("rooms");
+    Owner::of_servers()?.create_dir(&rooms, 0o755)?;
+    let into = rooms.join("restored");
+    let restore = command("restore").arg("--yes").arg("--into").arg(&into);
+    restore.arg("--to").arg("name:before the drop").succeed()?;
+    let pg = open_restored(&into)?;
+    let rows = pg.psql("SELECT count(*) || ' to ' || max(n) FROM moments")?;
+    ensure!(rows == "1001 to 1001", "{rows}");
+    Ok(())
+}
