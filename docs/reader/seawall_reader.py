@@ -727,8 +727,9 @@ class Restore:
         for place in [self.into, *map(Path, tablespaces.values())]:
             if place.exists() and any(place.iterdir()):
                 raise Refused(f"{place} is not empty")
-        known = re.findall(rb"(?m)^(\d+) ", backup.about.get(16) or b"")
-        if unknown := tablespaces.keys() - set(known):
+        known = set(re.findall(rb"(?m)^(\d+) ", backup.about.get(16) or b""))
+        self.in_place = known - tablespaces.keys()
+        if unknown := tablespaces.keys() - known:
             raise Refused(f"the backup has no tablespace {sorted(unknown)}")
         modes = (entry[2] for entry in backup.entries() if entry[0] == b"base")
         self.group = next(modes, 0) & 0o050
@@ -873,8 +874,12 @@ def restore(found, arguments):
     backup = choose(found, arguments.backup)
     mapped = dict(pair.split("=", 1) for pair in arguments.map_tablespace)
     tablespaces = {oid.encode(): target for oid, target in mapped.items()}
-    files, segments = Restore(backup, arguments.into, tablespaces).run()
+    task = Restore(backup, arguments.into, tablespaces)
+    files, segments = task.run()
     print(f"restored {backup.id}: {files} files, {segments} WAL segments")
+    if task.in_place:
+        print("tablespaces lie below pg_tblspc: PostgreSQL 15 and newer recover with them "
+              "when started with -c allow_in_place_tablespaces=on")
     for setting, path, content in backup.about.get(18) or []:
         if arguments.configuration_into:
             place = Path(arguments.configuration_into)
