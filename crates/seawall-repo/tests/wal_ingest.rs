@@ -130,8 +130,7 @@ async fn a_record_across_segments_is_checked_from_whichever_side_comes_last() {
     damaged[record_goes_on_at] ^= 1;
     for damaged_first in [true, false] {
         let fixture = Fixture::new().await;
-        let mut files =
-            [(file_name(1, 3), segment(&log, 3)), (file_name(1, 4), damaged.clone())];
+        let mut files = [(file_name(1, 3), segment(&log, 3)), (file_name(1, 4), damaged.clone())];
         if damaged_first {
             files.reverse();
         }
