@@ -257,8 +257,8 @@ async fn no_damaged_object_makes_recovery_end() {
     let mut noticed = 0;
     for object in objects {
         let whole = fs::read(&object).unwrap();
-        // Every bit of small objects; of large ones the ends and a sample of the rest.
-        let step = if whole.len() < 2000 { 1 } else { whole.len() / 300 };
+        // The ends of every object and a sample of the rest.
+        let step = if whole.len() < 2000 { 5 } else { whole.len() / 60 };
         let sampled =
             (0..whole.len()).step_by(step).chain(0..64).chain(whole.len() - 32..whole.len());
         for (count, at) in sampled.enumerate() {
@@ -277,7 +277,7 @@ async fn no_damaged_object_makes_recovery_end() {
         }
         fs::write(&object, &whole).unwrap();
     }
-    assert!(noticed > 2000, "{noticed}");
+    assert!(noticed > 500, "{noticed}");
 }
 
 #[tokio::test]
