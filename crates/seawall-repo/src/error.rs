@@ -10,6 +10,9 @@ pub enum Damage {
     /// The first bytes are not an object's.
     #[error("it does not begin as an object of this format")]
     Header,
+    /// The object is of another version of the format.
+    #[error("it is of format {0}, which this program does not know")]
+    Version(u16),
     /// The object is of another kind than its name says.
     #[error("it is of kind {found}, not {expected}")]
     Kind {
@@ -42,6 +45,13 @@ impl Damage {
     /// The error a person sees, naming the object.
     #[must_use]
     pub fn at(self, path: &ObjectPath) -> Error {
+        if matches!(self, Self::Version(_)) {
+            return Error::new(
+                Code::UnknownFormat,
+                format!("object {path} cannot be read: {self}"),
+            )
+            .with_hint("Use a newer Seawall with this repository.");
+        }
         Error::new(Code::ObjectDamaged, format!("object {path} is damaged: {self}")).with_hint(
             "Run `seawall verify` to learn what else is damaged; other backups and repositories may be whole.",
         )

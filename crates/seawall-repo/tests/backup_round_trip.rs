@@ -155,7 +155,8 @@ async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) {
         content: Some(content),
         link_target: None,
     };
-    let blob = Content::Blob { pack: 0, frame: blob, offset: 0, hashes: vec![0; 8] };
+    let hashes = hasher.block(small).short().to_vec();
+    let blob = Content::Blob { pack: 0, frame: blob, offset: 0, hashes };
     manifest.entry(&entry(b"PG_VERSION", small.len(), blob), &mut bytes).unwrap();
     let mapped = entry(b"base/1/1259", blocks.len() + 8192, Content::Mapped(leaves));
     manifest.entry(&mapped, &mut bytes).unwrap();

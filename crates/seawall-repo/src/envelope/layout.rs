@@ -110,24 +110,28 @@ impl Header {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, Damage> {
-        let parse = || {
-            let mut cursor = Cursor::new(bytes);
-            let magic = cursor.array::<8>().ok()?;
-            let version = cursor.u16().ok()?;
-            let kind = cursor.u8().ok()?;
-            let zero = cursor.u8().ok()?;
-            let epoch = cursor.u32().ok()?;
-            let salt = cursor.array().ok()?;
-            let zeroes = cursor.array::<12>().ok()?;
-            let crc = cursor.u32().ok()?;
-            let intact = crc32c::crc32c(bytes.get(..60)?) == crc
-                && &magic == MAGIC
-                && version == VERSION
-                && zero == 0
-                && zeroes == [0; 12];
-            intact.then_some(Self { kind, epoch, salt })
-        };
-        parse().ok_or(Damage::Header)
+        let (version, header) = Self::parse(bytes).ok_or(Damage::Header)?;
+        match version {
+            VERSION => header.ok_or(Damage::Header),
+            other => Err(Damage::Version(other)),
+        }
+    }
+
+    /// The version, and the header if the fields of this version are as they should be. `None` if
+    /// the bytes are not a header of any version.
+    fn parse(bytes: &[u8]) -> Option<(u16, Option<Self>)> {
+        let mut cursor = Cursor::new(bytes);
+        let magic = cursor.array::<8>().ok()?;
+        let version = cursor.u16().ok()?;
+        let kind = cursor.u8().ok()?;
+        let zero = cursor.u8().ok()?;
+        let epoch = cursor.u32().ok()?;
+        let salt = cursor.array().ok()?;
+        let zeroes = cursor.array::<12>().ok()?;
+        let crc = cursor.u32().ok()?;
+        let intact = crc32c::crc32c(bytes.get(..60)?) == crc && &magic == MAGIC;
+        let plain = zero == 0 && zeroes == [0; 12];
+        intact.then_some((version, plain.then_some(Self { kind, epoch, salt })))
     }
 }
 

@@ -11,7 +11,7 @@ use seawall_core::{Code, Error, Result};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use key_file::KeyFile;
-pub use slot::{KeySlot, SlotMethod, Unlock};
+pub use slot::{KeySlot, SecretText, SlotMethod, Unlock};
 
 use crate::hash::ContentHasher;
 

@@ -1,6 +1,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use minicbor::{Decode, Encode};
 use seawall_core::{Code, Error, Result, Ulid};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{EpochKeys, KeyFile, Secret, derive, random_bytes};
 
@@ -10,33 +11,24 @@ pub enum Unlock {
     /// A key file's key.
     KeyFile(KeyFile),
     /// A passphrase.
-    Passphrase(zeroize_text::Text),
+    Passphrase(SecretText),
 }
 
-/// Text that is wiped when dropped and never shown.
-pub mod zeroize_text {
-    use zeroize::{Zeroize, ZeroizeOnDrop};
+/// A secret text that is wiped when dropped and never shown.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SecretText(String);
 
-    /// A secret text.
-    #[derive(Clone, Zeroize, ZeroizeOnDrop)]
-    pub struct Text(String);
-
-    impl Text {
-        /// Wraps the text.
-        #[must_use]
-        pub const fn new(text: String) -> Self {
-            Self(text)
-        }
-
-        pub(super) fn as_bytes(&self) -> &[u8] {
-            self.0.as_bytes()
-        }
+impl SecretText {
+    /// Wraps the text.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
     }
+}
 
-    impl std::fmt::Debug for Text {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("Text(…)")
-        }
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(…)")
     }
 }
 
@@ -171,7 +163,7 @@ impl KeySlot {
             return Ok(None);
         };
         let keys = unwrap_keys(opened);
-        zeroize::Zeroize::zeroize(&mut wrapped);
+        wrapped.zeroize();
         keys.map(Some).ok_or_else(|| {
             Error::new(
                 Code::UnknownFormat,
@@ -197,7 +189,7 @@ impl KeySlot {
                 &self.parameters.salt,
                 &[b"seawall 1 key file"],
             ))),
-            Unlock::Passphrase(text) => self.stretch(text.as_bytes()),
+            Unlock::Passphrase(text) => self.stretch(text.0.as_bytes()),
         }
     }
 
@@ -269,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_passphrase_opens_its_slot() {
-        let text = |text: &str| Unlock::Passphrase(zeroize_text::Text::new(text.to_owned()));
+        let text = |text: &str| Unlock::Passphrase(SecretText::new(text.to_owned()));
         let (id, slot, _) = slot(&text("correct horse"));
         assert!(matches!(slot.open(id, &text("correct horse")), Ok(Some(_))));
         assert!(matches!(slot.open(id, &text("battery staple")), Ok(None)));
@@ -277,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_forged_slot_cannot_ask_for_all_memory() {
-        let unlock = Unlock::Passphrase(zeroize_text::Text::new("x".to_owned()));
+        let unlock = Unlock::Passphrase(SecretText::new("x".to_owned()));
         let (id, mut slot, _) = slot(&unlock);
         slot.parameters.memory_kib = Some(u32::MAX);
         assert_eq!(slot.open(id, &unlock).err().map(|e| e.code()), Some(Code::UnknownFormat));

@@ -178,6 +178,7 @@ impl BlockMapBuilder {
 
     /// The next blocks are in one base frame.
     pub fn frame(&mut self, blocks: u32, pack: Ulid, frame: u32) {
+        debug_assert!(blocks <= FRAME_BLOCKS, "a frame holds no more blocks");
         self.push(blocks, BlockSource::Frames { pack, first_frame: frame });
     }
 

@@ -44,7 +44,7 @@ pub(super) struct FooterBody {
     first_record: Option<(u64, u64)>,
     #[n(12)]
     last_record: Option<(u64, u64)>,
-    #[n(13)]
+    #[n(14)]
     padding_from: Option<u64>,
 }
 
