@@ -29,20 +29,37 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     }
     let mut crashed = Vec::new();
     for target in targets {
-        let mut command = fuzz_cargo()?;
-        command.args(["fuzz", "run", "--fuzz-dir", ".", target, "--"]);
-        command.arg(format!("-max_total_time={seconds}"));
-        command.args(["-max_len=70000", "-timeout=10", "-rss_limit_mb=1024", "-verbosity=0"]);
-        command.arg("-print_final_stats=1");
-        if let Err(error) = step(&format!("fuzz {target}, {seconds} s"), &mut command) {
-            eprintln!("xtask: {error:#}");
-            crashed.push(target);
+        eprint!("xtask: fuzz {target}, {seconds} s: ");
+        match fuzz(target, seconds)? {
+            Ok(runs) => eprintln!("{runs} runs"),
+            Err(output) => {
+                eprintln!("failed\n{output}");
+                crashed.push(target);
+            }
         }
     }
     if crashed.is_empty() {
         return Ok(());
     }
     bail!("crashes in {}: see fuzz/artifacts", crashed.join(", "))
+}
+
+/// Runs one target; how many runs there were, or what it said before it failed.
+fn fuzz(target: &str, seconds: u32) -> Result<Result<String, String>> {
+    let mut command = fuzz_cargo()?;
+    command.args(["fuzz", "run", "--fuzz-dir", ".", target, "--"]);
+    command.arg(format!("-max_total_time={seconds}"));
+    command.args(["-max_len=70000", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1"]);
+    let output = command.output().context("cannot run cargo fuzz")?;
+    // libFuzzer says everything on standard error.
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        let lines: Vec<&str> = said.lines().collect();
+        let end = lines.get(lines.len().saturating_sub(60)..).unwrap_or_default();
+        return Ok(Err(end.join("\n")));
+    }
+    let runs = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    Ok(Ok(runs.unwrap_or_default().trim().to_owned()))
 }
 
 /// Cargo for the fuzz crate, which is a workspace of its own.

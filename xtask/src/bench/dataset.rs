@@ -1,6 +1,7 @@
 //! The cluster that is measured, built once for each size and kept.
 
-use std::fs;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,6 +43,16 @@ const BUILD_SETTINGS: [(&str, &str); 9] = [
     ("max_wal_size", "16GB"),
     ("wal_recycle", "off"),
 ];
+
+/// Makes the directory everything goes into, and keeps others out of it for as long as the file is
+/// open: two measurements at once are worth nothing.
+pub fn reserve(directory: &Path) -> Result<File> {
+    DirBuilder::new().mode(0o755).recursive(true).create(directory)?;
+    Owner::of_servers()?.chown(directory)?;
+    let lock = File::create(directory.join("lock"))?;
+    lock.try_lock().with_context(|| format!("{} is in use", directory.display()))?;
+    Ok(lock)
+}
 
 /// A data directory with the benchmark's tables, made unless it is there already.
 pub fn tables(directory: &Path, size_gb: u32) -> Result<PathBuf> {

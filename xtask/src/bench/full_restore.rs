@@ -1,7 +1,6 @@
 //! `bench full-restore`: full backups and their restores, by each tool in turn.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -19,9 +18,8 @@ use super::{dataset, floors, machine};
 type Contestants = [Box<dyn Contestant>; 2];
 
 pub fn run(options: &Options) -> Result<()> {
-    fs::DirBuilder::new().mode(0o755).recursive(true).create(&options.directory)?;
+    let _reserved = dataset::reserve(&options.directory)?;
     let owner = Owner::of_servers()?;
-    owner.chown(&options.directory)?;
     let data = dataset::tables(&options.directory, options.size_gb)?;
     let work = options.directory.join("work");
     if work.exists() {

@@ -5,7 +5,6 @@
 //! own memory; its peak (`VmHWM`) is what the report compares.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -72,9 +71,8 @@ struct Case {
 pub fn main(arguments: &[&str]) -> Result<()> {
     let options = Options::parse(arguments)?;
     let directory = &options.directory;
-    fs::DirBuilder::new().mode(0o755).recursive(true).create(directory)?;
+    let _reserved = dataset::reserve(directory)?;
     let owner = Owner::of_servers()?;
-    owner.chown(directory)?;
     let work = directory.join("memory");
     if work.exists() {
         fs::remove_dir_all(&work).context("left behind by an earlier run")?;
