@@ -129,8 +129,9 @@ async fn make_plan(
     }
     let backups: Vec<BackupFacts> = infos.iter().map(BackupFacts::from).collect();
     let ancestry = choose_timeline(request.timeline, &wal.ancestries().await?, &backups)?;
-    let first = backups.iter().map(|backup| backup.start_lsn).min().unwrap_or(Lsn::INVALID);
-    let spans = wal.coverage(&ancestry, first).await?;
+    let may_start = |backup: &&BackupFacts| request.backup.is_none_or(|id| id == backup.id);
+    let first = backups.iter().filter(may_start).map(|backup| backup.start_lsn).min();
+    let spans = wal.coverage(&ancestry, first.unwrap_or(Lsn::INVALID)).await?;
     let record_at_target = match &request.target {
         Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) => {
             wal.record_at_or_after(&ancestry, *lsn).await?
@@ -138,7 +139,7 @@ async fn make_plan(
         _ => None,
     };
     let segment_bytes = infos.first().map_or(0, |info| info.wal_segment_bytes);
-    let planner = Planner::new(PlanInput {
+    let mut planner = Planner::new(PlanInput {
         target: request.target.clone(),
         backup: request.backup,
         backups,
@@ -148,6 +149,9 @@ async fn make_plan(
         record_at_target,
         segment_size: WalSegmentSize::new(segment_bytes).unwrap_or(WalSegmentSize::DEFAULT),
     })?;
+    if let Some(lsn) = planner.end_of_backup() {
+        planner.set_record_at_target(wal.record_at_or_after(&ancestry, lsn).await?);
+    }
     let mut resolver = planner.resolver();
     let mut sink = |fact: &super::Fact| {
         resolver.feed(fact);

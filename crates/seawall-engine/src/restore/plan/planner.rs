@@ -22,7 +22,8 @@ pub struct PlanInput {
     pub ancestry: Ancestry,
     /// The WAL there is along it.
     pub spans: Vec<CoveredSpan>,
-    /// For [`Point::Lsn`]: the first record that begins there or later.
+    /// For [`Point::Lsn`]: the first record that begins there or later. For
+    /// [`Target::BackupOnly`]: the one that follows the backup ([`Planner::end_of_backup`]).
     pub record_at_target: Option<RecordPlace>,
     /// The cluster's WAL segment size.
     pub segment_size: WalSegmentSize,
@@ -111,6 +112,18 @@ impl Planner {
         first.map_or(Lsn::INVALID, |usable| usable.backup.start_lsn)
     }
 
+    /// For [`Target::BackupOnly`]: the end of the backup that will be used.
+    #[must_use]
+    pub fn end_of_backup(&self) -> Option<Lsn> {
+        let chosen = preferred(&self.usable).filter(|_| self.input.target == Target::BackupOnly)?;
+        Some(chosen.backup.stop_lsn)
+    }
+
+    /// Tells what [`PlanInput::record_at_target`] was not known before.
+    pub const fn set_record_at_target(&mut self, record: Option<RecordPlace>) {
+        self.input.record_at_target = record;
+    }
+
     /// What the facts are fed to.
     #[must_use]
     pub fn resolver(&self) -> Resolver {
@@ -141,8 +154,17 @@ impl Planner {
         })?;
         if self.input.target == Target::BackupOnly {
             let chosen = preferred(&self.usable).ok_or_else(|| no_backup(&self.input))?;
-            let stop_lsn = chosen.backup.stop_lsn;
-            return Ok(self.decision(chosen, Stop::Consistent { lsn: stop_lsn }, stop_lsn, found));
+            let (stop, wal_end) = match self.input.record_at_target {
+                // PostgreSQL looks whether it is consistent before it replays a record, and after
+                // those that end a transaction: it has to see one that follows
+                // (recoveryStopsBefore, recoveryStopsAfter; xlogrecovery.c).
+                Some(next) => (Stop::Consistent { lsn: chosen.backup.stop_lsn }, next.end),
+                None => {
+                    let (_, stop, wal_end) = self.after_last_record(chosen.span)?;
+                    (stop, wal_end)
+                }
+            };
+            return Ok(self.decision(chosen, stop, wal_end, found));
         }
         let (span, stop, wal_end) = match found.cut {
             Some(cut) => self.stop_at(cut)?,
@@ -153,10 +175,7 @@ impl Planner {
     }
 
     fn decision(&self, chosen: &Usable, stop: Stop, wal_end: Lsn, found: Found) -> Decision {
-        let timeline = match stop {
-            Stop::Consistent { .. } => chosen.backup.stop_timeline,
-            _ => self.input.ancestry.timeline_at(stop.position()),
-        };
+        let timeline = self.input.ancestry.timeline_at(stop.position());
         // What an abandoned end of the timeline has behind its fork is of no use.
         let fork = self.input.ancestry.fork_lsn_of(timeline);
         let wal_end = fork.map_or(wal_end, |fork| wal_end.min(fork));

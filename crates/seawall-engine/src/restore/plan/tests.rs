@@ -256,12 +256,37 @@ fn latest_ends_inclusively_at_the_last_record_from_the_newest_backup() {
 }
 
 #[test]
-fn backup_only_stops_where_the_backup_is_consistent() {
-    let decision = decide(input(Target::BackupOnly), &history()).unwrap();
+fn backup_only_stops_where_the_backup_is_consistent_and_needs_the_record_after_it() {
+    let mut backup_only = input(Target::BackupOnly);
+    let planner = Planner::new(backup_only.clone()).unwrap();
+    assert_eq!(planner.end_of_backup(), Some(lsn(60)));
+    backup_only.record_at_target = Some(place(60));
+    let decision = decide(backup_only, &history()).unwrap();
     assert_eq!(decision.stop, Stop::Consistent { lsn: lsn(60) });
-    assert_eq!(decision.wal_end, lsn(60));
+    assert_eq!(decision.wal_end, place(60).end);
     assert_eq!(decision.last_commit_kept.unwrap().xid, 705);
     assert_eq!(decision.first_commit_left_out.unwrap().xid, 706);
+}
+
+#[test]
+fn backup_only_ends_after_the_last_record_where_none_follows_the_backup() {
+    let mut ends_with_backup = input(Target::BackupOnly);
+    ends_with_backup.spans = vec![span(0, 59)];
+    let decision = decide(ends_with_backup, &history()[..6]).unwrap();
+    assert_eq!(decision.stop, Stop::After { lsn: lsn(59), end: lsn(60) });
+    assert_eq!(decision.wal_end, place(59).end);
+}
+
+#[test]
+fn backup_only_goes_with_the_timeline_that_left_at_its_very_end() {
+    let history_file = format!("1\t{}\tx\n", lsn(60));
+    let mut forked = input(Target::BackupOnly);
+    forked.ancestry = Ancestry::parse(T2, history_file.as_bytes()).unwrap();
+    forked.record_at_target = Some(place(60));
+    let decision = decide(forked, &history()).unwrap();
+    assert_eq!(decision.stop, Stop::Consistent { lsn: lsn(60) });
+    // The record that follows the backup is the new timeline's first.
+    assert_eq!((decision.timeline, decision.wal_end), (T2, place(60).end));
 }
 
 #[test]
