@@ -111,7 +111,7 @@ pub fn tell(
     if report.plan.mode == Mode::Primary {
         lines.push("then, since its backups are those of before:".to_owned());
         let again: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
-        lines.push(format!("  seawall {} backup {}", again.join(" "), report.plan.cluster));
+        lines.push(format!("  seawall backup {} {}", report.plan.cluster, again.join(" ")));
     }
     lines.iter().try_for_each(|line| Out.line(line))
 }
