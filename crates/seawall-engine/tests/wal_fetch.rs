@@ -177,6 +177,8 @@ async fn without_a_state_file_only_a_standby_is_told_that_there_is_no_more() {
 #[tokio::test]
 async fn a_restored_standby_follows_past_the_planned_end() {
     let setting = Setting::new().await;
+    let last = setting.fetch(&file_name(2, 6), Server::RestoredStandby).await;
+    assert_eq!(last, Ok(segment(&setting.child, 6)), "all there is of it");
     let name = file_name(2, 7);
     assert_eq!(setting.fetch(&name, Server::RestoredStandby).await, Err(Code::WalPastEnd));
     let mut child = setting.child;

@@ -112,6 +112,12 @@ async fn segment_bytes(
     };
     match path.wants(segment) {
         Wanted::Needed { spans, until } => {
+            // A standby reads on behind the planned end as soon as there is more.
+            let spans = if request.standby {
+                archive.ancestry(segment.timeline).await?.spans().collect()
+            } else {
+                spans
+            };
             let read = archive.read_segment(segment, &spans).await?.ok_or_else(|| {
                 missing(format!("segment {segment}, which the restore needs, is not archived"))
             })?;

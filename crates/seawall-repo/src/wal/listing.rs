@@ -21,13 +21,21 @@ pub(super) struct Listed {
     pub size_bytes: u64,
 }
 
-/// The ranges of one timeline from some segment on, by segment and start, page after page.
+/// Ranges of one timeline, by segment and start, page after page.
 #[derive(Debug)]
 pub(super) struct RangeCursor {
     archive: WalArchive,
     prefix: ObjectPrefix,
-    after: Option<ObjectPath>,
+    next_page: NextPage,
     page: VecDeque<Listed>,
+}
+
+/// What is listed next.
+#[derive(Debug)]
+enum NextPage {
+    First,
+    After(ObjectPath),
+    None,
 }
 
 impl RangeCursor {
@@ -37,17 +45,31 @@ impl RangeCursor {
         let segment = archive.segment_at(timeline, from).start();
         let prefix = paths.below(&format!("wal/hot/{:08X}", timeline.0))?;
         // A segment's own name sorts just before the names below it.
-        let after = prefix.join(&format!("{:016X}", segment.0)).ok();
-        Ok(Self { archive: archive.clone(), prefix, after, page: VecDeque::new() })
+        let before = prefix.join(&format!("{:016X}", segment.0));
+        let next_page = before.map_or(NextPage::First, NextPage::After);
+        Ok(Self { archive: archive.clone(), prefix, next_page, page: VecDeque::new() })
+    }
+
+    /// The ranges of one segment only.
+    fn of_segment(archive: &WalArchive, segment: WalSegment) -> Result<Self> {
+        let (timeline, start) = (segment.timeline.0, segment.start().0);
+        let below = format!("wal/hot/{timeline:08X}/{start:016X}");
+        let prefix = archive.line().paths().below(&below)?;
+        let next_page = NextPage::First;
+        Ok(Self { archive: archive.clone(), prefix, next_page, page: VecDeque::new() })
     }
 
     /// The next range; `None` after the last.
     pub async fn next(&mut self) -> Result<Option<Listed>> {
         while self.page.is_empty() {
-            let Some(after) = self.after.take() else { return Ok(None) };
+            let after = match &self.next_page {
+                NextPage::First => None,
+                NextPage::After(path) => Some(path),
+                NextPage::None => return Ok(None),
+            };
             let store = self.archive.line().store();
-            let page = store.list(&self.prefix, Some(&after), PAGE_NAMES).await?;
-            self.after = page.next;
+            let page = store.list(&self.prefix, after, PAGE_NAMES).await?;
+            self.next_page = page.next.map_or(NextPage::None, NextPage::After);
             for object in page.objects {
                 let Some(ObjectName::Line(_, _, LineObject::WalHot(name))) =
                     ObjectName::parse(&object.path)
@@ -79,19 +101,9 @@ impl RangeCursor {
 impl WalArchive {
     /// The ranges of one segment.
     pub(super) async fn ranges_in(&self, segment: WalSegment) -> Result<Vec<Listed>> {
-        self.ranges_between(segment.timeline, segment.start(), segment.start()).await
-    }
-
-    /// The ranges of the segments that hold `first` to `last`.
-    pub(super) async fn ranges_between(
-        &self,
-        timeline: TimelineId,
-        first: Lsn,
-        last: Lsn,
-    ) -> Result<Vec<Listed>> {
-        let mut cursor = RangeCursor::new(self, timeline, first)?;
+        let mut cursor = RangeCursor::of_segment(self, segment)?;
         let mut listed = Vec::new();
-        while let Some(range) = cursor.next().await?.filter(|range| range.name.segment <= last) {
+        while let Some(range) = cursor.next().await? {
             listed.push(range);
         }
         Ok(listed)

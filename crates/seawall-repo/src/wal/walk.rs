@@ -1,4 +1,5 @@
-//! Walks along the log from range to range, by footers and indexes alone.
+//! Walks along the log from range to range, by footers and indexes alone unless all bytes are to be
+//! proven.
 
 use std::collections::VecDeque;
 
@@ -14,9 +15,6 @@ use super::listing::{Listed, RangeCursor};
 use super::{LsnRange, WalArchive};
 use crate::error;
 
-/// How many ranges are read at the same time.
-const READ_AHEAD: usize = 8;
-
 /// How much is read of each range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
@@ -24,6 +22,18 @@ pub enum Detail {
     Seams,
     /// Its index too: what its records say.
     Facts,
+    /// All of it: every byte is proven to be what was written.
+    Bytes,
+}
+
+impl Detail {
+    /// How many ranges are read at the same time: bytes one by one, for the sake of memory.
+    const fn read_ahead(self) -> usize {
+        match self {
+            Self::Seams | Self::Facts => 8,
+            Self::Bytes => 1,
+        }
+    }
 }
 
 /// WAL that is not there, or two ranges that do not continue each other.
@@ -172,7 +182,7 @@ impl LogWalker {
             };
             let end = span.end.unwrap_or(Lsn(u64::MAX)).min(self.to);
             let mut listed = Vec::new();
-            while listed.len() < READ_AHEAD
+            while listed.len() < self.detail.read_ahead()
                 && let Some(range) = cursor.next().await?
             {
                 if range.name.start >= end {
@@ -187,6 +197,7 @@ impl LogWalker {
                 let range = match detail {
                     Detail::Seams => archive.read_footer(&listed).await?,
                     Detail::Facts => archive.read_index(&listed).await?,
+                    Detail::Bytes => archive.open_listed(&listed).await?.range,
                 };
                 Ok::<_, Error>((listed, range.index))
             };
