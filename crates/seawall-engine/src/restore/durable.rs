@@ -39,13 +39,22 @@ pub(super) fn create_directory(path: &Path, mode: u32) -> Result<()> {
 
 /// Opens a file for writing, with exactly this mode; what it held is gone.
 pub(super) fn create_file(path: &Path, mode: u32) -> Result<File> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-        .open(path);
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)
+    };
+    let opened = match open() {
+        // Written before, by this restore, with a mode that forbids to write it again.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.is_file() => {
+            fs::remove_file(path).and_then(|()| open())
+        }
+        opened => opened,
+    };
     opened
         .and_then(|file| file.set_permissions(Permissions::from_mode(mode)).map(|()| file))
         .map_err(|error| local(error, "creating", path))

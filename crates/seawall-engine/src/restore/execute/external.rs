@@ -91,14 +91,18 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
     let mut settings: Vec<Setting> = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
         match name_of(line).as_deref() {
-            Some("data_directory") if settings.is_empty() => {
-                settings.push(("data_directory", root.display().to_string()));
-            }
+            Some("data_directory") => settings.push(("data_directory", root.display().to_string())),
             Some("external_pid_file") => settings.push(("external_pid_file", String::new())),
+            Some("hba_file") => settings.extend(own_file(root, line, "hba_file", "pg_hba.conf")),
+            Some("ident_file") => {
+                settings.extend(own_file(root, line, "ident_file", "pg_ident.conf"));
+            }
             Some("include_dir") => make_included(root, line, placed)?,
             _ => {}
         }
     }
+    settings.sort();
+    settings.dedup();
     if settings.is_empty() {
         return Ok(());
     }
@@ -112,6 +116,14 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
         root.display()
     ));
     Ok(())
+}
+
+/// A file of the data directory that is named by where the data directory was.
+fn own_file(root: &Path, line: &[u8], setting: &'static str, name: &str) -> Option<Setting> {
+    let named = PathBuf::from(value_of(line)?);
+    let own = root.join(name);
+    (named.is_absolute() && !named.exists() && own.exists())
+        .then(|| (setting, own.display().to_string()))
 }
 
 /// PostgreSQL does not start if a directory it is to include does not exist.
@@ -165,6 +177,19 @@ mod tests {
             let there = fs::read(root.path().join(OsStr::from_bytes(name))).unwrap();
             assert_eq!(&there, content);
         }
+    }
+
+    #[test]
+    fn a_file_named_by_where_the_data_directory_was_is_found_in_the_new_one() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("pg_hba.conf"), "local all all peer\n").unwrap();
+        let conf = "hba_file = '/nowhere/main/pg_hba.conf'\nident_file = '/etc/passwd'\n";
+        fs::write(root.path().join("postgresql.conf"), conf).unwrap();
+        let mut placed = Placed::default();
+        tie_to(root.path(), 0o600, &mut placed).unwrap();
+        let text = fs::read_to_string(root.path().join("postgresql.conf")).unwrap();
+        let own = format!("\nhba_file = '{}'\n", root.path().join("pg_hba.conf").display());
+        assert!(text.contains(&own) && !text.contains("\nident_file = '/tmp"), "{text}");
     }
 
     #[test]

@@ -87,12 +87,11 @@ fn target_settings(plan: &RestorePlan) -> Vec<Setting> {
 /// before are disabled, and what an earlier restore wrote is dropped.
 pub(super) fn append_settings(old: &[u8], settings: &[Setting]) -> Vec<u8> {
     let mut new = Vec::with_capacity(old.len() + 1024);
-    let mut dropping = false;
-    for line in old.split_inclusive(|byte| *byte == b'\n') {
-        let text = line.trim_ascii_end();
-        dropping |= text == BEGIN.as_bytes();
-        if dropping {
-            dropping = text != END.as_bytes();
+    let mut lines = old.split_inclusive(|byte| *byte == b'\n');
+    while let Some(line) = lines.next() {
+        let is = |line: &[u8], text: &str| line.trim_ascii_end() == text.as_bytes();
+        if is(line, BEGIN) && lines.clone().any(|line| is(line, END)) {
+            lines.find(|line| is(line, END));
             continue;
         }
         let set_again = name_of(line)
@@ -155,6 +154,13 @@ mod tests {
         let text = String::from_utf8(new.clone()).unwrap();
         insta::assert_snapshot!(text);
         assert_eq!(append_settings(&new, &settings), new, "a second time changes nothing");
+    }
+
+    #[test]
+    fn a_block_without_its_end_takes_nothing_of_the_users_along() {
+        let old = format!("{BEGIN}\nwork_mem = '4MB'\n");
+        let new = append_settings(old.as_bytes(), &[("port", "1".to_owned())]);
+        assert!(new.starts_with(old.as_bytes()));
     }
 
     #[test]

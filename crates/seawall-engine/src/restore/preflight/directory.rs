@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn e57_a_directory_with_anything_in_it_is_refused() {
+    fn e23_a_directory_with_anything_in_it_even_a_stale_label_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("backup_label"), "stale").unwrap();
         assert_eq!(refused(dir.path()), Code::DirectoryNotEmpty);
