@@ -1,0 +1,169 @@
+//! What goes wrong while a backup is taken. The numbers are those of the hazards known to have
+//! destroyed backups.
+
+mod support;
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::ledger::Bound;
+use seawall_testkit::oracles::Dump;
+use seawall_testkit::process::Running;
+use seawall_testkit::{Ledger, PgCluster, PsqlSession, StopMode, faults, oracles};
+use support::{LIMIT, Protected, open_restored, prove_restored, quiet_cluster};
+
+const PAGE_BYTES: u64 = 8192;
+
+/// pgbench's load, until it is dropped.
+fn pgbench(pg: &PgCluster) -> Result<Running> {
+    let mut command = pg.connection().client("pgbench")?;
+    command.args(["-n", "-c", "4", "-j", "2", "-T", "600", "postgres"]);
+    Running::start(&mut command, None)
+}
+
+/// The four sums that pgbench's transactions keep equal.
+fn sums(pg: &PgCluster) -> Result<String> {
+    pg.psql(
+        "SELECT (SELECT sum(abalance) FROM pgbench_accounts), \
+         (SELECT sum(bbalance) FROM pgbench_branches), \
+         (SELECT sum(tbalance) FROM pgbench_tellers), (SELECT sum(delta) FROM pgbench_history)",
+    )
+}
+
+#[test]
+fn e25_pages_written_while_they_are_copied_are_neither_errors_nor_damage() -> Result<()> {
+    // Few buffers: pages are written out all the time, and not only by checkpoints.
+    let shape =
+        quiet_cluster()?.config("shared_buffers", "1MB").config("synchronous_commit", "off");
+    let house = Protected::with(shape, false)?;
+    let mut init = house.pg.connection().client("pgbench")?;
+    init.args(["-i", "-q", "-s", "8", "postgres"]);
+    seawall_testkit::process::run(&mut init, None, LIMIT)?.success()?;
+    let load = pgbench(&house.pg)?;
+    let ledger = Ledger::start(&house.pg, 1)?;
+    ledger.wait_for(10, LIMIT)?;
+    for _ in 0..2 + support::rounds() {
+        let backup = house.backup()?;
+        ensure!(backup["page_errors"] == 0, "false alarm: {backup}");
+    }
+    ledger.wait_for(10, LIMIT)?;
+    drop(load);
+    let log = ledger.stop()?;
+    house.archive_everything()?;
+
+    house.restore("room", ["--latest"]).succeed()?;
+    let mut restored = open_restored(&house.room("room"))?;
+    let found = sums(&restored)?;
+    let mut four: Vec<&str> = found.split('|').collect();
+    four.dedup();
+    ensure!(four.len() == 1 && found != "0|0|0|0", "pgbench's sums differ: {found}");
+    prove_restored(&mut restored, &log, &Bound::Everything).map(drop)
+}
+
+#[test]
+fn e26_a_corrupt_page_is_named_and_the_backup_is_marked() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.pg.psql(
+        "CREATE TABLE whole AS SELECT g AS a, md5(g::text) AS b FROM generate_series(1, 20000) g; \
+         CREATE TABLE rotten AS SELECT * FROM whole; CHECKPOINT",
+    )?;
+    let file = house.pg.psql("SELECT pg_relation_filepath('rotten')")?;
+    let clean = house.backup()?;
+    ensure!(clean["page_errors"] == 0, "{clean}");
+    house.pg.stop(StopMode::Fast)?;
+    // In the middle of the pages, where only the checksum can tell; far apart from each other.
+    let path = house.pg.data_directory().join(&file);
+    for block in [3, 77] {
+        faults::flip_bit(&path, block * PAGE_BYTES + 5000)?;
+    }
+    house.pg.start()?;
+
+    let output = house.command(["backup", "--json"]).fail(6)?;
+    let backup = output.json()?;
+    ensure!(backup["page_errors"] == 2, "{backup}");
+    let id = backup["id"].as_str().context("id")?;
+    let shown = house.command(["show", id]).run()?.stdout;
+    for text in [&output.stderr, &shown] {
+        ensure!(
+            text.contains(&file) && text.contains("77"),
+            "file and block are not named: {text}"
+        );
+        ensure!(text.contains("block 3"), "{text}");
+    }
+    for view in ["list", "info"] {
+        let json = house.command([view, "--json"]).run()?.json()?;
+        let backups = json["clusters"][0]["backups"].as_array().context("backups")?;
+        let errors: Vec<_> = backups.iter().map(|backup| &backup["page_errors"]).collect();
+        ensure!(errors == [0, 2], "{view}: {json}");
+    }
+
+    // Without being told otherwise, a restore starts from the backup that is clean.
+    house.archive_everything()?;
+    house.restore("clean", ["--latest"]).succeed()?;
+    let restored = open_restored(&house.room("clean"))?;
+    ensure!(restored.psql("SELECT count(*) FROM rotten")? == "20000");
+
+    // Told so, it brings back the pages as they were found; everything else is whole.
+    house.restore("room", ["--latest", "--backup", id]).run()?;
+    let restored = open_restored(&house.room("room"))?;
+    ensure!(restored.psql("SELECT count(*) FROM whole")? == "20000");
+    let damaged =
+        restored.psql("SELECT count(*) FROM rotten").map_err(|error| format!("{error:#}"));
+    ensure!(damaged.is_err_and(|text| text.contains("invalid page in block 3")));
+    Ok(())
+}
+
+/// Relations come, grow, shrink and go without a pause.
+const STORM: &str = "DROP TABLE IF EXISTS storm_TAG; CREATE TABLE storm_TAG (a int, b text); \
+     INSERT INTO storm_TAG SELECT g, repeat('x', 500) FROM generate_series(1, 4000) g; \
+     CREATE INDEX ON storm_TAG (a); DELETE FROM storm_TAG WHERE a > 10; VACUUM storm_TAG; \
+     TRUNCATE storm_TAG; INSERT INTO storm_TAG VALUES (1, 'left'); \
+     CREATE TEMP TABLE IF NOT EXISTS passing (a int); INSERT INTO passing VALUES (1); \
+     CREATE UNLOGGED TABLE fast_TAG (a int); INSERT INTO fast_TAG VALUES (1); \
+     DROP TABLE fast_TAG";
+
+#[test]
+fn e29_relations_that_vanish_and_shrink_while_they_are_read_do_no_harm() -> Result<()> {
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE calm AS SELECT generate_series(1, 200000) AS a")?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let weather = |tag: &str| -> Result<u64> {
+        let mut session: PsqlSession = house.pg.connection().session()?;
+        let (storm, mut gusts) = (STORM.replace("TAG", tag), 0);
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            session.run(&storm)?;
+            gusts += 1;
+        }
+        Ok(gusts)
+    };
+    let backups = thread::scope(|scope| -> Result<Vec<_>> {
+        let storms: Vec<_> = ["a", "b"].map(|tag| scope.spawn(move || weather(tag))).into();
+        thread::sleep(Duration::from_millis(300));
+        let backups = (0..3 + support::rounds()).map(|_| house.backup()).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for storm in storms {
+            let gusts = storm.join().map_err(|_| anyhow::anyhow!("a storm panicked"))??;
+            ensure!(gusts > 2, "a lull: {gusts}");
+        }
+        backups
+    })?;
+    ensure!(backups.iter().all(|backup| backup["page_errors"] == 0), "{backups:?}");
+    house.archive_everything()?;
+    let now = Dump::take(house.pg.connection())?;
+
+    for (number, backup) in backups.iter().enumerate().skip(2) {
+        let (room, id) = (format!("room-{number}"), backup["id"].as_str().context("id")?);
+        house.restore(&room, ["--latest", "--backup", id]).succeed()?;
+        let passing = fs::read_dir(house.room(&room).join("base/5"))?
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.starts_with('t')));
+        ensure!(!passing.into_iter().any(|temporary| temporary), "a temporary table's file");
+        let mut restored = open_restored(&house.room(&room))?;
+        Dump::take(restored.connection())?.same_as(&now)?;
+        oracles::amcheck(restored.connection())?;
+        restored.stop(StopMode::Fast)?;
+        oracles::pg_checksums(restored.bin(), restored.data_directory())?;
+    }
+    Ok(())
+}

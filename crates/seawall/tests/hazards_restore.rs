@@ -1,0 +1,184 @@
+//! What goes wrong at a restore and after it. The numbers are those of the hazards known to have
+//! destroyed backups.
+
+mod support;
+
+use std::fs::{self, File, FileTimes};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::faults::Random;
+use seawall_testkit::ledger::{Bound, LedgerLog};
+use seawall_testkit::{Ledger, PgBin, PgCluster, oracles};
+use support::{LIMIT, Protected, open_restored, prove_restored, rounds, tells};
+
+/// A cluster with a backup and some commits after it, all archived.
+fn story() -> Result<(Protected, LedgerLog)> {
+    let house = Protected::start()?;
+    let running = Ledger::start(&house.pg, 2)?;
+    running.wait_for(20, LIMIT)?;
+    house.backup()?;
+    running.wait_for(20, LIMIT)?;
+    let log = running.stop()?;
+    house.archive_everything()?;
+    Ok((house, log))
+}
+
+/// Whether PostgreSQL comes up on a directory, not even to be read.
+fn starts(directory: &Path) -> Result<bool> {
+    let mut pg = PgCluster::open(PgBin::default_major()?, directory).create()?;
+    Ok(pg.start().is_ok())
+}
+
+#[test]
+fn e20_a_clone_never_touches_the_archive_it_came_from() -> Result<()> {
+    let (house, log) = story()?;
+    house.restore("clone", ["--latest"]).succeed()?;
+    let before = house.objects()?;
+    let restored = open_restored(&house.room("clone"))?;
+    for _ in 0..3 {
+        restored.psql("CREATE TABLE IF NOT EXISTS t (); CHECKPOINT; SELECT pg_switch_wal()")?;
+    }
+    ensure!(restored.psql("SELECT timeline_id > 1 FROM pg_control_checkpoint()")? == "t");
+    ensure!(restored.psql("SHOW archive_mode")? == "off");
+    ensure!(restored.psql("SELECT archived_count + failed_count FROM pg_stat_archiver")? == "0");
+    ensure!(house.objects()? == before, "the clone wrote into the repository");
+    drop(restored);
+
+    // Production has not noticed either: it goes on, and so does its archive.
+    house.pg.psql("CREATE TABLE still_here ()")?;
+    house.archive_everything()?;
+    house.restore("second", ["--latest"]).succeed()?;
+    let mut second = open_restored(&house.room("second"))?;
+    ensure!(second.psql("SELECT count(*) FROM still_here")? == "0");
+    prove_restored(&mut second, &log, &Bound::Everything).map(drop)
+}
+
+#[test]
+fn e22_without_its_backup_label_a_restored_cluster_does_not_start() -> Result<()> {
+    let (house, _) = story()?;
+    house.restore("room", ["--latest"]).succeed()?;
+    let label = house.room("room").join("backup_label");
+    let signal = house.room("room").join("recovery.signal");
+    let kept = fs::read(&label)?;
+    fs::remove_file(&label)?;
+    ensure!(!starts(&house.room("room"))?, "it started without backup_label");
+    fs::rename(&signal, house.room("signal"))?;
+    ensure!(!starts(&house.room("room"))?, "it started without backup_label and recovery.signal");
+
+    // Put back, it starts: nothing else was wrong with it.
+    fs::write(&label, kept)?;
+    fs::rename(house.room("signal"), &signal)?;
+    house.pg.owner().chown(&label)?;
+    open_restored(&house.room("room")).map(drop)
+}
+
+#[test]
+fn e23_a_backup_label_of_another_backup_is_never_used() -> Result<()> {
+    let house = Protected::start()?;
+    let running = Ledger::start(&house.pg, 2)?;
+    running.wait_for(20, LIMIT)?;
+    // Left over in the source by a tool that was killed: it is not part of the backup.
+    let stale = "START WAL LOCATION: 0/1000028 (file 000000010000000000000001)\n\
+                 CHECKPOINT LOCATION: 0/1000060\nBACKUP METHOD: streamed\nBACKUP FROM: primary\n\
+                 START TIME: 2020-01-01 00:00:00 UTC\nLABEL: stale\nSTART TIMELINE: 1\n";
+    for (name, text) in [("backup_label", stale), ("tablespace_map", "16384 /nowhere\n")] {
+        fs::write(house.pg.data_directory().join(name), text)?;
+        house.pg.owner().chown(&house.pg.data_directory().join(name))?;
+    }
+    house.backup()?;
+    let log = running.stop()?;
+    house.archive_everything()?;
+    house.restore("room", ["--latest"]).succeed()?;
+    let label = fs::read_to_string(house.room("room").join("backup_label"))?;
+    ensure!(!label.contains("stale") && !house.room("room").join("tablespace_map").exists());
+
+    // Left over in the target: the directory is not empty, and stays as it is.
+    for name in ["backup_label", "tablespace_map"] {
+        let target = house.room(&format!("stale-{name}"));
+        house.pg.owner().create_dir(&target, 0o700)?;
+        fs::write(target.join(name), stale)?;
+        let refused = house.restore(&format!("stale-{name}"), ["--latest"]).fail(5)?;
+        tells(&refused, "SW0604")?;
+        ensure!(fs::read_to_string(target.join(name))? == stale);
+        ensure!(fs::read_dir(&target)?.count() == 1, "something was written into {name}");
+    }
+    let mut restored = open_restored(&house.room("room"))?;
+    prove_restored(&mut restored, &log, &Bound::Everything).map(drop)
+}
+
+#[test]
+fn e24_an_interrupted_restore_cannot_start_and_the_same_command_completes_it() -> Result<()> {
+    let (house, log) = story()?;
+    let began = Instant::now();
+    house.restore("whole", ["--latest"]).succeed()?;
+    let whole = began.elapsed();
+    let mut random = Random::new(24);
+    for round in 0..rounds() {
+        let room = format!("room-{round}");
+        let mut kills = 0;
+        while !house.room(&room).join("global/pg_control").exists() {
+            // The last time it may end by itself.
+            let delay = if kills < 8 { random.delay(whole) } else { LIMIT };
+            let ended = house.restore(&room, ["--latest"]).kill9_after(delay)?;
+            if ended.signal() != Some(9) {
+                ended.success()?;
+            } else if !house.room(&room).join("global/pg_control").exists() {
+                kills += 1;
+                ensure!(!starts(&house.room(&room))?, "it started after {kills} kills");
+            }
+        }
+        ensure!(kills > 0, "nothing was interrupted");
+        // pg_control came last: with it everything is there.
+        oracles::pg_verifybackup(house.pg.bin(), &house.room(&room))?;
+        let mut restored = open_restored(&house.room(&room))?;
+        prove_restored(&mut restored, &log, &Bound::Everything)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn e57_nothing_that_is_there_is_overwritten_or_removed() -> Result<()> {
+    let (house, _) = story()?;
+    let occupied = house.room("occupied");
+    house.pg.owner().create_dir(&occupied, 0o700)?;
+    fs::write(occupied.join("thesis.txt"), "years of work")?;
+    tells(&house.restore("occupied", ["--latest"]).fail(5)?, "SW0604")?;
+    ensure!(fs::read_to_string(occupied.join("thesis.txt"))? == "years of work");
+    ensure!(fs::read_dir(&occupied)?.count() == 1, "something was written beside it");
+
+    // The running cluster itself, under its own name and through a symlink.
+    let link = house.room("link");
+    house.pg.owner().symlink(house.pg.data_directory(), &link)?;
+    for into in [house.pg.data_directory(), &link] {
+        let restore = house.command(["restore", "main", "--latest", "--yes", "--into"]);
+        let refused = restore.arg(into).fail(5)?;
+        ensure!(refused.stderr.contains("SW060"), "{}", refused.stderr);
+    }
+    house.pg.psql("SELECT count(*) FROM ledger; CHECKPOINT")?;
+
+    // A directory of root's parent that holds something is a parent like any other.
+    ensure!(house.room("occupied").join("thesis.txt").exists());
+    let inside = house.command(["restore", "main", "--latest", "--yes", "--into"]);
+    inside.arg(occupied.join("pg")).succeed()?;
+    ensure!(fs::read_to_string(occupied.join("thesis.txt"))? == "years of work");
+    Ok(())
+}
+
+#[test]
+fn e62_the_age_of_a_file_in_the_store_means_nothing() -> Result<()> {
+    let (house, log) = story()?;
+    let mut random = Random::new(62);
+    for (path, _) in house.objects()? {
+        let ago = random.delay(Duration::from_secs(365 * 86_400));
+        let time = SystemTime::now().checked_sub(ago).context("too long ago")?;
+        let times = FileTimes::new().set_modified(time).set_accessed(time);
+        File::open(&path)?.set_times(times)?;
+    }
+    house.restore("room", ["--latest"]).succeed()?;
+    let mut restored = open_restored(&house.room("room"))?;
+    let verdict = prove_restored(&mut restored, &log, &Bound::Everything)?;
+    ensure!(verdict.required >= 80, "{verdict:?}");
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! Timelines, end to end: a restored cluster goes on as production, and recovery never ends where
+//! WAL is missing.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::ledger::{self, Bound, LedgerLog, Moment};
+use seawall_testkit::{Ledger, PgCluster, StopMode};
+use support::{
+    Arguments, LIMIT, Protected, archive_everything, open_restored, prove_restored, tells,
+};
+
+/// Commits, a mark, and commits after it, all archived. An older ledger is put aside.
+fn chapter(pg: &PgCluster) -> Result<(Moment, LedgerLog)> {
+    let older = "DO $$ BEGIN EXECUTE format('ALTER TABLE IF EXISTS ledger RENAME TO ledger_%s', \
+         (SELECT count(*) FROM pg_class WHERE relname LIKE 'ledger_%' AND relkind = 'r')); END $$";
+    pg.psql(older)?;
+    let running = Ledger::start(pg, 2)?;
+    running.wait_for(30, LIMIT)?;
+    let moment = running.mark()?;
+    running.wait_for(30, LIMIT)?;
+    let log = running.stop()?;
+    archive_everything(pg)?;
+    Ok((moment, log))
+}
+
+/// Tells the configuration that the cluster lives elsewhere now.
+fn moved(house: &Protected, pg: &PgCluster) -> Result<()> {
+    let text = fs::read_to_string(&house.places.config)?;
+    let old = (house.pg.data_directory(), house.pg.connection().socket_directory());
+    let new = (pg.data_directory(), pg.connection().socket_directory());
+    let text = text.replace(&old.0.display().to_string(), &new.0.display().to_string());
+    let text = text.replace(&old.1.display().to_string(), &new.1.display().to_string());
+    Ok(fs::write(&house.places.config, text)?)
+}
+
+fn check(
+    house: &Protected,
+    room: &str,
+    target: &[&str],
+    log: &LedgerLog,
+    bound: &Bound,
+) -> Result<()> {
+    let restored = || -> Result<()> {
+        house.restore(room, target.iter().copied()).succeed()?;
+        let mut restored = open_restored(&house.room(room))?;
+        prove_restored(&mut restored, log, bound)?;
+        Ok(())
+    };
+    restored().with_context(|| format!("{room}: restored {target:?}"))
+}
+
+#[test]
+fn a_cluster_restored_as_primary_goes_on_and_both_of_its_pasts_can_be_restored() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.backup()?;
+    let (first, first_log) = chapter(&house.pg)?;
+    // Production is lost after the mark, and goes on from the mark elsewhere.
+    house.pg.stop(StopMode::Immediate)?;
+    house.restore("primary", ["--to", &first.time, "--as", "primary"]).succeed()?;
+    let mut primary = open_restored(&house.room("primary"))?;
+    let kept = ledger::read_rows(primary.connection())?;
+    first_log.verify_prefix(&kept, &Bound::Time(first.time_us))?;
+    ensure!(primary.psql("SELECT timeline_id FROM pg_control_checkpoint()")? == "2");
+    ensure!(primary.psql("SHOW archive_mode")? == "on");
+
+    let (second, second_log) = chapter(&primary)?;
+    ensure!(primary.psql("SELECT failed_count FROM pg_stat_archiver")? == "0");
+    // By the old backup, across the switch; before the switch; and on the branch that was left.
+    check(&house, "second", &["--to", &second.time], &second_log, &Bound::Time(second.time_us))?;
+    check(&house, "latest", &["--latest"], &second_log, &Bound::Everything)?;
+    let earlier = first_log
+        .entries()
+        .iter()
+        .find(|entry| entry.writer == 0 && entry.seq == 20 && entry.lsn_before < first.lsn);
+    let xid = earlier.and_then(|entry| entry.committed).context("no early commit")?.xid;
+    let (typed, bound) = (format!("xid:{xid}"), Bound::Xid { xid, inclusive: true });
+    check(&house, "first", &["--to", &typed], &first_log, &bound)?;
+    check(&house, "left", &["--latest", "--timeline", "1"], &first_log, &Bound::Everything)?;
+
+    // A backup of the new timeline, and WAL after it.
+    moved(&house, &primary)?;
+    let backup = house.backup()?;
+    ensure!(backup["timeline"] == 2, "{backup}");
+    let (third, third_log) = chapter(&primary)?;
+    check(&house, "third", &["--before", &third.time], &third_log, &Bound::Time(third.time_us))?;
+    primary.stop(StopMode::Fast)
+}
+
+#[test]
+fn a_clone_that_is_promoted_leaves_production_s_timeline_alone() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    let (moment, log) = chapter(&house.pg)?;
+    check(&house, "clone", &["--to", &moment.time], &log, &Bound::Time(moment.time_us))?;
+    // The clone called its timeline 2. Production is still on 1, and so are its restores.
+    let (_, later_log) = chapter(&house.pg)?;
+    let plan = house.plan(["--latest"])?;
+    ensure!(plan["timeline"] == 1, "{plan}");
+    check(&house, "second", &["--latest"], &later_log, &Bound::Everything)
+}
+
+/// The objects of a whole segment of timeline 1.
+fn objects_of(house: &Protected, segment_start: u64) -> Result<Vec<PathBuf>> {
+    let directory = format!("wal/hot/00000001/{segment_start:016X}/");
+    let objects = house.objects()?.into_iter().map(|(path, _)| path);
+    let found: Vec<_> =
+        objects.filter(|path| path.to_string_lossy().contains(&directory)).collect();
+    ensure!(!found.is_empty(), "no object of the segment at {segment_start:X}");
+    Ok(found)
+}
+
+/// Starts recovery, which must fail, and never have promoted.
+fn recovery_fails(directory: &Path, complaint: &str) -> Result<()> {
+    let mut pg = PgCluster::open(seawall_testkit::PgBin::default_major()?, directory).create()?;
+    pg.start_without_waiting()?;
+    let status = pg.wait_ended(LIMIT).with_context(|| pg.logs().unwrap_or_default())?;
+    let log = pg.logs()?;
+    ensure!(status == Some(1), "{status:?}: {log}");
+    ensure!(log.contains("FATAL:  could not restore file"), "{log}");
+    ensure!(log.contains(complaint), "no {complaint}: {log}");
+    ensure!(!log.contains("archive recovery complete"), "it was promoted: {log}");
+    ensure!(!directory.join("pg_wal/00000002.history").exists(), "a new timeline was begun");
+    Ok(())
+}
+
+#[test]
+fn recovery_stops_where_a_segment_is_missing_or_damaged_and_never_promotes() -> Result<()> {
+    let house = Protected::start()?;
+    let running = Ledger::start(&house.pg, 2)?;
+    house.backup()?;
+    let mut starts = Vec::new();
+    for _ in 0..4 {
+        running.wait_for(10, LIMIT)?;
+        starts.push(house.pg.current_lsn()?.0 & !0xFF_FFFF);
+        house.archive_everything()?;
+    }
+    let log = running.stop()?;
+    house.archive_everything()?;
+    let [_, _, middle, _] = starts[..] else { unreachable!() };
+    for room in ["hole", "damage", "healed"] {
+        house.restore(room, ["--latest"]).succeed()?;
+    }
+
+    let lost = objects_of(&house, middle)?;
+    let aside: Vec<_> = lost.iter().map(fs::read).collect::<Result<_, _>>()?;
+    for path in &lost {
+        fs::remove_file(path)?;
+    }
+    recovery_fails(&house.room("hole"), "SW0506")?;
+    // A restore that begins now is refused before it writes.
+    let refused = house.restore("late", ["--latest"]).run()?;
+    ensure!(refused.code() == Some(4), "{refused:?}");
+    tells(&refused, "SW0505")?;
+    ensure!(!house.room("late").exists(), "a refused restore left a directory");
+
+    let mut damaged = aside.first().context("no object")?.clone();
+    let half = damaged.len() / 2;
+    if let Some(byte) = damaged.get_mut(half) {
+        *byte ^= 1;
+    }
+    fs::write(lost.first().context("no object")?, &damaged)?;
+    recovery_fails(&house.room("damage"), "SW0305")?;
+
+    for (path, bytes) in lost.iter().zip(&aside) {
+        fs::write(path, bytes)?;
+        house.pg.owner().chown(path)?;
+    }
+    let mut restored = open_restored(&house.room("healed"))?;
+    prove_restored(&mut restored, &log, &Bound::Everything).map(drop)
+}
+
+#[test]
+fn wal_fetch_says_1_only_for_what_is_proven_not_to_exist() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    chapter(&house.pg)?;
+    let path = house.room("fetched");
+    let fetch = |name: &str, flags: &[&str]| -> Result<Option<i32>> {
+        let call = house.command(["wal", "fetch", name]).arg(&path);
+        Ok(call.args(flags.iter().copied()).run()?.code())
+    };
+    ensure!(fetch("00000002.history", &[])? == Some(1));
+    let past = "0000000100000000000000F0";
+    ensure!(fetch(past, &["--standby"])? == Some(1), "a standby asks again");
+    for wrong in [past, "not-wal", "00000001000000000000", "../../etc/passwd", ""] {
+        let code = fetch(wrong, &[])?;
+        ensure!(code.is_some_and(|code| code > 200), "{wrong}: {code:?}");
+    }
+    let name = house.pg.psql("SELECT last_archived_wal FROM pg_stat_archiver")?;
+    let calls: [&[&str]; 5] = [
+        &["wal", "fetch", &name],
+        &["wal", "fetch", &name, "/nowhere/at/all", "--config", "/nowhere.toml"],
+        &["wal", "fetch", &name, "/tmp", "--bad-flag"],
+        &["wal", "fetch", &name, "/nowhere/at/all", "--cluster", "nobody"],
+        &["--bad-flag", "wal", "fetch", &name, "/tmp/x"],
+    ];
+    for call in calls {
+        let config = house.places.config.to_string_lossy().into_owned();
+        let invocation = house.seawall.command(call.iter().copied());
+        let output = invocation.env("SEAWALL_CONFIG", config).run()?;
+        ensure!(output.code().is_some_and(|code| code > 200), "{call:?}: {output:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Whoever runs Seawall, root or PostgreSQL's own user: files belong to whom they must, and what
+//! `init` prints works as it is.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::{Invocation, Owner};
+use support::{Protected, open_restored, quiet_cluster};
+
+#[test]
+fn what_root_sets_up_belongs_to_the_server_s_user() -> Result<()> {
+    let house = Protected::with(quiet_cluster()?, true)?;
+    whole_story(&house, Invocation::as_test_user)
+}
+
+#[test]
+fn what_the_server_s_user_sets_up_needs_no_root() -> Result<()> {
+    let house = Protected::with(quiet_cluster()?, false)?;
+    whole_story(&house, |call| call)
+}
+
+fn whole_story(house: &Protected, as_whom: fn(Invocation) -> Invocation) -> Result<()> {
+    archive_command_is_what_init_printed(house)?;
+    house.pg.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a")?;
+    as_whom(house.command(["backup"])).succeed()?;
+    house.pg.psql("INSERT INTO t SELECT 0")?;
+    house.archive_everything()?;
+    for view in ["info", "list"] {
+        as_whom(house.command([view])).succeed()?;
+    }
+    as_whom(house.restore("room", ["--latest"])).succeed()?;
+    everything_belongs(house)?;
+    everything_restored_belongs(house.pg.owner(), &house.room("room"))?;
+
+    let restored = open_restored(&house.room("room"))?;
+    ensure!(restored.psql("SELECT count(*) FROM t")? == "1001");
+    Ok(())
+}
+
+fn archive_command_is_what_init_printed(house: &Protected) -> Result<()> {
+    let mut lines = house.init_sql.lines();
+    let start = "ALTER SYSTEM SET archive_command = '";
+    let printed = lines.find_map(|line| line.strip_prefix(start)).context("no archive_command")?;
+    let (printed, _) = printed.split_once("';").context("no end")?;
+    let shown = house.pg.psql("SHOW archive_command")?;
+    ensure!(shown == printed.replace("''", "'"), "{shown} is not {printed}");
+    let program = house.seawall.path().display().to_string();
+    let config = format!("--config {}", house.places.config.display());
+    ensure!(shown.starts_with(&program) && shown.contains(&config), "{shown}");
+    ensure!(house.pg.psql("SHOW archive_mode")? == "on");
+
+    house.archive_everything()?;
+    ensure!(house.pg.psql("SELECT failed_count FROM pg_stat_archiver")? == "0");
+    Ok(())
+}
+
+fn everything_belongs(house: &Protected) -> Result<()> {
+    let (owner, places) = (house.pg.owner(), &house.places);
+    ensure!(mode(&places.key)? == 0o600, "the key has mode {:o}", mode(&places.key)?);
+    ensure!(mode(&places.kit)? == 0o600, "the kit has mode {:o}", mode(&places.kit)?);
+    ensure!(mode(&places.config)? & 0o022 == 0, "others may write the configuration");
+    ensure!(mode(&places.repository)? & 0o077 == 0, "others may read the repository");
+    let mut all = walk(&places.repository)?;
+    ensure!(all.len() > 10, "{all:?}");
+    all.extend([places.key.clone(), places.config.clone()]);
+    for path in all {
+        belongs(owner, &path)?;
+    }
+    Ok(())
+}
+
+fn everything_restored_belongs(owner: &Owner, room: &Path) -> Result<()> {
+    ensure!(mode(room)? == 0o700, "PGDATA has mode {:o}", mode(room)?);
+    let all = walk(room)?;
+    ensure!(all.len() > 500, "{} files", all.len());
+    for path in all {
+        belongs(owner, &path)?;
+        ensure!(mode(&path)? & 0o077 == 0, "{} has mode {:o}", path.display(), mode(&path)?);
+    }
+    Ok(())
+}
+
+fn belongs(owner: &Owner, path: &Path) -> Result<()> {
+    let file = fs::symlink_metadata(path).with_context(|| path.display().to_string())?;
+    let is = (file.uid(), file.gid());
+    ensure!(is == (owner.uid(), owner.gid()), "{} belongs to {is:?}", path.display());
+    Ok(())
+}
+
+fn mode(path: &Path) -> Result<u32> {
+    Ok(fs::symlink_metadata(path)?.permissions().mode() & 0o7777)
+}
+
+/// A directory and all below it.
+fn walk(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = vec![directory.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next).cloned() {
+        next += 1;
+        if fs::symlink_metadata(&path)?.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                found.push(entry?.path());
+            }
+        }
+    }
+    Ok(found)
+}
