@@ -257,6 +257,24 @@ impl Context {
         self.owner(None).unwrap_or_else(Owner::current)
     }
 
+    /// The user a restored cluster will belong to: never root, as whom PostgreSQL does not run.
+    ///
+    /// # Errors
+    /// [`Code::WrongUser`] if root runs the command and no such user is found.
+    pub fn owner_of_restored(&self) -> Result<Owner> {
+        let owner = self.owner_or_current();
+        let owner = if owner.is_root() { Owner::packaged() } else { Some(owner) };
+        owner.ok_or_else(|| {
+            Error::new(
+                Code::WrongUser,
+                "PostgreSQL does not run as root, and there is no user postgres",
+            )
+            .with_hint(
+                "Run this as the user PostgreSQL shall run as: `sudo -u USER seawall restore …`.",
+            )
+        })
+    }
+
     /// Proves that the user this process acts as can read the key or kit named by flags: the server
     /// will have to, when it fetches WAL.
     ///
@@ -293,8 +311,7 @@ impl Context {
         let data_directories = data_directory.into_iter().chain(data_directories.flatten());
         let places = self.places();
         let stores = places.iter().map(|place| place.url.directory());
-        let owner = data_directories.chain(stores).find_map(Owner::of);
-        owner.filter(|owner| !owner.is_root()).or_else(Owner::packaged)
+        data_directories.chain(stores).find_map(Owner::of).filter(|owner| !owner.is_root())
     }
 }
 
@@ -396,10 +413,14 @@ impl Place {
     /// A user who may not read the repository is told who may.
     fn explain(&self, error: Error) -> Error {
         let owner = Owner::of(self.url.directory());
-        match owner.filter(|owner| !owner.is_current()) {
-            Some(owner) if error.code() == Code::StoreForbidden => {
-                owner.wrong_user().with_source(error)
-            }
+        let Some(owner) = owner.filter(|owner| !owner.is_current()) else { return error };
+        match error.code() {
+            Code::StoreForbidden if owner.is_root() => error.with_hint(format!(
+                "Give the repository to the user PostgreSQL runs as: `chown -R {} {}`.",
+                Owner::current().name(),
+                self.url.directory().display()
+            )),
+            Code::StoreForbidden => owner.wrong_user().with_source(error),
             _ => error,
         }
     }

@@ -34,6 +34,9 @@ impl Kit {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).code(Code::KeyUnreadable, || {
             format!("cannot read the recovery kit {}", path.display())
+        });
+        let text = text.map_err(|error| {
+            error.with_hint(format!("Look at it with `ls -l {}`.", path.display()))
         })?;
         Self::parse(&text).map_err(|error| error.context(path.display()))
     }

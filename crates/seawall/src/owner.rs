@@ -32,6 +32,7 @@ impl Owner {
             .code(Code::WrongUser, || format!("cannot look up the user {name}"))?;
         user.map(Self::from).ok_or_else(|| {
             Error::new(Code::WrongUser, format!("there is no user {name} on this machine"))
+                .with_hint("Name the user PostgreSQL runs as; `getent passwd` lists the users.")
         })
     }
 

@@ -14,6 +14,8 @@ use seawall_core::{ByteSize, ClusterName};
 use crate::config;
 
 pub use restore::{PromoteArgs, RestoreArgs};
+#[cfg(test)]
+pub use shared::Jobs;
 pub use shared::{ClusterArgs, JsonArgs, RepositoryArgs, ServerArgs, WorkArgs};
 
 const STYLES: Styles = Styles::styled()

@@ -66,11 +66,19 @@ fn request(args: &BackupArgs, config: &Config, server: &Server, place: &Place) -
     }
 }
 
-/// How many workers a job has.
+/// What a worker holds: what it reads, a frame and its compressed form, and parts on their way into
+/// the store.
+const WORKER_BYTES: usize = 16 << 20;
+
+/// What a job holds beside its workers: lists, maps and the manifest, part by part.
+const JOB_BYTES: usize = 32 << 20;
+
+/// How many workers a job has: as many as wanted, as far as the memory budget lets.
 pub fn jobs(args: &WorkArgs, config: &Config) -> usize {
     let wanted = args.jobs.map_or(config.jobs, |jobs| jobs.0);
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
-    wanted.map_or_else(all, usize::from)
+    let affordable = memory(args, config).saturating_sub(JOB_BYTES) / WORKER_BYTES;
+    wanted.map_or_else(all, usize::from).min(affordable.max(1))
 }
 
 /// The memory budget of a job in bytes.
@@ -155,4 +163,24 @@ fn finish(done: &[BackupReport], mut failed: Vec<Error>) -> Result<Outcome> {
         .with_hint("`seawall show latest` lists them; keep older backups until they are mended."));
     }
     Ok(if failed.is_empty() { Outcome::Done } else { Outcome::Findings })
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_core::ByteSize;
+
+    use super::*;
+    use crate::args::Jobs;
+
+    #[test]
+    fn memory_bounds_the_workers_and_leaves_one() {
+        let args = |jobs: usize, memory: u64| WorkArgs {
+            jobs: Some(Jobs(std::num::NonZeroUsize::new(jobs))),
+            memory: Some(ByteSize(memory)),
+        };
+        let config = Config::none();
+        assert_eq!(jobs(&args(4, 128 << 20), &config), 4);
+        assert_eq!(jobs(&args(64, 128 << 20), &config), 6);
+        assert_eq!(jobs(&args(64, 32 << 20), &config), 1);
+    }
 }

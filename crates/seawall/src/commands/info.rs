@@ -6,19 +6,24 @@ use jiff::Timestamp;
 use seawall_core::{ByteSize, Result};
 
 use super::list::{backups_table, when};
-use crate::args::ViewArgs;
+use crate::args::{ServerArgs, ViewArgs};
+use crate::context::Context;
 use crate::exit::Outcome;
 use crate::render::{Out, Style};
-use crate::report::{ClusterReport, Depth, Overview, RepositoryReport};
+use crate::report::{Archiving, ClusterReport, Depth, Overview, RepositoryReport};
+use crate::run;
 
 /// Runs the command.
 ///
 /// # Errors
 /// Those of configuration and repositories.
 pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
+    // Read before the process becomes another user.
+    let context = Context::new(config, &args.repository)?;
     let mut overview =
         Overview::collect(config, args.cluster.cluster.as_ref(), &args.repository, Depth::Wal)?;
     overview.measure()?;
+    ask_servers(&context, &mut overview)?;
     if args.output.json {
         Out.json(&overview)?;
     } else {
@@ -32,6 +37,23 @@ pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
         }
     }
     overview.finish()
+}
+
+/// What only a running server knows. One that does not answer is left out: `status` tells of it.
+fn ask_servers(context: &Context, overview: &mut Overview) -> Result<()> {
+    let runtime = run::runtime(1)?;
+    for cluster in &mut overview.clusters {
+        let target = context.target(&cluster.name)?;
+        let Ok(server) = target.server(&ServerArgs::default()) else { continue };
+        match runtime.block_on(Archiving::ask(&server.connection)) {
+            Ok(archiving) => {
+                cluster.rpo_seconds = archiving.at_risk_s(cluster.archived_to());
+                cluster.postgres_version = Some(archiving.version);
+            }
+            Err(why) => tracing::info!("{}: {why}", cluster.name),
+        }
+    }
+    Ok(())
 }
 
 fn cluster_text(cluster: &ClusterReport, style: Style, now: Timestamp) -> String {

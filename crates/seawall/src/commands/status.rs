@@ -4,19 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{Lsn, Result};
-use seawall_engine::cluster::Server;
+use seawall_core::Result;
 use serde::Serialize;
 
 use crate::args::StatusArgs;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::render::{Out, Style, duration};
-use crate::report::{ClusterReport, Depth, Overview};
+use crate::report::{Archiving, ClusterReport, Depth, Overview};
 use crate::run;
-
-/// How long a server may take to answer: a monitor waits for this command.
-const ANSWER: Duration = Duration::from_secs(10);
 
 /// How bad it is; the number is the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -27,24 +23,12 @@ enum Level {
     Critical = 2,
 }
 
-/// What a running server says of its archiving.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Archiving {
-    insert_lsn: Lsn,
-    failing: bool,
-    /// Since the archiver last succeeded.
-    archived_s_ago: Option<f64>,
-    /// `archive_timeout`; 0 is never.
-    timeout_s: u32,
-    segment_bytes: u64,
-}
-
 /// What a monitor is told of a cluster.
 #[derive(Debug, Serialize)]
 struct Status {
     cluster: String,
     level: Level,
-    backup_age_seconds: Option<i64>,
+    backup_age_seconds: Option<f64>,
     rpo_seconds: Option<f64>,
     remarks: Vec<String>,
 }
@@ -92,14 +76,7 @@ fn statuses(config: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
     for cluster in &mut overview.clusters {
         let target = targets.iter().find(|target| target.name == cluster.name);
         let server = target.and_then(|target| target.server(&args.server).ok());
-        let archiving = server.map(|server| {
-            runtime.block_on(async {
-                let ask = ask(&server.connection);
-                tokio::time::timeout(ANSWER, ask)
-                    .await
-                    .map_err(|_| "no answer in time".to_owned())?
-            })
-        });
+        let archiving = server.map(|server| runtime.block_on(Archiving::ask(&server.connection)));
         statuses.push(judge(cluster, archiving, limits, Timestamp::now()));
     }
     let unreachable = overview.take_problems();
@@ -109,30 +86,6 @@ fn statuses(config: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
         }
     }
     Ok(statuses)
-}
-
-async fn ask(connection: &seawall_pgwire::Config) -> Result<Archiving, String> {
-    const SQL: &str = "select \
-         case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
-              else pg_current_wal_insert_lsn() end as insert_lsn, \
-         coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) as failing, \
-         extract(epoch from clock_timestamp() - last_archived_time)::float8 as archived_s_ago, \
-         (select setting::int from pg_settings where name = 'archive_timeout') as timeout_s, \
-         pg_size_bytes(current_setting('wal_segment_size')) as segment_bytes \
-         from pg_stat_archiver";
-    let ask = async {
-        let mut server = Server::connect(connection).await?;
-        let row = server.connection().query_one(SQL).await?;
-        server.close().await;
-        Ok::<_, seawall_core::Error>(Archiving {
-            insert_lsn: row.get("insert_lsn")?,
-            failing: row.get("failing")?,
-            archived_s_ago: row.get("archived_s_ago")?,
-            timeout_s: row.get("timeout_s")?,
-            segment_bytes: row.get("segment_bytes")?,
-        })
-    };
-    ask.await.map_err(|error| error.chain())
 }
 
 fn judge(
@@ -154,7 +107,7 @@ fn judge(
         Some(Err(why)) => {
             status.remark(Level::Warning, format!("the server does not answer: {why}"));
         }
-        Some(Ok(archiving)) => status.archiving(cluster, archiving, limits),
+        Some(Ok(archiving)) => status.archiving(cluster, &archiving, limits),
     }
     for wal in cluster.wal.iter().filter(|wal| !wal.gaps.is_empty()) {
         status.remark(
@@ -190,9 +143,9 @@ impl Status {
         let Some((newest, finished)) = newest.and_then(|b| Some((b, b.finished_at?))) else {
             return self.remark(Level::Critical, "no backup yet".to_owned());
         };
-        let age = now.duration_since(finished).as_secs().max(0);
-        self.backup_age_seconds = Some(age);
-        let age = Duration::from_secs(age.unsigned_abs());
+        // A host whose clock is behind sees a backup that is not made yet.
+        let age = Duration::try_from(now.duration_since(finished)).unwrap_or_default();
+        self.backup_age_seconds = Some(age.as_secs_f64());
         if let Some(level) = over(age, limits.max_age, 2) {
             self.remark(level, format!("the newest backup is {} old", duration(age)));
         }
@@ -204,12 +157,11 @@ impl Status {
         }
     }
 
-    fn archiving(&mut self, cluster: &ClusterReport, archiving: Archiving, limits: Limits) {
+    fn archiving(&mut self, cluster: &ClusterReport, archiving: &Archiving, limits: Limits) {
         if archiving.failing {
             self.remark(Level::Critical, "the archiver fails: see PostgreSQL's log".to_owned());
         }
-        let archived = cluster.wal.iter().map(|wal| wal.last_lsn).max().unwrap_or(Lsn::INVALID);
-        self.rpo_seconds = at_risk_s(archived, archiving);
+        self.rpo_seconds = archiving.at_risk_s(cluster.archived_to());
         let Some(seconds) = self.rpo_seconds else {
             return self.remark(Level::Critical, "no WAL was ever archived".to_owned());
         };
@@ -228,27 +180,11 @@ impl Status {
         let shown =
             |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
         let mut facts = Vec::new();
-        facts
-            .extend(self.backup_age_seconds.map(|age| format!("backup {} old", shown(age as f64))));
+        facts.extend(self.backup_age_seconds.map(|age| format!("backup {} old", shown(age))));
         facts.extend(self.rpo_seconds.map(|rpo| format!("RPO {}", shown(rpo))));
         facts.extend(self.remarks.iter().cloned());
         format!("{level} {}: {}", self.cluster, facts.join("; "))
     }
-}
-
-/// The time in which commits may have happened that are in no repository; `None` if nothing was
-/// ever archived.
-///
-/// A quiet server writes WAL of its own that nobody would miss, and does not switch for it. So less
-/// than a segment counts only as long as `archive_timeout` lets commits wait.
-fn at_risk_s(archived: Lsn, archiving: Archiving) -> Option<f64> {
-    let behind = archiving.insert_lsn.bytes_since(archived);
-    if archived.is_valid() && behind == 0 {
-        return Some(0.0);
-    }
-    let since = archiving.archived_s_ago?;
-    let waits = archiving.timeout_s > 0 && !archiving.failing && behind < archiving.segment_bytes;
-    Some(if waits { since.min(f64::from(archiving.timeout_s)) } else { since })
 }
 
 fn over(value: Duration, limit: Duration, critical_factor: u32) -> Option<Level> {
@@ -259,32 +195,6 @@ fn over(value: Duration, limit: Duration, critical_factor: u32) -> Option<Level>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const QUIET: Archiving = Archiving {
-        insert_lsn: Lsn(0x300_0100),
-        failing: false,
-        archived_s_ago: Some(7200.0),
-        timeout_s: 60,
-        segment_bytes: 16 << 20,
-    };
-
-    #[test]
-    fn a_quiet_server_is_not_at_risk_for_hours() {
-        assert_eq!(at_risk_s(Lsn(0x300_0000), QUIET), Some(60.0));
-        assert_eq!(at_risk_s(Lsn(0x300_0100), QUIET), Some(0.0));
-    }
-
-    #[test]
-    fn a_server_whose_wal_does_not_go_anywhere_is() {
-        let never = Archiving { timeout_s: 0, ..QUIET };
-        let failing = Archiving { failing: true, ..QUIET };
-        let far = Archiving { insert_lsn: Lsn(0x900_0000), ..QUIET };
-        for archiving in [never, failing, far] {
-            assert_eq!(at_risk_s(Lsn(0x300_0000), archiving), Some(7200.0), "{archiving:?}");
-        }
-        let unheard_of = Archiving { archived_s_ago: None, ..QUIET };
-        assert_eq!(at_risk_s(Lsn::INVALID, unheard_of), None);
-    }
 
     #[test]
     fn a_limit_is_a_warning_first() {

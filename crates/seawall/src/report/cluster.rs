@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, ClusterName, Code, Error, Result, SystemId};
+use seawall_core::{BackupId, ClusterName, Code, Error, Lsn, Result, SystemId};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::{About, Event};
 use seawall_repo::{Attempt, Line, Repository};
@@ -98,6 +98,11 @@ impl ClusterReport {
             problems.push(problem);
         }
         Ok(report)
+    }
+
+    /// The end of the archived WAL, on whichever timeline and in whichever repository it is.
+    pub fn archived_to(&self) -> Lsn {
+        self.wal.iter().map(|wal| wal.last_lsn).max().unwrap_or(Lsn::INVALID)
     }
 
     /// From the end of the oldest backup to the last commit that follows the newest one without a

@@ -1,6 +1,7 @@
 //! What repositories hold, as `info`, `list`, `show` and `status` tell it. The JSON names are
 //! stable: some may be added, none renamed.
 
+mod archiving;
 mod backup;
 mod cluster;
 mod wal;
@@ -19,6 +20,7 @@ use crate::context::{Context, Opened, Place, Target, no_such_cluster};
 use crate::exit::Outcome;
 use crate::{render, run};
 
+pub use archiving::Archiving;
 pub use backup::BackupReport;
 pub use cluster::{ClusterReport, current_line, lines, stored_cluster};
 pub use wal::{Reach, WalReport};

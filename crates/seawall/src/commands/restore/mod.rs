@@ -36,13 +36,14 @@ const LATEST: &str = "latest";
 /// # Errors
 /// Those of configuration, repositories, plan and proof; nothing is written before all are passed.
 pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
-    let context = Context::new(config, &args.repository)?;
     let mode = Mode::parse(&args.mode)?;
+    let context = Context::new(config, &args.repository)?;
     let into = absolute(&args.into);
     let runtime = run::runtime(SERVICE_THREADS)?;
     let progress = Arc::new(Display::new());
 
-    let acting = context.act_as_owner()?;
+    let owner = context.owner_of_restored()?;
+    let acting = owner.act_as()?;
     context.prove_flags_are_readable()?;
     let (line, wal) = runtime.block_on(find_line(&context, args))?;
     let request = runtime.block_on(request(args, &line, mode, into.clone()))?;
@@ -61,9 +62,8 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     }
     drop(acting);
 
-    let owner = context.owner_or_current();
     room::make(&into, &owner)?;
-    context.become_owner(None)?;
+    owner.become_for_good()?;
     let report = runtime.block_on(run::until_interrupted(proven.run()))?;
     drop((options, progress));
     let started = if args.start {
