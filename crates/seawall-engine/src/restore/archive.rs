@@ -57,7 +57,7 @@ impl WalSource for WalArchive {
         self.ancestry(ancestry.tip()).await?;
         // A record's padding, up to seven bytes, need not be there before the next record is.
         let to = if to.0.is_multiple_of(8) { Lsn(to.0.saturating_sub(7)) } else { to };
-        let mut walker = self.walk(ancestry, from, to, Detail::Seams);
+        let mut walker = self.walk(ancestry, from, to, Detail::Bytes);
         while let Some(step) = walker.next().await? {
             if let LogStep::Hole(hole) = step {
                 return Err(hole.into_error());
