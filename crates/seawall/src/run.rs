@@ -41,8 +41,14 @@ fn status(caller: Caller, arguments: Vec<OsString>) -> u8 {
     match dispatch(&cli) {
         Ok(outcome) => outcome.status(),
         Err(error) => {
-            render::report(&error);
-            caller.status_of(&error)
+            let status = caller.status_of(&error);
+            // The ordinary end of recovery must not look like a failure in PostgreSQL's log.
+            if caller == Caller::RestoreCommand && status == 1 {
+                eprintln!("seawall: {}", error.chain());
+            } else {
+                render::report(&error);
+            }
+            status
         }
     }
 }
