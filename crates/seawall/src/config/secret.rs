@@ -38,10 +38,10 @@ pub fn read_file(path: &Path) -> Result<String> {
     std::fs::read_to_string(path)
         .code(Code::KeyUnreadable, || format!("cannot read the key file {}", path.display()))
         .map_err(|error| {
+            let path = path.display();
             error.with_hint(format!(
-                "The key file belongs to the user the database runs as; look at it with `ls -l {}`, \
-                 or run Seawall as that user.",
-                path.display()
+                "See whether it is there and whose it is: `ls -l {path}`. Run Seawall as that user; \
+                 if it is gone, a recovery kit opens the repository as well: `--kit FILE`."
             ))
         })
 }

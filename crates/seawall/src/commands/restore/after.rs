@@ -109,11 +109,40 @@ pub fn tell(
         None => lines.extend(start_it(report)),
     }
     if report.plan.mode == Mode::Primary {
-        lines.push("then, since its backups are those of before:".to_owned());
-        let again: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
-        lines.push(format!("  seawall backup {} {}", report.plan.cluster, again.join(" ")));
+        lines.extend(protect_again(context, report, started));
     }
     lines.iter().try_for_each(|line| Out.line(line))
+}
+
+/// Where there is no configuration, `archive_command` has none to read either, and no WAL is archived
+/// until `seawall init` has written one.
+fn protect_again(
+    context: &Context,
+    report: &RestoreReport,
+    started: Option<&Started>,
+) -> Vec<String> {
+    let cluster = &report.plan.cluster;
+    let quoted: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
+    if context.config.path.is_some() {
+        return vec![
+            "then take a backup on the new timeline:".to_owned(),
+            format!("  seawall backup {cluster} {}", quoted.join(" ")),
+        ];
+    }
+    let connection = started.map_or_else(String::new, |started| {
+        let socket_directory = started.socket_directory.display();
+        let server = format!("host={socket_directory} port={} user=postgres", started.port);
+        format!(" --connection {}", shell_quote(&server))
+    });
+    // A kit is a key file too.
+    let key = quoted.last().map(String::as_str).unwrap_or_default();
+    let mut lines = vec!["then configure this machine, or no WAL is archived:".to_owned()];
+    lines.extend(context.places().iter().map(|place| {
+        let url = shell_quote(&place.url.to_string());
+        format!("  seawall init {cluster} --repo {url} --key {key}{connection} --no-kit")
+    }));
+    lines.push(format!("  seawall backup {cluster}"));
+    lines
 }
 
 fn as_json(started: &Started) -> Value {
