@@ -415,7 +415,8 @@ mod tests {
 
     #[test]
     fn every_setting_that_risks_data_is_found() {
-        let spoil: [(&str, fn(&mut Settings)); 7] = [
+        type Spoil = fn(&mut Settings);
+        let spoil: [(&str, Spoil); 7] = [
             ("wal_level", |s| s.wal_level = "minimal".to_owned()),
             ("archive_mode", |s| s.archive_mode = "off".to_owned()),
             ("archive_command", |s| s.archive_command = String::new()),
