@@ -1,6 +1,6 @@
 //! `bench full-restore`: full backups and their restores, by each tool in turn.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -26,6 +26,7 @@ pub fn run(options: &Options) -> Result<()> {
         fs::remove_dir_all(&work).context("left behind by an earlier run")?;
     }
     owner.create_dir(&work, 0o755)?;
+    let revision = machine::revision()?;
     let contestants: Contestants =
         [Box::new(PgBackRest::new(&work)?), Box::new(Seawall::new(&work)?)];
     let machine = machine::describe(&options.directory)?;
@@ -38,7 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     let versions = contestants.iter().map(|one| one.version()).collect::<Result<Vec<_>>>()?;
     let report = Report {
         date: machine::today()?,
-        revision: machine::revision()?,
+        revision,
         machine,
         postgres: server.bin().version()?,
         size_gb: options.size_gb,
@@ -79,7 +80,7 @@ fn take_turns(
                 let same = open_and_compare(&restored, &expected);
                 same.with_context(|| format!("what {name} restored"))?;
             }
-            fs::remove_dir_all(&restored)?;
+            retire(&restored, &work.join(format!("{name}-{run}")))?;
             fs::remove_dir_all(contestant.repository())?;
             runs.backups.push(backup);
             runs.restores.push(restore);
@@ -116,6 +117,27 @@ fn settle(options: &Options, read: &Path) -> Result<()> {
     } else {
         floors::read(read).map(drop)
     }
+}
+
+/// Takes what was restored out of the way and gives its room back, and keeps the emptied files until
+/// the end: ext4 without a journal looks at every inode that was deleted in the last minutes before
+/// it makes a new one (`recently_deleted`, ialloc.c), which would be most of the next restore.
+fn retire(directory: &Path, place: &Path) -> Result<()> {
+    empty(directory)?;
+    fs::rename(directory, place).with_context(|| format!("move to {}", place.display()))
+}
+
+fn empty(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            empty(&entry.path())?;
+        } else if kind.is_file() {
+            OpenOptions::new().write(true).open(entry.path())?.set_len(0)?;
+        }
+    }
+    Ok(())
 }
 
 /// Starts what was restored: PostgreSQL recovers it, and it holds the same rows.

@@ -75,7 +75,8 @@ impl Contestant for PgBackRest {
     }
 
     fn version(&self) -> Result<String> {
-        Ok(capture(Command::new(&self.program).arg("version"))?.trim().to_owned())
+        let version = capture(Command::new(&self.program).arg("version"))?;
+        Ok(version.trim().trim_start_matches("pgBackRest ").to_owned())
     }
 
     fn options(&self) -> String {

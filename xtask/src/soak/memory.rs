@@ -78,6 +78,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         fs::remove_dir_all(&work).context("left behind by an earlier run")?;
     }
     owner.create_dir(&work, 0o755)?;
+    let revision = machine::revision()?;
     let seawall = Seawall::new(&work)?;
     let machine = machine::describe(directory)?;
     let mut cases = Vec::new();
@@ -90,7 +91,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     let name = format!("{} empty relations", options.relations);
     cases.push(case(&seawall, &options, &name, &data, &work, dataset::relations)?);
     fs::remove_dir_all(&work)?;
-    report(&options, &seawall.version()?, &machine, &cases)
+    report(&options, &seawall.version()?, &revision, &machine, &cases)
 }
 
 fn case(
@@ -139,11 +140,17 @@ fn survived(taken: MemoryUse, elapsed: Duration) -> Result<Limited> {
     Ok(Limited { peak_resident_bytes, seconds: elapsed.as_secs_f64() })
 }
 
-fn report(options: &Options, version: &str, machine: &Value, cases: &[Case]) -> Result<()> {
-    let (date, revision) = (machine::today()?, machine::revision()?);
+fn report(
+    options: &Options,
+    version: &str,
+    revision: &str,
+    machine: &Value,
+    cases: &[Case],
+) -> Result<()> {
+    let date = machine::today()?;
     let directory = paths::repository().join("docs/evidence");
     fs::create_dir_all(&directory)?;
-    let text = markdown(options, version, &date, &revision, machine, cases);
+    let text = markdown(options, version, &date, revision, machine, cases);
     print!("{text}");
     fs::write(directory.join(format!("soak-{date}-memory.md")), text)?;
     let json = json!({
