@@ -5,13 +5,14 @@ mod support;
 
 use std::fs::{self, File, FileTimes};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use seawall_testkit::faults::Random;
 use seawall_testkit::ledger::{Bound, LedgerLog};
+use seawall_testkit::process::wait_until;
 use seawall_testkit::{Ledger, PgBin, PgCluster, oracles};
-use support::{LIMIT, Protected, open_restored, prove_restored, rounds, tells};
+use support::{LIMIT, Protected, files, open_restored, prove_restored, rounds, tells};
 
 /// A cluster with a backup and some commits after it, all archived.
 fn story() -> Result<(Protected, LedgerLog)> {
@@ -111,31 +112,53 @@ fn e23_a_backup_label_of_another_backup_is_never_used() -> Result<()> {
 #[test]
 fn e24_an_interrupted_restore_cannot_start_and_the_same_command_completes_it() -> Result<()> {
     let (house, log) = story()?;
-    let began = Instant::now();
     house.restore("whole", ["--latest"]).succeed()?;
-    let whole = began.elapsed();
+    let whole = files(&house.room("whole"))?.len() as u64;
     let mut random = Random::new(24);
     for round in 0..rounds() {
         let room = format!("room-{round}");
         let mut kills = 0;
-        while !house.room(&room).join("global/pg_control").exists() {
-            // The last time it may end by itself.
-            let delay = if kills < 8 { random.delay(whole) } else { LIMIT };
-            let ended = house.restore(&room, ["--latest"]).kill9_after(delay)?;
-            if ended.signal() != Some(9) {
-                ended.success()?;
-            } else if !house.room(&room).join("global/pg_control").exists() {
-                kills += 1;
-                ensure!(!starts(&house.room(&room))?, "it started after {kills} kills");
-            }
+        for sixth in 0..6 {
+            let enough = sixth * whole / 6 + random.below(whole / 6);
+            kills += u64::from(kill_restore_at(&house, &room, enough)?);
         }
-        ensure!(kills > 0, "nothing was interrupted");
-        // pg_control came last: with it everything is there.
+        ensure!(kills > 2, "hardly anything was interrupted: {kills}");
+        if !is_finished(&house.room(&room)) {
+            house.restore(&room, ["--latest"]).succeed()?;
+        }
         oracles::pg_verifybackup(house.pg.bin(), &house.room(&room))?;
         let mut restored = open_restored(&house.room(&room))?;
         prove_restored(&mut restored, &log, &Bound::Everything)?;
     }
     Ok(())
+}
+
+/// pg_control comes last: with it everything is there.
+fn is_finished(room: &Path) -> bool {
+    room.join("global/pg_control").exists()
+}
+
+/// Begins or goes on with a restore, and kills it when the room has so many files. Returns whether
+/// that was before its end; PostgreSQL did not start then.
+fn kill_restore_at(house: &Protected, room: &str, enough: u64) -> Result<bool> {
+    let directory = house.room(room);
+    if is_finished(&directory) {
+        return Ok(false);
+    }
+    let mut running = house.restore(room, ["--latest"]).spawn()?;
+    wait_until("files", LIMIT, || {
+        // Before it is made the directory has none.
+        let there = files(&directory).unwrap_or_default().len() as u64;
+        Ok(there >= enough || running.has_ended()?)
+    })?;
+    running.kill9()?;
+    let ended = running.wait(LIMIT)?;
+    if ended.signal() != Some(9) {
+        ended.success()?;
+    }
+    let interrupted = !is_finished(&directory);
+    ensure!(!interrupted || !starts(&directory)?, "it started with {enough} of its files");
+    Ok(interrupted)
 }
 
 #[test]
