@@ -1,20 +1,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use seawall_core::Lsn;
 use seawall_pgdata::checksum::page_checksum;
-use seawall_pgdata::page::{
-    PageFault, PageHeader, PageVerdict, ReplayRange, accept_page, check_page, is_all_zero,
-};
+use seawall_pgdata::page::{PageFault, PageHeader, PageVerdict, check_page, is_all_zero};
 
-fuzz_target!(|input: (u32, u64, u64, &[u8])| {
-    let (block, start, limit, bytes) = input;
+fuzz_target!(|input: (u32, &[u8])| {
+    let (block, bytes) = input;
     let _ = PageHeader::parse(bytes);
     let mut page = [0; 8192];
     page.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     assert_eq!(is_all_zero(&page), page == [0; 8192]);
-    let range = ReplayRange { start: Lsn(start), limit: Lsn(limit) };
-    let _ = accept_page(&page, block, true, range);
     let _ = check_page(&page, block, false);
 
     let checksum = page_checksum(&page, block);

@@ -21,7 +21,7 @@ impl Host {
         }
     }
 
-    /// Whether a process of this host is certainly gone. `None` if it cannot be told, because the
+    /// Whether another process of this host is certainly gone. `None` if it cannot be told, because the
     /// process ran elsewhere, or in another process namespace.
     pub fn process_is_gone(&self, host: &Self, process_id: u32) -> Option<bool> {
         if host.boot_id.is_empty() || host.name != self.name {
@@ -30,6 +30,24 @@ impl Host {
         if host.boot_id != self.boot_id {
             return Some(true);
         }
-        Some(!Path::new(&format!("/proc/{process_id}")).exists())
+        // A container's processes get the same numbers again each time it starts.
+        let is_own = process_id == std::process::id();
+        Some(is_own || !Path::new(&format!("/proc/{process_id}")).exists())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_our_own_number_is_one_that_is_gone() {
+        let here = Host { name: "db1".to_owned(), boot_id: "7".to_owned() };
+        assert_eq!(here.process_is_gone(&here, std::process::id()), Some(true));
+        assert_eq!(here.process_is_gone(&here, 1), Some(false));
+        let rebooted = Host { boot_id: "6".to_owned(), ..here.clone() };
+        assert_eq!(here.process_is_gone(&rebooted, 1), Some(true));
+        let elsewhere = Host { name: "db2".to_owned(), ..here.clone() };
+        assert_eq!(here.process_is_gone(&elsewhere, 1), None);
     }
 }

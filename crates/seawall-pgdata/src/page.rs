@@ -136,41 +136,6 @@ pub fn check_page(page: &Page, block: BlockNumber, checksums_enabled: bool) -> P
     PageVerdict::Valid
 }
 
-/// The WAL a restore of a running backup is certain to replay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplayRange {
-    /// The backup's start LSN.
-    pub start: Lsn,
-    /// The insert LSN (on a standby the replay LSN), asked for *after* the page was read. An
-    /// earlier answer would refuse pages changed in between; a made-up one would accept rubbish.
-    pub limit: Lsn,
-}
-
-impl ReplayRange {
-    /// Whether replay brings the page with this `pd_lsn` back whole, because the record it names
-    /// lies in the range and the first change after a checkpoint logs the full page.
-    #[must_use]
-    pub fn repairs(self, page_lsn: Lsn) -> bool {
-        self.start <= page_lsn && page_lsn <= self.limit
-    }
-}
-
-/// The page rule of a backup: a page may be stored if it is whole, or if replay repairs it.
-///
-/// # Errors
-/// What is wrong with a page that may not be stored: read it again, then record a page error.
-pub fn accept_page(
-    page: &Page,
-    block: BlockNumber,
-    checksums_enabled: bool,
-    range: ReplayRange,
-) -> Result<(), PageFault> {
-    match check_page(page, block, checksums_enabled) {
-        PageVerdict::Bad(fault) if !range.repairs(page_lsn(page)) => Err(fault),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,18 +216,6 @@ mod tests {
             let verdict = check_page(&page, 0, false);
             assert_eq!(verdict, PageVerdict::Bad(PageFault::HeaderInvalid), "{value} at {at}");
         }
-    }
-
-    #[test]
-    fn a_torn_page_is_accepted_only_if_replay_repairs_it() {
-        let range = ReplayRange { start: Lsn(200), limit: Lsn(300) };
-        for (lsn, accepted) in [(199, false), (200, true), (300, true), (301, false)] {
-            let mut page = whole_page(lsn, 0);
-            overwrite(&mut page, 5000, &[1]);
-            assert_eq!(accept_page(&page, 0, true, range).is_ok(), accepted, "{lsn}");
-        }
-        assert_eq!(accept_page(&whole_page(1, 0), 0, true, range), Ok(()));
-        assert_eq!(accept_page(ZERO, 0, true, range), Ok(()));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, ClusterName, Code, Error, LineId, Result, Ulid};
+use seawall_core::{BackupId, ClusterName, Code, Error, ExitClass, LineId, Result, Ulid};
 use seawall_store::{ObjectPath, Store, StoreError};
 
 use crate::envelope::{ObjectKind, WholeObject};
@@ -9,7 +9,7 @@ use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths, ObjectName, formats, key_slots};
 use crate::manifest::{BackupInfo, ManifestReader};
 use crate::records::{
-    About, Head, HistoryFile, Numbered, Pin, Record, Tombstone, WalOfTimeline, WalSpan,
+    About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone, WalOfTimeline, WalSpan,
 };
 use crate::repository::new_ulid;
 use crate::{Repository, error};
@@ -212,22 +212,33 @@ impl Line {
         Ok(ids.into_iter().map(BackupId).collect())
     }
 
-    /// Backups that began and have neither a manifest nor a tombstone, oldest first.
+    /// Backups that began and have neither a manifest nor a tombstone, oldest first. Of an attempt
+    /// with a damaged record only those before it are of use: the others count from it.
     ///
     /// # Errors
-    /// Damage, or a store that fails.
+    /// A store that fails.
     pub async fn attempts(&self) -> Result<Vec<Attempt>> {
         let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
         let mut attempts: BTreeMap<BackupId, Vec<Pin>> = BTreeMap::new();
+        let (mut gone, mut cut) = (BTreeSet::new(), BTreeSet::new());
         for pin in self.numbered("pin").await? {
             let id = BackupId(pin.id);
-            if ended.contains(&id) {
+            if ended.contains(&id) || cut.contains(&id) {
                 continue;
             }
+            let records = attempts.entry(id).or_default();
             let path = self.paths.path(&LineObject::Pin(pin.id, pin.number))?;
-            attempts.entry(id).or_default().push(self.repository.read_record(&path).await?);
+            match self.repository.read_record(&path).await {
+                Ok(record) if pin.number as usize == records.len() => records.push(record),
+                Ok(_) => _ = cut.insert(id),
+                // It ended since the names were listed.
+                Err(error) if error.code() == Code::ObjectMissing => _ = gone.insert(id),
+                Err(error) if error.exit_class() == ExitClass::Integrity => _ = cut.insert(id),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(attempts.into_iter().map(|(id, records)| Attempt { id, records }).collect())
+        let attempts = attempts.into_iter().filter(|(id, _)| !gone.contains(id));
+        Ok(attempts.map(|(id, records)| Attempt { id, records }).collect())
     }
 
     /// Declares an attempt dead: if its process lives after all, it cannot commit any more.
@@ -251,20 +262,26 @@ impl Line {
         Ok(())
     }
 
-    /// Deletes pins of backups that have ended: a process may die between the two.
+    /// Deletes the pins that backups left which have ended: a process may die between the two.
+    /// Those of readers explain what a head announces, and stay.
     ///
     /// # Errors
     /// A store that fails.
     pub async fn sweep_pins(&self) -> Result<()> {
         let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
         for pin in self.numbered("pin").await? {
-            if ended.contains(&BackupId(pin.id)) {
-                self.store()
-                    .delete(&self.paths.path(&LineObject::Pin(pin.id, pin.number))?)
-                    .await?;
+            let path = self.paths.path(&LineObject::Pin(pin.id, pin.number))?;
+            if ended.contains(&BackupId(pin.id)) && !self.is_readers(&path).await {
+                self.store().delete(&path).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a pin is certainly a reader's.
+    async fn is_readers(&self, path: &ObjectPath) -> bool {
+        let pin = self.repository.read_record::<Pin>(path).await;
+        pin.is_ok_and(|pin| pin.role == PinRole::Reader)
     }
 
     /// Writes the head that lists everything in the line and announces `next`. The caller commits

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use seawall_core::{BackupId, Code, LineId, Lsn, TimelineId, Ulid};
 use seawall_repo::envelope::Compressor;
+use seawall_repo::hash::FullBlockHash;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{
@@ -13,7 +14,7 @@ use seawall_repo::manifest::{
 };
 use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapReader};
 use seawall_repo::pack::{FramePayload, FrameReader, FrameTable, PackBuilder};
-use seawall_repo::records::About;
+use seawall_repo::records::{About, Pin, PinRole};
 use seawall_repo::{CreateOptions, Line, Repository};
 use seawall_store::{Store, open_or_create};
 
@@ -112,7 +113,7 @@ async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) {
     let mut hashes = Vec::new();
     for (index, frame) in blocks.chunks(16 * 8192).enumerate() {
         let full: Vec<_> = frame.chunks(8192).map(|block| hasher.block(block)).collect();
-        hashes.extend(full.iter().map(|hash| hash.short()));
+        hashes.extend(full.iter().map(FullBlockHash::short));
         let what = FramePayload::Base { path: b"base/1/1259", first_block: index as u32 * 16 };
         let number = pack.frame(what, frame, &full, &mut compressor, &mut bytes).unwrap();
         map.frame(full.len() as u32, pack_id, number);
@@ -248,16 +249,9 @@ async fn after_a_rotation_old_and_new_objects_open_and_the_old_key_does_not() {
     assert_eq!(reopened.remove_key(epoch, id).await.unwrap_err().code(), Code::LastKey);
 }
 
-#[tokio::test]
-async fn an_attempt_is_seen_until_it_is_fenced_and_then_cannot_commit() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = key();
-    let options = CreateOptions { unlock: &key, label: "first", now: now() };
-    let repository = Repository::create(store(&dir).await, &options).await.unwrap();
-    let line = new_line(&repository).await;
-    let id = BackupId::new(now(), 9).unwrap();
-    let pin = seawall_repo::records::Pin {
-        role: seawall_repo::records::PinRole::Writer,
+fn pin(role: PinRole) -> Pin {
+    Pin {
+        role,
         host: "db1".to_owned(),
         boot_id: "boot".to_owned(),
         process_id: 1,
@@ -270,7 +264,18 @@ async fn an_attempt_is_seen_until_it_is_fenced_and_then_cannot_commit() {
         maps: Vec::new(),
         entries: Vec::new(),
         backups: Vec::new(),
-    };
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_is_seen_until_it_is_fenced_and_then_cannot_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let repository = Repository::create(store(&dir).await, &options).await.unwrap();
+    let line = new_line(&repository).await;
+    let id = BackupId::new(now(), 9).unwrap();
+    let pin = pin(PinRole::Writer);
     let path = line.paths().path(&LineObject::Pin(id.0, 0)).unwrap();
     repository.create_record(&path, &pin).await.unwrap();
     let attempts = line.attempts().await.unwrap();
@@ -283,4 +288,41 @@ async fn an_attempt_is_seen_until_it_is_fenced_and_then_cannot_commit() {
     assert!(line.backups().await.unwrap().is_empty(), "a tombstone is not a backup");
     line.sweep_pins().await.unwrap();
     assert!(line.attempts().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn of_an_attempt_only_what_stands_before_a_damaged_record_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let repository = Repository::create(store(&dir).await, &options).await.unwrap();
+    let line = new_line(&repository).await;
+    let id = BackupId::new(now(), 9).unwrap();
+    let path = |number| line.paths().path(&LineObject::Pin(id.0, number)).unwrap();
+    for number in [0, 1, 2, 4] {
+        repository.create_record(&path(number), &pin(PinRole::Writer)).await.unwrap();
+    }
+    let records = async || line.attempts().await.unwrap()[0].records.len();
+    assert_eq!(records().await, 3, "the fourth is missing, and the fifth counts from it");
+    std::fs::write(dir.path().join(path(1).as_str()), "damaged").unwrap();
+    assert_eq!(records().await, 1);
+    std::fs::write(dir.path().join(path(0).as_str()), "damaged").unwrap();
+    assert_eq!(records().await, 0, "it is still there to be fenced");
+}
+
+#[tokio::test]
+async fn a_reader_s_pin_outlives_the_sweep_of_the_backups() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let repository = Repository::create(store(&dir).await, &options).await.unwrap();
+    let line = new_line(&repository).await;
+    let id = BackupId::new(now(), 9).unwrap();
+    line.fence(id, now(), "its process is gone").await.unwrap();
+    let path = |number| line.paths().path(&LineObject::Pin(id.0, number)).unwrap();
+    repository.create_record(&path(0), &pin(PinRole::Reader)).await.unwrap();
+    repository.create_record(&path(1), &pin(PinRole::Writer)).await.unwrap();
+    line.sweep_pins().await.unwrap();
+    assert!(line.store().stat(&path(0)).await.is_ok(), "it explains what a head announces");
+    assert!(line.store().stat(&path(1)).await.is_err());
 }

@@ -300,3 +300,30 @@ proptest! {
         });
     }
 }
+
+/// The end of a backup tells one history from another that has the same positions.
+#[tokio::test]
+async fn the_end_of_a_backup_is_found_by_its_position_alone() {
+    let begun = start(3).saturating_add(40);
+    let mut log = WalWriter::new(PgMajor::V15, 3);
+    let mut ends = Vec::new();
+    while log.bytes.len() < 3 * SEGMENT_BYTES as usize {
+        log.message(700);
+        log.append(0, 0x50, 0, &begun.0.to_le_bytes());
+        ends.push(log.position().align_up());
+    }
+    let fixture = Fixture::new().await;
+    fixture.push_all(&log).await;
+    let ancestry = fixture.archive.ancestry(T1).await.unwrap();
+    let crossing = |end: &Lsn| end.0 % SEGMENT_BYTES < 60;
+    assert!(ends.iter().any(crossing), "one crosses a segment's end");
+    let some = ends.iter().take(3).chain(ends.iter().filter(|end| crossing(end)));
+    for end in some.filter(|end| **end < start(6)) {
+        let found = fixture.archive.backup_that_ended_at(&ancestry, *end).await.unwrap();
+        assert_eq!(found, Some(begun), "{end}");
+        for other in [Lsn(end.0 - 8), Lsn(end.0 + 8)] {
+            let found = fixture.archive.backup_that_ended_at(&ancestry, other).await.unwrap();
+            assert_eq!(found, None, "{other}");
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use archive_support::wal::{SEGMENT_SIZE, SYSTEM_ID, WalWriter};
 use archive_support::*;
-use seawall_core::{Code, Lsn, WalSegment};
+use seawall_core::{Code, Lsn, WalFileName, WalSegment};
 use seawall_pgdata::PgMajor;
 use seawall_store::testing::{Call, Fault, Faulty};
 
@@ -181,4 +181,25 @@ async fn a_store_that_shows_objects_cut_short_is_never_believed() {
             assert!(read.is_err(), "{number} cut to {cut}");
         }
     }
+}
+
+/// Whoever stored it may have died before it was durable, and PostgreSQL removes its own.
+#[tokio::test]
+async fn what_is_archived_already_is_made_durable_before_it_is_acknowledged() {
+    let log = eight_segments();
+    let mut plain = None;
+    let fixture = Fixture::with_store(SYSTEM_ID, PgMajor::V15, |store| {
+        plain = Some(Arc::clone(&store));
+        store
+    })
+    .await;
+    fixture.push_all(&log).await;
+    fixture.push_history(2, "1\t0/5000000\tpromoted\n").await;
+    let store = Faulty::new(plain.unwrap()).fail(Call::MakeDurable, .., Fault::Unavailable);
+    let archive = fixture.with_other_store(Arc::new(store)).await.unwrap();
+    let again = push(&archive, &file_name(1, 3), &segment(&log, 3)).await;
+    assert_eq!(again.unwrap_err().code(), Code::StoreFailed);
+    let name = WalFileName::TimelineHistory(T2);
+    let again = archive.store_history(name, b"1\t0/5000000\tpromoted\n").await;
+    assert_eq!(again.unwrap_err().code(), Code::StoreFailed);
 }

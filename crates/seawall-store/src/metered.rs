@@ -132,6 +132,10 @@ impl Store for Metered {
         self.inner.list(prefix, start_after, limit).await
     }
 
+    async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError> {
+        self.inner.make_durable(path).await
+    }
+
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         self.meters.delete.fetch_add(1, Relaxed);
         self.inner.delete(path).await

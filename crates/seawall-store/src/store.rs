@@ -13,7 +13,7 @@ pub const MAX_PAGE_OBJECTS: usize = 10_000;
 /// The most bytes one call to [`Store::read`] or [`Store::read_range`] gives.
 ///
 /// A length found on a disk or in a network answer must not decide how much memory is taken.
-pub const MAX_READ_BYTES: u64 = 1 << 30;
+pub const MAX_READ_BYTES: u64 = 2 << 30;
 
 /// What a store knows about an object without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +79,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreError::NotFound`].
     async fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError>;
+
+    /// Makes an object durable that is there. Its writer may have died, or still be busy, between
+    /// making it visible and making it durable: whoever builds a promise on it asks for this first.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], and whatever keeps the store from promising it.
+    async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError>;
 
     /// One page of the objects below `prefix`, in byte order of the whole path, that come after
     /// `start_after` (which need not exist). `limit` is taken to lie within 1 and

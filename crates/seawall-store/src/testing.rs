@@ -37,9 +37,11 @@ pub enum Call {
     List,
     /// [`Store::delete`].
     Delete,
+    /// [`Store::make_durable`].
+    MakeDurable,
 }
 
-const CALLS: usize = Call::Delete as usize + 1;
+const CALLS: usize = Call::MakeDurable as usize + 1;
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +264,12 @@ impl Store for Faulty {
         let place = Place::prefix(self.url(), prefix);
         let fault = self.script.before(Call::List, &place).await?;
         self.script.after(fault, &place, self.inner.list(prefix, start_after, limit).await)
+    }
+
+    async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError> {
+        let place = self.place(path);
+        let fault = self.script.before(Call::MakeDurable, &place).await?;
+        self.script.after(fault, &place, self.inner.make_durable(path).await)
     }
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {

@@ -198,7 +198,7 @@ fn a_file_that_cannot_be_read_fails_the_backup_and_is_named() -> Result<()> {
     let relative = house.pg.psql("SELECT pg_relation_filepath('t')")?;
     let file = house.pg.data_directory().join(&relative);
     let mode = fs::metadata(&file)?.permissions();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000))?;
     // Also as the test's own user: root becomes the owner, who may not read the file either.
     for backup in [house.command(["backup"]), house.command(["backup"]).as_test_user()] {
         let output = backup.run()?;

@@ -138,11 +138,17 @@ impl Collector {
             Copied::Pack(pack) => {
                 self.totals.stored_bytes += pack.info.length_bytes;
                 self.journal.pack(pack.index, pack.info);
-                self.close_map().await?;
-                self.journal.write(&self.line).await?;
+                self.write_journal().await?;
             }
         }
-        self.emit().await
+        self.emit().await?;
+        if self.journal.is_full() { self.write_journal().await } else { Ok(()) }
+    }
+
+    /// Makes durable what the journal is to name, and writes it.
+    async fn write_journal(&mut self) -> Result<()> {
+        self.close_map().await?;
+        self.journal.write(&self.line).await
     }
 
     /// Whether a later attempt could use what this one finished.
@@ -155,13 +161,17 @@ impl Collector {
         self.journal.heartbeat(&self.line).await
     }
 
+    /// Waits for something, and tells the repository meanwhile that this backup lives.
+    pub async fn keep_alive<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.journal.keep_alive(&self.line, work).await
+    }
+
     /// Ends the copy: every path must have been accounted for. Gives what was copied.
     pub async fn end(&mut self) -> Result<Totals> {
         if !self.waiting.is_empty() {
             return Err(Error::new(Code::Internal, "some files were found and never copied"));
         }
-        self.close_map().await?;
-        self.journal.write(&self.line).await?;
+        self.write_journal().await?;
         Ok(self.totals.clone())
     }
 

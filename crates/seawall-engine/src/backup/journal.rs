@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -9,14 +10,18 @@ use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::{BlockMap, BlockSource, MapInfo};
 use seawall_repo::pack::PackInfo;
 use seawall_repo::records::{NumberedPack, Pin, PinRole};
+use tokio::time::timeout;
 
 use crate::host::Host;
 
 /// A running backup says at least so often that it lives.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(60);
 
-/// Without a sign for so long, a backup on another host counts as dead.
+/// Without a sign for so long, a backup counts as dead.
 pub(super) const SILENCE: Duration = Duration::from_secs(300);
+
+/// A record holds about so many files at most: a large one is held in memory as a whole.
+const ENTRIES_PER_RECORD: usize = 5000;
 
 /// The records of a running backup: a pin that keeps its objects, and what a later attempt need
 /// not do again.
@@ -28,6 +33,8 @@ pub(super) struct Journal {
     start_timeline: TimelineId,
     sequence: u32,
     files: usize,
+    /// How many files came since entries were written.
+    entries: usize,
     written: Instant,
     new_packs: Vec<NumberedPack>,
     new_maps: Vec<MapInfo>,
@@ -50,6 +57,7 @@ impl Journal {
             start_timeline: TimelineId(0),
             sequence: 0,
             files: 0,
+            entries: 0,
             written: Instant::now(),
             new_packs: Vec::new(),
             new_maps: Vec::new(),
@@ -100,6 +108,7 @@ impl Journal {
             Some(Content::Blob { .. }) => Vec::new(),
         };
         self.open.push((entry, packs));
+        self.entries += 1;
     }
 
     /// Whether any file is noted as finished.
@@ -114,8 +123,29 @@ impl Journal {
             Some(Content::Blob { pack, .. }) => durable.contains(pack),
             _ => ids.iter().all(|id| packs.contains_key(id)),
         };
+        self.entries = 0;
         let finished: Vec<Entry> = self.open.extract_if(.., done).map(|(entry, _)| entry).collect();
         self.record(line, finished).await
+    }
+
+    /// Whether so many files came since the last record that they should not wait for a pack.
+    pub const fn is_full(&self) -> bool {
+        self.entries >= ENTRIES_PER_RECORD
+    }
+
+    /// Waits for something, and tells the repository meanwhile that the backup lives.
+    pub async fn keep_alive<T>(
+        &mut self,
+        line: &Line,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            match timeout(HEARTBEAT, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.record(line, Vec::new()).await?,
+            }
+        }
     }
 
     /// Writes a record if the last one is old.

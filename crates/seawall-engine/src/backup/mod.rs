@@ -145,11 +145,9 @@ async fn attempt(
         start::start(line, request, look, id, progress).await?;
     let resumed = parent.as_ref().map(|(id, _)| *id);
     let mut collector = Collector::begin(line.clone(), id, maps, journal).await?;
-    let limit = ReplayLimit::new(
-        session.start_lsn,
-        Server::connect(&request.connection).await?,
-        tokio::runtime::Handle::current(),
-    );
+    let (runtime, mut server) =
+        (tokio::runtime::Handle::current(), Server::connect(&request.connection).await?);
+    let limit = ReplayLimit::new(session.start_lsn, move || runtime.block_on(server.insert_lsn()));
     let rule =
         PageRule { data_checksums: look.facts.data_checksums, start: session.start_lsn, limit };
     let copying = Copying::start(CopyJob {

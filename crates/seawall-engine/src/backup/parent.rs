@@ -2,21 +2,34 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use seawall_core::{BackupId, Lsn, Result, TimelineId};
 use seawall_pgdata::relation_path::{Fork, RelationFile};
 use seawall_pgdata::wal::{ChangedBlocks, RelFileLocator};
-use seawall_repo::Attempt;
+use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{Content, Entry};
-use seawall_repo::map::MapInfo;
-use seawall_repo::pack::{BLOCK_BYTES, PackInfo};
+use seawall_repo::map::{MapInfo, MapReader};
+use seawall_repo::pack::{BLOCK_BYTES, FrameTable, PackInfo};
+use seawall_repo::{Attempt, Line};
 
 use super::pack_sink::PackList;
 use crate::cluster::{FileKind, Found};
 
+/// How many objects are looked at at once.
+const READS: usize = 16;
+
+/// A file an attempt finished.
+#[derive(Debug)]
+struct Finished {
+    size_bytes: u64,
+    modified_us: Option<i64>,
+    content: Content,
+}
+
 /// The files an attempt finished, and what WAL says has changed since it began.
 #[derive(Debug)]
 pub(super) struct Parent {
-    entries: BTreeMap<Vec<u8>, (u64, Content)>,
+    entries: BTreeMap<Vec<u8>, Finished>,
     changes: ChangedBlocks,
     relation_segment_blocks: u32,
 }
@@ -29,7 +42,7 @@ pub(super) struct Inheritance {
     pub start_timeline: TimelineId,
     pub packs: Vec<(u32, PackInfo)>,
     pub maps: Vec<MapInfo>,
-    entries: BTreeMap<Vec<u8>, (u64, Content)>,
+    entries: BTreeMap<Vec<u8>, Finished>,
 }
 
 impl Inheritance {
@@ -51,11 +64,13 @@ impl Inheritance {
             all.packs.extend(record.packs.iter().map(|pack| (pack.index, pack.info)));
             all.maps.extend(record.maps);
             for entry in record.entries {
-                let Entry { path, size_bytes: Some(size), content: Some(content), .. } = entry
-                else {
+                let Entry { path, size_bytes: Some(size_bytes), modified_us, .. } = entry else {
                     continue;
                 };
-                all.entries.insert(path.into(), (size, content));
+                if let Some(content) = entry.content {
+                    let finished = Finished { size_bytes, modified_us, content };
+                    all.entries.insert(path.into(), finished);
+                }
             }
         }
         (all.start_lsn.is_valid() && !all.entries.is_empty()).then_some(all)
@@ -63,7 +78,30 @@ impl Inheritance {
 
     /// How much of the cluster the attempt finished.
     pub fn bytes(&self) -> u64 {
-        self.entries.values().map(|(size, _)| size).sum()
+        self.entries.values().map(|finished| finished.size_bytes).sum()
+    }
+
+    /// Whether WAL can tell what changed since the attempt began.
+    ///
+    /// It read pages that are newer than its start. On a timeline that was left since, some of what
+    /// they hold may lie behind the fork, where the log that is followed now says nothing of it.
+    pub fn is_on_the_way(&self, timeline: TimelineId, start_lsn: Lsn) -> bool {
+        self.start_timeline == timeline && self.start_lsn <= start_lsn
+    }
+
+    /// Proves that what the attempt finished is still there.
+    pub async fn prove(&self, line: &Line) -> Result<()> {
+        let (store, keyring) = (line.store(), line.keyring());
+        let packs = self.packs.iter().map(async |(_, info)| {
+            let path = line.paths().path(&LineObject::Pack(info.id))?;
+            FrameTable::read(store, keyring, &path, info).await.map(drop)
+        });
+        stream::iter(packs).buffer_unordered(READS).try_collect::<()>().await?;
+        let maps = self.maps.iter().map(async |info| {
+            let path = line.paths().path(&LineObject::Map(info.id))?;
+            MapReader::read(store, keyring, &path, info).await.map(drop)
+        });
+        stream::iter(maps).buffer_unordered(READS).try_collect::<()>().await
     }
 
     /// Puts the attempt's packs first into the new backup's list, and renumbers its entries.
@@ -86,7 +124,10 @@ impl Inheritance {
         let entries = self
             .entries
             .into_iter()
-            .filter_map(|(path, (size, content))| Some((path, (size, renumber(content)?))))
+            .filter_map(|(path, finished)| {
+                let content = renumber(finished.content)?;
+                Some((path, Finished { content, ..finished }))
+            })
             .collect();
         Ok(Parent { entries, changes, relation_segment_blocks })
     }
@@ -96,15 +137,18 @@ impl Parent {
     /// The content of a file that certainly has not changed since the attempt copied it.
     ///
     /// Only relations' main and init forks can be certain: every change of their pages is in WAL.
-    /// A file of another size was extended or cut, perhaps without a record of its zero pages.
+    /// A file of another size was extended or cut, perhaps without a record of its zero pages. One
+    /// of another age may have been written to while no server ran, as `pg_checksums` does.
     pub fn content(&self, found: &Found) -> Option<Content> {
         let FileKind::Relation(file) = &found.kind else { return None };
         if !matches!(file.fork, Fork::Main | Fork::Init) {
             return None;
         }
-        let (size, content) = self.entries.get(&found.path)?;
-        (*size == found.size_bytes && self.is_untouched(file, found.size_bytes))
-            .then(|| content.clone())
+        let finished = self.entries.get(&found.path)?;
+        let same = finished.size_bytes == found.size_bytes
+            && finished.modified_us == Some(found.modified_us)
+            && self.is_untouched(file, found.size_bytes);
+        same.then(|| finished.content.clone())
     }
 
     fn is_untouched(&self, file: &RelationFile, size_bytes: u64) -> bool {
@@ -116,5 +160,93 @@ impl Parent {
             relation: file.relation,
         };
         !self.changes.touches(locator, file.fork, first..first.saturating_add(blocks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use seawall_pgdata::PgMajor;
+    use seawall_pgdata::relation_path::RelationPath;
+    use seawall_repo::manifest::EntryKind;
+    use seawall_repo::records::{Pin, PinRole};
+
+    use super::*;
+
+    const PATH: &[u8] = b"base/5/16384";
+    const LOCATOR: RelFileLocator =
+        RelFileLocator { tablespace: 1663, database: 5, relation: 16384 };
+
+    /// An attempt that began at 0/100 on timeline 1 and finished one file of two blocks.
+    fn inheritance() -> Inheritance {
+        let entry = Entry {
+            path: PATH.to_vec().into(),
+            kind: EntryKind::File,
+            mode: 0o600,
+            size_bytes: Some(16384),
+            modified_us: Some(7),
+            content: Some(Content::Blob { pack: 0, frame: 0, offset: 0, hashes: vec![1; 16] }),
+            link_target: None,
+        };
+        let id = BackupId::new(jiff::Timestamp::UNIX_EPOCH, 1).unwrap();
+        let info = PackInfo { id: id.0, length_bytes: 1, footer_hash: Default::default() };
+        let pin = Pin {
+            role: PinRole::Writer,
+            host: String::new(),
+            boot_id: String::new(),
+            process_id: 1,
+            time_us: 0,
+            purpose: String::new(),
+            start_lsn: Lsn(0x100),
+            start_timeline: TimelineId(1),
+            copied_until: Lsn(0x100),
+            packs: vec![seawall_repo::records::NumberedPack { index: 0, info }],
+            maps: Vec::new(),
+            entries: vec![entry],
+            backups: Vec::new(),
+        };
+        Inheritance::of(Attempt { id, records: vec![pin] }).unwrap()
+    }
+
+    fn parent(changes: ChangedBlocks) -> Parent {
+        inheritance().adopt(&PackList::default(), changes, 131_072).unwrap()
+    }
+
+    fn found() -> Found {
+        let Some(RelationPath::File(file)) = RelationPath::parse(PATH, PgMajor::V15) else {
+            panic!("a relation");
+        };
+        Found {
+            path: PATH.to_vec(),
+            location: PathBuf::new(),
+            kind: FileKind::Relation(file),
+            mode: 0o600,
+            size_bytes: 16384,
+            modified_us: 7,
+        }
+    }
+
+    #[test]
+    fn an_attempt_on_a_timeline_that_was_left_is_not_gone_on_with() {
+        let attempt = inheritance();
+        assert!(attempt.is_on_the_way(TimelineId(1), Lsn(0x200)));
+        assert!(!attempt.is_on_the_way(TimelineId(1), Lsn(0xFF)), "the cluster was set back");
+        // It began before the fork, and may have read pages that were written behind it.
+        assert!(!attempt.is_on_the_way(TimelineId(2), Lsn(0x200)));
+    }
+
+    #[test]
+    fn only_a_file_that_is_the_same_in_every_respect_is_taken_over() {
+        let untouched = parent(ChangedBlocks::new());
+        assert!(untouched.content(&found()).is_some());
+        assert!(untouched.content(&Found { size_bytes: 24576, ..found() }).is_none());
+        // `pg_checksums --enable` writes every page and no WAL.
+        assert!(untouched.content(&Found { modified_us: 8, ..found() }).is_none());
+        assert!(untouched.content(&Found { kind: FileKind::Plain, ..found() }).is_none());
+        assert!(untouched.content(&Found { path: b"base/5/16385".to_vec(), ..found() }).is_none());
+        let mut changes = ChangedBlocks::new();
+        changes.mark(LOCATOR, Fork::Main, 1);
+        assert!(parent(changes).content(&found()).is_none());
     }
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt, Stage, TimelineId};
 use seawall_pgdata::backup_label::BackupLabel;
 use seawall_pgdata::control::{ControlFile, invalidate_checkpoint};
+use seawall_pgdata::history::Ancestry;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, ExternalFile};
@@ -53,26 +54,29 @@ pub(super) async fn publish(
     progress: &dyn Progress,
 ) -> Result<Published> {
     let (control, pg_control) = control_file(look)?;
-    let (start_lsn, timeline) = (copied.session.start_lsn, copied.session.start_timeline);
-    let (stopped, mut server) = copied.session.stop().await?;
+    let Copied { id, started, resumed, dead, session, mut collector, packs, totals } = copied;
+    let (start_lsn, timeline) = (session.start_lsn, session.start_timeline);
+    let (stopped, mut server) = collector.keep_alive(session.stop()).await?;
     prove_label(&stopped, start_lsn, timeline)?;
 
     progress.stage(Stage::WaitingForWal, None);
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(timeline).await?;
     let wait = Wait { from: start_lsn, to: stopped.stop_lsn, patience: request.wal_timeout };
-    wait_for_wal(&archive, &ancestry, wait, &mut server).await?;
+    let arrival = wait_for_wal(&archive, &ancestry, wait, &mut server);
+    collector.keep_alive(arrival).await?;
     server.close().await;
+    prove_own_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn).await?;
 
-    let totals = copied.totals;
+    let external_files = external_files(&look.facts)?;
     let now = Timestamp::now();
-    for attempt in &copied.dead {
+    for attempt in &dead {
         fence(line, *attempt, now).await?;
     }
-    let path = line.paths().path(&LineObject::Backup(copied.id, 0))?;
+    let path = line.paths().path(&LineObject::Backup(id, 0))?;
     let head = line.write_head(&path, now).await?;
     let info = BackupInfo {
-        id: copied.id.0,
+        id: id.0,
         generation: 0,
         kind: BackupKind::Full,
         source: BackupSource::Files,
@@ -84,13 +88,13 @@ pub(super) async fn publish(
         start_timeline: timeline,
         stop_lsn: stopped.stop_lsn,
         stop_timeline: timeline,
-        started_us: copied.started.as_microsecond(),
+        started_us: started.as_microsecond(),
         finished_us: now.as_microsecond(),
         from_standby: false,
         backup_label: stopped.backup_label.into(),
         tablespace_map: stopped.tablespace_map.into(),
         pg_control: pg_control.into(),
-        external_files: external_files(&look.facts)?,
+        external_files,
         left_out: Vec::new(),
         page_errors: totals.page_errors,
         page_error_count: totals.page_error_count,
@@ -99,7 +103,7 @@ pub(super) async fn publish(
         read_bytes: totals.read_bytes,
         stored_bytes: totals.stored_bytes,
         files: totals.files,
-        parent: copied.resumed.map(|id| id.0),
+        parent: resumed.map(|id| id.0),
         annotations: request.annotations.clone(),
         head: Some(head),
         program: request.program.clone(),
@@ -107,8 +111,11 @@ pub(super) async fn publish(
         wal_segment_bytes: control.wal_segment_size.into(),
         relation_segment_blocks: control.relseg_size,
     };
-    let manifest_bytes = copied.collector.commit(info, &copied.packs).await?;
-    line.sweep_pins().await?;
+    let manifest_bytes = collector.commit(info, &packs).await?;
+    if let Err(error) = line.sweep_pins().await {
+        // The backup is published; the next one sweeps again.
+        tracing::warn!(error = error.chain(), "the pins of the backup were not removed");
+    }
     Ok(Published { start_lsn, stop_lsn: stopped.stop_lsn, timeline, manifest_bytes })
 }
 
@@ -150,9 +157,33 @@ fn prove_label(stopped: &Stopped, start_lsn: Lsn, timeline: TimelineId) -> Resul
     ))
 }
 
+/// Proves that the archived WAL is that of this server: what bears the same timeline and positions
+/// may come from before the server was set back, or from another one. Its end names the backup.
+async fn prove_own_wal(
+    archive: &WalArchive,
+    ancestry: &Ancestry,
+    start_lsn: Lsn,
+    stop_lsn: Lsn,
+) -> Result<()> {
+    let found = archive.backup_that_ended_at(ancestry, stop_lsn).await?;
+    if found == Some(start_lsn) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::WalConflict,
+        format!(
+            "the WAL archived at {stop_lsn} on timeline {} is not this server's: it does not tell the end of this backup",
+            ancestry.tip()
+        ),
+    )
+    .with_hint(
+        "Two servers write this timeline, or one was set back. Stop the wrong one; a cluster that was set back on purpose needs a line of its own.",
+    ))
+}
+
 /// Configuration files outside the data directory. One that is gone or unreadable is an error:
 /// after a disaster it would be missed.
-fn external_files(facts: &ServerFacts) -> Result<Vec<ExternalFile>> {
+pub(super) fn external_files(facts: &ServerFacts) -> Result<Vec<ExternalFile>> {
     let mut files = Vec::new();
     for external in &facts.external_config {
         let doing = || format!("cannot read {} ({})", external.path.display(), external.setting);

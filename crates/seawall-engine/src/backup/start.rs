@@ -1,10 +1,12 @@
 //! What happens before the first file is copied.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, Stage, WalSegment};
+use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, Stage, TimelineId};
 use seawall_pgdata::control::ControlFile;
+use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::wal::ChangedBlocks;
 use seawall_repo::layout::LineObject;
 use seawall_repo::map::MapInfo;
 use seawall_repo::wal::WalArchive;
@@ -15,6 +17,7 @@ use super::arrival::{Wait, wait_for_wal};
 use super::journal::{Journal, SILENCE};
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
+use super::publish::external_files;
 use crate::cluster::{BackupSession, Server, ServerFacts, read_control};
 use crate::host::Host;
 
@@ -80,6 +83,8 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
         ));
     }
     refuse_unsuitable(&facts)?;
+    // They are read when all else is copied; what keeps them from being read is to be known now.
+    external_files(&facts)?;
     Ok(Look { facts, control, data_directory })
 }
 
@@ -124,17 +129,46 @@ pub(super) async fn start(
     progress.stage(Stage::WaitingForPostgres, None);
     let server = Server::connect(&request.connection).await?;
     let label = format!("seawall {id}");
-    let mut session = BackupSession::start(server, &label, request.fast_checkpoint).await?;
+    // A checkpoint that is spread takes its time.
+    let session = BackupSession::start(server, &label, request.fast_checkpoint);
+    let mut session = journal.keep_alive(line, session).await?;
+    let control = read_control(&look.data_directory)?;
+    prove_directory(&control, session.start_lsn, session.start_timeline, &look.data_directory)?;
 
     journal.started(session.start_lsn, session.start_timeline);
     progress.stage(Stage::WaitingForWal, None);
-    prove_archiving(line, request, look, &mut session).await?;
+    journal.keep_alive(line, prove_archiving(line, request, &mut session)).await?;
     let packs = Arc::new(PackList::default());
     let mut started = Started { session, journal, parent: None, packs, maps: Vec::new(), dead };
     if let Some(inheritance) = inheritance {
         inherit(line, request, look, inheritance, &mut started, progress).await?;
     }
     Ok(started)
+}
+
+/// Proves that the files are the server's own, and not those of a copy with the same identifier:
+/// the checkpoint that began the backup stands in `pg_control`.
+fn prove_directory(
+    control: &ControlFile,
+    start_lsn: Lsn,
+    timeline: TimelineId,
+    data_directory: &Path,
+) -> Result<()> {
+    if control.redo >= start_lsn && control.checkpoint_timeline == timeline {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::ClusterMismatch,
+        format!(
+            "the server began the backup at {start_lsn} on timeline {timeline}, and {} stands at {} on timeline {}: it belongs to another copy of the cluster",
+            data_directory.display(),
+            control.redo,
+            control.checkpoint_timeline
+        ),
+    )
+    .with_hint(
+        "Set `data_directory` to where this server's files are: `SHOW data_directory;`.",
+    ))
 }
 
 /// Looks at backups that began and have not ended. One that lives is left alone; of the dead, the
@@ -154,22 +188,20 @@ async fn take_over(
     Ok((dead, most))
 }
 
-/// A process of this host is looked for; one elsewhere is believed dead when it is silent for
-/// long, by the clock of the store.
+/// A process of this host is looked for. One that is not found gone, or that ran elsewhere, is
+/// believed dead when it is silent for long, by the clock of the store.
 async fn refuse_living(line: &Line, own: BackupId, host: &Host, attempt: &Attempt) -> Result<()> {
     let Some(last) = attempt.records.last() else { return Ok(()) };
     let theirs = Host { name: last.host.clone(), boot_id: last.boot_id.clone() };
-    let gone = match host.process_is_gone(&theirs, last.process_id) {
-        Some(gone) => gone,
-        None => {
-            let count = attempt.records.len() as u32;
-            let own_pin = line.paths().path(&LineObject::Pin(own.0, 0))?;
-            let pin = line.paths().path(&LineObject::Pin(attempt.id.0, count.saturating_sub(1)))?;
-            let written = line.store().stat(&pin).await?.modified;
-            let now = line.store().stat(&own_pin).await?.modified;
-            now.duration_since(written).unsigned_abs() > SILENCE
-        }
-    };
+    let mut gone = host.process_is_gone(&theirs, last.process_id) == Some(true);
+    if !gone {
+        let count = attempt.records.len() as u32;
+        let own_pin = line.paths().path(&LineObject::Pin(own.0, 0))?;
+        let pin = line.paths().path(&LineObject::Pin(attempt.id.0, count.saturating_sub(1)))?;
+        let written = line.store().stat(&pin).await?.modified;
+        let now = line.store().stat(&own_pin).await?.modified;
+        gone = now.duration_since(written).unsigned_abs() > SILENCE;
+    }
     if gone {
         return Ok(());
     }
@@ -184,29 +216,26 @@ async fn refuse_living(line: &Line, own: BackupId, host: &Host, attempt: &Attemp
         ),
     )
     .with_hint(
-        "Wait for it to end. If its host died, it counts as dead five minutes after its last sign.",
+        "Wait for it to end. If it died, it counts as dead five minutes after its last sign.",
     ))
 }
 
-/// Everything before the start's segment is complete: if it does not arrive, now is the time to
-/// find out, not after hours of copying.
+/// Closes the start's segment and waits for it: if it does not arrive, now is the time to find out,
+/// not after hours of copying. What was archived before, and where to, does not matter.
 async fn prove_archiving(
     line: &Line,
     request: &BackupRequest,
-    look: &Look,
     session: &mut BackupSession,
 ) -> Result<()> {
-    let size = look.facts.wal_segment_size;
-    let segment = WalSegment::containing(session.start_timeline, session.start_lsn, size);
-    let Some(before) = segment.start().0.checked_sub(size.bytes()) else { return Ok(()) };
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(session.start_timeline).await?;
-    let wait = Wait { from: Lsn(before), to: segment.start(), patience: request.wal_timeout };
+    let to = session.server().switch_wal().await?;
+    let wait = Wait { from: session.start_lsn, to, patience: request.wal_timeout };
     wait_for_wal(&archive, &ancestry, wait, session.server()).await
 }
 
-/// Takes over what the attempt finished, as far as WAL proves that it is unchanged. If WAL cannot
-/// prove it, everything is read again.
+/// Takes over what the attempt finished, as far as WAL proves that it is unchanged. Whatever keeps
+/// that from being proven must not keep a backup from being made: then everything is read again.
 async fn inherit(
     line: &Line,
     request: &BackupRequest,
@@ -215,33 +244,57 @@ async fn inherit(
     started: &mut Started,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let archive = WalArchive::open(line.clone()).await?;
-    let ancestry = archive.ancestry(started.session.start_timeline).await?;
-    let (from, to) = (inheritance.start_lsn, started.session.start_lsn);
-    if !ancestry.contains(inheritance.start_timeline, from) || from > to {
+    let Started { session, journal, packs, .. } = started;
+    let (timeline, to) = (session.start_timeline, session.start_lsn);
+    if !inheritance.is_on_the_way(timeline, to) {
         progress.note("an earlier attempt is of another timeline; all files are read");
         return Ok(());
     }
-    // The start may lie inside a segment, which the archiver takes only when it is closed.
-    started.session.server().switch_wal().await?;
+    let archive = WalArchive::open(line.clone()).await?;
+    let ancestry = archive.ancestry(timeline).await?;
+    // The start may lie inside a segment, which the archiver takes only when it is closed. What
+    // is not archived of the segments before will not come any more.
+    session.server().switch_wal().await?;
+    let from = archive.segment_at(timeline, to).start();
     let wait = Wait { from, to, patience: request.wal_timeout };
-    wait_for_wal(&archive, &ancestry, wait, started.session.server()).await?;
-    let changes = archive.changes(&ancestry, from, to).await?;
-    if let Some(why) = changes.unusable() {
-        progress.note(&format!(
-            "WAL cannot prove what changed since an earlier attempt ({why}); all files are read"
-        ));
-        return Ok(());
-    }
+    let arrival = wait_for_wal(&archive, &ancestry, wait, session.server());
+    journal.keep_alive(line, arrival).await?;
+    let changes =
+        match journal.keep_alive(line, prove(line, &archive, &ancestry, &inheritance, to)).await {
+            Ok(changes) => changes,
+            Err(why) => {
+                progress.note(&format!(
+                "what an earlier attempt finished cannot be taken over ({}); all files are read",
+                why.chain()
+            ));
+                return Ok(());
+            }
+        };
     let id = inheritance.id;
     started.maps.clone_from(&inheritance.maps);
     for map in &inheritance.maps {
-        started.journal.map(*map);
+        journal.map(*map);
     }
-    let parent = inheritance.adopt(&started.packs, changes.blocks, look.control.relseg_size)?;
-    for (index, info) in started.packs.all()?.into_iter().enumerate() {
-        started.journal.pack(index as u32, info);
+    let parent = inheritance.adopt(packs, changes, look.control.relseg_size)?;
+    for (index, info) in packs.all()?.into_iter().enumerate() {
+        journal.pack(index as u32, info);
     }
     started.parent = Some((id, parent));
     Ok(())
+}
+
+/// What changed since the attempt began, if that and all that it finished can be proven.
+async fn prove(
+    line: &Line,
+    archive: &WalArchive,
+    ancestry: &Ancestry,
+    inheritance: &Inheritance,
+    to: Lsn,
+) -> Result<ChangedBlocks> {
+    let changes = archive.changes(ancestry, inheritance.start_lsn, to).await?;
+    if let Some(why) = changes.unusable() {
+        return Err(Error::new(Code::WalGap, format!("WAL does not tell what changed: {why}")));
+    }
+    inheritance.prove(line).await?;
+    Ok(changes.blocks)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use seawall_core::{Code, Result, TimelineId, Ulid};
+use seawall_core::{BackupId, Code, Result, TimelineId, Ulid};
 use seawall_repo::Line;
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::{Event, Head};
@@ -17,6 +17,9 @@ struct Present {
     segments: BTreeMap<TimelineId, Vec<u64>>,
     pinned: BTreeSet<Ulid>,
     events: Vec<(Ulid, u32)>,
+    heads: Vec<Ulid>,
+    /// Key epochs that have a slot.
+    epochs: BTreeSet<u32>,
 }
 
 impl Present {
@@ -39,11 +42,13 @@ impl Present {
                         LineObject::Event(subject, number) => {
                             present.events.push((*subject, *number));
                         }
+                        LineObject::Head(id) => present.heads.push(*id),
                         _ => {}
                     }
                 }
                 ObjectName::Line(..) => continue,
-                _ => {}
+                ObjectName::Key(epoch, _) => _ = present.epochs.insert(*epoch),
+                ObjectName::Format(_) => {}
             }
             present.paths.insert(object.path.clone());
         }
@@ -51,13 +56,17 @@ impl Present {
     }
 }
 
-/// Compares a line with its heads.
+/// Compares a line with the heads that were listed with it; a newer one tells of newer objects.
 pub(super) async fn check(line: &Line, objects: &[Listed], findings: &mut Findings) -> Result<()> {
     let present = Present::of(line, objects);
-    for id in line.heads().await? {
-        let path = line.paths().path(&LineObject::Head(id))?;
+    let mut missing = BTreeSet::new();
+    for id in &present.heads {
+        let path = line.paths().path(&LineObject::Head(*id))?;
         match line.repository().read_record::<Head>(&path).await {
-            Ok(head) => check_head(line, &head, &present, findings)?,
+            Ok(head) => {
+                missing.extend(missing_of(line, &head, &present)?);
+                check_wal(line, &head, &present, findings);
+            }
             Err(error) => findings.error(&path, &error),
         }
     }
@@ -65,21 +74,33 @@ pub(super) async fn check(line: &Line, objects: &[Listed], findings: &mut Findin
     for (subject, number) in &present.events {
         let path = line.paths().path(&LineObject::Event(*subject, *number))?;
         if let Ok(Event { head: Some(head), .. }) = line.repository().read_record(&path).await {
-            require(line, &LineObject::Head(head), &present, findings);
+            missing.insert(line.paths().path(&LineObject::Head(head))?);
+        }
+    }
+    for path in missing.difference(&present.paths) {
+        // Names are listed one after another: it may have been added behind the listing's back.
+        match line.store().stat(path).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {
+                findings.add(path, Code::ObjectMissing, "it was in the repository and is gone");
+            }
+            Err(error) => findings.error(path, &error.into()),
         }
     }
     Ok(())
 }
 
-fn check_head(line: &Line, head: &Head, present: &Present, findings: &mut Findings) -> Result<()> {
-    let mut names = Vec::new();
+/// What a head says existed and a listing does not show.
+fn missing_of(line: &Line, head: &Head, present: &Present) -> Result<Vec<ObjectPath>> {
+    let of_line = |object: LineObject| line.paths().path(&object);
+    let mut names = vec![of_line(LineObject::About)?];
     for number in &head.formats {
         names.push(ObjectName::Format(*number).path()?);
     }
-    for slot in &head.key_slots {
+    // Slots come and go one by one, and the last of an epoch stays.
+    for slot in head.key_slots.iter().filter(|slot| !present.epochs.contains(&slot.number)) {
         names.push(ObjectName::Key(slot.number, slot.id).path()?);
     }
-    let of_line = |object: LineObject| line.paths().path(&object);
     for event in &head.events {
         names.push(of_line(LineObject::Event(event.id, event.number))?);
     }
@@ -87,38 +108,25 @@ fn check_head(line: &Line, head: &Head, present: &Present, findings: &mut Findin
         names.push(of_line(LineObject::Head(*older))?);
     }
     for backup in &head.backups {
-        let id = seawall_core::BackupId(backup.id);
-        names.push(of_line(LineObject::Backup(id, backup.number))?);
+        names.push(of_line(LineObject::Backup(BackupId(backup.id), backup.number))?);
     }
     for history in &head.histories {
-        let name = format!("history/{history}");
-        names.extend(line.paths().below(&name)?.path().cloned());
+        names.extend(line.paths().below(&format!("history/{history}"))?.path().cloned());
     }
-    names.push(of_line(LineObject::About)?);
-    for path in names {
-        if !present.paths.contains(&path) {
-            vanished(&path, findings);
-        }
-    }
-    check_next(head, present, findings);
-    check_wal(line, head, present, findings);
-    Ok(())
+    names.extend(announced(head, present));
+    names.retain(|path| !present.paths.contains(path));
+    Ok(names)
 }
 
-/// The object a head announces exists, unless its writer died in between: then its pin is left.
-fn check_next(head: &Head, present: &Present, findings: &mut Findings) {
-    let Ok(path) = ObjectPath::new(head.next.clone()) else { return };
+/// The object a head announces, unless a pin tells that its writer died in between.
+fn announced(head: &Head, present: &Present) -> Option<ObjectPath> {
+    let path = ObjectPath::new(head.next.clone()).ok()?;
     let explained = match ObjectName::parse(&path) {
-        Some(ObjectName::Line(
-            _,
-            _,
-            LineObject::Backup(seawall_core::BackupId(id), _) | LineObject::Event(id, _),
-        )) => present.pinned.contains(&id),
+        Some(ObjectName::Line(_, _, LineObject::Backup(BackupId(id), _)))
+        | Some(ObjectName::Line(_, _, LineObject::Event(id, _))) => present.pinned.contains(&id),
         _ => false,
     };
-    if !explained && !present.paths.contains(&path) {
-        vanished(&path, findings);
-    }
+    (!explained).then_some(path)
 }
 
 fn check_wal(line: &Line, head: &Head, present: &Present, findings: &mut Findings) {
@@ -151,16 +159,4 @@ fn check_wal(line: &Line, head: &Head, present: &Present, findings: &mut Finding
             }
         }
     }
-}
-
-fn require(line: &Line, object: &LineObject, present: &Present, findings: &mut Findings) {
-    if let Ok(path) = line.paths().path(object)
-        && !present.paths.contains(&path)
-    {
-        vanished(&path, findings);
-    }
-}
-
-fn vanished(path: &ObjectPath, findings: &mut Findings) {
-    findings.add(path, Code::ObjectMissing, "it was in the repository and is gone");
 }

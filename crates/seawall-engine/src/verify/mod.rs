@@ -8,6 +8,8 @@ mod backups;
 mod heads;
 mod objects;
 mod record;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 use std::collections::BTreeSet;
@@ -15,7 +17,8 @@ use std::fmt::Display;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, Progress, Result, Stage};
-use seawall_repo::layout::ObjectName;
+use seawall_repo::layout::{LineObject, ObjectName};
+use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 use seawall_store::{ObjectPath, ObjectPrefix};
 use serde::Serialize;
@@ -122,9 +125,16 @@ pub async fn run(
     let mut whole = Vec::new();
     for (cluster, id) in repository.lines().await? {
         let line = repository.line(&cluster, id)?;
-        let checked = backups::check(&line, request, &mut findings).await?;
+        let mut checked = backups::check(&line, request, &mut findings).await?;
         report.backups += checked.whole.len() as u64 + checked.broken;
-        wal::check(&line, &checked.spans, &mut findings).await?;
+        match WalArchive::open(line.clone()).await {
+            Ok(archive) => wal::check(&archive, &checked.spans, &mut findings).await,
+            Err(error) => {
+                unknown_line(&line, &error, &mut findings);
+                // Nothing can be said for backups of an unknown cluster.
+                checked.whole.clear();
+            }
+        }
         heads::check(&line, &objects, &mut findings).await?;
         whole.push((line, checked));
     }
@@ -134,6 +144,7 @@ pub async fn run(
             .flat_map(|(_, checked)| checked.objects.iter().cloned())
             .collect::<BTreeSet<_>>()
     });
+    let listed: BTreeSet<ObjectPath> = objects.iter().map(|object| object.path.clone()).collect();
     let selected: Vec<Listed> = objects
         .into_iter()
         .filter(|object| wanted.as_ref().is_none_or(|wanted| wanted.contains(&object.path)))
@@ -142,13 +153,25 @@ pub async fn run(
     (report.objects, report.bytes) = (read.objects, read.bytes);
     if request.sample_percent >= 100 {
         for (line, checked) in whole {
-            report
-                .verified
-                .extend(record::record(&line, checked, &findings, Timestamp::now()).await?);
+            report.verified.extend(
+                record::record(&line, checked, &listed, &findings, Timestamp::now()).await?,
+            );
         }
     }
     report.findings = findings.into_list();
     Ok(report)
+}
+
+/// Tells of a line that does not say what it is. Creating that object creates the line, so where
+/// there are others it was there.
+fn unknown_line(line: &Line, error: &Error, findings: &mut Findings) {
+    let about = name_of(line, &LineObject::About);
+    match error.code() {
+        Code::NoSuchCluster => {
+            findings.add(about, Code::ObjectMissing, "it is gone, and the line has other objects");
+        }
+        _ => findings.error(about, error),
+    }
 }
 
 /// An object of the repository, by its name.
@@ -184,7 +207,12 @@ async fn list(repository: &Repository, findings: &mut Findings) -> Result<Vec<Li
     }
 }
 
+/// What a finding is about that concerns a backup as a whole.
+fn subject(id: BackupId) -> String {
+    format!("backup {id}")
+}
+
 /// The path of an object of a line, as text for a finding.
-fn name_of(line: &Line, object: &seawall_repo::layout::LineObject) -> String {
+fn name_of(line: &Line, object: &LineObject) -> String {
     line.paths().path(object).map_or_else(|error| error.to_string(), |path| path.to_string())
 }

@@ -89,6 +89,13 @@ async fn read_object(
         ObjectName::Line(_, _, LineObject::Pack(_)) => {
             read_pack(repository, &object.path, sample_percent, reader).await
         }
+        // The next backup, or one that ends, takes pins away.
+        ObjectName::Line(_, _, LineObject::Pin(..)) => {
+            let proven = repository.prove(&object.path, &object.name).await;
+            proven.or_else(
+                |error| if error.code() == Code::ObjectMissing { Ok(()) } else { Err(error) },
+            )
+        }
         _ => repository.prove(&object.path, &object.name).await,
     }
 }

@@ -1,29 +1,34 @@
 //! Noting in the repository which backups were found whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Lsn, Result, TimelineId};
+use seawall_core::{BackupId, Code, Lsn, Result, TimelineId};
 use seawall_repo::Line;
 use seawall_repo::layout::{LineObject, ObjectName};
-use seawall_repo::records::{Event, Pin, PinRole};
+use seawall_repo::records::{Event, Pin, PinRole, Record};
+use seawall_store::ObjectPath;
 
-use super::Findings;
 use super::backups::Checked;
+use super::{Findings, subject};
 use crate::host::Host;
 
-/// Adds a `verified` event to every backup without a finding. Returns their ids.
+/// Adds a `verified` event to every backup without a finding, of which all was `read`. Returns
+/// their ids.
 pub(super) async fn record(
     line: &Line,
     checked: Checked,
+    read: &BTreeSet<ObjectPath>,
     findings: &Findings,
     now: Timestamp,
 ) -> Result<Vec<String>> {
+    let found: BTreeSet<&str> = findings.0.iter().map(|(object, ..)| object.as_str()).collect();
+    let wal = found.iter().any(|object| object.contains("/wal/") || object.contains("/history/"));
     let mut verified = Vec::new();
     for (id, objects) in checked.whole {
-        let touched = |path: &str| findings.0.iter().any(|(object, ..)| object == path);
-        let wal = findings.0.iter().any(|(object, ..)| object.contains("/wal/"));
-        if wal || objects.iter().any(|path| touched(path.as_str())) {
+        let whole = !found.contains(subject(id).as_str())
+            && objects.iter().all(|path| read.contains(path) && !found.contains(path.as_str()));
+        if wal || !whole {
             continue;
         }
         commit(line, id, now).await?;
@@ -53,7 +58,8 @@ async fn commit(line: &Line, id: BackupId, now: Timestamp) -> Result<()> {
         backups: vec![id.0],
     };
     let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
-    line.repository().create_record(&pin_path, &pin).await?;
+    // Another verification may be about to say the same.
+    create(line, &pin_path, &pin).await?;
     let head = line.write_head(&path, now).await?;
     let event = Event {
         kind: "verified".to_owned(),
@@ -62,8 +68,16 @@ async fn commit(line: &Line, id: BackupId, now: Timestamp) -> Result<()> {
         details: BTreeMap::new(),
         head: Some(head),
     };
-    line.repository().create_record(&path, &event).await?;
+    create(line, &path, &event).await?;
     line.unpin(id.0).await
+}
+
+/// Creates a record, unless there is one.
+async fn create<R: Record>(line: &Line, path: &ObjectPath, record: &R) -> Result<()> {
+    match line.repository().create_record(path, record).await {
+        Err(error) if error.code() == Code::ObjectExists => Ok(()),
+        created => created,
+    }
 }
 
 async fn next_number(line: &Line, id: BackupId) -> Result<u32> {

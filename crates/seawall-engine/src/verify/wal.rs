@@ -1,20 +1,18 @@
 //! The WAL of a line: is what the backups need there, and does it hang together?
 
-use seawall_core::{BackupId, Code, Lsn, Result, TimelineId};
-use seawall_repo::Line;
+use seawall_core::{BackupId, Code, Lsn, TimelineId};
 use seawall_repo::wal::{FactsPart, WalArchive};
 
-use super::Findings;
+use super::{Findings, subject};
 
-/// Walks the seams of the WAL that backups need to become consistent, and of all WAL after them.
+/// Walks the seams of the WAL that backups need to become consistent.
 pub(super) async fn check(
-    line: &Line,
+    archive: &WalArchive,
     spans: &[(BackupId, TimelineId, Lsn, Lsn)],
     findings: &mut Findings,
-) -> Result<()> {
-    let archive = WalArchive::open(line.clone()).await?;
+) {
     for (id, timeline, start, stop) in spans {
-        let subject = format!("backup {id}");
+        let subject = subject(*id);
         let ancestry = match archive.ancestry(*timeline).await {
             Ok(ancestry) => ancestry,
             Err(error) => {
@@ -42,5 +40,4 @@ pub(super) async fn check(
             findings.add(&subject, Code::WalGap, what);
         }
     }
-    Ok(())
 }

@@ -18,6 +18,7 @@ const SPECIAL_REL_UPDATE: u8 = 0x01;
 const RMGR_INFO_MASK: u8 = 0xF0;
 
 const XLOG_SWITCH: u8 = 0x40;
+const XLOG_BACKUP_END: u8 = 0x50;
 
 const MAX_BLOCK_ID: u8 = 32;
 const BLOCK_ID_DATA_SHORT: u8 = 255;
@@ -108,6 +109,16 @@ impl Record<'_> {
     pub fn image_bytes(&self) -> u64 {
         let images = self.blocks.iter().filter_map(|block| block.image);
         images.map(|image| u64::from(image.stored_bytes)).sum()
+    }
+
+    /// The start LSN of the backup that ends with this record (`XLOG_BACKUP_END`); `None` if it is
+    /// another record.
+    #[must_use]
+    pub fn ended_backup(&self) -> Option<Lsn> {
+        if self.header.rmgr != Rmgr::XLOG || self.header.rmgr_info() != XLOG_BACKUP_END {
+            return None;
+        }
+        <[u8; 8]>::try_from(self.main_data).ok().map(|bytes| Lsn(u64::from_le_bytes(bytes)))
     }
 }
 

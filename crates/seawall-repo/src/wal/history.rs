@@ -65,10 +65,12 @@ impl WalArchive {
         file: &HistoryFile,
     ) -> Result<HistoryStored> {
         // Looked for first: a repeated push is common, and some stores pay for a failed write.
+        let path = self.line().paths().path(object)?;
         if let Some(there) = self.read_history(object).await? {
+            // Its writer may not have come so far as to make it durable.
+            self.line().store().make_durable(&path).await?;
             return same_history(&there, file);
         }
-        let path = self.line().paths().path(object)?;
         let bytes = file.seal(self.line().keyring(), &path)?;
         match self.line().store().create(&path, bytes.into()).await {
             Ok(()) => Ok(HistoryStored::Stored),

@@ -2,7 +2,9 @@
 
 use seawall_core::{Code, Error, Lsn, Result};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{DEFAULT_MAX_RECORD_BYTES, LastRecord, ReaderStart, WalFacts, WalReader};
+use seawall_pgdata::wal::{
+    DEFAULT_MAX_RECORD_BYTES, LastRecord, ReaderStart, Record, WalFacts, WalReader,
+};
 
 use super::{LsnRange, WalArchive};
 
@@ -97,6 +99,22 @@ impl WalArchive {
         Ok(around)
     }
 
+    /// Where the backup began whose end is told by the record that ends at `lsn`
+    /// (`XLOG_BACKUP_END`). `None` if another record does, or none.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn backup_that_ended_at(&self, ancestry: &Ancestry, lsn: Lsn) -> Result<Option<Lsn>> {
+        // The byte at `lsn` itself need not be archived.
+        let inside = Lsn(lsn.0.saturating_sub(1));
+        match self.records_around(ancestry, inside).await?.before {
+            Some(last) if last.end.align_up() == lsn => {
+                self.read_record(ancestry, last.lsn, last.end, ended_backup).await
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// What one record says that is too long to be kept with an index.
     pub(super) async fn facts_of_record(
         &self,
@@ -104,7 +122,22 @@ impl WalArchive {
         lsn: Lsn,
         end: Lsn,
     ) -> Result<WalFacts> {
-        let mut facts = WalFacts::default();
+        let facts_of = |record: &Record<'_>| {
+            let mut facts = WalFacts::default();
+            facts.apply(record);
+            facts
+        };
+        self.read_record(ancestry, lsn, end, facts_of).await
+    }
+
+    /// Reads one record.
+    async fn read_record<T>(
+        &self,
+        ancestry: &Ancestry,
+        lsn: Lsn,
+        end: Lsn,
+        look: impl FnOnce(&Record<'_>) -> T,
+    ) -> Result<T> {
         let mut log = LogBytes { archive: self, ancestry, position: lsn };
         let mut reader = self.reader(ancestry, lsn)?;
         while log.position < end
@@ -112,8 +145,7 @@ impl WalArchive {
         {
             let mut input = bytes.as_slice();
             if let Some(record) = reader.next(&mut input) {
-                facts.apply(&record);
-                return Ok(facts);
+                return Ok(look(&record));
             }
         }
         let what = format!("the archived WAL has no whole record at {lsn}");
@@ -135,4 +167,8 @@ impl WalArchive {
             Error::new(Code::Internal, "WAL cannot be read from there").with_source(error)
         })
     }
+}
+
+fn ended_backup(record: &Record<'_>) -> Option<Lsn> {
+    record.ended_backup()
 }

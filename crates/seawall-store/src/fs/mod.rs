@@ -173,6 +173,11 @@ impl Store for FsStore {
             .await
     }
 
+    async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError> {
+        let object = path.clone();
+        self.blocking(self.place(path), move |tree| publish::make_durable(tree, &object)).await
+    }
+
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         let object = path.clone();
         self.blocking(self.place(path), move |tree| publish::delete(tree, &object)).await

@@ -8,6 +8,7 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 use seawall_core::Ulid;
 
+use super::read::stat;
 use super::tree::{Tree, components, describe, undo_umask};
 use crate::{ObjectPath, Place, RESERVED_SUFFIX, StoreError};
 
@@ -164,6 +165,16 @@ impl Unfinished {
             _ => failed(&self.place, "publishing", errno),
         }
     }
+}
+
+/// Makes the name of an object durable, and the directories on the way to it. Its bytes were before
+/// it had a name.
+pub(super) fn make_durable(tree: &Tree, path: &ObjectPath) -> Result<(), StoreError> {
+    stat(tree, path)?;
+    let directory = tree.make_parent(path)?;
+    tree.sync_directory(directory.as_fd(), &tree.place(path))?;
+    // What was there a moment ago may have been taken back: see `Unfinished::publish`.
+    stat(tree, path).map(drop)
 }
 
 /// Removes an object, and directories it leaves empty. What is not there is removed already.

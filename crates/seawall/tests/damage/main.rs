@@ -46,7 +46,7 @@ fn damage_anywhere_is_found_and_never_restored() -> Result<()> {
         *counts.entry((format!("{:?}", mutation.kind), mutation.harm.way())).or_default() += 1;
     }
     let counts = counts.into_iter().map(|((kind, way), count)| (format!("{kind}, {way}"), count));
-    sweep.write_evidence(counts.collect())
+    sweep.write_evidence(&counts.collect())
 }
 
 fn prove(site: &Site, mutation: &Mutation, random: &mut Random) -> Result<()> {

@@ -49,7 +49,7 @@ fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing_half_done() -> Result<(
         stage.finish().with_context(|| format!("after round {began} and on"))?;
         began += STAGE_ROUNDS;
     }
-    sweep.write_evidence(kills.counts)
+    sweep.write_evidence(&kills.counts)
 }
 
 /// What undisturbed runs did: where there is something to cut, and how long they took.

@@ -34,7 +34,7 @@ impl Sweep {
     }
 
     /// Tells what was seen: to standard error, and as JSON to the file `SEAWALL_EVIDENCE` names.
-    pub fn write_evidence(&self, counts: BTreeMap<String, u64>) -> Result<()> {
+    pub fn write_evidence(&self, counts: &BTreeMap<String, u64>) -> Result<()> {
         let postgres = PgBin::find(PgBin::default_major()?)?.version()?;
         let evidence = json!({
             "seed": self.seed,

@@ -15,7 +15,11 @@ pub fn choose_timeline(
     backups: &[BackupFacts],
 ) -> Result<Ancestry> {
     let wanted = match choice {
-        TimelineChoice::Current => return current_timeline(ancestries).cloned(),
+        TimelineChoice::Current => {
+            let current = current_timeline(ancestries)?;
+            refuse_left_behind(current, backups)?;
+            return Ok(current.clone());
+        }
         TimelineChoice::Latest => ancestries.iter().map(Ancestry::tip).max(),
         TimelineChoice::Id(id) => Some(id),
         TimelineChoice::OfBackup(id) => {
@@ -30,6 +34,30 @@ pub fn choose_timeline(
         Error::new(Code::TargetUnreachable, format!("timeline {wanted} is not in the repository"))
             .with_hint(format!("Timelines with WAL or a history file there: {known}."))
     })
+}
+
+/// A backup that was made on an older timeline, after the current one had left it, tells that the
+/// cluster went on there: the current one may be a copy's that nobody wants.
+fn refuse_left_behind(current: &Ancestry, backups: &[BackupFacts]) -> Result<()> {
+    let left_behind = |backup: &&BackupFacts| {
+        current.span(backup.stop_timeline).is_some()
+            && !current.contains(backup.stop_timeline, backup.stop_lsn)
+    };
+    let Some(backup) = backups.iter().filter(left_behind).max_by_key(|backup| backup.stop_lsn)
+    else {
+        return Ok(());
+    };
+    let (current, other) = (current.tip(), backup.stop_timeline);
+    Err(Error::new(
+        Code::TimelineAmbiguous,
+        format!(
+            "timeline {current} is the newest, and backup {} was made on timeline {other} after {current} had left it",
+            backup.id
+        ),
+    )
+    .with_hint(format!(
+        "Choose the one your server is on: `--timeline {other}` or `--timeline {current}`; `SELECT timeline_id FROM pg_control_checkpoint();` tells."
+    )))
 }
 
 /// The timeline the line is on now: the highest, if all others are among its ancestors.
@@ -113,6 +141,29 @@ mod tests {
         }
         let unknown = choose_timeline(TimelineChoice::Id(TimelineId(9)), &all, &[]).unwrap_err();
         assert_eq!(unknown.code(), Code::TargetUnreachable);
+    }
+
+    #[test]
+    fn a_backup_that_the_newest_timeline_left_behind_makes_it_doubtful() {
+        let all = [ancestry(1, ""), ancestry(2, "1\t0/5000000\tx\n")];
+        let backup = |stop_lsn: u64| BackupFacts {
+            id: seawall_core::BackupId(seawall_core::Ulid(1)),
+            generation: 0,
+            start_lsn: seawall_core::Lsn(stop_lsn - 0x100),
+            start_timeline: TimelineId(1),
+            stop_lsn: seawall_core::Lsn(stop_lsn),
+            stop_timeline: TimelineId(1),
+            finished_at: jiff::Timestamp::UNIX_EPOCH,
+            page_errors: 0,
+            cluster_bytes: 0,
+        };
+        let choose = |choice, stop| choose_timeline(choice, &all, &[backup(stop)]);
+        let current = choose(TimelineChoice::Current, 0x400_0000).unwrap();
+        assert_eq!(current.tip(), TimelineId(2), "it is on the way");
+        let doubtful = choose(TimelineChoice::Current, 0x600_0000).unwrap_err();
+        assert_eq!(doubtful.code(), Code::TimelineAmbiguous);
+        let chosen = choose(TimelineChoice::Id(TimelineId(1)), 0x600_0000).unwrap();
+        assert_eq!(chosen.tip(), TimelineId(1));
     }
 
     #[test]

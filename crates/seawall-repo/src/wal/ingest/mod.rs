@@ -117,6 +117,8 @@ impl WalArchive {
                     continue;
                 }
                 if let Some(held) = self.compare(file, piece, &listed).await? {
+                    // Its writer may not have come so far as to make it durable.
+                    self.line().store().make_durable(&listed.path).await?;
                     held.subtract_from(&mut missing);
                 }
                 seen.insert(listed.name);

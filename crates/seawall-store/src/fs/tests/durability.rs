@@ -123,6 +123,14 @@ async fn e66_what_another_process_made_is_synced_too() {
     assert!(error.is_already_exists(), "{error:?}");
     let synced = ["sync directory root while [wal/one]", "sync directory wal while [wal/one]"];
     assert_eq!(recorder.take(), synced);
+
+    let (recorder, store) = Recorder::store(&directory).await;
+    store.make_durable(&path("wal/one")).await.unwrap();
+    assert_eq!(recorder.take(), synced);
+    for gone in ["wal/two", "elsewhere/one"] {
+        assert!(store.make_durable(&path(gone)).await.unwrap_err().is_not_found());
+    }
+    assert!(!directory.path().join("elsewhere").exists(), "nothing is made by asking");
 }
 
 /// A directory that was removed as empty and made again is a new one.

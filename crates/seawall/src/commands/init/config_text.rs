@@ -123,7 +123,7 @@ mod tests {
         add_sections(&path, &sections()).unwrap();
         let new = std::fs::read_to_string(&path).unwrap();
         assert!(new.starts_with(old));
-        assert_eq!(config::load(Some(&path)).unwrap().jobs.map(|jobs| jobs.get()), Some(2));
+        assert_eq!(config::load(Some(&path)).unwrap().jobs.map(std::num::NonZero::get), Some(2));
     }
 
     #[test]

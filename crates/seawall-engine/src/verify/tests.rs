@@ -1,0 +1,159 @@
+use std::sync::Arc;
+
+use seawall_core::{BranchNumber, LineId, NoProgress, SystemId};
+use seawall_repo::CreateOptions;
+use seawall_repo::keys::{KeyFile, Unlock};
+use seawall_repo::records::{About, HistoryFile};
+use seawall_store::open_or_create;
+
+use super::backups::Checked;
+use super::*;
+
+struct House {
+    repository: Repository,
+    line: Line,
+    _directory: tempfile::TempDir,
+}
+
+impl House {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", directory.path().display()).parse().unwrap();
+        let key = Unlock::KeyFile(KeyFile::generate().unwrap());
+        let options = CreateOptions { unlock: &key, label: "first", now: Timestamp::now() };
+        let store = open_or_create(&url).await.unwrap();
+        let repository = Repository::create(Arc::clone(&store), &options).await.unwrap();
+        let id = LineId { system_id: SystemId(7), branch: BranchNumber(0) };
+        let line = repository.line(&"main".parse().unwrap(), id).unwrap();
+        line.create(&about()).await.unwrap();
+        Self { repository, line, _directory: directory }
+    }
+
+    async fn listed(&self) -> Vec<Listed> {
+        list(&self.repository, &mut Findings::default()).await.unwrap()
+    }
+
+    fn path(&self, object: &LineObject) -> ObjectPath {
+        self.line.paths().path(object).unwrap()
+    }
+
+    /// What the heads of a listing tell.
+    async fn heads(&self, listed: &[Listed]) -> Vec<Finding> {
+        let mut findings = Findings::default();
+        heads::check(&self.line, listed, &mut findings).await.unwrap();
+        findings.into_list()
+    }
+
+    async fn history(&self, timeline: u32) -> ObjectPath {
+        let path = self.path(&LineObject::History(seawall_core::TimelineId(timeline)));
+        let name = format!("{timeline:08X}.history");
+        let file = HistoryFile { name, content: b"1\t0/5000000\tx\n".to_vec().into() };
+        self.repository.create_record(&path, &file).await.unwrap();
+        path
+    }
+
+    /// Records a backup as verified that uses nothing but `objects`.
+    async fn record(&self, objects: &[ObjectPath], findings: &Findings) -> usize {
+        let read = self.listed().await.into_iter().map(|object| object.path).collect();
+        let whole = vec![(backup(), objects.iter().cloned().collect())];
+        let checked = Checked { whole, ..Checked::default() };
+        let now = Timestamp::now();
+        record::record(&self.line, checked, &read, findings, now).await.unwrap().len()
+    }
+}
+
+fn about() -> About {
+    About {
+        cluster: "main".to_owned(),
+        system_id: SystemId(7),
+        branch: BranchNumber(0),
+        major: 15,
+        catalog_version: 202_209_061,
+        control_version: 1300,
+        block_bytes: 8192,
+        relation_segment_blocks: 131_072,
+        wal_segment_bytes: 16 << 20,
+        wal_block_bytes: 8192,
+        data_checksum_version: 1,
+        parent_branch: None,
+        fork_lsn: None,
+        created_us: 0,
+    }
+}
+
+fn backup() -> BackupId {
+    BackupId::new(Timestamp::UNIX_EPOCH, 1).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_added_while_the_names_are_listed_is_not_missing() {
+    let house = House::new().await;
+    house.record(&[], &Findings::default()).await;
+    let before = house.listed().await;
+    house.history(2).await;
+    assert_eq!(house.record(&[], &Findings::default()).await, 1);
+    assert_eq!(house.heads(&before).await, [], "a head that is newer than the listing");
+
+    // Names are listed in their order: a head may be seen, and what it tells of not.
+    let mut torn = house.listed().await;
+    torn.retain(|object| !matches!(&object.name, ObjectName::Line(_, _, LineObject::Event(..))));
+    assert_eq!(house.heads(&torn).await, []);
+}
+
+#[tokio::test]
+async fn what_a_head_tells_of_and_is_gone_is_found() {
+    let house = House::new().await;
+    let history = house.history(2).await;
+    house.record(&[], &Findings::default()).await;
+    house.line.store().delete(&history).await.unwrap();
+    let findings = house.heads(&house.listed().await).await;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(
+        (findings[0].object.as_str(), findings[0].code.as_str()),
+        (history.as_str(), "SW0306")
+    );
+}
+
+#[tokio::test]
+async fn a_key_slot_that_was_removed_is_not_missed() {
+    let house = House::new().await;
+    let second = Unlock::KeyFile(KeyFile::generate().unwrap());
+    let options = CreateOptions { unlock: &second, label: "second", now: Timestamp::now() };
+    let slots = house.repository.add_key(&options).await.unwrap();
+    house.record(&[], &Findings::default()).await;
+    house.repository.remove_key(1, slots[0]).await.unwrap();
+    assert_eq!(house.heads(&house.listed().await).await, []);
+}
+
+#[tokio::test]
+async fn a_pin_that_is_taken_away_meanwhile_is_no_damage() {
+    let house = House::new().await;
+    let path = house.path(&LineObject::Pin(backup().0, 3));
+    let name = ObjectName::parse(&path).unwrap();
+    let objects = vec![Listed { path, name, size_bytes: 1 }];
+    let request = VerifyRequest { backup: None, sample_percent: 100, jobs: 1 };
+    let mut findings = Findings::default();
+    objects::read_all(&house.repository, &request, objects, &mut findings, &NoProgress)
+        .await
+        .unwrap();
+    assert_eq!(findings.into_list(), []);
+}
+
+#[tokio::test]
+async fn a_backup_is_verified_only_if_all_of_it_was_read_and_nothing_about_it_found() {
+    let house = House::new().await;
+    let history = house.history(2).await;
+    let newer = house.path(&LineObject::Map(backup().0));
+    assert_eq!(house.record(&[newer], &Findings::default()).await, 0, "not read");
+    for object in [subject(backup()), history.to_string()] {
+        let mut findings = Findings::default();
+        findings.add(object, Code::WalGap, "a hole");
+        assert_eq!(house.record(&[], &findings).await, 0);
+    }
+    // A pin left by a verification that died keeps none from recording.
+    let pin = house.path(&LineObject::Pin(backup().0, 0));
+    house.line.store().create(&pin, bytes::Bytes::from_static(b"left")).await.unwrap();
+    assert_eq!(house.record(&[history], &Findings::default()).await, 1);
+    assert!(house.line.store().stat(&pin).await.is_err());
+    assert_eq!(house.heads(&house.listed().await).await, []);
+}
