@@ -143,7 +143,7 @@ impl Kills {
         let what = cut.as_ref().map_or_else(String::new, |cut| format!(" {cut}"));
         let doing = format!("{victim:?}{what}");
         eprintln!("round {round}: {doing}");
-        match (victim, cut) {
+        match (victim, &cut) {
             (Victim::Backup, Some(cut)) => self.kill_backup(stage, plan, round, cut),
             (Victim::Push, Some(cut)) => self.kill_push(stage, cut),
             (Victim::Restore, Some(cut)) => self.kill_restore(stage, cut),
@@ -157,7 +157,7 @@ impl Kills {
         *self.counts.entry(format!("{victim:?}: before {}{end}", cut.edge)).or_default() += 1;
     }
 
-    fn kill_backup(&mut self, stage: &mut Stage, plan: &Plan, round: u64, cut: Cut) -> Result<()> {
+    fn kill_backup(&mut self, stage: &mut Stage, plan: &Plan, round: u64, cut: &Cut) -> Result<()> {
         // Now and then the clock chooses and not the call.
         let ended = if round % 10 == 8 {
             let delay = self.random.delay(plan.backup_took);
@@ -165,21 +165,21 @@ impl Kills {
             stage.protected.command(["backup"]).kill9_after(delay)?.status.success()
         } else {
             let traced = stage.trace(&["backup"], Some(cut.clone()))?;
-            self.count(Victim::Backup, &traced, &cut);
+            self.count(Victim::Backup, &traced, cut);
             traced.output.status.success()
         };
         stage.prove_sound(if ended { Published::Yes } else { Published::Perhaps })?;
         stage.back_up().context("the backup after the kill")
     }
 
-    fn kill_push(&mut self, stage: &mut Stage, cut: Cut) -> Result<()> {
+    fn kill_push(&mut self, stage: &mut Stage, cut: &Cut) -> Result<()> {
         stage.archiving(false)?;
         let segment = stage.segment()?;
         let name = segment.file_name().and_then(|name| name.to_str()).context("no name")?;
         let path = segment.display().to_string();
         let written = fs::read(&segment)?;
         let traced = stage.trace(&["wal", "push", &path], Some(cut.clone()))?;
-        self.count(Victim::Push, &traced, &cut);
+        self.count(Victim::Push, &traced, cut);
         let (output, bytes) = stage.fetch(name)?;
         match output.code() {
             Some(0) => ensure!(bytes.as_ref() == Some(&written), "other bytes were archived"),
@@ -194,11 +194,11 @@ impl Kills {
         stage.archiving(true)
     }
 
-    fn kill_restore(&mut self, stage: &mut Stage, cut: Cut) -> Result<()> {
+    fn kill_restore(&mut self, stage: &mut Stage, cut: &Cut) -> Result<()> {
         let into = stage.protected.room("killed");
         let text = into.display().to_string();
         let traced = stage.trace(&restore_line(&text), Some(cut.clone()))?;
-        self.count(Victim::Restore, &traced, &cut);
+        self.count(Victim::Restore, &traced, cut);
         let bin = stage.protected.pg.bin().clone();
         if into.join("global/pg_control").exists() {
             // It could be started, so it has to be whole.
