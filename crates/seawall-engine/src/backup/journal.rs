@@ -20,7 +20,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(60);
 /// Without a sign for so long, a backup counts as dead.
 pub(super) const SILENCE: Duration = Duration::from_secs(300);
 
-/// A record holds about so many files at most: a large one is held in memory as a whole.
+/// A record has so many files at most: it is held in memory as a whole.
 const ENTRIES_PER_RECORD: usize = 5000;
 
 /// The records of a running backup: a pin that keeps its objects, and what a later attempt need
@@ -116,7 +116,7 @@ impl Journal {
         self.files > 0
     }
 
-    /// Writes a record of what became durable since the last one.
+    /// Writes records of what became durable since the last one.
     pub async fn write(&mut self, line: &Line) -> Result<()> {
         let (durable, packs) = (&self.durable, &self.packs);
         let done = |(entry, ids): &mut (Entry, Vec<Ulid>)| match &entry.content {
@@ -124,8 +124,15 @@ impl Journal {
             _ => ids.iter().all(|id| packs.contains_key(id)),
         };
         self.entries = 0;
-        let finished: Vec<Entry> = self.open.extract_if(.., done).map(|(entry, _)| entry).collect();
-        self.record(line, finished).await
+        let finished = self.open.extract_if(.., done).map(|(entry, _)| entry);
+        let mut finished = finished.collect::<Vec<Entry>>().into_iter();
+        loop {
+            let entries: Vec<Entry> = finished.by_ref().take(ENTRIES_PER_RECORD).collect();
+            self.record(line, entries).await?;
+            if finished.as_slice().is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Whether so many files came since the last record that they should not wait for a pack.
@@ -179,5 +186,75 @@ impl Journal {
         self.sequence += 1;
         self.written = Instant::now();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use seawall_core::{BranchNumber, LineId, SystemId};
+    use seawall_repo::keys::{KeyFile, Unlock};
+    use seawall_repo::manifest::EntryKind;
+    use seawall_repo::{CreateOptions, Repository};
+    use seawall_store::open_or_create;
+
+    use super::*;
+
+    async fn line(directory: &tempfile::TempDir) -> Line {
+        let url = format!("file://{}", directory.path().display()).parse().unwrap();
+        let key = Unlock::KeyFile(KeyFile::generate().unwrap());
+        let options = CreateOptions { unlock: &key, label: "first", now: Timestamp::now() };
+        let store = open_or_create(&url).await.unwrap();
+        let repository = Repository::create(Arc::clone(&store), &options).await.unwrap();
+        let id = LineId { system_id: SystemId(7), branch: BranchNumber(0) };
+        repository.line(&"main".parse().unwrap(), id).unwrap()
+    }
+
+    fn entry(number: usize) -> Entry {
+        Entry {
+            path: format!("base/5/{number:06}").into_bytes().into(),
+            kind: EntryKind::File,
+            mode: 0o600,
+            size_bytes: Some(8192),
+            modified_us: Some(1),
+            content: Some(Content::Blob { pack: 0, frame: 0, offset: 0, hashes: vec![1; 8] }),
+            link_target: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_noted_once_their_pack_is_durable_in_records_that_fit_in_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let line = line(&directory).await;
+        let id = BackupId::new(Timestamp::now(), 1).unwrap();
+        let mut journal = Journal::begin(&line, id, Host::this()).await.unwrap();
+        let files = 2 * ENTRIES_PER_RECORD + 1;
+        (0..files).for_each(|number| journal.entry(entry(number)));
+        assert!(journal.is_full());
+        journal.write(&line).await.unwrap();
+        assert!(!journal.is_full() && !journal.is_worth_keeping());
+        let info = PackInfo { id: id.0, length_bytes: 1, footer_hash: Default::default() };
+        journal.pack(0, info);
+        journal.write(&line).await.unwrap();
+        assert!(journal.is_worth_keeping());
+        let attempts = line.attempts().await.unwrap();
+        let entries = attempts[0].records.iter().map(|record| record.entries.len());
+        let expected = [0, 0, ENTRIES_PER_RECORD, ENTRIES_PER_RECORD, 1];
+        assert_eq!(entries.collect::<Vec<_>>(), expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_wait_is_told_as_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let line = line(&directory).await;
+        let id = BackupId::new(Timestamp::now(), 1).unwrap();
+        let mut journal = Journal::begin(&line, id, Host::this()).await.unwrap();
+        let wait = async {
+            tokio::time::sleep(HEARTBEAT * 3 + HEARTBEAT / 2).await;
+            Ok(7)
+        };
+        assert_eq!(journal.keep_alive(&line, wait).await.unwrap(), 7);
+        assert_eq!(line.attempts().await.unwrap()[0].records.len(), 4);
     }
 }
