@@ -9,8 +9,9 @@ use super::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TRAILER_BYTES
 use crate::Damage;
 use crate::keys::Keyring;
 
-/// No chunk inflates to more: the largest are manifest pages, map leaves and WAL indexes.
-const PLAINTEXT_BYTES_MAX: usize = 64 << 20;
+/// No chunk inflates to more; what is longer is not compressed. The largest are manifest pages, map
+/// leaves and WAL indexes.
+pub(super) const PLAINTEXT_BYTES_MAX: usize = 64 << 20;
 
 /// A zstd decompressor that is reused from chunk to chunk.
 pub struct Decompressor(zstd::bulk::Decompressor<'static>);

@@ -3,6 +3,7 @@ use seawall_core::{Code, Error, Result};
 use seawall_store::ObjectPath;
 
 use super::layout::{ChunkPrefix, FLAG_CLEAR, FLAG_ZSTD, Header, Trailer};
+use super::open::PLAINTEXT_BYTES_MAX;
 use super::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TAG_BYTES};
 use crate::keys::{Domain, Keyring, random_bytes};
 
@@ -172,6 +173,7 @@ impl ObjectSealer {
         let start = out.len();
         out.resize(start + CHUNK_PREFIX_BYTES, 0);
         let body = start + CHUNK_PREFIX_BYTES;
+        let compressor = compressor.filter(|_| plaintext.len() <= PLAINTEXT_BYTES_MAX);
         let compressed = compressor.is_some_and(|c| compress(c, plaintext, out));
         if !compressed {
             out.extend_from_slice(plaintext);

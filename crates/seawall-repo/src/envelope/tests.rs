@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use seawall_store::ObjectPath;
 
+use super::open::PLAINTEXT_BYTES_MAX;
 use super::{Compressor, ObjectKind, ObjectSealer, Section, WholeObject};
 use crate::Damage;
 use crate::keys::{EpochKeys, Keyring};
@@ -40,6 +41,21 @@ fn what_is_sealed_opens_again() {
     let sections: Vec<u8> = whole.chunks.iter().map(|(section, _)| section.0).collect();
     assert_eq!(sections, [1, 2, 1, 2]);
     assert_eq!(whole.chunks[3].1, b"short");
+}
+
+#[test]
+fn a_chunk_that_is_too_long_to_inflate_is_stored_as_it_is() {
+    let keyring = keyring();
+    let mut compressor = Compressor::new(1).unwrap();
+    for (length, compressed) in [(PLAINTEXT_BYTES_MAX, true), (PLAINTEXT_BYTES_MAX + 1, false)] {
+        let mut out = Vec::new();
+        let name = path("map/a");
+        let mut sealer = ObjectSealer::begin(&keyring, ObjectKind::Map, &name, &mut out).unwrap();
+        sealer.chunk(Section::FIRST, &vec![0; length], Some(&mut compressor), &mut out).unwrap();
+        sealer.finish(b"", &mut out).unwrap();
+        assert_eq!(out.len() < 1 << 20, compressed);
+        assert_eq!(open(&keyring, "map/a", &out).unwrap().chunks[0].1.len(), length);
+    }
 }
 
 #[test]
