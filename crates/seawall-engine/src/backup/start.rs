@@ -141,7 +141,7 @@ pub(super) async fn start(
     let packs = Arc::new(PackList::default());
     let mut started = Started { session, journal, parent: None, packs, maps: Vec::new(), dead };
     if let Some(inheritance) = inheritance {
-        inherit(line, request, look, inheritance, &mut started, progress).await?;
+        inherit(line, look, inheritance, &mut started, progress).await?;
     }
     Ok(started)
 }
@@ -238,7 +238,6 @@ async fn prove_archiving(
 /// that from being proven must not keep a backup from being made: then everything is read again.
 async fn inherit(
     line: &Line,
-    request: &BackupRequest,
     look: &Look,
     inheritance: Inheritance,
     started: &mut Started,
@@ -252,24 +251,15 @@ async fn inherit(
     }
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(timeline).await?;
-    // The start may lie inside a segment, which the archiver takes only when it is closed. What
-    // is not archived of the segments before will not come any more.
-    session.server().switch_wal().await?;
-    let from = archive.segment_at(timeline, to).start();
-    let wait = Wait { from, to, patience: request.wal_timeout };
-    let arrival = wait_for_wal(&archive, &ancestry, wait, session.server());
-    journal.keep_alive(line, arrival).await?;
-    let changes =
-        match journal.keep_alive(line, prove(line, &archive, &ancestry, &inheritance, to)).await {
-            Ok(changes) => changes,
-            Err(why) => {
-                progress.note(&format!(
-                "what an earlier attempt finished cannot be taken over ({}); all files are read",
-                why.chain()
-            ));
-                return Ok(());
-            }
-        };
+    let proof = prove(line, &archive, &ancestry, &inheritance, to);
+    let changes = match journal.keep_alive(line, proof).await {
+        Ok(changes) => changes,
+        Err(why) => {
+            let why = why.chain();
+            progress.note(&format!("an earlier attempt is of no use ({why}); all files are read"));
+            return Ok(());
+        }
+    };
     let id = inheritance.id;
     started.maps.clone_from(&inheritance.maps);
     for map in &inheritance.maps {
