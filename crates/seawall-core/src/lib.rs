@@ -26,5 +26,5 @@ pub use postgres::{
     BlockNumber, InvalidSegmentSize, Oid, SystemId, TimelineId, WalSegmentSize, Xid,
 };
 pub use progress::{NoProgress, Progress, Stage};
-pub use units::{ByteSize, InvalidByteSize};
+pub use units::{ByteSize, InvalidByteSize, counted};
 pub use wal_name::{WalFileName, WalSegment};

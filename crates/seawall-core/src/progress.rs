@@ -19,6 +19,8 @@ pub enum Stage {
 pub trait Progress: Send + Sync {
     /// The job enters a stage that will handle `total_bytes`, when that is known.
     fn stage(&self, stage: Stage, total_bytes: Option<u64>);
+    /// What the stage is about just now, in a few words that replace the ones before.
+    fn detail(&self, _what: &str) {}
     /// So many more bytes of the stage are done.
     fn advance(&self, bytes: u64);
     /// Something a person should read now, in one line.

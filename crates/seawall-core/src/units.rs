@@ -81,9 +81,23 @@ impl TryFrom<String> for ByteSize {
     }
 }
 
+/// A number with its noun: `1 backup`, `2 backups`. The noun's plural is formed with an s.
+#[must_use]
+pub fn counted<N: Copy + fmt::Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        let shown = [0_u64, 1, 2].map(|count| counted(count, "backup"));
+        assert_eq!(shown, ["0 backups", "1 backup", "2 backups"]);
+        assert_eq!(counted(1_usize, "other key"), "1 other key");
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
