@@ -231,3 +231,22 @@ fn e21_wal_of_another_cluster_is_refused() -> Result<()> {
     ensure!(house.objects()? == before, "something was archived");
     Ok(())
 }
+
+#[test]
+fn a_backup_does_not_wait_for_an_archiver_that_fails() -> Result<()> {
+    let house = Protected::start()?;
+    for (command, code, status, says) in [
+        ("/bin/false", "SW0406", 1, "PostgreSQL's archiver fails on 0000000100000000000000"),
+        ("", "SW0108", 2, "archive_command is empty"),
+    ] {
+        house.pg.set("archive_command", command)?;
+        house.pg.reload()?;
+        let began = std::time::Instant::now();
+        let output = house.command(["backup"]).fail(status)?;
+        tells(&output, code)?;
+        ensure!(output.stderr.contains(says), "{}", output.stderr);
+        // The limit is five minutes.
+        ensure!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
+    }
+    Ok(())
+}

@@ -167,3 +167,38 @@ fn e29_relations_that_vanish_and_shrink_while_they_are_read_do_no_harm() -> Resu
     }
     Ok(())
 }
+
+#[test]
+fn a_data_directory_of_another_copy_is_refused_and_check_says_so() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    house.pg.psql("CREATE TABLE only_here (a int)")?;
+    house.archive_everything()?;
+    house.restore("clone", ["--latest"]).succeed()?;
+    let mut clone = open_restored(&house.room("clone"))?;
+    let told = |copy: &str| -> Result<()> {
+        let copy = house.room(copy).display().to_string();
+        let refused = house.command(["backup", "--data-directory", &copy]).fail(5)?;
+        ensure!(refused.stderr.contains("SW0405"), "{}", refused.stderr);
+        ensure!(refused.stderr.contains("another copy of the cluster"), "{}", refused.stderr);
+        let check =
+            house.command(["check", "--json", "--data-directory", &copy]).fail(6)?.json()?;
+        let first = &check["findings"][0];
+        ensure!(first["id"] == "data_directory" && first["severity"] == "critical", "{check}");
+        Ok(())
+    };
+    told("clone")?;
+    clone.stop(StopMode::Fast)?;
+    told("clone")?;
+    let list = house.command(["list", "--json"]).succeed()?.json()?;
+    let backups = list["clusters"][0]["backups"].as_array().context("backups")?.len();
+    ensure!(backups == 1, "a backup of two clusters: {list}");
+
+    // A copy that stands at the very same checkpoint is told by the one that begins the backup.
+    let copy = house.room("copy");
+    let status = std::process::Command::new("cp")
+        .args(["-a".as_ref(), house.pg.data_directory().as_os_str(), copy.as_os_str()])
+        .status()?;
+    ensure!(status.success());
+    told("copy")
+}

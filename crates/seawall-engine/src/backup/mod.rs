@@ -6,6 +6,7 @@
 //! A backup that dies leaves packs, maps and a journal. The next one takes what that attempt
 //! finished and WAL proves unchanged, and does not read it again.
 
+mod archiving;
 mod arrival;
 mod collector;
 mod copy;

@@ -15,7 +15,7 @@ use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, ExternalFile}
 use seawall_repo::wal::WalArchive;
 
 use super::BackupRequest;
-use super::arrival::{Wait, wait_for_wal};
+use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::collector::{Collector, Totals};
 use super::pack_sink::PackList;
 use super::start::Look;
@@ -62,8 +62,9 @@ pub(super) async fn publish(
     progress.stage(Stage::WaitingForWal, None);
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(timeline).await?;
-    let wait = Wait { from: start_lsn, to: stopped.stop_lsn, patience: request.wal_timeout };
-    let arrival = wait_for_wal(&archive, &ancestry, wait, &mut server);
+    let (to, patience) = (stopped.stop_lsn, request.wal_timeout);
+    let wait = Wait { from: start_lsn, to, patience, archiver: OnFailure::Wait };
+    let arrival = wait_for_wal(&archive, &ancestry, wait, &mut server, progress);
     collector.keep_alive(arrival).await?;
     server.close().await;
     prove_own_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn).await?;

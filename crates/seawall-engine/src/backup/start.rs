@@ -13,12 +13,12 @@ use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line};
 
 use super::BackupRequest;
-use super::arrival::{Wait, wait_for_wal};
+use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::journal::{Journal, SILENCE};
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
 use super::publish::external_files;
-use crate::cluster::{BackupSession, Server, ServerFacts, read_control};
+use crate::cluster::{BackupSession, Server, ServerFacts, prove_own_files, read_control};
 use crate::host::Host;
 
 /// What a look at the cluster showed: enough to say whether it can be backed up.
@@ -52,22 +52,10 @@ pub(super) struct Started {
 pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     let mut server = Server::connect(&request.connection).await?;
     let facts = server.facts().await?;
-    server.close().await;
     let data_directory =
         request.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
-    let control = read_control(&data_directory)?;
-    if control.system_id != facts.system_id {
-        return Err(Error::new(
-            Code::ClusterMismatch,
-            format!(
-                "the data directory {} belongs to cluster {}, the server to cluster {}",
-                data_directory.display(),
-                control.system_id,
-                facts.system_id
-            ),
-        )
-        .with_hint("Set `connection` and `data_directory` to the same cluster."));
-    }
+    let control = prove_own_files(&mut server, &facts, &data_directory).await?;
+    server.close().await;
     let here = line.id().system_id;
     if facts.system_id != here {
         return Err(Error::new(
@@ -96,19 +84,29 @@ fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {
         )
         .with_hint("Point `connection` and `data_directory` at the primary."));
     }
+    let waits = |name: &str| facts.pending_restart.iter().any(|pending| pending == name);
+    let unsuitable = |what: &str, waits: bool, sql: &str| {
+        let error = Error::new(Code::SettingUnsuitable, what);
+        if waits {
+            return error.with_hint(
+                "It was changed in the configuration and waits for a restart: restart PostgreSQL.",
+            );
+        }
+        error.with_hint(sql)
+    };
     if facts.wal_level == "minimal" {
-        return Err(Error::new(
-            Code::SettingUnsuitable,
+        return Err(unsuitable(
             "wal_level is minimal: WAL cannot restore a backup",
-        )
-        .with_hint("ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL."));
+            waits("wal_level"),
+            "ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL.",
+        ));
     }
     if facts.archive_mode == "off" {
-        return Err(Error::new(
-            Code::SettingUnsuitable,
+        return Err(unsuitable(
             "archive_mode is off: the WAL a backup needs would not reach the repository",
-        )
-        .with_hint("ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL. `seawall check` prints the archive_command."));
+            waits("archive_mode"),
+            "ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL. `seawall check` prints the archive_command.",
+        ));
     }
     Ok(())
 }
@@ -137,7 +135,7 @@ pub(super) async fn start(
 
     journal.started(session.start_lsn, session.start_timeline);
     progress.stage(Stage::WaitingForWal, None);
-    journal.keep_alive(line, prove_archiving(line, request, &mut session)).await?;
+    journal.keep_alive(line, prove_archiving(line, request, &mut session, progress)).await?;
     let packs = Arc::new(PackList::default());
     let mut started = Started { session, journal, parent: None, packs, maps: Vec::new(), dead };
     if let Some(inheritance) = inheritance {
@@ -226,12 +224,14 @@ async fn prove_archiving(
     line: &Line,
     request: &BackupRequest,
     session: &mut BackupSession,
+    progress: &dyn Progress,
 ) -> Result<()> {
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(session.start_timeline).await?;
     let to = session.server().switch_wal().await?;
-    let wait = Wait { from: session.start_lsn, to, patience: request.wal_timeout };
-    wait_for_wal(&archive, &ancestry, wait, session.server()).await
+    let (from, patience) = (session.start_lsn, request.wal_timeout);
+    let wait = Wait { from, to, patience, archiver: OnFailure::GiveUp };
+    wait_for_wal(&archive, &ancestry, wait, session.server(), progress).await
 }
 
 /// Takes over what the attempt finished, as far as WAL proves that it is unchanged. Whatever keeps

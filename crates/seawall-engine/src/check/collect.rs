@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::arrival::{Route, switch, wait_and_compare};
 use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
-use crate::cluster::{Server, ServerFacts};
+use crate::cluster::{Server, ServerFacts, prove_own_files};
 
 /// How long WAL is measured to tell its rate.
 const RATE_SAMPLE: Duration = Duration::from_secs(1);
@@ -51,8 +51,6 @@ const SETTINGS: &str = "select current_setting('wal_level') as wal_level, \
      (select setting::int from pg_settings where name = 'archive_timeout') as archive_timeout, \
      current_setting('full_page_writes') as full_page_writes, \
      current_setting('fsync') as fsync, \
-     coalesce((select string_agg(name, ' ' order by name) from pg_settings where pending_restart), '') \
-       as pending_restart, \
      quote_ident(current_user) as role";
 
 const ARCHIVER: &str = "select failed_count, \
@@ -73,7 +71,11 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     let said = server.facts().await?;
     let data_directory =
         request.data_directory.clone().unwrap_or_else(|| said.data_directory.clone());
-    let (settings, role) = settings(&mut server).await?;
+    let (settings, role) = settings(&mut server, &said).await?;
+    let data_directory_trouble = prove_own_files(&mut server, &said, &data_directory)
+        .await
+        .err()
+        .map(|error| trouble(&error));
     let missing_functions = missing_functions(&mut server).await?;
     let wal_bytes_per_s = if said.in_recovery { None } else { Some(rate(&mut server).await?) };
 
@@ -93,6 +95,7 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
         cluster: request.cluster.to_string(),
         server_version: said.version,
         in_recovery: said.in_recovery,
+        data_directory_trouble,
         settings,
         expected_archive_command: request.expected_archive_command,
         missing_functions,
@@ -105,9 +108,8 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     })
 }
 
-async fn settings(server: &mut Server) -> Result<(Settings, String)> {
+async fn settings(server: &mut Server, said: &ServerFacts) -> Result<(Settings, String)> {
     let row = server.connection().query_one(SETTINGS).await?;
-    let pending: String = row.get("pending_restart")?;
     let command: String = row.get("archive_command")?;
     let settings = Settings {
         wal_level: row.get("wal_level")?,
@@ -117,7 +119,7 @@ async fn settings(server: &mut Server) -> Result<(Settings, String)> {
         archive_timeout_s: row.get("archive_timeout")?,
         full_page_writes: row.get("full_page_writes")?,
         fsync: row.get("fsync")?,
-        pending_restart: pending.split_whitespace().map(str::to_owned).collect(),
+        pending_restart: said.pending_restart.clone(),
     };
     Ok((settings, row.get("role")?))
 }

@@ -11,6 +11,8 @@ pub struct Facts {
     pub server_version: String,
     /// Whether the server is a standby.
     pub in_recovery: bool,
+    /// Why the configured data directory is not the server's, or cannot be read.
+    pub data_directory_trouble: Option<Trouble>,
     /// The settings archiving depends on.
     pub settings: Settings,
     /// What `archive_command` ought to be.

@@ -1,7 +1,8 @@
-use seawall_core::ByteSize;
+use seawall_core::{ByteSize, counted};
 use serde::Serialize;
 
-use super::facts::{Arrival, Facts, RepositoryFacts, Trouble};
+use super::facts::{Arrival, Facts, RepositoryFacts, Settings, Trouble};
+use crate::cluster::is_push_of;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -41,6 +42,7 @@ const WAITING_SEGMENTS: u64 = 16;
 #[must_use]
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = Found(Vec::new());
+    found.data_directory(facts);
     found.settings(facts);
     found.privileges(facts);
     found.archiver(facts);
@@ -92,20 +94,27 @@ impl Found {
         self.0.push(Finding { id, severity, what: what.into(), fix: fix.into() });
     }
 
+    fn data_directory(&mut self, facts: &Facts) {
+        if let Some(Trouble { what, fix }) = &facts.data_directory_trouble {
+            let what = format!("no backup can be made: {what}");
+            self.add("data_directory", Severity::Critical, what, fix.as_str());
+        }
+    }
+
     fn settings(&mut self, facts: &Facts) {
         let settings = &facts.settings;
         if settings.wal_level == "minimal" {
-            self.add(
+            self.needs_restart(
+                settings,
                 "wal_level",
-                Severity::Critical,
                 "wal_level is minimal: the WAL cannot restore a backup",
                 "ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL",
             );
         }
         if settings.archive_mode == "off" {
-            self.add(
+            self.needs_restart(
+                settings,
                 "archive_mode",
-                Severity::Critical,
                 "archive_mode is off: no WAL is archived",
                 "ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL",
             );
@@ -135,14 +144,31 @@ impl Found {
                 "ALTER SYSTEM SET fsync = 'on'; SELECT pg_reload_conf();",
             );
         }
-        if !settings.pending_restart.is_empty() {
-            let names = settings.pending_restart.join(", ");
+        let told = |name: &str| self.0.iter().any(|finding| finding.id == name);
+        let others: Vec<&str> = settings
+            .pending_restart
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !told(name))
+            .collect();
+        if !others.is_empty() {
             self.add(
                 "pending_restart",
                 Severity::Advice,
-                format!("changed settings wait for a restart: {names}"),
+                format!("changed settings wait for a restart: {}", others.join(", ")),
                 "restart PostgreSQL when it suits",
             );
+        }
+    }
+
+    /// A setting that has to change and takes effect when the server starts; it may be changed
+    /// already.
+    fn needs_restart(&mut self, settings: &Settings, id: &'static str, what: &str, sql: &str) {
+        if settings.pending_restart.iter().any(|name| name == id) {
+            let what = format!("{what}; it was changed, and the change waits for a restart");
+            self.add(id, Severity::Critical, what, "restart PostgreSQL");
+        } else {
+            self.add(id, Severity::Critical, what, sql);
         }
     }
 
@@ -218,8 +244,8 @@ impl Found {
         let Some(file) = &facts.archiver.failing_on else { return };
         let ago = facts.archiver.failed_s_ago.unwrap_or_default();
         let mut what = format!(
-            "the archiver fails on {file}, last {ago} s ago ({} failures in all)",
-            facts.archiver.failed_count
+            "the archiver fails on {file}, last {ago} s ago ({} in all)",
+            counted(facts.archiver.failed_count, "failure")
         );
         if let Some(seconds) = seconds_until_full(facts) {
             what.push_str(&format!("; pg_wal's disk is full in about {}", rough(seconds)));
@@ -329,16 +355,6 @@ impl Found {
     }
 }
 
-/// Whether a command is `wal push` for this cluster, whatever its path and flags.
-fn is_push_of(command: &str, cluster: &str) -> bool {
-    let words: Vec<&str> = command.split_whitespace().collect();
-    let pushes = words.windows(2).any(|pair| pair == ["wal", "push"]);
-    let named = words.windows(2).any(|pair| pair == ["--cluster", cluster])
-        || words.contains(&format!("--cluster={cluster}").as_str());
-    let names_none = !words.iter().any(|word| word.starts_with("--cluster"));
-    pushes && (named || names_none) && command.contains("%p")
-}
-
 fn seconds_until_full(facts: &Facts) -> Option<f64> {
     let rate = facts.wal_bytes_per_s.filter(|rate| *rate >= 1.0)?;
     Some(facts.wal_directory?.free_bytes as f64 / rate)
@@ -355,7 +371,7 @@ fn rough(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::facts::{Archiver, Settings, WalDirectory};
+    use super::super::facts::{Archiver, WalDirectory};
     use super::*;
 
     const COMMAND: &str =
@@ -378,6 +394,7 @@ mod tests {
             cluster: "main".to_owned(),
             server_version: "15.18".to_owned(),
             in_recovery: false,
+            data_directory_trouble: None,
             settings: Settings {
                 wal_level: "replica".to_owned(),
                 archive_mode: "on".to_owned(),
@@ -430,6 +447,27 @@ mod tests {
             spoil(&mut facts.settings);
             assert_eq!(ids(&facts), [id]);
         }
+    }
+
+    #[test]
+    fn a_change_that_waits_for_a_restart_is_told_as_that() {
+        let mut facts = healthy();
+        facts.settings.archive_mode = "off".to_owned();
+        facts.settings.pending_restart = vec!["archive_mode".to_owned()];
+        let found = findings(&facts);
+        assert_eq!(ids(&facts), ["archive_mode"]);
+        assert!(found[0].what.contains("waits for a restart"), "{}", found[0].what);
+        assert_eq!(found[0].fix, "restart PostgreSQL");
+        facts.settings.pending_restart.push("shared_buffers".to_owned());
+        assert_eq!(ids(&facts), ["archive_mode", "pending_restart"]);
+    }
+
+    #[test]
+    fn a_data_directory_of_another_copy_is_found() {
+        let mut facts = healthy();
+        let what = "it belongs to another copy of the cluster".to_owned();
+        facts.data_directory_trouble = Some(Trouble { what, fix: "correct it".to_owned() });
+        assert_eq!(ids(&facts), ["data_directory"]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct ServerFacts {
     pub wal_level: String,
     /// `archive_mode`.
     pub archive_mode: String,
+    /// Settings that were changed and take effect only when the server starts.
+    pub pending_restart: Vec<String>,
     /// `full_page_writes`.
     pub full_page_writes: bool,
     /// Configuration files that lie outside the data directory.
@@ -55,7 +57,9 @@ const FACTS: &str = "select current_setting('server_version') as version, \
      pg_size_bytes(current_setting('wal_segment_size')) as wal_segment_bytes, \
      current_setting('wal_level') as wal_level, \
      current_setting('archive_mode') as archive_mode, \
-     current_setting('full_page_writes') as full_page_writes";
+     current_setting('full_page_writes') as full_page_writes, \
+     coalesce((select string_agg(name, ' ' order by name) from pg_settings where pending_restart), '') \
+       as pending_restart";
 
 /// A session that is kept open for hours must not be ended by settings meant for applications.
 /// PostgreSQL 14 added the idle session timeout.
@@ -113,6 +117,7 @@ impl Server {
                 Error::new(Code::UnsupportedCluster, format!("wal_segment_size is {segment_bytes}"))
             })?;
         let system_id: i64 = row.get("system_id")?;
+        let pending_restart: String = row.get("pending_restart")?;
         let data_directory = PathBuf::from(row.get::<String>("data_directory")?);
         let mut facts = ServerFacts {
             major: self.major,
@@ -124,6 +129,7 @@ impl Server {
             wal_segment_size,
             wal_level: row.get("wal_level")?,
             archive_mode: row.get("archive_mode")?,
+            pending_restart: pending_restart.split_whitespace().map(str::to_owned).collect(),
             full_page_writes: row.get("full_page_writes")?,
             external_config: Vec::new(),
         };
@@ -159,17 +165,6 @@ impl Server {
     /// Those of the query; [`Code::PrivilegeMissing`] without EXECUTE on the function.
     pub async fn switch_wal(&mut self) -> Result<Lsn> {
         Ok(self.connection.query_value("select pg_switch_wal()").await?)
-    }
-
-    /// What the archiver last failed on, for a hint; `None` if it is not failing.
-    ///
-    /// # Errors
-    /// Those of the query.
-    pub async fn archiver_failure(&mut self) -> Result<Option<String>> {
-        let sql = "select case when last_failed_time is not null \
-               and (last_archived_time is null or last_failed_time > last_archived_time) \
-             then last_failed_wal end as failing from pg_stat_archiver";
-        Ok(self.connection.query_value(sql).await?)
     }
 
     /// Ends the session.

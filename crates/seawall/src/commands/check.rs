@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use seawall_core::Result;
+use seawall_core::{Result, counted};
 use seawall_engine::check::{
     Candidate, CheckRequest, Facts, Finding, Severity, collect, findings, proven,
 };
@@ -50,7 +50,9 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
     } else {
         Out.text(&text(&facts, &findings, Style::of_stdout()))?;
     }
-    Ok(if findings.is_empty() { Outcome::Done } else { Outcome::Findings })
+    // Advice is not a reason to wake anybody.
+    let advice_only = findings.iter().all(|finding| finding.severity == Severity::Advice);
+    Ok(if advice_only { Outcome::Done } else { Outcome::Findings })
 }
 
 async fn candidate(place: Place, cluster: &seawall_core::ClusterName) -> Candidate {
@@ -75,10 +77,19 @@ fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
         };
         text.push_str(&format!("{severity} {}\n  fix: {}\n", finding.what, finding.fix));
     }
-    text.push_str(&match findings.len() {
-        0 => format!("cluster {} is protected\n", facts.cluster),
-        1 => format!("cluster {}: 1 finding\n", facts.cluster),
-        count => format!("cluster {}: {count} findings\n", facts.cluster),
-    });
+    text.push_str(&summary(&facts.cluster, findings));
     text
+}
+
+/// Only what is worse than advice takes a cluster's protection away.
+fn summary(cluster: &str, findings: &[Finding]) -> String {
+    let advice = findings.iter().filter(|finding| finding.severity == Severity::Advice).count();
+    match (findings.len() - advice, advice) {
+        (0, 0) => format!("cluster {cluster} is protected\n"),
+        (0, advice) => {
+            let suggestions = counted(advice, "suggestion");
+            format!("cluster {cluster} is protected, with {suggestions}\n")
+        }
+        (_, _) => format!("cluster {cluster}: {}\n", counted(findings.len(), "finding")),
+    }
 }

@@ -158,8 +158,12 @@ impl Status {
     }
 
     fn archiving(&mut self, cluster: &ClusterReport, archiving: &Archiving, limits: Limits) {
-        if archiving.failing {
-            self.remark(Level::Critical, "the archiver fails: see PostgreSQL's log".to_owned());
+        if archiving.idle {
+            let what = "PostgreSQL archives nothing: archive_mode or archive_command is not set";
+            self.remark(Level::Critical, what.to_owned());
+        } else if let Some(wal) = &archiving.failing_on {
+            let what = format!("the archiver fails on {wal}: PostgreSQL's log says why");
+            self.remark(Level::Critical, what);
         }
         self.rpo_seconds = archiving.at_risk_s(cluster.archived_to());
         let Some(seconds) = self.rpo_seconds else {

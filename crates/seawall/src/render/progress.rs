@@ -1,6 +1,6 @@
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,15 @@ pub struct Display {
 
 #[derive(Debug)]
 enum Shown {
-    Bar(ProgressBar),
+    Bar(Bar),
     Lines(Lines),
+}
+
+/// A bar, and the name of the stage it shows.
+#[derive(Debug)]
+struct Bar {
+    bar: ProgressBar,
+    stage: Mutex<&'static str>,
 }
 
 /// The reporter thread and what it tells.
@@ -36,6 +43,7 @@ struct Lines {
 #[derive(Debug, Default)]
 struct State {
     stage: Mutex<Option<(Stage, Option<u64>)>>,
+    detail: Mutex<String>,
     done_bytes: AtomicU64,
     over: std::sync::atomic::AtomicBool,
 }
@@ -44,7 +52,7 @@ impl Display {
     /// A display for one job; it goes when it is dropped.
     pub fn new() -> Self {
         let shown = if std::io::stderr().is_terminal() {
-            Shown::Bar(ProgressBar::new_spinner())
+            Shown::Bar(Bar { bar: ProgressBar::new_spinner(), stage: Mutex::default() })
         } else {
             let state = Arc::<State>::default();
             let reported = Arc::clone(&state);
@@ -61,18 +69,28 @@ impl Display {
 impl Progress for Display {
     fn stage(&self, stage: Stage, total_bytes: Option<u64>) {
         match &self.shown {
-            Shown::Bar(bar) => begin(bar, stage, total_bytes),
+            Shown::Bar(Bar { bar, stage: shown }) => {
+                *locked(shown) = name(stage);
+                begin(bar, stage, total_bytes);
+            }
             Shown::Lines(Lines { state, .. }) => {
-                *state.stage.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some((stage, total_bytes));
+                *locked(&state.stage) = Some((stage, total_bytes));
+                locked(&state.detail).clear();
                 state.done_bytes.store(0, Ordering::Relaxed);
             }
         }
     }
 
+    fn detail(&self, what: &str) {
+        match &self.shown {
+            Shown::Bar(Bar { bar, stage }) => bar.set_message(format!("{}: {what}", locked(stage))),
+            Shown::Lines(Lines { state, .. }) => what.clone_into(&mut locked(&state.detail)),
+        }
+    }
+
     fn advance(&self, bytes: u64) {
         match &self.shown {
-            Shown::Bar(bar) => bar.inc(bytes),
+            Shown::Bar(Bar { bar, .. }) => bar.inc(bytes),
             Shown::Lines(Lines { state, .. }) => {
                 state.done_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
@@ -81,7 +99,7 @@ impl Progress for Display {
 
     fn note(&self, message: &str) {
         match &self.shown {
-            Shown::Bar(bar) => bar.println(message),
+            Shown::Bar(Bar { bar, .. }) => bar.println(message),
             Shown::Lines(_) => eprintln!("{message}"),
         }
     }
@@ -90,7 +108,7 @@ impl Progress for Display {
 impl Drop for Display {
     fn drop(&mut self) {
         match &mut self.shown {
-            Shown::Bar(bar) => bar.finish_and_clear(),
+            Shown::Bar(Bar { bar, .. }) => bar.finish_and_clear(),
             Shown::Lines(Lines { state, reporter }) => {
                 state.over.store(true, Ordering::Relaxed);
                 if let Some(reporter) = reporter.take() {
@@ -123,14 +141,19 @@ fn report(state: &State) {
             continue;
         }
         last = Instant::now();
-        let stage = *state.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stage, detail) = (*locked(&state.stage), locked(&state.detail).clone());
         if let Some((stage, total_bytes)) = stage {
-            eprintln!("{}", line(stage, state.done_bytes.load(Ordering::Relaxed), total_bytes));
+            let done_bytes = state.done_bytes.load(Ordering::Relaxed);
+            eprintln!("{}", line(stage, &detail, done_bytes, total_bytes));
         }
     }
 }
 
-fn line(stage: Stage, done_bytes: u64, total_bytes: Option<u64>) -> String {
+fn locked<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn line(stage: Stage, detail: &str, done_bytes: u64, total_bytes: Option<u64>) -> String {
     let name = name(stage);
     match total_bytes {
         Some(total) if total > 0 => {
@@ -138,6 +161,7 @@ fn line(stage: Stage, done_bytes: u64, total_bytes: Option<u64>) -> String {
             format!("{name}: {} of {} ({percent} %)", ByteSize(done_bytes), ByteSize(total))
         }
         _ if done_bytes > 0 => format!("{name}: {}", ByteSize(done_bytes)),
+        _ if !detail.is_empty() => format!("{name}: {detail}"),
         _ => name.to_owned(),
     }
 }
@@ -160,10 +184,14 @@ mod tests {
     #[test]
     fn a_line_tells_how_far_the_work_is() {
         assert_eq!(
-            line(Stage::Copying, 512 << 20, Some(1 << 30)),
+            line(Stage::Copying, "", 512 << 20, Some(1 << 30)),
             "copying: 512.0 MiB of 1.0 GiB (50 %)"
         );
-        assert_eq!(line(Stage::Verifying, 1 << 20, None), "verifying: 1.0 MiB");
-        assert_eq!(line(Stage::WaitingForWal, 0, None), "waiting for WAL");
+        assert_eq!(line(Stage::Verifying, "", 1 << 20, None), "verifying: 1.0 MiB");
+        assert_eq!(line(Stage::WaitingForWal, "", 0, None), "waiting for WAL");
+        assert_eq!(
+            line(Stage::WaitingForWal, "up to LSN 0/5000148", 0, None),
+            "waiting for WAL: up to LSN 0/5000148"
+        );
     }
 }

@@ -14,8 +14,10 @@ pub struct Archiving {
     pub version: String,
     /// Where the log ends.
     pub insert_lsn: Lsn,
-    /// Whether the archiver's last try failed.
-    pub failing: bool,
+    /// The file the archiver fails on, if its last try failed.
+    pub failing_on: Option<String>,
+    /// Whether nothing is set that archives.
+    pub idle: bool,
     /// Since the archiver last succeeded.
     pub archived_s_ago: Option<f64>,
     /// `archive_timeout`; 0 is never.
@@ -27,7 +29,11 @@ pub struct Archiving {
 const SQL: &str = "select split_part(current_setting('server_version'), ' ', 1) as version, \
      case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
           else pg_current_wal_insert_lsn() end as insert_lsn, \
-     coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) as failing, \
+     case when last_failed_time > coalesce(last_archived_time, '-infinity') \
+          then coalesce(last_failed_wal, '?') end as failing_on, \
+     current_setting('archive_mode') = 'off' \
+       or (coalesce(current_setting('archive_library', true), '') = '' \
+           and current_setting('archive_command') in ('', '(disabled)')) as idle, \
      extract(epoch from clock_timestamp() - last_archived_time)::float8 as archived_s_ago, \
      (select setting::int from pg_settings where name = 'archive_timeout') as timeout_s, \
      pg_size_bytes(current_setting('wal_segment_size')) as segment_bytes \
@@ -46,7 +52,8 @@ impl Archiving {
             Ok::<_, Error>(Self {
                 version: row.get("version")?,
                 insert_lsn: row.get("insert_lsn")?,
-                failing: row.get("failing")?,
+                failing_on: row.get("failing_on")?,
+                idle: row.get("idle")?,
                 archived_s_ago: row.get("archived_s_ago")?,
                 timeout_s: row.get("timeout_s")?,
                 segment_bytes: row.get("segment_bytes")?,
@@ -69,7 +76,7 @@ impl Archiving {
             return Some(0.0);
         }
         let since = self.archived_s_ago?;
-        let waits = self.timeout_s > 0 && !self.failing && behind < self.segment_bytes;
+        let waits = self.timeout_s > 0 && self.failing_on.is_none() && behind < self.segment_bytes;
         Some(if waits { since.min(f64::from(self.timeout_s)) } else { since })
     }
 }
@@ -82,7 +89,8 @@ mod tests {
         Archiving {
             version: "15.18".to_owned(),
             insert_lsn: Lsn(0x300_0100),
-            failing: false,
+            failing_on: None,
+            idle: false,
             archived_s_ago: Some(7200.0),
             timeout_s: 60,
             segment_bytes: 16 << 20,
@@ -98,7 +106,8 @@ mod tests {
     #[test]
     fn a_server_whose_wal_does_not_go_anywhere_is() {
         let never = Archiving { timeout_s: 0, ..quiet() };
-        let failing = Archiving { failing: true, ..quiet() };
+        let failing =
+            Archiving { failing_on: Some("000000010000000000000003".to_owned()), ..quiet() };
         let far = Archiving { insert_lsn: Lsn(0x900_0000), ..quiet() };
         for archiving in [never, failing, far] {
             assert_eq!(archiving.at_risk_s(Lsn(0x300_0000)), Some(7200.0), "{archiving:?}");
