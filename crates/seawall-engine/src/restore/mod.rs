@@ -24,6 +24,6 @@ pub use facts::{CoveredSpan, Fact, RecordPlace, WalSource, XactFact};
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
-pub use start::{Recovered, StartOptions, find_programs, promote, start};
+pub use start::{Promoted, Recovered, StartOptions, find_programs, promote, start};
 pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

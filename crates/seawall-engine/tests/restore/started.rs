@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use seawall_core::Code;
 use seawall_engine::restore::{
-    Point, Recovered, StartOptions, Stop, Target, TargetAction, promote, start,
+    Point, Promoted, Recovered, StartOptions, Stop, Target, TargetAction, promote, start,
 };
 use seawall_testkit::PgCluster;
 
@@ -70,7 +70,12 @@ async fn a_started_restore_is_proven_to_have_stopped_where_planned() -> Result<(
     let recovered = start(&options(&house, "paused", 54_402)?, &report.plan).await?;
     let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{}", report.plan) };
     ensure!(recovered == Recovered::Paused { replayed_to: lsn }, "{recovered:?}, {lsn}");
-    promote(&house.room("paused"), "postgres", LIMIT).await?;
+    for expected in [Promoted::Now, Promoted::Before] {
+        let promoted = promote(&house.room("paused"), "postgres", LIMIT).await?;
+        ensure!(promoted == expected, "{promoted:?}");
+    }
+    let error = promote(&house.room("nowhere"), "postgres", LIMIT).await.expect_err("not there");
+    ensure!(error.code() == Code::Usage && error.hint().is_some(), "{error:?}");
     stop(&house, "paused")?;
     let restored = PgCluster::open(house.pg.bin().major(), house.room("paused")).start()?;
     ensure!(restored.psql("SELECT sum(i) FROM t")? == "1");

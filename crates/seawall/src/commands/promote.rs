@@ -1,7 +1,7 @@
 //! `seawall promote DIR`: ends the pause of a restored server.
 
 use seawall_core::Result;
-use seawall_engine::restore;
+use seawall_engine::restore::{self, Promoted};
 
 use crate::args::PromoteArgs;
 use crate::context::absolute;
@@ -12,14 +12,18 @@ use crate::run;
 /// Runs the command.
 ///
 /// # Errors
-/// [`seawall_core::Code::RestoredServerFailed`], [`seawall_core::Code::WrongUser`].
+/// [`seawall_core::Code::RestoredServerFailed`], [`seawall_core::Code::WrongUser`], and
+/// [`seawall_core::Code::Usage`] if there is no data directory.
 pub fn main(args: &PromoteArgs) -> Result<Outcome> {
     let directory = absolute(&args.directory);
     if let Some(owner) = Owner::of(&directory) {
         owner.become_for_good()?;
     }
     let promote = restore::promote(&directory, &args.user, args.timeout);
-    run::runtime(1)?.block_on(run::until_interrupted(promote))?;
-    eprintln!("{} takes writes", directory.display());
+    let shown = directory.display();
+    match run::runtime(1)?.block_on(run::until_interrupted(promote))? {
+        Promoted::Now => eprintln!("{shown} takes writes"),
+        Promoted::Before => eprintln!("{shown} takes writes already; nothing was to be done"),
+    }
     Ok(Outcome::Done)
 }

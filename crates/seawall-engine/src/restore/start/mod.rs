@@ -86,25 +86,42 @@ pub async fn start(options: &StartOptions, plan: &RestorePlan) -> Result<Recover
     waited.map_err(|error| server.with_log(error))
 }
 
-/// Ends the pause of a restored cluster: it takes writes then.
+/// What a promotion found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promoted {
+    /// The server waited, and takes writes now.
+    Now,
+    /// It took writes already.
+    Before,
+}
+
+/// Ends the pause of a restored cluster: it takes writes then. One that takes writes already is
+/// left alone.
 ///
 /// # Errors
-/// [`Code::RestoredServerFailed`] if it does not come up within `timeout`; those of the connection.
-pub async fn promote(data_directory: &Path, user: &str, timeout: Duration) -> Result<()> {
+/// [`Code::Usage`] if there is no data directory; [`Code::RestoredServerFailed`] if no server runs
+/// in it, or it does not come up within `timeout`; those of the connection.
+pub async fn promote(data_directory: &Path, user: &str, timeout: Duration) -> Result<Promoted> {
+    prove_data_directory(data_directory)?;
+    let shown = data_directory.display();
     let file = PostmasterFile::read(data_directory).ok_or_else(|| {
-        Error::new(
-            Code::RestoredServerFailed,
-            format!("no server runs in {}", data_directory.display()),
+        Error::new(Code::RestoredServerFailed, format!("no server runs in {shown}")).with_hint(
+            format!(
+                "Start it first, and it pauses again at its target: `pg_ctl start -D {shown}`."
+            ),
         )
-        .with_hint("Start it first; it pauses again at its target.")
     })?;
     let mut connection = connect(&file.socket_directory, file.port, user).await?;
+    if !connection.query_value::<bool>("SELECT pg_catalog.pg_is_in_recovery()").await? {
+        connection.close().await;
+        return Ok(Promoted::Before);
+    }
     connection.simple_query("SELECT pg_catalog.pg_wal_replay_resume()").await?;
     connection.close().await;
     let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
         if read_control(data_directory)?.state == DbState::InProduction {
-            return Ok(());
+            return Ok(Promoted::Now);
         }
         sleep(PAUSE).await;
     }
@@ -113,6 +130,20 @@ pub async fn promote(data_directory: &Path, user: &str, timeout: Duration) -> Re
         format!("the server was not promoted within {} s", timeout.as_secs()),
     )
     .with_hint("Look at the server's log."))
+}
+
+fn prove_data_directory(path: &Path) -> Result<()> {
+    let Err(error) = fs::metadata(path.join("PG_VERSION")) else { return Ok(()) };
+    let shown = path.display();
+    if error.kind() == std::io::ErrorKind::PermissionDenied {
+        return Err(Error::new(Code::WrongUser, format!("cannot look into {shown}"))
+            .with_source(error)
+            .with_hint("Run this as the user PostgreSQL runs as, such as `sudo -u postgres seawall promote DIR`."));
+    }
+    let what = if path.is_dir() { "is not a data directory" } else { "is not a directory" };
+    Err(Error::new(Code::Usage, format!("{shown} {what}")).with_hint(
+        "Name the directory that was restored: the DIR of `seawall restore --into DIR`.",
+    ))
 }
 
 struct Server<'s> {
@@ -162,12 +193,19 @@ impl Server<'_> {
     async fn wait(&self) -> Result<Recovered> {
         let began = Instant::now();
         let mut seen = false;
+        let mut unclear: Option<Instant> = None;
         while began.elapsed() < self.options.timeout {
             // In this order: what a server wrote before it went is there to be read.
             let running = PostmasterFile::read(&self.options.data_directory).is_some();
             seen |= running;
-            if let Some(recovered) = self.look(running).await? {
-                return Ok(recovered);
+            match self.look(running).await? {
+                Look::Decided(recovered) => return Ok(recovered),
+                Look::Undecided => unclear = None,
+                Look::Unclear(error) => {
+                    if unclear.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                        return Err(error);
+                    }
+                }
             }
             if !running && (seen || began.elapsed() > PATIENCE) {
                 return Err(failed("the restored server ended by itself".to_owned()));
@@ -180,39 +218,42 @@ impl Server<'_> {
     }
 
     /// What has become of it, if that is decided.
-    async fn look(&self, running: bool) -> Result<Option<Recovered>> {
+    async fn look(&self, running: bool) -> Result<Look> {
         let control = read_control(&self.options.data_directory)?;
         if control.checkpoint == NO_CHECKPOINT {
             // Still as it was restored; its state is that of the server that was backed up.
-            return Ok(None);
+            return Ok(Look::Undecided);
         }
         let segment_size = control.wal_segment_size;
         let prove =
             |lsn| outcome::prove_end(self.plan, control.major, lsn, segment_size).map(|()| lsn);
-        match (self.plan.then, control.state) {
+        let recovered = match (self.plan.then, control.state) {
             (TargetAction::Promote, DbState::InProduction) => {
-                let (timeline, end) = outcome::end_of_recovery(
-                    &self.options.data_directory,
-                    self.plan.timeline,
-                    segment_size,
-                )?;
-                Ok(Some(Recovered::Promoted { timeline, replayed_to: prove(end)? }))
+                let (directory, timeline) = (&self.options.data_directory, self.plan.timeline);
+                match outcome::end_of_recovery(directory, &control, timeline)? {
+                    Some((timeline, end)) => {
+                        Recovered::Promoted { timeline, replayed_to: prove(end)? }
+                    }
+                    None => return Ok(Look::Unclear(no_new_timeline(timeline))),
+                }
             }
             (_, DbState::InProduction) => {
-                Err(failed("the restored server takes writes, which was not planned".to_owned()))
+                return Err(failed(
+                    "the restored server takes writes, which was not planned".to_owned(),
+                ));
             }
             (TargetAction::Pause, DbState::InArchiveRecovery) if running => {
                 match self.paused_at().await? {
-                    Some(lsn) => Ok(Some(Recovered::Paused { replayed_to: prove(lsn)? })),
-                    None => Ok(None),
+                    Some(lsn) => Recovered::Paused { replayed_to: prove(lsn)? },
+                    None => return Ok(Look::Undecided),
                 }
             }
             (TargetAction::Shutdown, DbState::ShutDownInRecovery) if !running => {
-                let end = shutdown_position(&control);
-                Ok(Some(Recovered::ShutDown { replayed_to: prove(end)? }))
+                Recovered::ShutDown { replayed_to: prove(shutdown_position(&control))? }
             }
-            _ => Ok(None),
-        }
+            _ => return Ok(Look::Undecided),
+        };
+        Ok(Look::Decided(recovered))
     }
 
     /// Where replay waits, if it does. Before it is consistent the server takes no connections.
@@ -244,6 +285,21 @@ impl Server<'_> {
         let shown = format!("{}\nthe end of {log}:\n{}", error.message(), tail.join("\n"));
         Error::new(Code::RestoredServerFailed, shown).with_hint(hint)
     }
+}
+
+/// What a look at a server that was started shows.
+enum Look {
+    /// It is where it should be.
+    Decided(Recovered),
+    /// It goes on.
+    Undecided,
+    /// It takes writes, and how it came to that cannot be told; an error unless it soon can.
+    Unclear(Error),
+}
+
+fn no_new_timeline(timeline: TimelineId) -> Error {
+    failed(format!("the restored server takes writes, and began no timeline after {timeline}"))
+        .with_hint("It may have recovered nothing; look at its log before using it.")
 }
 
 /// A server that shuts down while it recovers notes how far it came (`CreateRestartPoint`, xlog.c).

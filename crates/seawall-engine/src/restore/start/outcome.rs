@@ -3,43 +3,43 @@ use std::path::Path;
 
 use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalFileName, WalSegmentSize};
 use seawall_pgdata::PgMajor;
+use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 
 use crate::restore::durable::local;
 use crate::restore::plan::record_position;
 use crate::restore::{RestorePlan, Stop};
 
-/// Where recovery ended, as the history file of the timeline it began tells.
+/// Where recovery ended, as the history file of the timeline it began tells; `None` if there is no
+/// such file, or not yet.
+///
+/// `pg_control` names the new timeline: in the checkpoint that ends recovery, or, until there is
+/// one, beside the end-of-recovery record (`CreateEndOfRecoveryRecord`, xlog.c). A listing of
+/// `pg_wal` alone would have to be read while the server renames segments in it.
 ///
 /// # Errors
-/// [`Code::RestoredServerFailed`] if there is no such file.
+/// [`Code::LocalIo`] if `pg_wal` cannot be read.
 pub(super) fn end_of_recovery(
     data_directory: &Path,
+    control: &ControlFile,
     timeline: TimelineId,
-    segment_size: WalSegmentSize,
-) -> Result<(TimelineId, Lsn)> {
+) -> Result<Option<(TimelineId, Lsn)>> {
     let directory = data_directory.join("pg_wal");
     let read = |error| local(error, "reading", &directory);
-    let mut newest = None;
+    let mut newest = control.min_recovery_timeline.max(Some(control.checkpoint_timeline));
     for entry in fs::read_dir(&directory).map_err(read)? {
         let name = entry.map_err(read)?.file_name();
-        let parsed = name.to_str().and_then(|name| WalFileName::parse(name, segment_size));
+        let name = name.to_str();
+        let parsed = name.and_then(|name| WalFileName::parse(name, control.wal_segment_size));
         if let Some(WalFileName::TimelineHistory(found)) = parsed {
             newest = newest.max(Some(found));
         }
     }
-    let found = newest.filter(|newest| *newest > timeline).and_then(|newest| {
+    Ok(newest.filter(|newest| *newest > timeline).and_then(|newest| {
         let path = directory.join(WalFileName::TimelineHistory(newest).to_string());
         let ancestry = Ancestry::parse(newest, &fs::read(path).ok()?).ok()?;
         Some((newest, ancestry.fork_lsn_of(timeline)?))
-    });
-    found.ok_or_else(|| {
-        Error::new(
-            Code::RestoredServerFailed,
-            format!("the restored server began no timeline after {timeline}"),
-        )
-        .with_hint("It may have recovered nothing; look at its log before using it.")
-    })
+    }))
 }
 
 /// Proves that replay ended where it was planned to. `replayed` is the end of the last record that
