@@ -20,7 +20,11 @@ use super::preflight::{
 };
 use super::sources::Sources;
 use super::state::{Asked, RestoreState};
-use super::{Point, RestorePlan, RestoreRequest, Target, WalSource};
+use super::{Mode, Point, RestorePlan, RestoreRequest, Target, WalSource};
+
+/// What a person should know who lets a restored cluster go on archiving.
+const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
+     primaries in one archive are two pasts, and every restore then has to choose between them.";
 
 /// How a restore is carried out.
 #[derive(Clone)]
@@ -133,7 +137,8 @@ async fn make_plan(
     let first = backups.iter().filter(may_start).map(|backup| backup.start_lsn).min();
     let spans = wal.coverage(&ancestry, first.unwrap_or(Lsn::INVALID)).await?;
     let record_at_target = match &request.target {
-        Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) => {
+        // Before the first backup there is nothing to look for, and perhaps not even WAL.
+        Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) if first.is_some_and(|first| *lsn >= first) => {
             wal.record_at_or_after(&ancestry, *lsn).await?
         }
         _ => None,
@@ -166,8 +171,11 @@ fn plan_of(
     line: &Line,
     request: &RestoreRequest,
     ancestry: &Ancestry,
-    decision: Decision,
+    mut decision: Decision,
 ) -> RestorePlan {
+    if request.mode == Mode::Primary {
+        decision.warnings.insert(0, TWO_PRIMARIES.to_owned());
+    }
     RestorePlan {
         cluster: line.cluster().clone(),
         line: line.id(),

@@ -58,7 +58,9 @@ async fn e20_a_clone_does_not_archive_and_a_primary_does() -> Result<()> {
 
     let mut request = house.request("primary", Target::Latest);
     request.mode = Mode::Primary;
-    house.restore(&request).await?;
+    let report = house.restore(&request).await?;
+    let warning = report.plan.warnings.first().map(String::as_str).unwrap_or_default();
+    ensure!(warning.contains("old server must not run"), "{}", report.plan);
     let primary = house.open("primary")?;
     ensure!(primary.psql("SHOW archive_mode")? == "on");
     ensure!(primary.psql("SHOW archive_command")?.contains(&house.archive.display().to_string()));

@@ -65,6 +65,8 @@ async fn e61_targets_outside_what_is_archived_are_refused_before_a_byte_is_writt
     for target in [
         Target::To(Point::Time(early)),
         Target::To(Point::Lsn(early_lsn)),
+        Target::To(Point::Lsn("0/0".parse()?)),
+        Target::Before(Point::Lsn("0/1".parse()?)),
         Target::To(Point::Time("2100-01-01T00:00:00Z".parse()?)),
         Target::To(Point::Lsn("F/0".parse()?)),
         Target::To(Point::Xid(4_000_000_000)),

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, WalSegmentSize};
 use seawall_pgdata::history::Ancestry;
 
-use super::resolver::{Cut, Found};
+use super::resolver::{Cut, Found, NOT_ARCHIVED};
 use super::timeline::no_such_backup;
 use super::{BackupFacts, CommitPlace, Resolver, Stop};
 use crate::restore::{CoveredSpan, Point, RecordPlace, Target};
@@ -242,7 +242,7 @@ impl Planner {
                 Code::TargetUnreachable,
                 format!("{} is not archived: the archive ends at LSN {end}", cut.lsn),
             )
-            .with_hint("Use `--latest` for everything that is archived."));
+            .with_hint(NOT_ARCHIVED));
         };
         let Some(span) = spans.get(index).filter(|span| span.start <= cut.lsn) else {
             let from = index.checked_sub(1).and_then(|before| spans.get(before));

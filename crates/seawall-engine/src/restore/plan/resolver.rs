@@ -22,6 +22,11 @@ pub(super) struct Found {
     pub warnings: Vec<String>,
 }
 
+/// What to do about a target behind the end of the archive.
+pub(super) const NOT_ARCHIVED: &str = "If the server still runs, have its last WAL archived: \
+     `SELECT pg_switch_wal();`, and try again a little later. Everything that is archived comes \
+     back with `--latest`.";
+
 /// Finds where a target cuts the log. It is fed the log's facts in LSN order and keeps none of
 /// them, however many there are.
 #[derive(Debug)]
@@ -178,7 +183,7 @@ impl Resolver {
                 Code::TargetUnreachable,
                 format!("{wanted} is later than what is archived: {latest}"),
             )
-            .with_hint("Use `--latest` for everything that is archived."));
+            .with_hint(NOT_ARCHIVED));
         }
         if !self.anchored {
             return Err(Error::new(
