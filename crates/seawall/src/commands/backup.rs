@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ByteSize, Code, Error, Result};
+use seawall_core::{ByteSize, Code, Error, Result, counted};
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use serde_json::{Value, json};
 
@@ -14,9 +14,6 @@ use crate::exit::Outcome;
 use crate::render::{self, Display, Out};
 use crate::report::current_line;
 use crate::run;
-
-/// Worker threads that serve sockets and stores beside those that copy.
-const SERVICE_THREADS: usize = 2;
 
 /// Runs the command.
 ///
@@ -29,16 +26,18 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
     let data_directory = args.server.data_directory.as_deref();
     context.become_owner(data_directory)?;
     let server = target.server(&args.server)?;
-    let runtime = run::runtime(SERVICE_THREADS)?;
+    let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for place in target.places {
         let request = request(args, &context.config, &server, &place);
+        let explained = place.clone();
         let backup = async {
             let opened = place.open().await?;
             let line = current_line(&opened.repository, &target.name).await?;
             let report = backup::run(&line, &request, &Display::new()).await?;
             Ok((opened, report))
         };
+        let backup = async { backup.await.map_err(|error| explained.explain(error)) };
         match runtime.block_on(run::until_interrupted(backup)) {
             Ok((opened, report)) => {
                 show(args, &opened, &report)?;
@@ -134,8 +133,9 @@ fn text(opened: &Opened, report: &BackupReport) -> String {
     );
     if let Some(resumed) = report.resumed {
         text.push_str(&format!(
-            "  {} of {} files were taken over from {resumed}, which had died\n",
-            report.reused_files, report.files
+            "  {} of {} came from {resumed}, which had died\n",
+            report.reused_files,
+            counted(report.files, "file")
         ));
     }
     text
@@ -158,7 +158,10 @@ fn finish(done: &[BackupReport], mut failed: Vec<Error>) -> Result<Outcome> {
     if bad_pages > 0 {
         return Err(Error::new(
             Code::PageErrorsFound,
-            format!("the backup is complete, and {bad_pages} pages of the database are damaged"),
+            format!(
+                "the backup is complete, and the database has {}",
+                counted(bad_pages, "damaged page")
+            ),
         )
         .with_hint("`seawall show latest` lists them; keep older backups until they are mended."));
     }

@@ -28,7 +28,7 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
     let config_path = context.config.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
     let expected =
         postgres::archive_command(&postgres::own_path()?, config_path, target.name.as_str());
-    let facts = run::runtime(1)?.block_on(async {
+    let facts = run::runtime()?.block_on(async {
         let mut repositories = Vec::new();
         for place in target.places {
             repositories.push(candidate(place, &target.name).await);

@@ -41,7 +41,7 @@ pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
 
 /// What only a running server knows. One that does not answer is left out: `status` tells of it.
 fn ask_servers(context: &Context, overview: &mut Overview) -> Result<()> {
-    let runtime = run::runtime(1)?;
+    let runtime = run::runtime()?;
     for cluster in &mut overview.clusters {
         let target = context.target(&cluster.name)?;
         let Ok(server) = target.server(&ServerArgs::default()) else { continue };

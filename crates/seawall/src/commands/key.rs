@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ClusterName, Code, Error, Result, Ulid};
+use seawall_core::{ClusterName, Code, Error, Result, Ulid, counted};
 use seawall_repo::CreateOptions;
 use seawall_repo::keys::{KeyFile, SlotMethod, Unlock};
 use serde_json::json;
@@ -42,7 +42,7 @@ fn open<T>(
     let place = context.one_place()?;
     let made = before(&place)?;
     context.become_owner(None)?;
-    let runtime = run::runtime(1)?;
+    let runtime = run::runtime()?;
     let opened = runtime.block_on(place.open())?;
     Ok((runtime, opened, made))
 }
@@ -83,6 +83,7 @@ fn show(config: Option<&Path>, args: &KeyShowArgs) -> Result<Outcome> {
         })
         .collect();
     Out.text(&table(&columns, rows))?;
+    eprintln!("new data is under key epoch {current}: a key with a slot of that epoch opens it");
     Ok(Outcome::Done)
 }
 
@@ -117,12 +118,18 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
     let options = CreateOptions { unlock: &unlock, label: "rotate", now: Timestamp::now() };
     let rotated = runtime.block_on(opened.repository.rotate(&[options]))?;
     let epoch = rotated.keyring().current_epoch();
-    Out.line(&epoch.to_string())?;
-    eprintln!("new data is written under key epoch {epoch}; the same key file opens it");
+    if args.output.json {
+        Out.json(&json!({"repository": opened.repository.id(), "epoch": epoch}))?;
+    } else {
+        Out.line(&format!(
+            "new data is written under key epoch {epoch}, which the same key file opens"
+        ))?;
+    }
     eprintln!("what was written before stays readable to whoever had the old key");
     if others > 0 {
         eprintln!(
-            "{others} other keys do not open the repository any more: `seawall key add FILE` lets each in again"
+            "{} cannot open the repository any more: `seawall key add FILE` lets each in again",
+            counted(others, "other key")
         );
     }
     Ok(Outcome::Done)
@@ -167,7 +174,7 @@ fn kit(config: Option<&Path>, args: &KeyKitArgs) -> Result<Outcome> {
     // Proven to open the repository before it is written down.
     let owner_files = context.known_targets(None)?;
     let acting = context.act_as_owner()?;
-    let runtime = run::runtime(1)?;
+    let runtime = run::runtime()?;
     let lines = runtime.block_on(async { place.open().await?.repository.lines().await })?;
     drop(acting);
     let mut clusters: Vec<ClusterName> = lines.into_iter().map(|(name, _)| name).collect();

@@ -21,7 +21,7 @@ pub fn main(args: &PromoteArgs) -> Result<Outcome> {
     }
     let promote = restore::promote(&directory, &args.user, args.timeout);
     let shown = directory.display();
-    match run::runtime(1)?.block_on(run::until_interrupted(promote))? {
+    match run::runtime()?.block_on(run::until_interrupted(promote))? {
         Promoted::Now => eprintln!("{shown} takes writes"),
         Promoted::Before => eprintln!("{shown} takes writes already; nothing was to be done"),
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::Result;
+use seawall_core::{Result, counted};
 use serde::Serialize;
 
 use crate::args::StatusArgs;
@@ -71,7 +71,7 @@ fn statuses(config: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
     let context = Context::new(config, &args.repository)?;
     let targets = context.known_targets(named)?;
     let mut overview = Overview::collect(config, named, &args.repository, Depth::Wal)?;
-    let runtime = run::runtime(1)?;
+    let runtime = run::runtime()?;
     let mut statuses = Vec::new();
     for cluster in &mut overview.clusters {
         let target = targets.iter().find(|target| target.name == cluster.name);
@@ -152,7 +152,11 @@ impl Status {
         if let Some(errors @ 1..) = newest.page_errors {
             self.remark(
                 Level::Critical,
-                format!("{errors} damaged pages in the database, as of backup {}", newest.id),
+                format!(
+                    "{} in the database, as of backup {}",
+                    counted(errors, "damaged page"),
+                    newest.id
+                ),
             );
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use seawall_core::{BackupId, ByteSize, Code, Result};
+use seawall_core::{BackupId, ByteSize, Code, Result, counted};
 use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
 use serde_json::{Value, json};
 
@@ -13,9 +13,6 @@ use crate::exit::Outcome;
 use crate::render::{self, Display, Out, Style};
 use crate::report::word;
 use crate::run;
-
-/// Worker threads that serve stores beside those that check.
-const SERVICE_THREADS: usize = 2;
 
 /// Runs the command. A repository is verified whole, whichever cluster is named: the cluster chooses
 /// its repositories, and whose backup `latest` is.
@@ -30,7 +27,7 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
         None => context.places(),
     };
     context.become_owner(None)?;
-    let runtime = run::runtime(SERVICE_THREADS)?;
+    let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for place in places {
         let verify = async {
@@ -78,10 +75,10 @@ fn show(args: &VerifyArgs, reports: &[(String, VerifyReport)]) -> Result<()> {
 
 fn text(name: &str, report: &VerifyReport, sample: u8, style: Style) -> String {
     let mut text = format!(
-        "repository {name}: {} objects, {}, {} backups\n",
-        report.objects,
+        "repository {name}: {}, {}, {}\n",
+        counted(report.objects, "object"),
         ByteSize(report.bytes),
-        report.backups
+        counted(report.backups, "backup")
     );
     for finding in &report.findings {
         text.push_str(&format!(

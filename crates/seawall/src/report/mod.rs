@@ -85,7 +85,7 @@ impl Overview {
         let context = Context::new(config, flags)?;
         let mut targets = context.known_targets(named)?;
         context.become_owner(None)?;
-        let runtime = run::runtime(1)?;
+        let runtime = run::runtime()?;
         let places = if targets.is_empty() { context.places() } else { union(&targets) };
         let (opened, repositories, mut problems) = runtime.block_on(open_all(places));
         if opened.is_empty()

@@ -116,7 +116,7 @@ impl Server {
     /// Those of the query.
     pub fn sql(&self, sql: &str) -> Result<()> {
         let config = self.connection()?;
-        run::runtime(1)?.block_on(async {
+        run::runtime()?.block_on(async {
             let mut connection = Connection::connect(&config).await?;
             connection.simple_query(sql).await?;
             connection.close().await;
@@ -130,7 +130,7 @@ impl Server {
     /// Those of the query.
     pub fn drop_table(&self) -> Result<u64> {
         let config = self.connection()?;
-        run::runtime(1)?.block_on(async {
+        run::runtime()?.block_on(async {
             let mut connection = Connection::connect(&config).await?;
             connection.simple_query("begin").await?;
             let xid = connection.query_value("select txid_current()").await?;
@@ -148,7 +148,7 @@ impl Server {
     /// [`Code::WalNotArrived`]
     pub fn archive_now(&self, patience: Duration) -> Result<()> {
         let config = self.connection()?;
-        run::runtime(1)?.block_on(async {
+        run::runtime()?.block_on(async {
             let mut connection = Connection::connect(&config).await?;
             let sql = "select pg_walfile_name(pg_switch_wal())";
             let segment: String = connection.query_value(sql).await?;
@@ -186,7 +186,7 @@ impl Server {
             Error::new(Code::RestoredServerFailed, "the restored server does not run")
         })?;
         let config = postgres::resolve(&conninfo, &Owner::current())?;
-        run::runtime(1)?.block_on(read_ledger(&config))
+        run::runtime()?.block_on(read_ledger(&config))
     }
 
     /// Ends both servers, whatever state they are in.

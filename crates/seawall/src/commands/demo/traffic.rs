@@ -82,7 +82,7 @@ impl Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (1..=WRITERS).map(|writer| {
             let (stop, config) = (Arc::clone(&stop), config.clone());
-            thread::spawn(move || run::runtime(1)?.block_on(write(writer, &config, &stop)))
+            thread::spawn(move || run::runtime()?.block_on(write(writer, &config, &stop)))
         });
         Self { writers: writers.collect(), stop }
     }

@@ -8,7 +8,7 @@ mod settings;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result};
-use seawall_engine::cluster::{Server, ServerFacts, read_control};
+use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
 use seawall_pgdata::control::ControlFile;
 
 use crate::args::InitArgs;
@@ -52,13 +52,14 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
     };
     let plan = Plan::new(wish, &config, &path)?;
     let owner = owner(args, &plan)?;
-    let runtime = run::runtime(1)?;
+    let runtime = run::runtime()?;
 
     let seen = {
         let _acting = owner.act_as()?;
         runtime.block_on(look(&plan, &owner))?
     };
     let owner = confirm_owner(owner, &seen.data_directory)?;
+    refuse_second_name(&plan, &seen, &config, &owner)?;
     let told = Told { style: Style::of_stderr() };
     eprintln!("{}", told.style.bold(&describe(&plan, &seen)));
 
@@ -88,7 +89,7 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
         let new = make_kit(kit, &plan, key)?;
         told.part("recovery kit", &kit.display().to_string(), new);
     }
-    next(&plan, &seen, args)?;
+    next(&plan, &seen, args, &owner)?;
     Ok(Outcome::Done)
 }
 
@@ -132,6 +133,34 @@ fn confirm_owner(owner: Owner, data_directory: &Path) -> Result<Owner> {
     }
 }
 
+/// One server under two names would be two lines of backups, and `archive_command` feeds only one.
+fn refuse_second_name(plan: &Plan, seen: &Seen, config: &Config, owner: &Owner) -> Result<()> {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let server = |connection: &str| {
+        let hosts = postgres::resolve(connection, owner).ok()?;
+        hosts.hosts().first().map(ToString::to_string)
+    };
+    for (name, other) in config.clusters.iter().filter(|(name, _)| **name != plan.cluster) {
+        let directory = other.data_directory.as_deref();
+        let same_files = directory.is_some_and(|path| place(path) == place(&seen.data_directory));
+        let same_server = other.connection.as_deref().is_some_and(|connection| {
+            server(connection).is_some_and(|one| server(&seen.connection) == Some(one))
+        });
+        if same_files || same_server {
+            let what = if same_files { "data directory" } else { "connection" };
+            return Err(Error::new(
+                Code::ConfigInvalid,
+                format!("this {what} is configured already, as cluster {name}"),
+            )
+            .with_hint(format!(
+                "Use that name: `seawall init {name} …`. If [cluster.{name}] is of another server, correct it in {} first.",
+                plan.config_path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 async fn look(plan: &Plan, owner: &Owner) -> Result<Seen> {
     let given = plan.connection.as_deref();
     let config = postgres::resolve(given.unwrap_or_default(), owner)?;
@@ -145,17 +174,10 @@ async fn look(plan: &Plan, owner: &Owner) -> Result<Seen> {
     let mut server = Server::connect(&config).await?;
     let facts = server.facts().await?;
     let settings = Settings::ask(&mut server).await?;
-    server.close().await;
     let data_directory =
         plan.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
-    let control = read_control(&data_directory)?;
-    if control.system_id != facts.system_id {
-        return Err(Error::new(
-            Code::ClusterMismatch,
-            format!("{} is not the data directory of the server", data_directory.display()),
-        )
-        .with_hint(format!("The server's is {}.", facts.data_directory.display())));
-    }
+    let control = prove_own_files(&mut server, &facts, &data_directory).await?;
+    server.close().await;
     let repository_exists = repository_exists(&plan.url).await?;
     Ok(Seen { facts, control, data_directory, settings, repository_exists, connection })
 }
@@ -207,7 +229,7 @@ impl Told {
 }
 
 /// The SQL goes to standard output, so that it can be piped into psql.
-fn next(plan: &Plan, seen: &Seen, args: &InitArgs) -> Result<()> {
+fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> {
     let program = postgres::own_path()?;
     let command = postgres::archive_command(&program, &plan.config_path, plan.cluster.as_str());
     let Steps { statements, restart } = seen.settings.missing(&command);
@@ -215,7 +237,9 @@ fn next(plan: &Plan, seen: &Seen, args: &InitArgs) -> Result<()> {
     if statements.is_empty() {
         eprintln!("\nThe server archives with Seawall already.");
     } else {
-        eprintln!("\n{}", style.bold("Run this SQL as a superuser:"));
+        let sudo = owner.sudo(&Owner::current());
+        let psql = format!("{sudo}psql {}", crate::render::shell_quote(&seen.connection));
+        eprintln!("\n{} {psql}", style.bold("Run this SQL as a superuser, with:"));
         for (sql, why) in statements {
             Out.line(&format!("{sql}; -- {why}"))?;
         }

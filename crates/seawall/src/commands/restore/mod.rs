@@ -21,12 +21,10 @@ use super::backup::{jobs, memory};
 use crate::args::RestoreArgs;
 use crate::context::{Context, Opened, absolute};
 use crate::exit::Outcome;
+use crate::owner::Owner;
 use crate::render::{Display, Out, Style, shell_quote, zones};
 use crate::report::{stored_cluster, word};
 use crate::{postgres, run};
-
-/// Worker threads that serve stores beside those that write.
-const SERVICE_THREADS: usize = 2;
 
 /// What the target is when none is given.
 const LATEST: &str = "latest";
@@ -39,9 +37,10 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     let mode = Mode::parse(&args.mode)?;
     let context = Context::new(config, &args.repository)?;
     let into = absolute(&args.into);
-    let runtime = run::runtime(SERVICE_THREADS)?;
+    let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
     let progress = Arc::new(Display::new());
 
+    let typist = Owner::current();
     let owner = context.owner_of_restored()?;
     let acting = owner.act_as()?;
     context.prove_flags_are_readable()?;
@@ -71,7 +70,7 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     } else {
         None
     };
-    after::tell(args, &context, &report, started.as_ref())?;
+    after::tell(args, &context, &report, started.as_ref(), &owner.sudo(&typist))?;
     Ok(Outcome::Done)
 }
 

@@ -38,7 +38,7 @@ pub fn main(config: Option<&Path>, args: &FetchArgs) -> Result<Outcome> {
     };
     context.become_owner(None)?;
     let wanted = Wanted { args, cluster: cluster.as_ref(), state: state.as_ref(), places: &places };
-    run::runtime(1)?.block_on(wanted.fetch_patiently())?;
+    run::runtime()?.block_on(wanted.fetch_patiently())?;
     Ok(Outcome::Done)
 }
 

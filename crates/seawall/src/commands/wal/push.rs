@@ -22,7 +22,7 @@ pub fn main(config: Option<&Path>, args: &PushArgs) -> Result<Outcome> {
     let path = absolute(&args.path);
     context.become_owner(None)?;
     let system_id = system_id(&target, &path);
-    run::runtime(1)?.block_on(async {
+    run::runtime()?.block_on(async {
         let (mut places, mut failure) = (Vec::new(), None);
         for place in target.places {
             let name = place.name.clone();
