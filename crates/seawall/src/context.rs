@@ -8,6 +8,7 @@ use seawall_repo::Repository;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_store::{StoreError, StoreUrl};
 
+use crate::access;
 use crate::args::{RepositoryArgs, ServerArgs};
 use crate::config::{
     self, ClusterConfig, Config, DEFAULT_PACK_SIZE, RepositoryConfig, SecretSource,
@@ -38,6 +39,8 @@ pub struct Place {
     /// Where it is.
     pub url: StoreUrl,
     key: KeyPlace,
+    /// The user the configured servers run as, if their files are here.
+    server_user: Option<Owner>,
     /// The zstd level new data is compressed with.
     pub compression_level: i32,
     /// The size a pack is finished at.
@@ -123,10 +126,13 @@ impl Context {
             url.as_ref().map_or(*name == repo, |url| repository.url == *url)
         });
         match (configured, url, key) {
-            (Some((name, repository)), _, None) => Ok(Place::configured(name, repository)),
-            (Some((name, repository)), _, Some(key)) => {
-                Ok(Place { key: KeyPlace::Given(key), ..Place::configured(name, repository) })
+            (Some((name, repository)), _, None) => {
+                Ok(Place::configured(&self.config, name, repository))
             }
+            (Some((name, repository)), _, Some(key)) => Ok(Place {
+                key: KeyPlace::Given(key),
+                ..Place::configured(&self.config, name, repository)
+            }),
             (None, Some(url), Some(key)) => Ok(Place::given(url, key)),
             (None, Some(url), None) => Err(Error::new(
                 Code::NotConfigured,
@@ -140,7 +146,11 @@ impl Context {
                     Code::NotConfigured,
                     format!("there is no repository \"{repo}\" in {}", self.config.shown_path()),
                 )
-                .with_hint(format!("Configured: {}. A URL works too.", names.join(", "))))
+                .with_hint(match names.as_slice() {
+                    [] => "None is configured; give its URL and key: `--repo URL --key FILE`."
+                        .to_owned(),
+                    _ => format!("Configured: {}. A URL works too.", names.join(", ")),
+                }))
             }
         }
     }
@@ -150,7 +160,7 @@ impl Context {
         match (all.next(), all.next()) {
             (Some((name, repository)), None) => Ok(Place {
                 key: KeyPlace::Given(key.clone()),
-                ..Place::configured(name, repository)
+                ..Place::configured(&self.config, name, repository)
             }),
             _ => Err(Error::new(Code::Usage, "--key is given, and not whose key it is")
                 .with_hint("Name the repository: `--repo NAME|URL`.")),
@@ -161,7 +171,8 @@ impl Context {
     pub fn places(&self) -> Vec<Place> {
         self.chosen.clone().unwrap_or_else(|| {
             let all = self.config.repositories.iter();
-            all.map(|(name, repository)| Place::configured(name, repository)).collect()
+            all.map(|(name, repository)| Place::configured(&self.config, name, repository))
+                .collect()
         })
     }
 
@@ -228,7 +239,7 @@ impl Context {
                 .repositories
                 .iter()
                 .filter_map(|name| self.config.repositories.get_key_value(name))
-                .map(|(name, repository)| Place::configured(name, repository))
+                .map(|(name, repository)| Place::configured(&self.config, name, repository))
                 .collect(),
             (None, None) => self.places(),
         };
@@ -351,8 +362,10 @@ pub struct Server {
 }
 
 impl Place {
-    fn configured(name: &str, repository: &RepositoryConfig) -> Self {
+    fn configured(config: &Config, name: &str, repository: &RepositoryConfig) -> Self {
+        let mut directories = config.clusters.values().filter_map(|c| c.data_directory.as_deref());
         Self {
+            server_user: directories.find_map(Owner::of).filter(|owner| !owner.is_root()),
             name: name.to_owned(),
             url: repository.url.clone(),
             key: KeyPlace::Configured(repository.key.clone()),
@@ -367,6 +380,7 @@ impl Place {
             name: url.to_string(),
             url,
             key: KeyPlace::Given(key),
+            server_user: None,
             compression_level: config::DEFAULT_COMPRESSION_LEVEL,
             pack_size: DEFAULT_PACK_SIZE,
         }
@@ -410,19 +424,9 @@ impl Place {
             ))
     }
 
-    /// A user who may not read the repository is told who may.
-    fn explain(&self, error: Error) -> Error {
-        let owner = Owner::of(self.url.directory());
-        let Some(owner) = owner.filter(|owner| !owner.is_current()) else { return error };
-        match error.code() {
-            Code::StoreForbidden if owner.is_root() => error.with_hint(format!(
-                "Give the repository to the user PostgreSQL runs as: `chown -R {} {}`.",
-                Owner::current().name(),
-                self.url.directory().display()
-            )),
-            Code::StoreForbidden => owner.wrong_user().with_source(error),
-            _ => error,
-        }
+    /// A user who may not use the repository is told what helps.
+    pub fn explain(&self, error: Error) -> Error {
+        access::explain(error, self.url.directory(), self.server_user.as_ref())
     }
 }
 

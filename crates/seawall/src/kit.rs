@@ -1,7 +1,7 @@
 //! The recovery kit: a text that, with the storage, is all a restore needs.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use seawall_core::{ClusterName, Code, Error, Result, ResultExt};
 use seawall_repo::keys::KeyFile;
 use seawall_store::StoreUrl;
 
-use crate::render;
+use crate::{access, render};
 
 const CLUSTER: &str = "cluster:";
 const REPOSITORY: &str = "repository:";
@@ -124,7 +124,7 @@ pub fn create_secret(path: &Path, text: &str, what: &str) -> Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .code(Code::LocalIo, failed)?;
+        .map_err(|error| not_created(path, what, error))?;
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     let written = written.and_then(|()| sync_parent(path)).code(Code::LocalIo, failed);
     if written.is_err() {
@@ -134,8 +134,28 @@ pub fn create_secret(path: &Path, text: &str, what: &str) -> Result<()> {
     written
 }
 
+fn not_created(path: &Path, what: &str, error: io::Error) -> Error {
+    let quoted = render::shell_quote(&path.display().to_string());
+    let parent = path.parent().unwrap_or(Path::new("/")).display().to_string();
+    let hint = match error.kind() {
+        ErrorKind::AlreadyExists => {
+            format!(
+                "There is a file of that name, and keys are never overwritten: give another name, or move it away: `mv {quoted} {quoted}.old`."
+            )
+        }
+        ErrorKind::NotFound => {
+            format!("Make the directory first: `mkdir -p {}`.", render::shell_quote(&parent))
+        }
+        ErrorKind::ReadOnlyFilesystem => access::read_only(path),
+        _ => format!("See who may write there: `ls -ld {}`.", render::shell_quote(&parent)),
+    };
+    Error::new(Code::LocalIo, format!("cannot write the {what} {}", path.display()))
+        .with_source(error)
+        .with_hint(hint)
+}
+
 /// Makes a new directory entry durable.
-pub fn sync_parent(path: &Path) -> std::io::Result<()> {
+pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
@@ -187,7 +207,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         create_secret(&path, "one", "key").unwrap();
-        assert_eq!(create_secret(&path, "two", "key").unwrap_err().code(), Code::LocalIo);
+        let error = create_secret(&path, "two", "key").unwrap_err();
+        assert_eq!(error.code(), Code::LocalIo);
+        assert!(error.hint().is_some_and(|hint| hint.contains("never overwritten")), "{error:?}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }

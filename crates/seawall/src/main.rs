@@ -1,5 +1,6 @@
 //! The `seawall` binary: command line, configuration, rendering and exit statuses over the engine.
 
+mod access;
 mod args;
 mod commands;
 mod config;

@@ -139,12 +139,27 @@ impl Owner {
         if Uid::effective().is_root() { Ok(()) } else { Err(self.wrong_user()) }
     }
 
+    /// Who may read a file that this process may not: its owner, or the packages' user.
+    pub fn who_reads(path: &Path) -> Option<Self> {
+        let owner = Self::of(path).filter(|owner| !owner.is_root());
+        owner.or_else(Self::packaged).filter(|owner| !owner.is_current())
+    }
+
+    /// This very command line, run by the user.
+    pub fn again(&self) -> String {
+        let arguments = std::env::args().skip(1);
+        let words: Vec<String> =
+            arguments.map(|argument| crate::render::shell_quote(&argument)).collect();
+        format!("sudo -u {} seawall {}", self.name, words.join(" "))
+    }
+
+    /// What stands before a command that this user has to run, where `typist` types it.
+    pub fn sudo(&self, typist: &Self) -> String {
+        if self.uid == typist.uid { String::new() } else { format!("sudo -u {} ", self.name) }
+    }
+
     /// The error of somebody else who tries.
     pub fn wrong_user(&self) -> Error {
-        let arguments: Vec<String> = std::env::args()
-            .skip(1)
-            .map(|argument| crate::render::shell_quote(&argument))
-            .collect();
         Error::new(
             Code::WrongUser,
             format!(
@@ -153,7 +168,7 @@ impl Owner {
                 Self::current().name
             ),
         )
-        .with_hint(format!("sudo -u {} seawall {}", self.name, arguments.join(" ")))
+        .with_hint(self.again())
     }
 }
 

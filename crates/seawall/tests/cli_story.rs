@@ -64,6 +64,20 @@ fn a_wrong_cluster_repository_or_user_is_refused_before_anything_is_made() -> Re
 }
 
 #[test]
+fn a_server_gets_one_name_only() -> Result<()> {
+    let house = Protected::start()?;
+    let url = format!("file://{}", house.places.repository.display());
+    let before = fs::read_to_string(&house.places.config)?;
+    let connection = house.pg.connection_string();
+    let init = ["init", "again", "--no-kit", "--repo", &url, "--connection", &connection];
+    let refused = house.command(init).fail(2)?;
+    tells(&refused, "SW0004")?;
+    ensure!(refused.stderr.contains("as cluster main"), "{}", refused.stderr);
+    ensure!(fs::read_to_string(&house.places.config)? == before);
+    Ok(())
+}
+
+#[test]
 fn keys_come_and_go_and_the_last_one_stays() -> Result<()> {
     let house = Protected::start()?;
     let slots = |house: &Protected| -> Result<Vec<String>> {
@@ -82,7 +96,8 @@ fn keys_come_and_go_and_the_last_one_stays() -> Result<()> {
 
     fs::copy(&second, &house.places.key)?;
     let kit = house.room("kit").display().to_string();
-    house.command(["key", "rotate"]).succeed()?;
+    let rotated = house.command(["key", "rotate"]).succeed()?.stdout;
+    ensure!(rotated == "new data is written under key epoch 2, which the same key file opens\n");
     house.command(["key", "kit", &kit]).succeed()?;
     let listed = seawall()?.run(["list", "--kit", &kit])?.success()?;
     ensure!(listed.stdout.contains("no backups yet"), "{}", listed.stdout);

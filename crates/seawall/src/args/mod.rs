@@ -378,6 +378,8 @@ pub struct KeyAddArgs {
 pub struct KeyRotateArgs {
     #[command(flatten)]
     pub repository: RepositoryArgs,
+    #[command(flatten)]
+    pub output: JsonArgs,
 }
 
 /// `seawall key remove`

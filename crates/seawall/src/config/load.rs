@@ -11,6 +11,7 @@ use super::{
     ClusterConfig, Config, DEFAULT_MEMORY, DEFAULT_PACK_SIZE, RepositoryConfig, SecretSource,
     Source,
 };
+use crate::owner::Owner;
 
 /// Where the configuration is unless a flag or `SEAWALL_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
@@ -64,10 +65,14 @@ fn find(explicit: Option<&Path>) -> Result<Option<Config>> {
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    let hint = match error.kind() {
-        std::io::ErrorKind::NotFound => {
+    let reader = Owner::who_reads(path);
+    let hint = match (error.kind(), reader) {
+        (std::io::ErrorKind::NotFound, _) => {
             "Name the right file, or write one: `seawall init CLUSTER --repo URL --kit FILE --config FILE`."
                 .to_owned()
+        }
+        (std::io::ErrorKind::PermissionDenied, Some(reader)) => {
+            format!("Run it as a user who may read the file: `{}`.", reader.again())
         }
         _ => format!("Run Seawall as the user the file belongs to: `ls -l {}`.", path.display()),
     };

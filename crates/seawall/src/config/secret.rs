@@ -3,6 +3,8 @@ use std::process::{Command, Stdio};
 
 use seawall_core::{Code, Error, Result, ResultExt};
 
+use crate::owner::Owner;
+
 /// Where a secret comes from; the secret itself is never in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
@@ -38,6 +40,14 @@ pub fn read_file(path: &Path) -> Result<String> {
     std::fs::read_to_string(path)
         .code(Code::KeyUnreadable, || format!("cannot read the key file {}", path.display()))
         .map_err(|error| {
+            let denied = std::error::Error::source(&error)
+                .and_then(|source| source.downcast_ref::<std::io::Error>())
+                .is_some_and(|source| source.kind() == std::io::ErrorKind::PermissionDenied);
+            if let Some(reader) = Owner::who_reads(path).filter(|_| denied) {
+                let again = reader.again();
+                return error
+                    .with_hint(format!("Run it as a user who may read the key: `{again}`."));
+            }
             let path = path.display();
             error.with_hint(format!(
                 "See whether it is there and whose it is: `ls -l {path}`. Run Seawall as that user; \

@@ -111,7 +111,7 @@ fn find_repository<'c>(
                 Code::NotConfigured,
                 format!("\"{repo}\" is neither a URL nor a configured repository"),
             )
-            .with_hint("Give a URL, such as `--repo file:///srv/seawall`.")),
+            .with_hint(known_or_url(config))),
         };
     }
     let url: StoreUrl = repo.parse()?;
@@ -123,6 +123,15 @@ fn find_repository<'c>(
     let mut names = REPOSITORY_NAMES.iter().map(|name| (*name).to_owned()).chain(numbered);
     let free = names.find(|name| !config.repositories.contains_key(name));
     Ok((free.unwrap_or_default(), None))
+}
+
+fn known_or_url(config: &Config) -> String {
+    let known: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
+    let url = "Give a URL, such as `--repo file:///srv/seawall`";
+    if known.is_empty() {
+        return format!("{url}.");
+    }
+    format!("{url}, or one that is configured: {}.", known.join(", "))
 }
 
 /// Adding a repository to a cluster's list means changing a line of the user's, which is left to
@@ -203,6 +212,8 @@ mod tests {
 
     #[test]
     fn a_name_that_is_not_configured_is_not_taken_for_a_directory() {
-        assert_eq!(plan("main", "srv", CONFIG).unwrap_err().code(), Code::NotConfigured);
+        let error = plan("main", "srv", CONFIG).unwrap_err();
+        assert_eq!(error.code(), Code::NotConfigured);
+        assert!(error.hint().is_some_and(|hint| hint.ends_with("primary.")), "{error:?}");
     }
 }

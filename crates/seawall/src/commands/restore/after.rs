@@ -86,7 +86,8 @@ fn log_file(data_directory: &Path) -> PathBuf {
     if writable { beside } else { data_directory.join("restored.log") }
 }
 
-/// Says what was done, and what to type next.
+/// Says what was done, and what to type next; `sudo` stands before what the cluster's owner has to
+/// run.
 ///
 /// # Errors
 /// Those of standard output.
@@ -95,6 +96,7 @@ pub fn tell(
     context: &Context,
     report: &RestoreReport,
     started: Option<&Started>,
+    sudo: &str,
 ) -> Result<()> {
     for note in report.notes.iter().chain(&report.plan.warnings) {
         eprintln!("{} {note}", Style::of_stderr().yellow("note:"));
@@ -105,8 +107,8 @@ pub fn tell(
     let directory = report.data_directory.display();
     let mut lines = vec![format!("restored into {directory}")];
     match started {
-        Some(started) => lines.extend(running(started, report)),
-        None => lines.extend(start_it(report)),
+        Some(started) => lines.extend(running(started, report, sudo)),
+        None => lines.extend(start_it(report, sudo)),
     }
     if report.plan.mode == Mode::Primary {
         lines.extend(protect_again(context, report, started));
@@ -161,9 +163,9 @@ fn as_json(started: &Started) -> Value {
     })
 }
 
-fn running(started: &Started, report: &RestoreReport) -> Vec<String> {
-    let psql =
-        format!("  psql -h {} -p {} -U postgres", started.socket_directory.display(), started.port);
+fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String> {
+    let socket_directory = started.socket_directory.display();
+    let psql = format!("  {sudo}psql -h {socket_directory} -p {} -U postgres", started.port);
     let directory = shell_quote(&report.data_directory.display().to_string());
     match started.recovered {
         Recovered::Promoted { timeline, replayed_to } => vec![
@@ -184,7 +186,7 @@ fn running(started: &Started, report: &RestoreReport) -> Vec<String> {
     }
 }
 
-fn start_it(report: &RestoreReport) -> Vec<String> {
+fn start_it(report: &RestoreReport, sudo: &str) -> Vec<String> {
     let pg_ctl = find_programs(report.major)
         .map_or_else(|_| PathBuf::from("pg_ctl"), |programs| programs.join("pg_ctl"));
     let directory = shell_quote(&report.data_directory.display().to_string());
@@ -193,7 +195,7 @@ fn start_it(report: &RestoreReport) -> Vec<String> {
     let port = if report.plan.mode == Mode::Clone { " -o '-p 5433'" } else { "" };
     let mut lines = vec![
         format!("start PostgreSQL {}; it replays WAL and then is ready:", report.major),
-        format!("  {} start -D {directory} -l {log}{port}", pg_ctl.display()),
+        format!("  {sudo}{} start -D {directory} -l {log}{port}", pg_ctl.display()),
     ];
     if report.plan.then == TargetAction::Pause {
         lines.push("it waits at the target; if it is what you wanted:".to_owned());
