@@ -17,11 +17,15 @@ pub(super) fn local(error: io::Error, doing: &str, path: &Path) -> Error {
     let code = if full { Code::TargetDiskFull } else { Code::LocalIo };
     let failed = Error::new(code, format!("{doing} {} failed", path.display()));
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
     let failed = failed.with_source(error);
     if full {
         failed.with_hint("Free space and run the same command again: it goes on where it stopped.")
     } else if denied {
         failed.with_hint("Run as the user who is to own the data directory.")
+    } else if read_only {
+        let path = path.display();
+        failed.with_hint(format!("The file system is mounted read-only: `findmnt -T {path}`."))
     } else {
         failed
     }

@@ -68,6 +68,10 @@ fn time(text: &str, zone: &TimeZone, now: Timestamp) -> Result<Timestamp> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
+    if let Some(utc) = [" UTC", " utc", " Z"].iter().find_map(|zone| text.strip_suffix(zone)) {
+        let time = utc.parse::<DateTime>().and_then(|time| time.to_zoned(TimeZone::UTC));
+        return time.map(|time| time.timestamp()).map_err(|_| not_a_time(text));
+    }
     if text.contains('[') {
         return text.parse::<Zoned>().map(|time| time.timestamp()).map_err(|_| not_a_time(text));
     }
@@ -98,6 +102,12 @@ fn invalid(text: &str) -> Error {
 }
 
 fn not_a_time(text: &str) -> Error {
+    if text.contains('/') && text.parse::<Lsn>().is_ok() {
+        return invalid(text).with_hint(format!("If it is an LSN, write `lsn:{text}`."));
+    }
+    if text.parse::<u64>().is_ok() {
+        return invalid(text).with_hint(format!("If it is a transaction, write `xid:{text}`."));
+    }
     invalid(text).with_hint(
         "Give a time such as `2026-01-02T14:29:59Z`, `2026-01-02 14:29:59.5` or `5 minutes ago`, \
          or `lsn:0/5000148`, `xid:1004502` or `name:before_upgrade`.",
@@ -159,6 +169,9 @@ mod tests {
         assert_eq!(time("2026-01-02 14:29:59+02:00"), "2026-01-02T12:29:59Z");
         assert_eq!(time("2026-01-02 14:29:59.5"), "2026-01-02T13:29:59.5Z");
         assert_eq!(time("2026-01-02T14:29:59[America/New_York]"), "2026-01-02T19:29:59Z");
+        for utc in ["2026-01-02 14:29:59Z", "2026-01-02 14:29:59 UTC", "2026-01-02 14:29:59 Z"] {
+            assert_eq!(time(utc), "2026-01-02T14:29:59Z", "{utc}");
+        }
         assert_eq!(time("5 minutes ago"), "2026-01-02T11:55:00Z");
         assert_eq!(time("1 day 2 hours ago"), "2026-01-01T10:00:00Z");
     }
@@ -184,6 +197,14 @@ mod tests {
             let error = parse(text).expect_err(text);
             assert_eq!(error.code(), Code::TargetInvalid, "{text}");
             assert!(error.hint().is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_position_or_a_number_alone_is_told_how_to_be_written() {
+        for (text, word) in [("0/3000060", "`lsn:0/3000060`"), ("1004502", "`xid:1004502`")] {
+            let error = parse(text).unwrap_err();
+            assert!(error.hint().is_some_and(|hint| hint.contains(word)), "{error:?}");
         }
     }
 

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, WalSegmentSize};
+use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, WalSegmentSize, counted};
 use seawall_pgdata::history::Ancestry;
 
 use super::resolver::{Cut, Found, NOT_ARCHIVED};
@@ -196,8 +196,9 @@ impl Planner {
         let mut warnings = Vec::new();
         if chosen.page_errors > 0 {
             warnings.push(format!(
-                "Backup {} has {} pages that were already damaged in the database.",
-                chosen.id, chosen.page_errors
+                "Backup {} has {}, as its database had.",
+                chosen.id,
+                counted(chosen.page_errors, "damaged page")
             ));
         }
         let skipped = self.usable.iter().map(|usable| &usable.backup).filter(|backup| {

@@ -299,7 +299,7 @@ fn a_backup_without_page_errors_is_preferred_and_the_other_is_told() {
     with_errors.backup = Some(backup_id(2));
     let chosen = decide(with_errors, &history()).unwrap();
     assert_eq!(chosen.backup.id, backup_id(2));
-    assert!(chosen.warnings[0].contains("3 pages"), "{chosen:?}");
+    assert!(chosen.warnings[0].contains("3 damaged pages"), "{chosen:?}");
 }
 
 #[test]

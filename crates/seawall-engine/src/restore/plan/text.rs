@@ -30,16 +30,8 @@ impl fmt::Display for RestorePlan {
             self.path.iter().map(|span| span.timeline.to_string()).collect::<Vec<_>>().join(" → ")
         )?;
         writeln!(f, "stop          {}", self.stop)?;
-        writeln!(
-            f,
-            "last kept     {}",
-            shown(self.last_commit_kept.as_ref(), "no transaction since the backup began")
-        )?;
-        writeln!(
-            f,
-            "first not     {}",
-            shown(self.first_commit_left_out.as_ref(), "none is archived")
-        )?;
+        writeln!(f, "keeps         {}", kept(self.last_commit_kept.as_ref()))?;
+        writeln!(f, "leaves out    {}", left_out(self.first_commit_left_out.as_ref()))?;
         let then = match self.then {
             TargetAction::Promote => "takes writes on a new timeline",
             TargetAction::Pause => "waits, readable, for `seawall promote`",
@@ -63,9 +55,22 @@ impl fmt::Display for Stop {
     }
 }
 
-fn shown(commit: Option<&CommitPlace>, none: &str) -> String {
-    commit.map_or_else(
-        || none.to_owned(),
-        |commit| format!("transaction {} at {}, LSN {}", commit.xid, commit.time, commit.lsn),
+fn kept(last: Option<&CommitPlace>) -> String {
+    last.map_or_else(
+        || "what the backup holds: no transaction has committed since it began".to_owned(),
+        |last| format!("every commit up to and with transaction {}", shown(last)),
     )
+}
+
+fn left_out(first: Option<&CommitPlace>) -> String {
+    first.map_or_else(
+        || "nothing that is archived; what never reached the archive is lost".to_owned(),
+        |first| format!("transaction {}, and every commit after it", shown(first)),
+    )
+}
+
+/// A transaction as a person recognises it.
+fn shown(commit: &CommitPlace) -> String {
+    let time = commit.time.strftime("%Y-%m-%d %H:%M:%S%.fZ");
+    format!("{} of {time} (LSN {})", commit.xid, commit.lsn)
 }
