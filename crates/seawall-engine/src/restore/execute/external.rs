@@ -14,6 +14,9 @@ use super::settings::{Setting, append_settings, name_of, value_of};
 /// Where files go whose usual place in the data directory is taken.
 const ELSEWHERE: &str = "seawall-restored";
 
+/// What Debian has in `/run/postgresql`, which is the original cluster's.
+const PID_FILE: &str = "external.pid";
+
 /// What was placed or changed in the data directory.
 #[derive(Debug, Default)]
 pub(super) struct Placed {
@@ -92,7 +95,11 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
     for line in bytes.split(|byte| *byte == b'\n') {
         match name_of(line).as_deref() {
             Some("data_directory") => settings.push(("data_directory", root.display().to_string())),
-            Some("external_pid_file") => settings.push(("external_pid_file", String::new())),
+            // An empty name is no way to have none: PostgreSQL tries to write it, and complains.
+            Some("external_pid_file") => {
+                let own = root.join(PID_FILE).display().to_string();
+                settings.push(("external_pid_file", own));
+            }
             Some("hba_file") => settings.extend(own_file(root, line, "hba_file", "pg_hba.conf")),
             Some("ident_file") => {
                 settings.extend(own_file(root, line, "ident_file", "pg_ident.conf"));
@@ -157,7 +164,8 @@ mod tests {
     #[test]
     fn debians_files_come_along_and_the_server_stays_in_its_directory() {
         let root = tempfile::tempdir().unwrap();
-        let conf = "data_directory = '/var/lib/postgresql/15/main'\ninclude_dir = 'conf.d'\n";
+        let conf = "data_directory = '/var/lib/postgresql/15/main'\ninclude_dir = 'conf.d'\n\
+             external_pid_file = '/var/run/postgresql/15-main.pid'\n";
         let files = [
             external("config_file", "/nowhere/postgresql.conf", conf),
             external("hba_file", "/nowhere/pg_hba.conf", "local all all peer\n"),
@@ -168,6 +176,8 @@ mod tests {
         let text = fs::read_to_string(root.path().join("postgresql.conf")).unwrap();
         let last = text.lines().rfind(|line| line.starts_with("data_directory")).unwrap();
         assert_eq!(last, format!("data_directory = '{}'", root.path().display()));
+        let pid = format!("\nexternal_pid_file = '{}/external.pid'\n", root.path().display());
+        assert!(text.contains(&pid), "{text}");
         assert!(root.path().join("conf.d").is_dir());
         let hba = root.path().join("pg_hba.conf").display().to_string();
         assert_eq!(placed.settings, [("hba_file", hba)]);
