@@ -138,7 +138,9 @@ async fn make_plan(
     let spans = wal.coverage(&ancestry, first.unwrap_or(Lsn::INVALID)).await?;
     let record_at_target = match &request.target {
         // Before the first backup there is nothing to look for, and perhaps not even WAL.
-        Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) if first.is_some_and(|first| *lsn >= first) => {
+        Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn))
+            if first.is_some_and(|first| *lsn >= first) =>
+        {
             wal.record_at_or_after(&ancestry, *lsn).await?
         }
         _ => None,
