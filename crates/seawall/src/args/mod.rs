@@ -2,12 +2,14 @@
 
 mod restore;
 mod shared;
+mod usage;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use seawall_core::{ByteSize, ClusterName};
 
@@ -24,8 +26,8 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default());
 
 /// Protects PostgreSQL: every moment can be brought back, and it proves so
-#[derive(Debug, Parser)]
-#[command(name = "seawall", version, styles = STYLES, max_term_width = 100)]
+#[derive(Debug, Args)]
+#[command(version, styles = STYLES, max_term_width = 100)]
 #[command(disable_help_subcommand = true, infer_subcommands = false)]
 #[command(after_help = "Errors have pages: docs/errors/SW0000.md. Begin with `seawall demo`, or \
                         with `seawall init --help`.")]
@@ -42,6 +44,28 @@ pub struct Cli {
 
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl CommandFactory for Cli {
+    fn command() -> clap::Command {
+        Self::augment_args(clap::Command::new("seawall"))
+    }
+
+    fn command_for_update() -> clap::Command {
+        Self::augment_args_for_update(clap::Command::new("seawall"))
+    }
+}
+
+/// Not derived, so that an error of the command line has a code as every other.
+impl Parser for Cli {
+    fn try_parse_from<I, T>(words: I) -> Result<Self, clap::Error>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString> + Clone,
+    {
+        let matches = Self::command().try_get_matches_from(words);
+        matches.and_then(|matches| Self::from_arg_matches(&matches)).map_err(usage::with_code)
+    }
 }
 
 /// The verbs.
