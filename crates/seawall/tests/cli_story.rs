@@ -64,6 +64,21 @@ fn a_wrong_cluster_repository_or_user_is_refused_before_anything_is_made() -> Re
 }
 
 #[test]
+fn what_waits_for_a_restart_is_told_as_that() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.pg.set("archive_mode", "off")?;
+    house.pg.restart()?;
+    house.pg.psql(&house.init_sql)?;
+    let refused = house.command(["backup"]).fail(2)?;
+    tells(&refused, "SW0108")?;
+    ensure!(refused.stderr.contains("waits for a restart"), "{}", refused.stderr);
+    let check = house.command(["check"]).fail(6)?.stdout;
+    ensure!(check.contains("archive_mode is off: no WAL is archived; it was changed"), "{check}");
+    ensure!(check.contains("fix: restart PostgreSQL"), "{check}");
+    Ok(())
+}
+
+#[test]
 fn a_server_gets_one_name_only() -> Result<()> {
     let house = Protected::start()?;
     let url = format!("file://{}", house.places.repository.display());

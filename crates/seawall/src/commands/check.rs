@@ -50,9 +50,7 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
     } else {
         Out.text(&text(&facts, &findings, Style::of_stdout()))?;
     }
-    // Advice is not a reason to wake anybody.
-    let advice_only = findings.iter().all(|finding| finding.severity == Severity::Advice);
-    Ok(if advice_only { Outcome::Done } else { Outcome::Findings })
+    Ok(outcome(&findings))
 }
 
 async fn candidate(place: Place, cluster: &seawall_core::ClusterName) -> Candidate {
@@ -81,6 +79,12 @@ fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
     text
 }
 
+/// Advice is not a reason to wake anybody.
+fn outcome(findings: &[Finding]) -> Outcome {
+    let advice_only = findings.iter().all(|finding| finding.severity == Severity::Advice);
+    if advice_only { Outcome::Done } else { Outcome::Findings }
+}
+
 /// Only what is worse than advice takes a cluster's protection away.
 fn summary(cluster: &str, findings: &[Finding]) -> String {
     let advice = findings.iter().filter(|finding| finding.severity == Severity::Advice).count();
@@ -91,5 +95,28 @@ fn summary(cluster: &str, findings: &[Finding]) -> String {
             format!("cluster {cluster} is protected, with {suggestions}\n")
         }
         (_, _) => format!("cluster {cluster}: {}\n", counted(findings.len(), "finding")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(severity: Severity) -> Finding {
+        Finding { id: "x", severity, what: "something".to_owned(), fix: "do it".to_owned() }
+    }
+
+    #[test]
+    fn a_cluster_with_nothing_but_advice_is_protected() {
+        let (advice, warning) = (finding(Severity::Advice), finding(Severity::Warning));
+        for (findings, expected, text) in [
+            (vec![], Outcome::Done, "cluster main is protected\n"),
+            (vec![advice.clone()], Outcome::Done, "cluster main is protected, with 1 suggestion\n"),
+            (vec![warning.clone()], Outcome::Findings, "cluster main: 1 finding\n"),
+            (vec![warning, advice], Outcome::Findings, "cluster main: 2 findings\n"),
+        ] {
+            assert_eq!(outcome(&findings), expected);
+            assert_eq!(summary("main", &findings), text);
+        }
     }
 }

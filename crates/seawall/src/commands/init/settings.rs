@@ -74,7 +74,8 @@ impl Settings {
         if self.archive_timeout_s == 0 {
             steps.set("archive_timeout", "60s", "a quiet server's last commits wait no longer");
         }
-        if !steps.statements.is_empty() && !steps.restart {
+        if !steps.statements.is_empty() {
+            // Before a restart too: the server then knows that it waits for one, and can say so.
             steps
                 .statements
                 .push(("SELECT pg_reload_conf()".to_owned(), "takes it over".to_owned()));
@@ -132,6 +133,7 @@ mod tests {
                 "ALTER SYSTEM SET archive_mode = 'on'",
                 "ALTER SYSTEM SET archive_command = '/usr/bin/seawall --config ''/etc/sea wall.toml'' wal push %p --cluster main'",
                 "ALTER SYSTEM SET archive_timeout = '60s'",
+                "SELECT pg_reload_conf()",
             ]
         );
     }
@@ -157,7 +159,11 @@ mod tests {
         assert!(steps.restart);
         assert_eq!(
             sql(&steps),
-            ["ALTER SYSTEM SET wal_level = 'replica'", "ALTER SYSTEM SET archive_library = ''"]
+            [
+                "ALTER SYSTEM SET wal_level = 'replica'",
+                "ALTER SYSTEM SET archive_library = ''",
+                "SELECT pg_reload_conf()",
+            ]
         );
     }
 }
