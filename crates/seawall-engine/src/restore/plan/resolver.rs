@@ -24,8 +24,8 @@ pub(super) struct Found {
 
 /// What to do about a target behind the end of the archive.
 pub(super) const NOT_ARCHIVED: &str = "If the server still runs, have its last WAL archived: \
-     `SELECT pg_switch_wal();`, and try again a little later. Everything that is archived comes \
-     back with `--latest`.";
+     `SELECT pg_switch_wal();`, and try again a little later. If it is lost, or nothing was \
+     committed since, `--latest` is all there is.";
 
 /// Finds where a target cuts the log. It is fed the log's facts in LSN order and keeps none of
 /// them, however many there are.
