@@ -191,6 +191,31 @@ async fn a_restored_standby_follows_past_the_planned_end() {
     assert_eq!(setting.fetch(&name, Server::Restored).await, Err(Code::WalPastEnd), "as planned");
 }
 
+/// `pg_control` of a server on that timeline.
+fn control_on(timeline: u32) -> Vec<u8> {
+    let golden = "../seawall-pgdata/tests/golden/pg_control.15.bin";
+    let mut bytes = fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(golden)).unwrap();
+    bytes[48..52].copy_from_slice(&timeline.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..288]);
+    bytes[288..292].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[tokio::test]
+async fn a_plan_that_is_over_proves_nothing() {
+    let setting = Setting::new().await;
+    let data_directory = tempfile::tempdir().unwrap();
+    for name in ["pg_wal", "global"] {
+        fs::create_dir(data_directory.path().join(name)).unwrap();
+    }
+    let mut request = setting.request(&file_name(2, 7), Server::Restored);
+    request.destination = data_directory.path().join("pg_wal/RECOVERYXLOG");
+    for (timeline, code) in [(1, Code::WalPastEnd), (2, Code::WalPastEnd), (3, Code::WalMissing)] {
+        fs::write(data_directory.path().join("global/pg_control"), control_on(timeline)).unwrap();
+        assert_eq!(fetch(&request).await.unwrap_err().code(), code, "on timeline {timeline}");
+    }
+}
+
 #[tokio::test]
 async fn histories_are_served_and_an_unknown_one_does_not_exist() {
     let setting = Setting::new().await;

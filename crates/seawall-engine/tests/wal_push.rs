@@ -8,7 +8,11 @@ use std::path::PathBuf;
 
 use archive_support::wal::{SYSTEM_ID, WalWriter};
 use archive_support::*;
-use seawall_core::{Code, Lsn, SystemId};
+use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId, Ulid};
+use seawall_engine::restore::{
+    Mode, PlannedBackup, RestorePlan, RestoreRequest, RestoreState, Stop, Target, TargetAction,
+    TimelineChoice,
+};
 use seawall_engine::wal::{PushReport, PushRequest, WalPlace, list, push};
 use seawall_pgdata::PgMajor;
 
@@ -132,6 +136,67 @@ async fn e21_wal_of_an_unknown_cluster_makes_no_line() {
     let mut other = setting.request(setting.file(&file_name(1, 3), &segment(&log(), 3)));
     other.cluster = "other".parse().unwrap();
     assert_eq!(push(&other).await.unwrap_err().code(), Code::WalWrongCluster);
+}
+
+/// What a restore leaves in its directory.
+fn restored(mode: Mode) -> RestoreState {
+    let then = TargetAction::Promote;
+    let request = RestoreRequest {
+        target: Target::Latest,
+        target_text: "latest".to_owned(),
+        backup: None,
+        timeline: TimelineChoice::Current,
+        mode,
+        then,
+        into: "/restored".into(),
+        tablespaces: Vec::new(),
+    };
+    let (start_lsn, stop_lsn) = (Lsn(0x20_0028), Lsn(0x20_0138));
+    let backup = PlannedBackup {
+        id: Ulid(1),
+        name: "backup".to_owned(),
+        generation: 0,
+        start_lsn,
+        stop_lsn,
+        timeline: T1,
+        finished_at: jiff::Timestamp::UNIX_EPOCH,
+        cluster_bytes: 0,
+    };
+    let plan = RestorePlan {
+        cluster: "main".parse().unwrap(),
+        line: LineId { system_id: SYSTEM_ID, branch: BranchNumber(0) },
+        mode,
+        target: "latest".to_owned(),
+        backup,
+        timeline: T1,
+        path: Vec::new(),
+        stop: Stop::Consistent { lsn: stop_lsn },
+        wal_end: stop_lsn,
+        last_commit_kept: None,
+        first_commit_left_out: None,
+        then,
+        warnings: Vec::new(),
+    };
+    RestoreState::new(Ulid(2), &request, plan)
+}
+
+#[tokio::test]
+async fn e20_a_clone_never_archives_whatever_its_settings_and_a_restored_primary_does() {
+    let setting = Setting::new(1).await;
+    let data_directory = tempfile::tempdir().unwrap();
+    fs::create_dir(data_directory.path().join("pg_wal")).unwrap();
+    let path = data_directory.path().join("pg_wal").join(file_name(1, 3));
+    fs::write(&path, segment(&log(), 3)).unwrap();
+    let state = data_directory.path().join("seawall.restore");
+
+    fs::write(&state, serde_json::to_vec(&restored(Mode::Clone)).unwrap()).unwrap();
+    let error = push(&setting.request(path.clone())).await.unwrap_err();
+    assert_eq!(error.code(), Code::WalWrongCluster);
+    assert!(error.hint().unwrap().contains(&state.display().to_string()), "{error:?}");
+    assert_eq!(setting.fixtures[0].objects(), Vec::<PathBuf>::new());
+
+    fs::write(&state, serde_json::to_vec(&restored(Mode::Primary)).unwrap()).unwrap();
+    push(&setting.request(path)).await.unwrap();
 }
 
 #[tokio::test]

@@ -142,7 +142,8 @@ impl Repository {
         Ok(rotated)
     }
 
-    /// The key slots there are: epoch, id and clear part.
+    /// The key slots there are: epoch, id and clear part. Those that an `init` left which died are
+    /// of another repository, and not among them.
     ///
     /// # Errors
     /// Damage, or a store that fails.
@@ -150,6 +151,10 @@ impl Repository {
         let mut slots = Vec::new();
         for (path, epoch, id) in list_slots(self.store.as_ref()).await? {
             let bytes = self.store.read(&path).await?;
+            let slot = peek_slot(&bytes).map_err(|damage| damage.at(&path))?;
+            if slot.repository != *self.keyring.repository() {
+                continue;
+            }
             let clear = open_clear(&self.keyring, ObjectKind::KeySlot, &path, &bytes)?;
             slots.push((epoch, id, cbor::decode(&clear).map_err(|damage| damage.at(&path))?));
         }
@@ -159,10 +164,10 @@ impl Repository {
     /// Removes a key slot.
     ///
     /// # Errors
-    /// [`Code::LastKey`] if its epoch would be left without one.
+    /// [`Code::LastKey`] if its epoch would be left without one, damage, or a store that fails.
     pub async fn remove_key(&self, epoch: u32, id: Ulid) -> Result<()> {
-        let slots = list_slots(self.store.as_ref()).await?;
-        let others = slots.iter().filter(|(_, e, other)| *e == epoch && *other != id).count();
+        let slots = self.key_slots().await?;
+        let others = slots.iter().filter(|(e, other, _)| *e == epoch && *other != id).count();
         if others == 0 {
             return Err(Error::new(
                 Code::LastKey,
@@ -441,6 +446,24 @@ mod tests {
         let bytes = seal_clear(repository.keyring(), ObjectKind::Format, &path, &clear).unwrap();
         store.create(&path, bytes.into()).await.unwrap();
         Repository::open(store, &unlock).await
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_a_dead_init_left_is_no_key_of_the_repository() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", directory.path().display()).parse().unwrap();
+        let store = open_or_create(&url).await.unwrap();
+        let unlock = Unlock::KeyFile(KeyFile::generate().unwrap());
+        let options = CreateOptions { unlock: &unlock, label: "test", now: Timestamp::UNIX_EPOCH };
+        Repository::create(Arc::clone(&store), &options).await.unwrap();
+        store.delete(&ObjectName::Format(FORMAT).path().unwrap()).await.unwrap();
+        let repository = Repository::create(Arc::clone(&store), &options).await.unwrap();
+
+        let slots = repository.key_slots().await.unwrap();
+        let [(epoch, id, _)] = slots.as_slice() else { panic!("{} slots", slots.len()) };
+        let refused = repository.remove_key(*epoch, *id).await.unwrap_err();
+        assert_eq!(refused.code(), Code::LastKey, "what the dead one left opens nothing");
+        Repository::open(store, &unlock).await.unwrap();
     }
 
     #[tokio::test]

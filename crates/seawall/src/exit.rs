@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 
 use seawall_core::{Code, Error, ExitClass};
 
+use crate::args::{Command, WalCommand};
+
 /// Added to the status of a `wal fetch` that failed.
 ///
 /// PostgreSQL takes 1 to 125 for "there is no such file" and may end recovery and promote on it;
@@ -52,6 +54,14 @@ impl Caller {
                 .find(|word| matches!(word, Some("push" | "list" | "fetch")))
                 == Some(Some("fetch"));
         if fetches { Self::RestoreCommand } else { Self::Person }
+    }
+
+    /// Who reads the exit status of a command line that was understood.
+    pub const fn of_command(command: &Command) -> Self {
+        match command {
+            Command::Wal(WalCommand::Fetch(_)) => Self::RestoreCommand,
+            _ => Self::Person,
+        }
     }
 
     /// The exit status of a failure.

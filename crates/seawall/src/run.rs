@@ -38,6 +38,8 @@ fn status(caller: Caller, arguments: Vec<OsString>) -> u8 {
         }
     };
     log_to_stderr();
+    // What was understood is certain; the words alone were a guess.
+    let caller = Caller::of_command(&cli.command);
     match dispatch(&cli) {
         Ok(outcome) => outcome.status(),
         Err(error) => {

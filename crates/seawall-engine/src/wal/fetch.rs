@@ -11,6 +11,7 @@ use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
 use super::wanted::{RestorePath, Wanted};
+use crate::cluster::read_control;
 
 /// A file PostgreSQL wants from the archive.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub struct FetchRequest {
 /// error, on which recovery must stop: [`Code::WalMissing`] and [`Code::WalGap`] for WAL that ought
 /// to be there, [`Code::NotWal`], [`Code::WalWrongCluster`], damage, a store or disk that fails.
 pub async fn fetch(request: &FetchRequest) -> Result<()> {
+    let request = &FetchRequest { path: path_in_force(request), ..request.clone() };
     let mut past_end = None;
     let mut failure = None;
     for line in &request.lines {
@@ -57,6 +59,17 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
         Error::new(Code::NotConfigured, format!("{} has no repository to come from", request.name))
             .with_hint("Name a repository: `seawall wal fetch %f %p --repo URL`.")
     }))
+}
+
+/// The way of the restore that the server is in. `pg_control` tells one that is over: a directory
+/// copied from a restored cluster has the state file too, and is recovered to somewhere else.
+fn path_in_force(request: &FetchRequest) -> Option<RestorePath> {
+    let path = request.path.as_ref()?;
+    // PGDATA/pg_wal/RECOVERYXLOG
+    let data_directory = request.destination.parent().and_then(Path::parent);
+    let control = data_directory.and_then(|directory| read_control(directory).ok());
+    let is_over = control.is_some_and(|control| path.is_over(control.checkpoint_timeline));
+    (!is_over).then(|| path.clone())
 }
 
 async fn content(request: &FetchRequest, line: &Line) -> Result<Vec<u8>> {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use futures_util::future::join_all;
 use seawall_core::{ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize};
 use seawall_pgdata::PgMajor;
+use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::wal::PageHeader;
 use seawall_pgdata::wal::page::LONG_HEADER_BYTES;
 use seawall_repo::wal::{HistoryStored, LsnRange, SegmentKind};
 
 use super::WalPlace;
+use crate::restore::{Mode, RestoreState};
 
 /// A file PostgreSQL wants archived.
 #[derive(Debug, Clone)]
@@ -52,7 +54,7 @@ pub struct PushReport {
 ///
 /// # Errors
 /// [`Code::NotWal`] for a file PostgreSQL does not archive, [`Code::LocalIo`] if it cannot be read,
-/// [`Code::WalWrongCluster`], [`Code::WalDamaged`], [`Code::WalConflict`],
+/// [`Code::WalWrongCluster`], also for a clone's, [`Code::WalDamaged`], [`Code::WalConflict`],
 /// [`Code::WalDiscontinuous`], [`Code::HistoryConflict`], and whatever keeps a repository from
 /// taking it; the message names the repository.
 pub async fn push(request: &PushRequest) -> Result<PushReport> {
@@ -63,7 +65,8 @@ pub async fn push(request: &PushRequest) -> Result<PushReport> {
             .with_hint("Name a repository in the configuration of the cluster."));
     }
     let path = request.path.clone();
-    let bytes = tokio::task::spawn_blocking(move || read_file(&path))
+    let read = move || refuse_clone(&path).and_then(|()| read_file(&path));
+    let bytes = tokio::task::spawn_blocking(read)
         .await
         .map_err(|error| Error::new(Code::Internal, "reading failed").with_source(error))??;
     let system_id = match lenient(&name) {
@@ -129,6 +132,24 @@ fn lenient(name: &str) -> Option<WalFileName> {
 fn not_wal(name: &str) -> Error {
     Error::new(Code::NotWal, format!("{name} is not a file PostgreSQL archives"))
         .with_hint("archive_command has to pass %p, the path of the file: `seawall wal push %p`.")
+}
+
+/// A clone's settings keep it from archiving, and settings can be reset. What its state file says
+/// stays: it must never write where production does.
+fn refuse_clone(path: &Path) -> Result<()> {
+    // PGDATA/pg_wal/NAME
+    let Some(data_directory) = path.parent().and_then(Path::parent) else { return Ok(()) };
+    if RestoreState::read(data_directory)?.is_none_or(|state| state.mode() != Mode::Clone) {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is of a cluster that was restored as a clone, and a clone does not archive",
+        path.display()
+    );
+    Err(Error::new(Code::WalWrongCluster, what).with_hint(format!(
+        "Turn its archiving off: `ALTER SYSTEM SET archive_mode = off`. If it is to take production's place, and the old server never archives again, remove `{}`.",
+        data_directory.join(RESTORE_STATE_FILE).display()
+    )))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! What a restore needs of a segment.
 
-use seawall_core::{LineId, Lsn, WalSegment};
+use seawall_core::{LineId, Lsn, TimelineId, WalSegment};
 use seawall_pgdata::history::TimelineSpan;
 
 use crate::restore::RestoreState;
@@ -47,6 +47,12 @@ pub(super) enum Wanted {
 }
 
 impl RestorePath {
+    /// Whether the restore is over: its server has begun a timeline of its own. The state file stays
+    /// in such a directory, and in every copy of it, and says nothing about what they recover.
+    pub(super) fn is_over(&self, checkpoint_timeline: TimelineId) -> bool {
+        self.spans.last().is_some_and(|tip| checkpoint_timeline > tip.timeline)
+    }
+
     /// What the restore needs of a segment.
     pub(super) fn wants(&self, segment: WalSegment) -> Wanted {
         let timeline = segment.timeline;

@@ -51,6 +51,7 @@ async fn e20_a_clone_does_not_archive_and_a_primary_does() -> Result<()> {
     house.restore(&house.request("clone", Target::Latest)).await?;
     let clone = house.open("clone")?;
     ensure!(clone.psql("SHOW archive_mode")? == "off");
+    ensure!(clone.psql("SHOW max_logical_replication_workers")? == "0");
     let archived = fs::read_dir(&house.archive)?.count();
     clone.psql("CREATE TABLE t (); SELECT pg_switch_wal()")?;
     clone.psql("CHECKPOINT")?;

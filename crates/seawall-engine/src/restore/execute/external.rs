@@ -76,9 +76,9 @@ fn free_name(root: &Path, name: &str, may_move: bool, content: &[u8]) -> Result<
     Ok(Path::new(ELSEWHERE).join(name))
 }
 
-/// Makes the server that is started on `root` stay in it: a `data_directory` in `postgresql.conf`
-/// would lead it back to where the original cluster is, and an included directory may be missing
-/// here.
+/// Makes the server that is started on `root` stay in it: a `data_directory` in `postgresql.conf`,
+/// or in a file it includes, would lead it back to where the original cluster is, and an included
+/// directory may be missing here.
 ///
 /// # Errors
 /// [`Code::LocalIo`].
@@ -92,9 +92,12 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
         return Ok(());
     };
     let mut settings: Vec<Setting> = Vec::new();
+    let own_directory = || ("data_directory", root.display().to_string());
     for line in bytes.split(|byte| *byte == b'\n') {
         match name_of(line).as_deref() {
-            Some("data_directory") => settings.push(("data_directory", root.display().to_string())),
+            Some("data_directory" | "include" | "include_if_exists") => {
+                settings.push(own_directory());
+            }
             // An empty name is no way to have none: PostgreSQL tries to write it, and complains.
             Some("external_pid_file") => {
                 let own = root.join(PID_FILE).display().to_string();
@@ -104,7 +107,10 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
             Some("ident_file") => {
                 settings.extend(own_file(root, line, "ident_file", "pg_ident.conf"));
             }
-            Some("include_dir") => make_included(root, line, placed)?,
+            Some("include_dir") => {
+                settings.push(own_directory());
+                make_included(root, line, placed)?;
+            }
             _ => {}
         }
     }
@@ -186,6 +192,19 @@ mod tests {
         for (name, content) in &placed.files {
             let there = fs::read(root.path().join(OsStr::from_bytes(name))).unwrap();
             assert_eq!(&there, content);
+        }
+    }
+
+    #[test]
+    fn an_included_file_does_not_lead_the_server_away() {
+        for include in ["include 'x.conf'", "include_if_exists = '/etc/x'", "Include_Dir 'conf.d'"]
+        {
+            let root = tempfile::tempdir().unwrap();
+            fs::write(root.path().join("postgresql.conf"), format!("{include}\n")).unwrap();
+            tie_to(root.path(), 0o600, &mut Placed::default()).unwrap();
+            let text = fs::read_to_string(root.path().join("postgresql.conf")).unwrap();
+            let own = format!("\ndata_directory = '{}'\n", root.path().display());
+            assert!(text.starts_with(include) && text.contains(&own), "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -121,7 +121,11 @@ impl Finishing<'_> {
         let mut settings = recovery_settings(&self.state.plan, self.major, self.restore_command)?;
         settings.append(&mut placed.settings);
         let path = self.root().join("postgresql.auto.conf");
-        let old = fs::read(&path).unwrap_or_default();
+        let old = match fs::read(&path) {
+            Ok(old) => old,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(local(error, "reading", &path)),
+        };
         publish(&path, &append_settings(&old, &settings), mode)?;
         publish(&self.root().join("recovery.signal"), b"", mode)?;
         Ok(placed)

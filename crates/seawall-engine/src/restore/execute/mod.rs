@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use seawall_core::{Code, Error, Progress, Result, Stage};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::tablespace_map::TablespaceMap;
@@ -160,12 +161,13 @@ impl Execution {
 /// Keeps a second restore out of the directory while this one runs.
 fn lock(root: &Path) -> Result<File> {
     let directory = File::open(root).map_err(|error| local(error, "opening", root))?;
-    flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        Error::new(
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(Errno::WOULDBLOCK) => Err(Error::new(
             Code::OtherRestoreInterrupted,
             format!("another restore is writing into {}", root.display()),
         )
-        .with_hint("Wait for it, or restore into another directory.")
-    })?;
-    Ok(directory)
+        .with_hint("Wait for it, or restore into another directory.")),
+        Err(error) => Err(local(error.into(), "locking", root)),
+    }
 }

@@ -47,6 +47,13 @@ pub(super) fn recovery_settings(
         }
         // Production's standbys do not follow a clone: its commits would wait for ever.
         settings.push(text("synchronous_standby_names", ""));
+        // Its subscriptions are production's: it would take changes from the publisher's slots,
+        // and production would never see them.
+        settings.push(text("max_logical_replication_workers", "0"));
+        if major < PgMajor::V15 {
+            // Debian's is in /run, where production's statistics are.
+            settings.push(text("stats_temp_directory", "pg_stat_tmp"));
+        }
     }
     if plan.then == TargetAction::Pause {
         // Without it PostgreSQL shuts down instead of pausing.
