@@ -9,7 +9,7 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 
 /// Where the paths of a backup go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     root: PathBuf,
     tablespaces: BTreeMap<Oid, PathBuf>,
 }

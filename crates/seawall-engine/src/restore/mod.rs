@@ -20,6 +20,10 @@ mod start;
 mod state;
 mod target;
 
+pub(crate) use layout::Layout;
+pub(crate) use preflight::prove_backup;
+pub(crate) use sources::Sources;
+
 pub use facts::{CoveredSpan, Fact, RecordPlace, WalSource, XactFact};
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};

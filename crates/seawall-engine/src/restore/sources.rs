@@ -7,11 +7,11 @@ use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::ManifestReader;
 use seawall_repo::map::{LeafPair, MapReader};
 use seawall_repo::pack::{FrameTable, PackInfo};
-use seawall_store::Store;
+use seawall_store::{ObjectPath, Store};
 
 /// The objects one backup's bytes are in, opened as they are needed.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     line: Line,
     packs: Vec<PackInfo>,
     by_id: BTreeMap<Ulid, usize>,
@@ -52,6 +52,13 @@ impl Sources {
     /// How many packs the backup uses.
     pub fn packs(&self) -> usize {
         self.packs.len()
+    }
+
+    /// The objects that hold the backup's bytes and say where they are.
+    pub fn objects(&self, manifest: &ManifestReader) -> Result<Vec<ObjectPath>> {
+        let packs = self.packs.iter().map(|pack| LineObject::Pack(pack.id));
+        let maps = manifest.manifest.maps.iter().map(|map| LineObject::Map(map.id));
+        packs.chain(maps).map(|object| self.line.paths().path(&object)).collect()
     }
 
     /// The number of a pack that a block map names.

@@ -18,7 +18,7 @@ const ALLOCATION_BYTES: u64 = 4096;
 
 /// What a look at all parts of a backup gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::restore) struct Proven {
+pub(crate) struct Proven {
     /// Bytes to be written below each of [`Layout::directories`], holes left out.
     pub bytes: Vec<u64>,
     /// How many entries the manifest has.
@@ -39,7 +39,7 @@ impl Proven {
 ///
 /// # Errors
 /// Damage, missing or contradicting objects.
-pub(in crate::restore) async fn prove_backup(
+pub(crate) async fn prove_backup(
     sources: &Sources,
     manifest: &ManifestReader,
     layout: &Layout,
@@ -83,10 +83,8 @@ struct Use {
 /// What an entry uses. What it says is compared with its leaves.
 async fn look(sources: &Sources, entry: &Entry) -> Result<Vec<Use>> {
     let blocks = entry.size_bytes().div_ceil(BLOCK_BYTES as u64);
-    let contradiction = |what: &str| {
-        let path = String::from_utf8_lossy(entry.path()).into_owned();
-        inconsistent(format!("the manifest's entry of {path} {what}"))
-    };
+    let path = String::from_utf8_lossy(entry.path());
+    let contradiction = |what: &str| inconsistent(format!("the manifest's entry of {path} {what}"));
     match &entry.content {
         None if blocks == 0 => Ok(Vec::new()),
         _ if entry.kind != EntryKind::File => Err(contradiction("has content and is no file")),
@@ -99,7 +97,9 @@ async fn look(sources: &Sources, entry: &Entry) -> Result<Vec<Use>> {
             Ok(vec![Use { pack, first: *frame, frames: 1, blocks, kind: FrameKind::Blob }])
         }
         Some(Content::Mapped(leaves)) => {
-            let (uses, file_bytes, hashes) = look_at_leaves(sources, leaves).await?;
+            let looked = look_at_leaves(sources, leaves).await;
+            let (uses, file_bytes, hashes) =
+                looked.map_err(|error| error.context(format_args!("file {path}")))?;
             if file_bytes == entry.size_bytes() && hashes as u64 == blocks {
                 Ok(uses)
             } else {

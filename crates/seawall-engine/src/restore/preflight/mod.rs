@@ -7,6 +7,7 @@ mod space;
 mod tablespaces;
 
 pub(super) use directory::look as look_at_directory;
-pub(super) use integrity::{Proven, prove_backup};
+pub(super) use integrity::Proven;
+pub(crate) use integrity::prove_backup;
 pub(super) use space::prove_space;
 pub(super) use tablespaces::{look as look_at_tablespaces, remap};
