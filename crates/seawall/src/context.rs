@@ -41,6 +41,8 @@ pub struct Place {
     key: KeyPlace,
     /// The user the configured servers run as, if their files are here.
     server_user: Option<Owner>,
+    /// Whose the configuration is, if it is not root's.
+    config_owner: Option<Owner>,
     /// The zstd level new data is compressed with.
     pub compression_level: i32,
     /// The size a pack is finished at.
@@ -366,6 +368,7 @@ impl Place {
         let mut directories = config.clusters.values().filter_map(|c| c.data_directory.as_deref());
         Self {
             server_user: directories.find_map(Owner::of).filter(|owner| !owner.is_root()),
+            config_owner: config.path.as_deref().and_then(Owner::of).filter(|it| !it.is_root()),
             name: name.to_owned(),
             url: repository.url.clone(),
             key: KeyPlace::Configured(repository.key.clone()),
@@ -381,6 +384,7 @@ impl Place {
             url,
             key: KeyPlace::Given(key),
             server_user: None,
+            config_owner: None,
             compression_level: config::DEFAULT_COMPRESSION_LEVEL,
             pack_size: DEFAULT_PACK_SIZE,
         }
@@ -393,9 +397,28 @@ impl Place {
     pub fn key(&self) -> Result<KeyFile> {
         match &self.key {
             KeyPlace::Given(key) => Ok(key.clone()),
-            KeyPlace::Configured(source) => KeyFile::parse(&source.resolve()?)
-                .map_err(|error| error.context(format!("the key of repository {}", self.name))),
+            KeyPlace::Configured(source) => {
+                if matches!(source, SecretSource::Command(_)) {
+                    self.refuse_foreign_command()?;
+                }
+                KeyFile::parse(&source.resolve()?)
+                    .map_err(|error| error.context(format!("the key of repository {}", self.name)))
+            }
         }
+    }
+
+    /// Root runs no command that somebody else wrote. Root that acts as another user for a while is
+    /// root still: a command could become it again.
+    fn refuse_foreign_command(&self) -> Result<()> {
+        let Some(owner) = self.config_owner.as_ref().filter(|_| nix::unistd::getuid().is_root())
+        else {
+            return Ok(());
+        };
+        let what = format!(
+            "the key comes from a command in a configuration that belongs to {}, and root does not run it",
+            owner.name()
+        );
+        Err(Error::new(Code::WrongUser, what).with_hint(owner.again()))
     }
 
     /// Opens the repository.

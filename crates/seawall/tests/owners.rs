@@ -23,6 +23,27 @@ fn what_the_server_s_user_sets_up_needs_no_root() -> Result<()> {
     whole_story(&house, |call| call)
 }
 
+#[test]
+fn root_runs_no_command_out_of_a_configuration_that_is_not_root_s() -> Result<()> {
+    let house = Protected::with(quiet_cluster()?, false)?;
+    let config = &house.places.config;
+    let text = fs::read_to_string(config)?;
+    let line = text.lines().find(|line| line.starts_with("key = ")).context("no key")?;
+    let file = line.split('"').nth(1).context("no file")?;
+    let command = format!("key = {{ command = \"cat '{file}'\" }}");
+    fs::write(config, text.replace(line, &command))?;
+    house.command(["key", "rotate"]).succeed()?;
+    // Root becomes the owner for good, and only then asks for the key.
+    house.command(["list"]).as_test_user().succeed()?;
+    if nix::unistd::geteuid().is_root() {
+        let refused = house.command(["key", "rotate"]).as_test_user().fail(2)?;
+        ensure!(refused.stderr.contains("SW0007"), "{}", refused.stderr);
+        let refused = house.restore("room", ["--latest"]).as_test_user().fail(2)?;
+        ensure!(refused.stderr.contains("SW0007"), "{}", refused.stderr);
+    }
+    Ok(())
+}
+
 fn whole_story(house: &Protected, as_whom: fn(Invocation) -> Invocation) -> Result<()> {
     archive_command_is_what_init_printed(house)?;
     house.pg.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a")?;
