@@ -10,6 +10,7 @@ use seawall_pgdata::history::TimelineSpan;
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
+use super::beside::put_parents;
 use super::wanted::{RestorePath, Wanted};
 use crate::cluster::read_control;
 
@@ -42,9 +43,9 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
     let mut failure = None;
     for line in &request.lines {
         match content(request, line).await {
-            Ok(bytes) => {
+            Ok(content) => {
                 let destination = request.destination.clone();
-                return tokio::task::spawn_blocking(move || put(&destination, &bytes))
+                return tokio::task::spawn_blocking(move || content.put(&destination))
                     .await
                     .map_err(|error| {
                         Error::new(Code::Internal, "writing failed").with_source(error)
@@ -72,7 +73,24 @@ fn path_in_force(request: &FetchRequest) -> Option<RestorePath> {
     (!is_over).then(|| path.clone())
 }
 
-async fn content(request: &FetchRequest, line: &Line) -> Result<Vec<u8>> {
+/// What PostgreSQL gets.
+#[derive(Debug)]
+struct Content {
+    bytes: Vec<u8>,
+    /// Of a segment: which it is, and who wrote what of it.
+    segment: Option<(WalSegment, Vec<TimelineSpan>)>,
+}
+
+impl Content {
+    fn put(&self, destination: &Path) -> Result<()> {
+        if let Some((segment, spans)) = &self.segment {
+            put_parents(destination, *segment, spans, &self.bytes)?;
+        }
+        put(destination, &self.bytes)
+    }
+}
+
+async fn content(request: &FetchRequest, line: &Line) -> Result<Content> {
     if let Some(path) = request.path.as_ref().filter(|path| path.line != line.id()) {
         let what = format!(
             "the directory was restored from line {}, and {} is asked for WAL of line {}",
@@ -85,9 +103,10 @@ async fn content(request: &FetchRequest, line: &Line) -> Result<Vec<u8>> {
     }
     let archive = WalArchive::open(line.clone()).await?;
     match WalFileName::parse(&request.name, archive.segment_size()) {
-        Some(WalFileName::Segment(segment)) => segment_bytes(request, &archive, segment).await,
+        Some(WalFileName::Segment(segment)) => segment_content(request, &archive, segment).await,
         Some(WalFileName::TimelineHistory(timeline)) => {
-            history_bytes(request, &archive, timeline).await
+            let bytes = history_bytes(request, &archive, timeline).await?;
+            Ok(Content { bytes, segment: None })
         }
         Some(WalFileName::Partial(_) | WalFileName::BackupHistory(..)) => {
             Err(not_served(&request.name, "recovery never needs such a file"))
@@ -115,13 +134,13 @@ async fn history_bytes(
     Err(past_end(format!("{} is not archived", request.name)))
 }
 
-async fn segment_bytes(
+async fn segment_content(
     request: &FetchRequest,
     archive: &WalArchive,
     segment: WalSegment,
-) -> Result<Vec<u8>> {
+) -> Result<Content> {
     let Some(path) = &request.path else {
-        return archived_bytes(archive, segment, request.standby).await;
+        return archived_content(archive, segment, request.standby).await;
     };
     match path.wants(segment) {
         Wanted::Needed { spans, until } => {
@@ -140,28 +159,29 @@ async fn segment_bytes(
                     read.covered_to
                 )));
             }
-            Ok(read.bytes)
+            Ok(Content { bytes: read.bytes, segment: Some((segment, spans)) })
         }
         // A standby follows its primary past what was known when it was restored.
-        Wanted::Unused(_) if request.standby => archived_bytes(archive, segment, true).await,
+        Wanted::Unused(_) if request.standby => archived_content(archive, segment, true).await,
         Wanted::Unused(why) => Err(past_end(format!("there is no segment {segment}: {why}"))),
     }
 }
 
 /// Without a plan only a whole segment is beyond doubt. What a standby lacks, it asks for again.
-async fn archived_bytes(
+async fn archived_content(
     archive: &WalArchive,
     segment: WalSegment,
     standby: bool,
-) -> Result<Vec<u8>> {
+) -> Result<Content> {
     let ancestry = archive.ancestry(segment.timeline).await?;
     let spans: Vec<TimelineSpan> = ancestry.spans().collect();
     let begin = spans.last().map(|own| own.begin).unwrap_or_default();
     let read =
         if segment.end() <= begin { None } else { archive.read_segment(segment, &spans).await? };
     let covered_to = read.as_ref().map(|read| read.covered_to);
+    let content = |bytes| Content { bytes, segment: Some((segment, spans)) };
     match read {
-        Some(read) if read.covered_to == segment.end() => return Ok(read.bytes),
+        Some(read) if read.covered_to == segment.end() => return Ok(content(read.bytes)),
         _ if !standby => {}
         _ if segment.end() > begin
             && archive.has_wal_from(segment.timeline, segment.end()).await? =>
@@ -169,7 +189,7 @@ async fn archived_bytes(
             let what = format!("segment {segment} is not archived, and later ones are");
             return Err(gap(what));
         }
-        Some(read) => return Ok(read.bytes),
+        Some(read) => return Ok(content(read.bytes)),
         None => return Err(past_end(format!("segment {segment} is not archived yet"))),
     }
     let what = match covered_to {
@@ -180,7 +200,7 @@ async fn archived_bytes(
 }
 
 /// Writes a file beside its place and renames it, so that it is whole under its name.
-fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
     let mut beside = destination.as_os_str().to_owned();
     beside.push(".seawall-tmp");
     let beside = PathBuf::from(beside);

@@ -1,5 +1,6 @@
 //! What `archive_command` and `restore_command` do, and what is archived.
 
+mod beside;
 mod fetch;
 mod list;
 mod places;
