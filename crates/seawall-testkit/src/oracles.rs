@@ -98,7 +98,20 @@ impl Dump {
     /// # Errors
     /// `pg_dumpall` fails.
     pub fn take(connection: &PgConnection) -> Result<Self> {
+        Self::take_with(connection, &[])
+    }
+
+    /// As [`Dump::take`], without a word of tablespaces: a restore may put them elsewhere.
+    ///
+    /// # Errors
+    /// `pg_dumpall` fails.
+    pub fn take_without_tablespaces(connection: &PgConnection) -> Result<Self> {
+        Self::take_with(connection, &["--no-tablespaces"])
+    }
+
+    fn take_with(connection: &PgConnection, options: &[&str]) -> Result<Self> {
         let mut command = connection.client("pg_dumpall")?;
+        command.args(options);
         let output = process::run(&mut command, None, LIMIT)?.success()?;
         let dump = Self::normalised(&output.stdout);
         ensure!(!dump.lines.is_empty(), "pg_dumpall wrote nothing");

@@ -76,7 +76,9 @@ impl PgConnection {
     /// As [`Self::psql`].
     pub fn psql_in(&self, database: &str, sql: &str) -> Result<String> {
         let mut command = self.client("psql")?;
-        command.args(QUIET).args(["-d", database, "-f", "-"]);
+        // Of a bare name libpq would take one with an equals sign for a connection string.
+        let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
+        command.args(QUIET).args(["-d", &format!("dbname='{quoted}'"), "-f", "-"]);
         let output = process::run(&mut command, Some(sql), Duration::from_secs(120))?;
         let output = output.success().with_context(|| format!("psql: {sql}"))?;
         Ok(output.stdout.trim_end_matches('\n').to_owned())

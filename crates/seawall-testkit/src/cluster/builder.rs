@@ -14,6 +14,7 @@ pub struct PgClusterBuilder {
     major: u16,
     checksums: bool,
     wal_segment_mb: u32,
+    initdb: Vec<String>,
     own_system_identifier: bool,
     settings: Vec<(String, String)>,
 }
@@ -24,6 +25,7 @@ impl PgClusterBuilder {
             major,
             checksums: true,
             wal_segment_mb: 16,
+            initdb: Vec::new(),
             own_system_identifier: false,
             settings: Vec::new(),
         }
@@ -40,6 +42,13 @@ impl PgClusterBuilder {
     #[must_use]
     pub const fn wal_segment_mb(mut self, mb: u32) -> Self {
         self.wal_segment_mb = mb;
+        self
+    }
+
+    /// One more argument of `initdb`, which outranks what the fixture gives it.
+    #[must_use]
+    pub fn initdb(mut self, argument: &str) -> Self {
+        self.initdb.push(argument.to_owned());
         self
     }
 
@@ -78,6 +87,7 @@ impl PgClusterBuilder {
             owner: &owner,
             checksums: self.checksums,
             wal_segment_mb: self.wal_segment_mb,
+            arguments: &self.initdb,
         };
         if self.own_system_identifier {
             template.initdb(&data_directory)?;

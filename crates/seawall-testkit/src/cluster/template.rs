@@ -16,6 +16,7 @@ pub(super) struct Template<'a> {
     pub owner: &'a Owner,
     pub checksums: bool,
     pub wal_segment_mb: u32,
+    pub arguments: &'a [String],
 }
 
 impl Template<'_> {
@@ -41,7 +42,7 @@ impl Template<'_> {
             (false, 18..) => drop(command.arg("--no-data-checksums")),
             (false, _) => {}
         }
-        command.arg("-D").arg(data_directory);
+        command.args(self.arguments).arg("-D").arg(data_directory);
         run(&mut command, None, Duration::from_secs(120))?.success().context("initdb")?;
         Ok(())
     }
@@ -71,10 +72,13 @@ impl Template<'_> {
     /// A minor release of another catalogue or another owner gets a template of its own.
     fn name(&self) -> Result<String> {
         let version = self.bin.version()?;
-        let version: String =
-            version.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
+        let plain = |text: &str| -> String {
+            text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '.').collect()
+        };
+        let (version, arguments) = (plain(&version), plain(&self.arguments.concat()));
         let checksums = if self.checksums { "sums" } else { "nosums" };
         let owner = self.owner.uid();
-        Ok(format!("{version}-{checksums}-{}m-{owner}", self.wal_segment_mb))
+        let shape = format!("{version}-{checksums}-{}m-{owner}", self.wal_segment_mb);
+        Ok(if arguments.is_empty() { shape } else { format!("{shape}-{arguments}") })
     }
 }

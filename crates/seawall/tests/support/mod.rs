@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use seawall_testkit::ledger::{self, Bound, LedgerLog, Verdict};
+use seawall_testkit::oracles::Dump;
 use seawall_testkit::process::wait_until;
 use seawall_testkit::{
     Invocation, Output, PgBin, PgCluster, PgClusterBuilder, SeawallBin, StopMode, TestDir, oracles,
@@ -66,18 +67,38 @@ impl Protected {
 
     /// A cluster of any shape; `init` runs as the test's own user if `init_as_test_user`.
     pub fn with(builder: PgClusterBuilder, init_as_test_user: bool) -> Result<Self> {
-        let (mut pg, seawall, directory) = (builder.start()?, seawall()?, TestDir::new()?);
+        let room = |directory: &TestDir| directory.path().to_owned();
+        Self::set_up(builder.start()?, seawall()?, room, init_as_test_user)
+    }
+
+    /// As [`Protected::with`], for a server that runs, with all that is Seawall's below a
+    /// directory of `name`.
+    pub fn named(pg: PgCluster, seawall: SeawallBin, name: &str) -> Result<Self> {
+        Self::set_up(pg, seawall, |directory| directory.join(name), false)
+    }
+
+    fn set_up(
+        mut pg: PgCluster,
+        seawall: SeawallBin,
+        base: impl FnOnce(&TestDir) -> PathBuf,
+        init_as_test_user: bool,
+    ) -> Result<Self> {
+        let directory = TestDir::new()?;
+        let base = base(&directory);
+        if !base.exists() {
+            pg.owner().create_dir(&base, 0o755)?;
+        }
         let places = Places {
-            config: directory.join("etc/seawall.toml"),
-            key: directory.join("etc/primary.key"),
-            kit: directory.join("main.kit"),
-            repository: directory.join("repository"),
-            rooms: directory.join("rooms"),
+            config: base.join("etc/seawall.toml"),
+            key: base.join("etc/primary.key"),
+            kit: base.join("main.kit"),
+            repository: base.join("repository"),
+            rooms: base.join("rooms"),
         };
         pg.owner().create_dir(&places.rooms, 0o755)?;
         let mut init = seawall.command(["init", "main", "--connection"]);
         init = init.arg(pg.connection_string()).arg("--config").arg(&places.config);
-        init = init.arg("--repo").arg(format!("file://{}", places.repository.display()));
+        init = init.arg("--repo").arg(&places.repository);
         init = init.arg("--kit").arg(&places.kit);
         if init_as_test_user {
             init = init.as_test_user();
@@ -200,6 +221,18 @@ pub fn prove_restored(pg: &mut PgCluster, log: &LedgerLog, bound: &Bound) -> Res
     pg.stop(StopMode::Fast)?;
     oracles::pg_checksums(pg.bin(), pg.data_directory())?;
     Ok(verdict)
+}
+
+/// Proves of a restored directory that was never started that its files, then its content, then
+/// its pages and indexes are those of the cluster `dump` was taken of; returns the server, stopped.
+pub fn prove_same_content(room: &Path, dump: &Dump) -> Result<PgCluster> {
+    oracles::pg_verifybackup(&PgBin::find(PgBin::default_major()?)?, room)?;
+    let mut pg = open_restored(room)?;
+    Dump::take_without_tablespaces(pg.connection())?.same_as(dump)?;
+    oracles::amcheck(pg.connection())?;
+    pg.stop(StopMode::Fast)?;
+    oracles::pg_checksums(pg.bin(), pg.data_directory())?;
+    Ok(pg)
 }
 
 /// Whether an output tells of an error of that code.
