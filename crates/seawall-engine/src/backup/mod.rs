@@ -142,7 +142,7 @@ async fn attempt(
     started: Timestamp,
     progress: &dyn Progress,
 ) -> Result<BackupReport, Failed> {
-    let Started { mut session, journal, parent, packs, maps, dead } =
+    let Started { mut session, journal, tablespaces, parent, packs, maps, dead } =
         start::start(line, request, look, id, progress).await?;
     let resumed = parent.as_ref().map(|(id, _)| *id);
     let mut collector = Collector::begin(line.clone(), id, maps, journal).await?;
@@ -152,7 +152,11 @@ async fn attempt(
     let rule =
         PageRule { data_checksums: look.facts.data_checksums, start: session.start_lsn, limit };
     let copying = Copying::start(CopyJob {
-        scan: ScanOptions { root: look.data_directory.clone(), major: look.facts.major },
+        scan: ScanOptions {
+            root: look.data_directory.clone(),
+            major: look.facts.major,
+            tablespaces: tablespaces.clone(),
+        },
         relation_segment_blocks: look.control.relseg_size,
         line: line.clone(),
         rule: Arc::new(rule),
@@ -175,6 +179,7 @@ async fn attempt(
         resumed,
         dead,
         session,
+        tablespaces,
         collector,
         packs,
         totals: totals.clone(),

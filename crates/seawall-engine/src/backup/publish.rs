@@ -9,6 +9,7 @@ use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt, Stag
 use seawall_pgdata::backup_label::BackupLabel;
 use seawall_pgdata::control::{ControlFile, invalidate_checkpoint};
 use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, ExternalFile};
@@ -19,7 +20,7 @@ use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::collector::{Collector, Totals};
 use super::pack_sink::PackList;
 use super::start::Look;
-use crate::cluster::{BackupSession, ServerFacts, Stopped, read_control_bytes};
+use crate::cluster::{BackupSession, ServerFacts, Stopped, TablespaceLinks, read_control_bytes};
 
 /// A configuration file is kept up to this size; `pg_hba.conf` of the largest sites has less.
 const EXTERNAL_FILE_BYTES_MAX: u64 = 8 << 20;
@@ -31,6 +32,7 @@ pub(super) struct Copied {
     pub resumed: Option<BackupId>,
     pub dead: Vec<BackupId>,
     pub session: BackupSession,
+    pub tablespaces: TablespaceLinks,
     pub collector: Collector,
     pub packs: Arc<PackList>,
     pub totals: Totals,
@@ -54,10 +56,12 @@ pub(super) async fn publish(
     progress: &dyn Progress,
 ) -> Result<Published> {
     let (control, pg_control) = control_file(look)?;
-    let Copied { id, started, resumed, dead, session, mut collector, packs, totals } = copied;
+    let Copied { id, started, resumed, dead, session, tablespaces, mut collector, packs, totals } =
+        copied;
     let (start_lsn, timeline) = (session.start_lsn, session.start_timeline);
     let (stopped, mut server) = collector.keep_alive(session.stop()).await?;
     prove_label(&stopped, start_lsn, timeline)?;
+    prove_tablespaces(&stopped, &tablespaces)?;
 
     progress.stage(Stage::WaitingForWal, None);
     let archive = WalArchive::open(line.clone()).await?;
@@ -156,6 +160,22 @@ fn prove_label(stopped: &Stopped, start_lsn: Lsn, timeline: TimelineId) -> Resul
             label.start_lsn, label.start_timeline
         ),
     ))
+}
+
+/// Proves that PostgreSQL's `tablespace_map` has every tablespace that was copied. One that came
+/// between its list and ours was copied, and replay would stumble over it.
+fn prove_tablespaces(stopped: &Stopped, copied: &TablespaceLinks) -> Result<()> {
+    let map = TablespaceMap::parse(&stopped.tablespace_map).code(Code::BackupAborted, || {
+        "PostgreSQL gave a tablespace_map that cannot be read".to_owned()
+    })?;
+    match copied.oids().find(|oid| map.get(*oid).is_none()) {
+        None => Ok(()),
+        Some(oid) => Err(Error::new(
+            Code::BackupAborted,
+            format!("tablespace {oid} was created at the moment the backup began"),
+        )
+        .with_hint("Run `seawall backup` again; files already copied are not read again.")),
+    }
 }
 
 /// Proves that the archived WAL is that of this server: what bears the same timeline and positions

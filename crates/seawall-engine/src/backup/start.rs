@@ -18,7 +18,9 @@ use super::journal::{Journal, SILENCE};
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
 use super::publish::external_files;
-use crate::cluster::{BackupSession, Server, ServerFacts, prove_own_files, read_control};
+use crate::cluster::{
+    BackupSession, Server, ServerFacts, TablespaceLinks, prove_own_files, read_control,
+};
 use crate::host::Host;
 
 /// What a look at the cluster showed: enough to say whether it can be backed up.
@@ -36,6 +38,8 @@ pub struct Look {
 pub(super) struct Started {
     pub session: BackupSession,
     pub journal: Journal,
+    /// The tablespaces behind links, as soon as PostgreSQL had made its own list.
+    pub tablespaces: TablespaceLinks,
     pub parent: Option<(BackupId, Parent)>,
     pub packs: Arc<PackList>,
     pub maps: Vec<MapInfo>,
@@ -130,6 +134,7 @@ pub(super) async fn start(
     // A checkpoint that is spread takes its time.
     let session = BackupSession::start(server, &label, request.fast_checkpoint);
     let mut session = journal.keep_alive(line, session).await?;
+    let tablespaces = TablespaceLinks::of(&look.data_directory)?;
     let control = read_control(&look.data_directory)?;
     prove_directory(&control, session.start_lsn, session.start_timeline, &look.data_directory)?;
 
@@ -137,7 +142,8 @@ pub(super) async fn start(
     progress.stage(Stage::WaitingForWal, None);
     journal.keep_alive(line, prove_archiving(line, request, &mut session, progress)).await?;
     let packs = Arc::new(PackList::default());
-    let mut started = Started { session, journal, parent: None, packs, maps: Vec::new(), dead };
+    let mut started =
+        Started { session, journal, tablespaces, parent: None, packs, maps: Vec::new(), dead };
     if let Some(inheritance) = inheritance {
         inherit(line, look, inheritance, &mut started, progress).await?;
     }

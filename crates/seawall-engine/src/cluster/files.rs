@@ -11,6 +11,8 @@ use seawall_pgdata::PgMajor;
 use seawall_pgdata::exclusion::{UnloggedRelations, Verdict, verdict};
 use seawall_pgdata::relation_path::{RelationFile, RelationPath};
 
+use super::tablespace_links::{TablespaceLinks, tablespace_of_link};
+
 /// What was found at a path of the cluster.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -48,6 +50,9 @@ pub struct ScanOptions {
     pub root: PathBuf,
     /// The cluster's major version.
     pub major: PgMajor,
+    /// The tablespaces with links when the backup began. One that came later is left out: WAL
+    /// makes it and all that is in it, and no `tablespace_map` knows of it.
+    pub tablespaces: TablespaceLinks,
 }
 
 /// `pg_control` is copied last and by itself.
@@ -60,32 +65,24 @@ const CONTROL_FILE: &[u8] = b"global/pg_control";
 /// returning an error.
 ///
 /// # Errors
-/// [`Code::ClusterUnreadable`], and whatever `sink` returns.
+/// [`Code::ClusterUnreadable`], also if a tablespace is not where its link leads, and whatever
+/// `sink` returns.
 pub fn scan(options: &ScanOptions, sink: &mut dyn FnMut(Found) -> Result<()>) -> Result<()> {
     let root = fs::canonicalize(&options.root).map_err(|error| unreadable(&options.root, error))?;
-    let nested = tablespaces_inside(&root)?;
-    Scan { major: options.major, nested, sink }.directory(&root, b"")
+    let ScanOptions { major, tablespaces, .. } = options;
+    tablespaces.prove_places(&root, *major)?;
+    let nested = tablespaces.inside(&root);
+    Scan { major: *major, tablespaces, nested, sink }.directory(&root, b"")?;
+    // What vanishes is taken for removed. A file system that went away removed nothing.
+    tablespaces.prove_places(&root, *major)
 }
 
 struct Scan<'s> {
     major: PgMajor,
+    tablespaces: &'s TablespaceLinks,
     /// Tablespace directories inside the data directory: reached through their links alone.
     nested: BTreeSet<PathBuf>,
     sink: &'s mut dyn FnMut(Found) -> Result<()>,
-}
-
-/// Where tablespace links lead that stay inside the data directory. PostgreSQL warns of such
-/// tablespaces and makes them all the same; their files must not be copied twice.
-fn tablespaces_inside(root: &Path) -> Result<BTreeSet<PathBuf>> {
-    let links = root.join("pg_tblspc");
-    let names = list(&links)?.unwrap_or_default();
-    Ok(names
-        .into_iter()
-        .map(|(name, _)| links.join(name))
-        .filter(|link| fs::symlink_metadata(link).is_ok_and(|metadata| metadata.is_symlink()))
-        .filter_map(|link| fs::canonicalize(link).ok())
-        .filter(|target| target.starts_with(root))
-        .collect())
 }
 
 /// One step through a directory. A directory sorts twice: its own entry by its name, what is in it
@@ -135,6 +132,9 @@ impl Scan<'_> {
         let Some(metadata) = metadata(&location, Links::Keep)? else { return Ok(()) };
         let metadata = match metadata.file_type() {
             kind if kind.is_symlink() && is_directory_link(&path) => {
+                if !self.is_followed(&path) {
+                    return Ok(());
+                }
                 match self::metadata(&location, Links::Follow)? {
                     Some(target) => target,
                     None => return Ok(()),
@@ -170,7 +170,8 @@ impl Scan<'_> {
     fn inside(&mut self, location: &Path, path: &[u8]) -> Result<()> {
         let Some(metadata) = metadata(location, Links::Keep)? else { return Ok(()) };
         let follow = metadata.file_type().is_symlink() && is_directory_link(path);
-        if !metadata.is_dir() && !follow {
+        let enter = metadata.is_dir() || (follow && self.is_followed(path));
+        if !enter {
             return Ok(());
         }
         match verdict(path, true, self.major) {
@@ -180,14 +181,16 @@ impl Scan<'_> {
             Verdict::Keep => self.directory(location, path),
         }
     }
+
+    /// Whether a link that leads to a directory is one of this backup.
+    fn is_followed(&self, path: &[u8]) -> bool {
+        tablespace_of_link(path).is_none_or(|oid| self.tablespaces.contains(oid))
+    }
 }
 
 /// `pg_wal` and the tablespaces are followed where they are links; other links stay links.
 fn is_directory_link(path: &[u8]) -> bool {
-    let tablespace = path
-        .strip_prefix(b"pg_tblspc/")
-        .is_some_and(|oid| !oid.is_empty() && oid.iter().all(u8::is_ascii_digit));
-    tablespace || path == b"pg_wal"
+    tablespace_of_link(path).is_some() || path == b"pg_wal"
 }
 
 /// Whether a link is looked at itself, or where it leads.
@@ -242,7 +245,7 @@ fn found(path: Vec<u8>, location: PathBuf, kind: FileKind, metadata: &Metadata) 
     }
 }
 
-fn unreadable(path: &Path, error: io::Error) -> Error {
+pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(Code::ClusterUnreadable, format!("cannot read {}", path.display()))
         .with_source(error)
         .with_hint("Run as the owner of the data directory, who can read every file of it.")
@@ -254,7 +257,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn paths(root: &Path) -> Vec<String> {
-        let options = ScanOptions { root: root.to_owned(), major: PgMajor::V15 };
+        let tablespaces = TablespaceLinks::of(root).unwrap_or_default();
+        let options = ScanOptions { root: root.to_owned(), major: PgMajor::V15, tablespaces };
         let mut paths = Vec::new();
         scan(&options, &mut |found| {
             paths.push(String::from_utf8_lossy(&found.path).into_owned());

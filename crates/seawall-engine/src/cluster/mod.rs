@@ -6,6 +6,7 @@ mod files;
 mod own_files;
 mod server;
 mod session;
+mod tablespace_links;
 
 pub use archiver::{Archiver, is_push_of};
 pub use control::{read_control, read_control_bytes};
@@ -13,3 +14,4 @@ pub use files::{FileKind, Found, ScanOptions, scan};
 pub use own_files::prove_own_files;
 pub use server::{ExternalConfig, Server, ServerFacts};
 pub use session::{BackupSession, Stopped};
+pub use tablespace_links::TablespaceLinks;

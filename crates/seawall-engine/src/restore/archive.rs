@@ -3,10 +3,10 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{LastRecord, WalFacts};
+use seawall_pgdata::wal::{EventKind, LastRecord, WalFacts};
 use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive};
 
-use super::{CoveredSpan, Fact, RecordPlace, WalSource, XactFact};
+use super::{CoveredSpan, Fact, RecordPlace, TablespaceCreation, WalSource, XactFact};
 
 #[async_trait]
 impl WalSource for WalArchive {
@@ -42,6 +42,26 @@ impl WalSource for WalArchive {
             }
         }
         Ok(())
+    }
+
+    async fn tablespace_creations(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<TablespaceCreation>> {
+        let mut parts = self.facts(ancestry, from, to);
+        let mut creations = Vec::new();
+        while let Some(part) = parts.next().await? {
+            let FactsPart::Facts { facts, .. } = part else { continue };
+            creations.extend(facts.events.into_iter().filter_map(|event| match event.kind {
+                EventKind::TablespaceCreated { tablespace, path } => {
+                    Some(TablespaceCreation { tablespace, path, lsn: event.lsn })
+                }
+                _ => None,
+            }));
+        }
+        Ok(creations)
     }
 
     async fn record_at_or_after(

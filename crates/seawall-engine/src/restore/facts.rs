@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use seawall_core::{Lsn, Result, Xid};
+use seawall_core::{Lsn, Oid, Result, Xid};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::XactEndKind;
 
@@ -77,6 +77,17 @@ impl Fact {
     }
 }
 
+/// A record of which replay makes a tablespace in the same directory as at first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceCreation {
+    /// The tablespace.
+    pub tablespace: Oid,
+    /// Its directory; bytes that are not UTF-8 are replaced. Empty for one in place.
+    pub path: String,
+    /// Where the record begins.
+    pub lsn: Lsn,
+}
+
 /// A stretch of WAL without a hole, along one ancestry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CoveredSpan {
@@ -107,6 +118,14 @@ pub trait WalSource: Send + Sync {
         from: Lsn,
         sink: &mut (dyn for<'f> FnMut(&'f Fact) -> ControlFlow<()> + Send),
     ) -> Result<()>;
+
+    /// The tablespaces created by records that lie between `from` and `to`.
+    async fn tablespace_creations(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<TablespaceCreation>>;
 
     /// The first record that begins at `lsn` or later within the stretch that holds `lsn`; `None`
     /// if that stretch has no such record.

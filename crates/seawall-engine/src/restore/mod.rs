@@ -24,7 +24,7 @@ pub(crate) use layout::Layout;
 pub(crate) use preflight::prove_backup;
 pub(crate) use sources::Sources;
 
-pub use facts::{CoveredSpan, Fact, RecordPlace, WalSource, XactFact};
+pub use facts::{CoveredSpan, Fact, RecordPlace, TablespaceCreation, WalSource, XactFact};
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};

@@ -16,7 +16,8 @@ use super::plan::{
     BackupFacts, Decision, PlanInput, PlannedBackup, Planner, choose_timeline, path_to,
 };
 use super::preflight::{
-    Proven, look_at_directory, look_at_tablespaces, prove_backup, prove_space, remap,
+    Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_space,
+    remap,
 };
 use super::sources::Sources;
 use super::state::{Asked, RestoreState};
@@ -234,7 +235,9 @@ impl PlannedRestore {
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
         look_at_tablespaces(&tablespaces, major, self.resumed)?;
         let layout = Layout::new(into.clone(), &tablespaces);
-        self.prove_wal(wal).await?;
+        let ancestry = self.ancestry(wal).await?;
+        self.prove_creations(wal, &ancestry, &tablespaces).await?;
+        wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
         let sources = Sources::open(&self.line, &self.manifest, options.memory_bytes / 8).await?;
         let proven = prove_backup(
             &sources,
@@ -251,18 +254,27 @@ impl PlannedRestore {
         Ok(ProvenRestore { execution })
     }
 
-    async fn prove_wal(&self, wal: &dyn WalSource) -> Result<()> {
+    async fn ancestry(&self, wal: &dyn WalSource) -> Result<Ancestry> {
         let timeline = self.plan.timeline;
-        let ancestries = wal.ancestries().await?;
-        let ancestry = ancestries.iter().find(|ancestry| ancestry.tip() == timeline);
-        let ancestry = ancestry.ok_or_else(|| {
+        let ancestry = wal.ancestries().await?.into_iter().find(|it| it.tip() == timeline);
+        ancestry.ok_or_else(|| {
             Error::new(
                 Code::WalGap,
                 format!("timeline {timeline} is not in the repository any more"),
             )
             .with_hint("`seawall wal list` shows what is archived.")
-        })?;
-        wal.prove(ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await
+        })
+    }
+
+    async fn prove_creations(
+        &self,
+        wal: &dyn WalSource,
+        ancestry: &Ancestry,
+        tablespaces: &TablespaceMap,
+    ) -> Result<()> {
+        let (from, to) = (self.plan.backup.start_lsn, self.plan.stop.kept_until());
+        let creations = wal.tablespace_creations(ancestry, from, to).await?;
+        look_at_creations(tablespaces, &creations)
     }
 
     /// Besides its files a cluster needs some WAL segments to begin with.

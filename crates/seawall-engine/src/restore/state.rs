@@ -150,8 +150,8 @@ impl RestoreState {
     }
 
     /// Writes the state; durable when it returns.
-    pub(super) fn write(&self, data_directory: &Path) -> Result<()> {
-        durable::publish(&data_directory.join(RESTORE_STATE_FILE), &self.to_bytes()?, 0o600)
+    pub(super) fn write(&self, data_directory: &Path, mode: u32) -> Result<()> {
+        durable::publish(&data_directory.join(RESTORE_STATE_FILE), &self.to_bytes()?, mode)
     }
 }
 

@@ -1,6 +1,9 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueEnum};
 use seawall_engine::restore::{TablespaceMapping, TargetAction};
 
@@ -50,8 +53,8 @@ pub struct RestoreArgs {
         hide_possible_values = true
     )]
     pub then: Then,
-    /// Put a tablespace elsewhere; may be repeated
-    #[arg(long, value_name = "OLD=NEW", value_parser = parse_mapping)]
+    /// Put a tablespace elsewhere; may be repeated; a = within OLD is written \=
+    #[arg(long, value_name = "OLD=NEW", value_parser = mapping_parser())]
     pub map_tablespace: Vec<TablespaceMapping>,
     /// Start PostgreSQL on the result and wait until it has recovered
     #[arg(long)]
@@ -111,11 +114,56 @@ pub struct PromoteArgs {
     pub timeout: Duration,
 }
 
-fn parse_mapping(text: &str) -> Result<TablespaceMapping, String> {
-    match text.split_once('=') {
-        Some((old, new)) if old.starts_with('/') && new.starts_with('/') => {
-            Ok(TablespaceMapping { old: PathBuf::from(old), new: PathBuf::from(new) })
+fn mapping_parser() -> impl TypedValueParser<Value = TablespaceMapping> {
+    // A path is bytes: nothing says that they are UTF-8.
+    OsStringValueParser::new().try_map(|text| parse_mapping(text.as_bytes()))
+}
+
+/// Reads `OLD=NEW`. An equals sign with a backslash before it is part of a path, as it is for
+/// `pg_basebackup`; so is one that no absolute path follows.
+fn parse_mapping(text: &[u8]) -> Result<TablespaceMapping, String> {
+    let divides = |at: &usize| {
+        let (old, new) = text.split_at(*at);
+        new.starts_with(b"=/") && !old.ends_with(b"\\")
+    };
+    let at = (0..text.len()).find(divides).filter(|_| text.starts_with(b"/"));
+    let (old, new) = text.split_at(at.ok_or("it must be OLD=NEW, both absolute")?);
+    let new = new.strip_prefix(b"=").unwrap_or(new);
+    Ok(TablespaceMapping { old: path_of(old), new: path_of(new) })
+}
+
+/// A path without the backslashes before its equals signs.
+fn path_of(written: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(written.len());
+    for byte in written {
+        if *byte == b'=' && path.ends_with(b"\\") {
+            path.pop();
         }
-        _ => Err("it must be OLD=NEW, both absolute".to_owned()),
+        path.push(*byte);
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_is_divided_where_it_means_to_be() {
+        for (text, old, new) in [
+            ("/a=/b", "/a", "/b"),
+            ("/a=x=/b", "/a=x", "/b"),
+            (r"/a\=x=/b", "/a=x", "/b"),
+            (r"/a\=/x=/b", "/a=/x", "/b"),
+            (r"/a=/b=c\=/d", "/a", "/b=c=/d"),
+            (r"/a\b=/c\d", r"/a\b", r"/c\d"),
+        ] {
+            let mapping = parse_mapping(text.as_bytes()).unwrap();
+            assert_eq!(mapping, TablespaceMapping { old: old.into(), new: new.into() });
+        }
+        for text in ["", "/a", "/a=b", "a=/b", "=/b", r"/a\=/b"] {
+            assert!(parse_mapping(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(parse_mapping(b"/\xFF=/b").is_ok());
     }
 }

@@ -66,7 +66,7 @@ impl Finishing<'_> {
         self.write_manifest(runtime, &placed, &control, &done)?;
         sync_filesystems(self.layout.directories())?;
         Journal::remove(self.root())?;
-        done.write(self.root())?;
+        done.write(self.root(), self.file_mode())?;
         publish_control(self.root(), &control, self.file_mode())?;
         Ok(placed.notes)
     }

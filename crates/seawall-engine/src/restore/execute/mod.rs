@@ -80,7 +80,7 @@ impl Execution {
 
     fn write(&self, runtime: &Handle, stop: &AtomicBool) -> Result<RestoreReport> {
         let root = self.layout.root();
-        let mode = if self.proven.group_access { 0o750 } else { 0o700 };
+        let mode = self.directory_mode();
         create_directory(root, mode)?;
         let _lock = lock(root)?;
         // Somebody else may have come first.
@@ -110,10 +110,14 @@ impl Execution {
         })
     }
 
+    const fn directory_mode(&self) -> u32 {
+        if self.proven.group_access { 0o750 } else { 0o700 }
+    }
+
     fn begin(&self) -> Result<RestoreState> {
         let id = new_ulid(Timestamp::now())?;
         let state = RestoreState::new(id, &self.request, self.plan.clone());
-        state.write(self.layout.root())?;
+        state.write(self.layout.root(), self.directory_mode() & 0o640)?;
         Ok(state)
     }
 

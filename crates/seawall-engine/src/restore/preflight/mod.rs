@@ -10,4 +10,4 @@ pub(super) use directory::look as look_at_directory;
 pub(super) use integrity::Proven;
 pub(crate) use integrity::prove_backup;
 pub(super) use space::prove_space;
-pub(super) use tablespaces::{look as look_at_tablespaces, remap};
+pub(super) use tablespaces::{look as look_at_tablespaces, look_at_creations, remap};

@@ -8,7 +8,7 @@ use seawall_pgdata::relation_path::tablespace_version_directory;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 
 use super::directory::{names, prove_parent};
-use crate::restore::TablespaceMapping;
+use crate::restore::{TablespaceCreation, TablespaceMapping};
 
 /// Where the tablespaces of a backup go: its map, with other places filled in.
 ///
@@ -24,30 +24,46 @@ pub fn remap(bytes: &[u8], mappings: &[TablespaceMapping], into: &Path) -> Resul
         let old = mapping.old.as_os_str().as_bytes();
         let found = original.tablespaces().iter().find(|it| it.path == old);
         let Some(found) = found else { return Err(no_tablespace(&original, &mapping.old)) };
+        if mappings.iter().filter(|other| other.old == mapping.old).count() > 1 {
+            let old = mapping.old.display();
+            return Err(Error::new(Code::Usage, format!("{old} is mapped twice"))
+                .with_hint("Name one new place for every old one."));
+        }
         map.remap(found.oid, mapping.new.as_os_str().as_bytes()).code(Code::Usage, || {
             format!("cannot restore a tablespace to {}", mapping.new.display())
         })?;
     }
-    let places: Vec<PathBuf> = map
-        .tablespaces()
-        .iter()
-        .map(|it| PathBuf::from(OsStr::from_bytes(&it.path)))
-        .chain([into.to_owned()])
-        .collect();
-    for (index, one) in places.iter().enumerate() {
-        for other in places.iter().skip(index + 1) {
+    let tablespaces = map.tablespaces().iter().map(|it| Path::new(OsStr::from_bytes(&it.path)));
+    prove_apart(&tablespaces.chain([into]).collect::<Vec<_>>())?;
+    Ok(map)
+}
+
+/// Proves that no directory lies within another, by whatever names they are called: in one
+/// directory the files of two tablespaces would overwrite each other.
+fn prove_apart(places: &[&Path]) -> Result<()> {
+    let real: Vec<PathBuf> = places.iter().map(|place| resolved(place)).collect();
+    for (index, one) in real.iter().enumerate() {
+        for (other, name) in real.iter().zip(places).skip(index + 1) {
             if one.starts_with(other) || other.starts_with(one) {
-                return Err(Error::new(
-                    Code::Usage,
-                    format!("{} and {} lie within each other", one.display(), other.display()),
-                )
-                .with_hint(
+                let one = places.get(index).copied().unwrap_or(one).display();
+                let what = format!("{one} and {} lie within each other", name.display());
+                return Err(Error::new(Code::Usage, what).with_hint(
                     "Give every tablespace a place of its own: `--map-tablespace OLD=NEW`.",
                 ));
             }
         }
     }
-    Ok(map)
+    Ok(())
+}
+
+/// A path without the links on it, as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|it| Some((it, it.canonicalize().ok()?)));
+    let Some((ancestor, real)) = there else { return path.to_owned() };
+    match path.strip_prefix(ancestor) {
+        Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+        _ => real,
+    }
 }
 
 /// Looks at the places of tablespaces, and writes nothing. A restore that goes on finds its own
@@ -74,10 +90,40 @@ pub fn look(map: &TablespaceMap, major: PgMajor, resumed: bool) -> Result<()> {
                 ),
             )
             .with_hint(format!(
-                "Restore it to another place: `--map-tablespace {}=/new/directory`.",
-                path.display()
+                "Restore it to another place: `--map-tablespace '{}=/new/directory'`.",
+                path.display().to_string().replace('=', "\\=")
             )));
         }
+    }
+    Ok(())
+}
+
+/// Looks at the places where replay will make tablespaces. No mapping changes them: PostgreSQL
+/// takes them from WAL, and uses what is there already. On production's machine that would be
+/// production's files, which up to 14 it even removes first (`create_tablespace_directories`,
+/// tablespace.c).
+///
+/// # Errors
+/// [`Code::DirectoryNotEmpty`], [`Code::LocalIo`] for one that is not there.
+pub fn look_at_creations(map: &TablespaceMap, creations: &[TablespaceCreation]) -> Result<()> {
+    let made_by_restore =
+        |path: &str| map.tablespaces().iter().any(|it| it.path == path.as_bytes());
+    for TablespaceCreation { tablespace, path, lsn } in creations {
+        if path.is_empty() || made_by_restore(path) {
+            continue;
+        }
+        let what = format!("replay creates tablespace {tablespace} in {path}, at LSN {lsn},");
+        let error = match names(Path::new(path)) {
+            Ok(names) if names.is_empty() => continue,
+            Ok(_) => Error::new(Code::DirectoryNotEmpty, format!("{what} and it is not empty")),
+            Err(error) => {
+                let what = format!("{what} and it is no directory that can be read");
+                Error::new(Code::LocalIo, what).with_source(error)
+            }
+        };
+        return Err(error.with_hint(format!(
+            "Start from a backup that has the tablespace (`seawall backup`) and map it with `--map-tablespace`; or restore `--before lsn:{lsn}`, or where {path} is an empty directory."
+        )));
     }
     Ok(())
 }
@@ -96,8 +142,11 @@ fn no_tablespace(map: &TablespaceMap, old: &Path) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+
+    use seawall_core::Lsn;
+
+    use super::*;
 
     const MAP: &[u8] = b"16390 /srv/fast\n16391 /srv/slow\n";
 
@@ -120,6 +169,23 @@ mod tests {
             let error = remap(MAP, &[mapping(old, Path::new(new))], into).expect_err(new);
             assert_eq!(error.code(), Code::Usage, "{old} to {new}");
         }
+    }
+
+    #[test]
+    fn e55_a_place_that_replay_fills_has_to_be_an_empty_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let map = TablespaceMap::parse(b"16390 /made/by/the/restore\n").unwrap();
+        let code = |path: &Path| {
+            let path = path.display().to_string();
+            let creation = TablespaceCreation { tablespace: 16399, path, lsn: Lsn(7) };
+            look_at_creations(&map, &[creation]).err().map(|error| error.code())
+        };
+        for fine in [Path::new(""), Path::new("/made/by/the/restore"), dir.path()] {
+            assert_eq!(code(fine), None, "{}", fine.display());
+        }
+        assert_eq!(code(&dir.path().join("not there")), Some(Code::LocalIo));
+        fs::create_dir(dir.path().join("PG_15_202209061")).unwrap();
+        assert_eq!(code(dir.path()), Some(Code::DirectoryNotEmpty));
     }
 
     #[test]
