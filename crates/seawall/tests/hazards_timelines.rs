@@ -1,17 +1,14 @@
-//! Timelines, end to end: a restored cluster goes on as production, and recovery never ends where
-//! WAL is missing.
+//! Timelines, end to end: a restored cluster goes on as production, and what `wal fetch` answers.
 
+#[path = "support/moved.rs"]
+mod moved;
 mod support;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, ensure};
+use moved::moved;
 use seawall_testkit::ledger::{self, Bound, LedgerLog, Moment};
 use seawall_testkit::{Ledger, PgCluster, StopMode};
-use support::{
-    Arguments, LIMIT, Protected, archive_everything, open_restored, prove_restored, tells,
-};
+use support::{Arguments, LIMIT, Protected, archive_everything, open_restored, prove_restored};
 
 /// Commits, a mark, and commits after it, all archived. An older ledger is put aside.
 fn chapter(pg: &PgCluster) -> Result<(Moment, LedgerLog)> {
@@ -25,16 +22,6 @@ fn chapter(pg: &PgCluster) -> Result<(Moment, LedgerLog)> {
     let log = running.stop()?;
     archive_everything(pg)?;
     Ok((moment, log))
-}
-
-/// Tells the configuration that the cluster lives elsewhere now.
-fn moved(house: &Protected, pg: &PgCluster) -> Result<()> {
-    let text = fs::read_to_string(&house.places.config)?;
-    let old = (house.pg.data_directory(), house.pg.connection().socket_directory());
-    let new = (pg.data_directory(), pg.connection().socket_directory());
-    let text = text.replace(&old.0.display().to_string(), &new.0.display().to_string());
-    let text = text.replace(&old.1.display().to_string(), &new.1.display().to_string());
-    Ok(fs::write(&house.places.config, text)?)
 }
 
 fn check(
@@ -101,76 +88,6 @@ fn a_clone_that_is_promoted_leaves_production_s_timeline_alone() -> Result<()> {
     let plan = house.plan(["--latest"])?;
     ensure!(plan["timeline"] == 1, "{plan}");
     check(&house, "second", &["--latest"], &later_log, &Bound::Everything)
-}
-
-/// The objects of a whole segment of timeline 1.
-fn objects_of(house: &Protected, segment_start: u64) -> Result<Vec<PathBuf>> {
-    let directory = format!("wal/hot/00000001/{segment_start:016X}/");
-    let objects = house.objects()?.into_iter().map(|(path, _)| path);
-    let found: Vec<_> =
-        objects.filter(|path| path.to_string_lossy().contains(&directory)).collect();
-    ensure!(!found.is_empty(), "no object of the segment at {segment_start:X}");
-    Ok(found)
-}
-
-/// Starts recovery, which must fail, and never have promoted.
-fn recovery_fails(directory: &Path, complaint: &str) -> Result<()> {
-    let mut pg = PgCluster::open(seawall_testkit::PgBin::default_major()?, directory).create()?;
-    pg.start_without_waiting()?;
-    let status = pg.wait_ended(LIMIT).with_context(|| pg.logs().unwrap_or_default())?;
-    let log = pg.logs()?;
-    ensure!(status == Some(1), "{status:?}: {log}");
-    ensure!(log.contains("FATAL:  could not restore file"), "{log}");
-    ensure!(log.contains(complaint), "no {complaint}: {log}");
-    ensure!(!log.contains("archive recovery complete"), "it was promoted: {log}");
-    ensure!(!directory.join("pg_wal/00000002.history").exists(), "a new timeline was begun");
-    Ok(())
-}
-
-#[test]
-fn recovery_stops_where_a_segment_is_missing_or_damaged_and_never_promotes() -> Result<()> {
-    let house = Protected::start()?;
-    let running = Ledger::start(&house.pg, 2)?;
-    house.backup()?;
-    let mut starts = Vec::new();
-    for _ in 0..4 {
-        running.wait_for(10, LIMIT)?;
-        starts.push(house.pg.current_lsn()?.0 & !0xFF_FFFF);
-        house.archive_everything()?;
-    }
-    let log = running.stop()?;
-    house.archive_everything()?;
-    let [_, _, middle, _] = starts[..] else { unreachable!() };
-    for room in ["hole", "damage", "healed"] {
-        house.restore(room, ["--latest"]).succeed()?;
-    }
-
-    let lost = objects_of(&house, middle)?;
-    let aside: Vec<_> = lost.iter().map(fs::read).collect::<Result<_, _>>()?;
-    for path in &lost {
-        fs::remove_file(path)?;
-    }
-    recovery_fails(&house.room("hole"), "SW0506")?;
-    // A restore that begins now is refused before it writes.
-    let refused = house.restore("late", ["--latest"]).run()?;
-    ensure!(refused.code() == Some(4), "{refused:?}");
-    tells(&refused, "SW0505")?;
-    ensure!(!house.room("late").exists(), "a refused restore left a directory");
-
-    let mut damaged = aside.first().context("no object")?.clone();
-    let half = damaged.len() / 2;
-    if let Some(byte) = damaged.get_mut(half) {
-        *byte ^= 1;
-    }
-    fs::write(lost.first().context("no object")?, &damaged)?;
-    recovery_fails(&house.room("damage"), "SW0305")?;
-
-    for (path, bytes) in lost.iter().zip(&aside) {
-        fs::write(path, bytes)?;
-        house.pg.owner().chown(path)?;
-    }
-    let mut restored = open_restored(&house.room("healed"))?;
-    prove_restored(&mut restored, &log, &Bound::Everything).map(drop)
 }
 
 #[test]

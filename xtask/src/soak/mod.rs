@@ -6,6 +6,7 @@ mod damage;
 mod kills;
 mod memory;
 mod sweep;
+mod timelines;
 
 const USAGE: &str = "\
 usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [--dir D]
@@ -14,10 +15,12 @@ usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [
            --relations N   relations of a cluster with empty ones (100000)
            --limit-mb N    the limit (150)
            --dir D         where clusters are kept; those of bench serve here too
-       cargo xtask soak kills|damage [--rounds N] [--seed N]
+       cargo xtask soak kills|damage|timelines [--rounds N] [--seed N]
   kills    kill -9 of backup, push, restore and PostgreSQL before any call that makes something
            durable (500 rounds)
-  damage   every kind of object of a repository spoilt in every way (1000 rounds)";
+  damage   every kind of object of a repository spoilt in every way (1000 rounds)
+  timelines
+           every form of target on every installed major, across three timelines (14 rounds)";
 
 pub fn main(arguments: &[&str]) -> Result<()> {
     let Some((what, rest)) = arguments.split_first() else { bail!("{USAGE}") };
@@ -25,6 +28,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         "memory" => memory::main(rest),
         "kills" => kills::KILLS.main(rest),
         "damage" => damage::DAMAGE.main(rest),
+        "timelines" => timelines::TIMELINES.main(rest),
         _ => bail!("soak: nothing called {what}\n{USAGE}"),
     }
 }

@@ -54,7 +54,7 @@ impl Sweep {
         let file = std::env::temp_dir().join(format!("seawall-soak-{}", std::process::id()));
         let mut test = cargo()?;
         test.args(["test", "--locked", "--package", "seawall", "--test", self.program]);
-        test.args(["--", "--exact", "--nocapture", self.test]);
+        test.args(["--", "--exact", "--nocapture", "--include-ignored", self.test]);
         test.env("SEAWALL_ROUNDS", options.rounds.to_string()).env("SEAWALL_EVIDENCE", &file);
         if let Some(seed) = options.seed {
             test.env("SEAWALL_SEED", seed.to_string());
