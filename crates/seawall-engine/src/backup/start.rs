@@ -18,6 +18,7 @@ use super::journal::{Journal, SILENCE};
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
 use super::publish::external_files;
+use crate::adopt::adopt_it;
 use crate::cluster::{
     BackupSession, Server, ServerFacts, TablespaceLinks, prove_own_files, read_control,
 };
@@ -70,9 +71,7 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
                 line.cluster()
             ),
         )
-        .with_hint(
-            "After pg_upgrade or initdb run `seawall init` again: the cluster begins a new line.",
-        ));
+        .with_hint(adopt_it(line.cluster())));
     }
     refuse_unsuitable(&facts)?;
     // They are read when all else is copied; what keeps them from being read is to be known now.

@@ -13,6 +13,9 @@ pub enum Mode {
     Clone,
     /// The cluster itself: it keeps its archiving and goes on, on a new timeline.
     Primary,
+    /// A server that follows the cluster's primary, through whatever is archived and, if
+    /// `primary_conninfo` says where, by streaming.
+    Standby,
 }
 
 impl Mode {
@@ -24,16 +27,12 @@ impl Mode {
         match text {
             "clone" => Ok(Self::Clone),
             "primary" => Ok(Self::Primary),
-            "standby" => Err(Error::new(
-                Code::Usage,
-                "this version of Seawall cannot restore a cluster as a standby",
-            )
-            .with_hint("Make a standby with `pg_basebackup --write-recovery-conf`, or restore with `--as clone`.")),
+            "standby" => Ok(Self::Standby),
             _ => Err(Error::new(
                 Code::Usage,
                 format!("\"{text}\" is not what a cluster can be restored as"),
             )
-            .with_hint("Use `--as clone` or `--as primary`.")),
+            .with_hint("Use `--as clone`, `--as primary` or `--as standby`.")),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::preflight::{
 };
 use super::sources::Sources;
 use super::state::{Asked, RestoreState};
-use super::{Mode, Point, RestorePlan, RestoreRequest, Target, WalSource};
+use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource};
 
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
@@ -87,6 +87,7 @@ pub async fn plan_restore(
     wal: &dyn WalSource,
     request: &RestoreRequest,
 ) -> Result<PlannedRestore> {
+    refuse_stopping_standby(request)?;
     let interrupted = look_at_directory(&request.into, &Asked::from(request))?;
     let resumed = interrupted.is_some();
     let plan = match interrupted {
@@ -106,6 +107,17 @@ pub async fn plan_restore(
         .with_hint("Remove the directory that was restored into, and start anew.")
     })?;
     Ok(PlannedRestore { line: line.clone(), request: request.clone(), plan, manifest, resumed })
+}
+
+/// A standby goes on for ever.
+fn refuse_stopping_standby(request: &RestoreRequest) -> Result<()> {
+    let follows = request.target == Target::Latest && request.then == TargetAction::Promote;
+    if request.mode != Mode::Standby || follows {
+        return Ok(());
+    }
+    Err(Error::new(Code::Usage, "a standby follows its primary and stops at no target").with_hint(
+        "Leave out the target and --then; or restore `--as clone`, which stops where you say.",
+    ))
 }
 
 fn prove_same_line(state: RestoreState, line: &Line) -> Result<RestorePlan> {

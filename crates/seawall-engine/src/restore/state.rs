@@ -136,6 +136,19 @@ impl RestoreState {
         if state.version == VERSION { Ok(Some(state)) } else { Err(unusable(&path)) }
     }
 
+    /// Forgets that a data directory was restored: it is a cluster of its own from now on.
+    ///
+    /// # Errors
+    /// [`Code::LocalIo`] if the file cannot be removed.
+    pub fn retire(data_directory: &Path) -> Result<()> {
+        let path = data_directory.join(RESTORE_STATE_FILE);
+        match fs::remove_file(&path) {
+            Ok(()) => durable::sync_directory(data_directory),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(durable::local(error, "removing", &path)),
+        }
+    }
+
     /// The same state, with all files there.
     pub(super) fn completed(&self) -> Self {
         Self { progress: RestoreProgress::Complete, ..self.clone() }

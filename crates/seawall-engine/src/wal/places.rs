@@ -2,6 +2,8 @@ use seawall_core::{ClusterName, Code, Error, LineId, Result, SystemId};
 use seawall_repo::Repository;
 use seawall_repo::wal::WalArchive;
 
+use crate::adopt::adopt_it;
+
 /// A repository WAL goes to.
 #[derive(Debug, Clone)]
 pub struct WalPlace {
@@ -46,9 +48,12 @@ fn unknown_cluster(cluster: &ClusterName, system_id: Option<SystemId>, others: &
         ),
         _ => format!("the repository knows no cluster {cluster}"),
     };
-    Error::new(Code::WalWrongCluster, what).with_hint(format!(
-        "After initdb or pg_upgrade the cluster begins a new line: run `seawall init {cluster} …` again. Else correct archive_command."
-    ))
+    let hint = if others.is_empty() {
+        format!("Add it: `seawall init {cluster} …`; or correct archive_command.")
+    } else {
+        format!("{} Else correct archive_command.", adopt_it(cluster))
+    };
+    Error::new(Code::WalWrongCluster, what).with_hint(hint)
 }
 
 fn several_clusters(cluster: &ClusterName) -> Error {

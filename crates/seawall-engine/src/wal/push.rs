@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use futures_util::future::join_all;
 use seawall_core::{ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize};
 use seawall_pgdata::PgMajor;
-use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::wal::PageHeader;
 use seawall_pgdata::wal::page::LONG_HEADER_BYTES;
 use seawall_repo::wal::{HistoryStored, LsnRange, SegmentKind};
@@ -146,10 +145,9 @@ fn refuse_clone(path: &Path) -> Result<()> {
         "{} is of a cluster that was restored as a clone, and a clone does not archive",
         path.display()
     );
-    Err(Error::new(Code::WalWrongCluster, what).with_hint(format!(
-        "Turn its archiving off: `ALTER SYSTEM SET archive_mode = off`. If it is to take production's place, and the old server never archives again, remove `{}`.",
-        data_directory.join(RESTORE_STATE_FILE).display()
-    )))
+    Err(Error::new(Code::WalWrongCluster, what).with_hint(
+        "Turn its archiving off: `ALTER SYSTEM SET archive_mode = off`. If it is to take production's place, and the old server never archives again: `seawall adopt`.",
+    ))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>> {

@@ -117,7 +117,7 @@ fn same_history(there: &HistoryFile, file: &HistoryFile) -> Result<HistoryStored
         format!("{} differs from the one that is archived", file.name),
     )
     .with_hint(
-        "Two servers made the same timeline. Find out which one is yours, and keep the other from archiving here.",
+        "Two servers made the same timeline. Find out which one is yours, and keep the other from archiving here; `seawall adopt` gives yours a line of its own.",
     ))
 }
 

@@ -87,6 +87,8 @@ pub enum Command {
     Show(ShowArgs),
     /// Bring a cluster back, to any moment, into another directory
     Restore(Box<RestoreArgs>),
+    /// Give a server that goes its own way a new line: after pg_upgrade, initdb, a snapshot put back
+    Adopt(AdoptArgs),
     /// End the pause of a restored server: it takes writes
     Promote(PromoteArgs),
     /// Write-ahead log: for archive_command and restore_command, and what is archived
@@ -144,6 +146,30 @@ pub struct InitArgs {
     /// Write no recovery kit; the key file is then the only key
     #[arg(long)]
     pub no_kit: bool,
+}
+
+/// `seawall adopt`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "For a server that is now the cluster and writes other WAL than the repository \
+    has: after pg_upgrade or initdb, after a snapshot was put back, or when a restored clone takes \
+    over. What was archived and backed up before stays restorable: name the backup with --backup."
+)]
+pub struct AdoptArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+    /// Show the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take the plan without asking
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    #[command(flatten)]
+    pub output: JsonArgs,
 }
 
 /// `seawall check`

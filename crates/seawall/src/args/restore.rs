@@ -43,7 +43,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "ID", help_heading = "Target")]
     pub backup: Option<String>,
     /// What the result is for: a clone cannot touch production's archive
-    #[arg(long = "as", value_name = "clone|primary", default_value = "clone")]
+    #[arg(long = "as", value_name = "clone|primary|standby", default_value = "clone")]
     pub mode: String,
     /// What PostgreSQL does at the target
     #[arg(

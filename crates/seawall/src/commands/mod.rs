@@ -1,5 +1,6 @@
 //! One module for each verb.
 
+pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod demo;

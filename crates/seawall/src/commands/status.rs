@@ -139,10 +139,23 @@ impl Status {
         for damaged in cluster.backups.iter().filter(|backup| backup.state != "complete") {
             self.remark(Level::Critical, format!("backup {} is damaged", damaged.id));
         }
-        let newest = cluster.backups.iter().rev().find(|backup| backup.state == "complete");
+        let newest = cluster.written_backups().next_back();
         let Some((newest, finished)) = newest.and_then(|b| Some((b, b.finished_at?))) else {
-            return self.remark(Level::Critical, "no backup yet".to_owned());
+            let what = if cluster.backups.is_empty() {
+                "no backup yet"
+            } else {
+                "no backup since the server was adopted"
+            };
+            return self.remark(Level::Critical, what.to_owned());
         };
+        if let (Some(backup), Some(now)) = (newest.timeline, cluster.newest_timeline())
+            && backup < now
+        {
+            let what = format!(
+                "the newest backup is of timeline {backup}, and WAL of timeline {now}: take a backup"
+            );
+            self.remark(Level::Warning, what);
+        }
         // A host whose clock is behind sees a backup that is not made yet.
         let age = Duration::try_from(now.duration_since(finished)).unwrap_or_default();
         self.backup_age_seconds = Some(age.as_secs_f64());

@@ -1,5 +1,6 @@
 //! What people see: data on standard output, everything else on standard error.
 
+mod confirm;
 mod error;
 mod out;
 mod progress;
@@ -7,6 +8,7 @@ mod style;
 mod table;
 mod time;
 
+pub use confirm::confirm;
 pub use error::{render_error, report};
 pub use out::Out;
 pub use progress::Display;

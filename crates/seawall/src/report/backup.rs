@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Lsn, TimelineId};
+use seawall_core::{BackupId, LineId, Lsn, TimelineId};
 use seawall_repo::BackupSummary;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use serde::Serialize;
@@ -13,6 +13,8 @@ pub struct BackupReport {
     #[serde(skip)]
     pub key: BackupId,
     pub id: String,
+    /// System identifier and branch.
+    pub line: String,
     pub kind: Option<&'static str>,
     pub source: Option<&'static str>,
     /// `complete` or `damaged`.
@@ -48,13 +50,14 @@ pub struct BackupReport {
 
 impl BackupReport {
     /// What one repository says of a backup.
-    pub fn new(summary: &BackupSummary, repository: &str) -> Self {
+    pub fn new(summary: &BackupSummary, line: LineId, repository: &str) -> Self {
         let info = summary.info.as_ref().ok();
         let time = |us: i64| Timestamp::from_microsecond(us).ok();
         let pages = info.map_or(&[][..], |info| info.page_errors.as_slice());
         Self {
             key: summary.id,
             id: summary.id.to_string(),
+            line: line.to_string(),
             kind: info.map(|info| kind(info.kind)),
             source: info.map(|info| source(info.source)),
             state: if info.is_some() { "complete" } else { "damaged" },

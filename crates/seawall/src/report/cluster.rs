@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, ClusterName, Code, Error, Lsn, Result, SystemId};
+use seawall_core::{BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::{About, Event};
 use seawall_repo::{Attempt, Line, Repository};
@@ -16,7 +16,9 @@ pub struct ClusterReport {
     pub name: ClusterName,
     pub system_identifier: Option<SystemId>,
     pub postgres_version: Option<String>,
-    /// Oldest first.
+    /// The line that is written now: system identifier and branch.
+    pub line: Option<String>,
+    /// Of all lines, oldest first.
     pub backups: Vec<BackupReport>,
     pub wal: Vec<WalReport>,
     pub recovery_window: Option<RecoveryWindow>,
@@ -61,6 +63,7 @@ impl ClusterReport {
             name,
             system_identifier: None,
             postgres_version: None,
+            line: None,
             backups: Vec::new(),
             wal: Vec::new(),
             recovery_window: None,
@@ -100,18 +103,32 @@ impl ClusterReport {
         Ok(report)
     }
 
-    /// The end of the archived WAL, on whichever timeline and in whichever repository it is.
+    /// The end of the WAL that is archived, on whichever timeline and in whichever repository.
     pub fn archived_to(&self) -> Lsn {
-        self.wal.iter().map(|wal| wal.last_lsn).max().unwrap_or(Lsn::INVALID)
+        self.written_wal().map(|wal| wal.last_lsn).max().unwrap_or(Lsn::INVALID)
+    }
+
+    /// The newest timeline of which WAL is archived.
+    pub fn newest_timeline(&self) -> Option<TimelineId> {
+        self.written_wal().map(|wal| wal.timeline).max()
+    }
+
+    fn written_wal(&self) -> impl Iterator<Item = &WalReport> {
+        self.wal.iter().filter(|wal| Some(&wal.line) == self.line.as_ref())
+    }
+
+    /// The whole backups of the line that is written: what else there is leads to the past only.
+    pub fn written_backups(&self) -> impl DoubleEndedIterator<Item = &BackupReport> {
+        let whole = self.backups.iter().filter(|backup| backup.state == "complete");
+        whole.filter(|backup| Some(&backup.line) == self.line.as_ref())
     }
 
     /// From the end of the oldest backup to the last commit that follows the newest one without a
     /// gap, in the repository that has most.
     async fn find_window(&mut self, target: &Target, opened: &[Opened]) -> Result<()> {
-        let mut complete = self.backups.iter().filter(|backup| backup.state == "complete");
-        let Some(oldest) = complete.next() else { return Ok(()) };
-        let newest = complete.next_back().unwrap_or(oldest);
-        let Some(earliest) = oldest.finished_at else { return Ok(()) };
+        let earliest = self.written_backups().next().and_then(|oldest| oldest.finished_at);
+        let newest = self.written_backups().next_back().cloned();
+        let (Some(earliest), Some(newest)) = (earliest, newest) else { return Ok(()) };
         for opened in
             opened.iter().filter(|opened| target.places.iter().any(|p| p.name == opened.place.name))
         {
@@ -119,7 +136,7 @@ impl ClusterReport {
                 continue;
             }
             let line = current_line(&opened.repository, &self.name).await?;
-            let reach = wal::reach(&line, newest).await?;
+            let reach = wal::reach(&line, &newest).await?;
             if reach.map(|reach| reach.lsn) > self.reach.map(|reach| reach.lsn) {
                 self.reach = reach;
             }
@@ -139,9 +156,10 @@ impl ClusterReport {
         for (line, about) in lines(&opened.repository, &self.name).await? {
             self.system_identifier = Some(about.system_id);
             self.postgres_version = Some(about.major.to_string());
+            self.line = Some(line.id().to_string());
             let verified = verified(&line).await?;
             for summary in line.backups().await? {
-                let mut report = BackupReport::new(&summary, repository);
+                let mut report = BackupReport::new(&summary, line.id(), repository);
                 report.verified_at = verified.get(&summary.id).copied();
                 match backups.entry(summary.id) {
                     std::collections::btree_map::Entry::Vacant(entry) => {

@@ -15,6 +15,8 @@ const LAST_SEGMENTS: u64 = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WalReport {
     pub repository: String,
+    /// System identifier and branch.
+    pub line: String,
     pub timeline: TimelineId,
     pub first_lsn: Lsn,
     pub last_lsn: Lsn,
@@ -50,6 +52,7 @@ impl WalReport {
             let gap = |gap: &LsnRange| Gap { start_lsn: gap.start, end_lsn: gap.end };
             Some(Self {
                 repository: repository.to_owned(),
+                line: line.id().to_string(),
                 timeline: timeline.timeline,
                 first_lsn: timeline.ranges.first()?.start,
                 last_lsn: timeline.ranges.last()?.end,

@@ -1,6 +1,6 @@
 //! The words that name a backup: an id, a unique beginning of one, `latest`, `latest~1`.
 
-use seawall_core::{BackupId, ClusterName, Code, Error, Result};
+use seawall_core::{BackupId, ClusterName, Code, Error, LineId, Result};
 use seawall_repo::Repository;
 
 use super::lines;
@@ -36,14 +36,14 @@ pub fn find<T>(word: &str, candidates: Vec<Candidate<T>>) -> Result<Candidate<T>
     })
 }
 
-/// Every backup in a repository; of one cluster, if it is named.
+/// Every backup in a repository, with its line; of one cluster, if it is named.
 ///
 /// # Errors
 /// Those of the repository.
 pub async fn candidates(
     repository: &Repository,
     cluster: Option<&ClusterName>,
-) -> Result<Vec<Candidate<()>>> {
+) -> Result<Vec<Candidate<LineId>>> {
     let mut names: Vec<ClusterName> =
         repository.lines().await?.into_iter().map(|(name, _)| name).collect();
     names.dedup();
@@ -54,7 +54,8 @@ pub async fn candidates(
             for summary in line.backups().await? {
                 let complete = summary.info.is_ok();
                 let cluster = name.clone();
-                candidates.push(Candidate { cluster, id: summary.id, complete, what: () });
+                let what = line.id();
+                candidates.push(Candidate { cluster, id: summary.id, complete, what });
             }
         }
     }

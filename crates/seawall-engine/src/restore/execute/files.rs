@@ -146,15 +146,15 @@ impl Writing<'_> {
         }
     }
 
-    /// A link out of the data directory is made for the primary only: through it a clone would
+    /// A link out of the data directory is made for the primary only: through it another one would
     /// write where production does.
     fn link(&self, entry: &Entry, location: &Path, notes: &mut Vec<String>) -> Result<()> {
         let target = entry.link_target.as_ref().map(|target| target.as_slice()).unwrap_or_default();
         let target = Path::new(std::ffi::OsStr::from_bytes(target));
         let path = String::from_utf8_lossy(entry.path());
-        if self.mode == Mode::Clone && !stays_inside(entry.path(), target) {
+        if self.mode != Mode::Primary && !stays_inside(entry.path(), target) {
             notes.push(format!(
-                "The link {path} to {} was left out: a clone must not write there.",
+                "The link {path} to {} was left out: production may write there.",
                 target.display()
             ));
             return Ok(());

@@ -14,6 +14,7 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::manifest::{BackupInfo, Entry, EntryKind, ManifestReader};
 use tokio::runtime::Handle;
 
+use super::super::Mode;
 use super::super::durable::{
     create_directory, create_file, local, publish, publish_file, sync_directory, sync_filesystems,
     unfinished,
@@ -127,7 +128,11 @@ impl Finishing<'_> {
             Err(error) => return Err(local(error, "reading", &path)),
         };
         publish(&path, &append_settings(&old, &settings), mode)?;
-        publish(&self.root().join("recovery.signal"), b"", mode)?;
+        let signal = match self.state.mode() {
+            Mode::Clone | Mode::Primary => "recovery.signal",
+            Mode::Standby => "standby.signal",
+        };
+        publish(&self.root().join(signal), b"", mode)?;
         Ok(placed)
     }
 

@@ -30,14 +30,22 @@ pub(super) fn recovery_settings(
     }
     let text = |name, value: &str| (name, value.to_owned());
     let mut settings = vec![
-        text("restore_command", restore_command),
-        // A standby's, which may run production's scripts or wait for hours.
+        // They may run production's scripts.
         text("recovery_end_command", ""),
         text("archive_cleanup_command", ""),
-        text("recovery_min_apply_delay", "0"),
-        text("primary_conninfo", ""),
         text("primary_slot_name", ""),
     ];
+    if plan.mode == Mode::Standby {
+        settings.push(("restore_command", format!("{restore_command} --standby")));
+        settings.extend(no_target_but(None));
+        // It follows the primary, and whoever becomes it.
+        settings.push(text("recovery_target_timeline", "latest"));
+        return Ok(settings);
+    }
+    settings.push(text("restore_command", restore_command));
+    // A standby's, which may wait for hours.
+    settings.push(text("recovery_min_apply_delay", "0"));
+    settings.push(text("primary_conninfo", ""));
     settings.extend(target_settings(plan));
     if plan.mode == Mode::Clone {
         settings.push(text("archive_mode", "off"));
@@ -62,15 +70,25 @@ pub(super) fn recovery_settings(
     Ok(settings)
 }
 
-/// All kinds of target are set, the others to nothing and first: one that `postgresql.conf` still
-/// has would otherwise be a second target, and two are refused (`error_multiple_recovery_targets`,
-/// 12–18).
+/// Where the server stops, and what it does then.
 fn target_settings(plan: &RestorePlan) -> Vec<Setting> {
     let (chosen, value, inclusive) = match plan.stop {
         Stop::Consistent { .. } => ("recovery_target", "immediate".to_owned(), "on"),
         Stop::Before { lsn } => ("recovery_target_lsn", lsn.to_string(), "off"),
         Stop::After { lsn, .. } => ("recovery_target_lsn", lsn.to_string(), "on"),
     };
+    let mut settings: Vec<Setting> = no_target_but(Some(chosen)).collect();
+    settings.push((chosen, value));
+    settings.push(("recovery_target_inclusive", inclusive.to_owned()));
+    settings.push(("recovery_target_timeline", plan.timeline.to_string()));
+    settings.push(("recovery_target_action", plan.then.as_str().to_owned()));
+    settings
+}
+
+/// Sets all other kinds of target to nothing. They come first: one that `postgresql.conf` still has
+/// would otherwise be a second target, and two are refused (`error_multiple_recovery_targets`,
+/// 12–18).
+fn no_target_but(chosen: Option<&str>) -> impl Iterator<Item = Setting> + use<'_> {
     let kinds = [
         "recovery_target",
         "recovery_target_lsn",
@@ -78,16 +96,8 @@ fn target_settings(plan: &RestorePlan) -> Vec<Setting> {
         "recovery_target_time",
         "recovery_target_xid",
     ];
-    let mut settings: Vec<Setting> = kinds
-        .into_iter()
-        .filter(|kind| *kind != chosen)
-        .map(|kind| (kind, String::new()))
-        .collect();
-    settings.push((chosen, value));
-    settings.push(("recovery_target_inclusive", inclusive.to_owned()));
-    settings.push(("recovery_target_timeline", plan.timeline.to_string()));
-    settings.push(("recovery_target_action", plan.then.as_str().to_owned()));
-    settings
+    let others = kinds.into_iter().filter(move |kind| Some(*kind) != chosen);
+    others.map(|kind| (kind, String::new()))
 }
 
 /// Adds settings to the end of a configuration file, where they win. Lines that set the same

@@ -11,6 +11,7 @@ impl fmt::Display for RestorePlan {
         let purpose = match self.mode {
             Mode::Clone => "a clone, which archives nothing",
             Mode::Primary => "the primary, which goes on archiving",
+            Mode::Standby => "a standby, which follows the primary",
         };
         writeln!(f, "restore       cluster {} as {purpose}", self.cluster)?;
         writeln!(f, "target        {}", self.target)?;
@@ -32,10 +33,11 @@ impl fmt::Display for RestorePlan {
         writeln!(f, "stop          {}", self.stop)?;
         writeln!(f, "keeps         {}", kept(self.last_commit_kept.as_ref()))?;
         writeln!(f, "leaves out    {}", left_out(self.first_commit_left_out.as_ref()))?;
-        let then = match self.then {
-            TargetAction::Promote => "takes writes on a new timeline",
-            TargetAction::Pause => "waits, readable, for `seawall promote`",
-            TargetAction::Shutdown => "shuts down",
+        let then = match (self.mode, self.then) {
+            (Mode::Standby, _) => "replays what is archived from then on, readable",
+            (_, TargetAction::Promote) => "takes writes on a new timeline",
+            (_, TargetAction::Pause) => "waits, readable, for `seawall promote`",
+            (_, TargetAction::Shutdown) => "shuts down",
         };
         write!(f, "then          PostgreSQL {then}")?;
         for warning in &self.warnings {

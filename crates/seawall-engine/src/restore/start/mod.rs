@@ -31,6 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of the server's log an error shows.
 const LOG_LINES: usize = 20;
 
+/// How far replay has come.
+const REPLAYED: &str = "SELECT pg_catalog.pg_last_wal_replay_lsn()";
+
+/// Where replay waits, if it does.
+const PAUSED: &str = "SELECT CASE WHEN pg_catalog.pg_is_wal_replay_paused() \
+     THEN pg_catalog.pg_last_wal_replay_lsn() END";
+
 /// How to start a restored cluster.
 #[derive(Debug, Clone)]
 pub struct StartOptions {
@@ -63,6 +70,12 @@ pub enum Recovered {
     /// It waits at the target and can be read.
     Paused {
         /// Where it waits.
+        replayed_to: Lsn,
+    },
+    /// It has replayed all that was archived when the restore was planned, can be read, and goes
+    /// on.
+    Following {
+        /// How far it has come.
         replayed_to: Lsn,
     },
     /// It shut down at the target.
@@ -227,6 +240,14 @@ impl Server<'_> {
         let segment_size = control.wal_segment_size;
         let prove =
             |lsn| outcome::prove_end(self.plan, control.major, lsn, segment_size).map(|()| lsn);
+        if self.plan.mode == Mode::Standby && control.state == DbState::InArchiveRecovery {
+            let wanted = self.plan.stop.kept_until();
+            let replayed = if running { self.ask_lsn(REPLAYED).await? } else { None };
+            return Ok(match replayed.filter(|lsn| *lsn >= wanted) {
+                Some(replayed_to) => Look::Decided(Recovered::Following { replayed_to }),
+                None => Look::Undecided,
+            });
+        }
         let recovered = match (self.plan.then, control.state) {
             (TargetAction::Promote, DbState::InProduction) => {
                 let (directory, timeline) = (&self.options.data_directory, self.plan.timeline);
@@ -243,7 +264,7 @@ impl Server<'_> {
                 ));
             }
             (TargetAction::Pause, DbState::InArchiveRecovery) if running => {
-                match self.paused_at().await? {
+                match self.ask_lsn(PAUSED).await? {
                     Some(lsn) => Recovered::Paused { replayed_to: prove(lsn)? },
                     None => return Ok(Look::Undecided),
                 }
@@ -256,8 +277,8 @@ impl Server<'_> {
         Ok(Look::Decided(recovered))
     }
 
-    /// Where replay waits, if it does. Before it is consistent the server takes no connections.
-    async fn paused_at(&self) -> Result<Option<Lsn>> {
+    /// Asks the server for a position. Before it is consistent it takes no connections.
+    async fn ask_lsn(&self, sql: &str) -> Result<Option<Lsn>> {
         let StartOptions { socket_directory, port, user, data_directory, .. } = self.options;
         let readable = PostmasterFile::read(data_directory)
             .is_some_and(|file| matches!(file.status.as_str(), "ready" | "standby"));
@@ -265,8 +286,6 @@ impl Server<'_> {
             return Ok(None);
         }
         let mut connection = connect(socket_directory, *port, user).await?;
-        let sql = "SELECT CASE WHEN pg_catalog.pg_is_wal_replay_paused() \
-                   THEN pg_catalog.pg_last_wal_replay_lsn() END";
         let lsn: Option<Lsn> = connection.query_value(sql).await?;
         connection.close().await;
         Ok(lsn)

@@ -74,6 +74,6 @@ fn conflict(file: &SegmentFile<'_>, listed: &Listed, lsn: Lsn) -> Error {
         ),
     )
     .with_hint(
-        "Two servers write this timeline, or one was set back. Stop the wrong one; a cluster that was set back on purpose needs a line of its own.",
+        "Two servers write this timeline, or one was set back. Stop the wrong one; a cluster that was set back on purpose gets a line of its own: `seawall adopt`.",
     )
 }

@@ -3,11 +3,12 @@
 mod config_text;
 mod parts;
 mod plan;
-mod settings;
+pub mod settings;
 
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result};
+use seawall_engine::adopt::make_first_line;
 use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
 use seawall_pgdata::control::ControlFile;
 
@@ -19,7 +20,7 @@ use crate::owner::Owner;
 use crate::render::{Out, Style};
 use crate::{postgres, run};
 
-use parts::{make_directory, make_key, make_kit, make_line, make_repository, repository_exists};
+use parts::{make_directory, make_key, make_kit, make_repository, repository_exists};
 use plan::{Plan, Wish};
 use settings::{Settings, Steps};
 
@@ -72,7 +73,7 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
         runtime.block_on(async {
             let (repository, new) = make_repository(&plan.url, &key).await?;
             told.part("repository", &plan.url.to_string(), new);
-            let new = make_line(&repository, &plan.cluster, &seen.control).await?;
+            let new = make_first_line(&repository, &plan.cluster, &seen.control).await?;
             told.part("line", &format!("{} in the repository", seen.facts.system_id), new);
             Ok::<_, Error>(())
         })?;

@@ -6,10 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use seawall_core::{BranchNumber, ClusterName, Code, Error, LineId, Result, ResultExt};
-use seawall_pgdata::control::ControlFile;
+use seawall_core::{Code, Error, Result, ResultExt};
 use seawall_repo::keys::{KeyFile, Unlock};
-use seawall_repo::records::About;
 use seawall_repo::{CreateOptions, Repository};
 use seawall_store::StoreUrl;
 
@@ -103,43 +101,6 @@ pub async fn make_repository(url: &StoreUrl, key: &KeyFile) -> Result<(Repositor
     }
     let options = CreateOptions { unlock: &unlock, label: FIRST_SLOT, now: Timestamp::now() };
     Ok((Repository::create(Arc::clone(&store), &options).await?, true))
-}
-
-/// Makes the cluster's line in the repository. Tells whether it is new.
-pub async fn make_line(
-    repository: &Repository,
-    cluster: &ClusterName,
-    control: &ControlFile,
-) -> Result<bool> {
-    let id = LineId { system_id: control.system_id, branch: BranchNumber(0) };
-    let line = repository.line(cluster, id)?;
-    let mut about = about(cluster, control, Timestamp::now());
-    let there = line.about().await?;
-    if let Some(there) = &there {
-        // pg_checksums may have turned them on since.
-        about.data_checksum_version = there.data_checksum_version;
-    }
-    line.create(&about).await?;
-    Ok(there.is_none())
-}
-
-fn about(cluster: &ClusterName, control: &ControlFile, now: Timestamp) -> About {
-    About {
-        cluster: cluster.to_string(),
-        system_id: control.system_id,
-        branch: BranchNumber(0),
-        major: control.major.number(),
-        catalog_version: control.catalog_version,
-        control_version: control.control_version,
-        block_bytes: control.block_size,
-        relation_segment_blocks: control.relseg_size,
-        wal_segment_bytes: u32::from(control.wal_segment_size),
-        wal_block_bytes: control.wal_block_size,
-        data_checksum_version: control.data_checksum_version,
-        parent_branch: None,
-        fork_lsn: None,
-        created_us: now.as_microsecond(),
-    }
 }
 
 /// Writes the recovery kit. One that is there already must open the same repository.

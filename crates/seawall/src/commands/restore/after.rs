@@ -21,6 +21,10 @@ const PORTS: std::ops::Range<u16> = 5433..5533;
 /// Where sockets are put: where clients look, else anywhere.
 const SOCKET_DIRECTORIES: [&str; 2] = ["/run/postgresql", "/tmp"];
 
+/// What a standby does without being told where its primary is.
+const STREAMING: &str = "it follows by the archive, segment by segment; to follow by streaming, set \
+     primary_conninfo there and reload";
+
 /// A server that was started.
 #[derive(Debug)]
 pub struct Started {
@@ -110,8 +114,10 @@ pub fn tell(
         Some(started) => lines.extend(running(started, report, sudo)),
         None => lines.extend(start_it(report, sudo)),
     }
-    if report.plan.mode == Mode::Primary {
-        lines.extend(protect_again(context, report, started));
+    match report.plan.mode {
+        Mode::Clone => {}
+        Mode::Primary => lines.extend(protect_again(context, report, started)),
+        Mode::Standby => lines.push(STREAMING.to_owned()),
     }
     lines.iter().try_for_each(|line| Out.line(line))
 }
@@ -151,6 +157,7 @@ fn as_json(started: &Started) -> Value {
     let (state, lsn, timeline) = match started.recovered {
         Recovered::Promoted { timeline, replayed_to } => ("promoted", replayed_to, Some(timeline)),
         Recovered::Paused { replayed_to } => ("paused", replayed_to, None),
+        Recovered::Following { replayed_to } => ("following", replayed_to, None),
         Recovered::ShutDown { replayed_to } => ("shut down", replayed_to, None),
     };
     json!({
@@ -179,6 +186,10 @@ fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String>
             psql,
             "if it is what you wanted:".to_owned(),
             format!("  seawall promote {directory}"),
+        ],
+        Recovered::Following { replayed_to } => vec![
+            format!("the standby can be read, has replayed up to {replayed_to}, and goes on:"),
+            psql,
         ],
         Recovered::ShutDown { replayed_to } => {
             vec![format!("PostgreSQL recovered up to {replayed_to} and shut down")]

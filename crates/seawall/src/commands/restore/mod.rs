@@ -1,7 +1,6 @@
 //! `seawall restore`: plan, agree, prove, write, start.
 
 mod after;
-mod ask;
 mod room;
 
 use std::path::{Path, PathBuf};
@@ -9,20 +8,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use seawall_core::{BackupId, Code, Error, Progress, Result, TimelineId};
+use seawall_core::{BackupId, ClusterName, Code, Error, Progress, Result, TimelineId};
 use seawall_engine::restore::{
     Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestoreRequest, Target,
     TimelineChoice, plan_restore,
 };
-use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
+use seawall_repo::{Line, Repository};
 
 use super::backup::{jobs, memory};
 use crate::args::RestoreArgs;
 use crate::context::{Context, Opened, absolute};
 use crate::exit::Outcome;
 use crate::owner::Owner;
-use crate::render::{Display, Out, Style, shell_quote, zones};
+use crate::render::{Display, Out, Style, confirm, shell_quote, zones};
 use crate::report::{stored_cluster, word};
 use crate::{postgres, run};
 
@@ -49,7 +48,7 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     let planned = runtime.block_on(plan_restore(&line, &wal, &request))?;
     show_plan(args, &planned, &request.target)?;
     if !args.dry_run {
-        ask::agree(args.yes)?;
+        confirm("Restore?", args.yes)?;
     }
     let options = options(args, &context, &line, progress.clone())?;
     let prove = planned.prove(&wal, &options);
@@ -91,7 +90,11 @@ async fn find_line(context: &Context, args: &RestoreArgs) -> Result<(Line, WalAr
             let name = place.name.clone();
             let opened: Opened = place.open().await?;
             let cluster = targets.first().map(|target| &target.name);
-            let line = stored_cluster(&opened.repository, cluster).await?;
+            let line = match &args.backup {
+                // A backup may be in a line that is not written any more.
+                Some(backup) => line_of_backup(&opened.repository, cluster, backup).await?,
+                None => stored_cluster(&opened.repository, cluster).await?,
+            };
             let wal = WalArchive::open(line.clone()).await?;
             Ok::<_, Error>((name, line, wal))
         };
@@ -113,6 +116,15 @@ async fn find_line(context: &Context, args: &RestoreArgs) -> Result<(Line, WalAr
         Error::new(Code::NotConfigured, "there is no repository to restore from")
             .with_hint("Name one: `--repo URL --key FILE`, or `--kit FILE`.")
     }))
+}
+
+async fn line_of_backup(
+    repository: &Repository,
+    cluster: Option<&ClusterName>,
+    backup: &str,
+) -> Result<Line> {
+    let found = word::find(backup, word::candidates(repository, cluster).await?)?;
+    repository.line(&found.cluster, found.what)
 }
 
 async fn request(

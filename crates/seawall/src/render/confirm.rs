@@ -2,23 +2,22 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use seawall_core::{Code, Error, Result, ResultExt};
 
-/// Asks whether the plan is right, unless that was said beforehand.
+/// Asks whether the plan that was shown is right, unless that was said beforehand.
 ///
 /// # Errors
 /// [`Code::NotConfirmed`]
-pub fn agree(beforehand: bool) -> Result<()> {
+pub fn confirm(question: &str, beforehand: bool) -> Result<()> {
     if beforehand {
         return Ok(());
     }
     let refused = |what: &str| {
-        Error::new(Code::NotConfirmed, what).with_hint(
-            "`--yes` takes the plan without asking, `--dry-run` only shows and proves it.",
-        )
+        Error::new(Code::NotConfirmed, what)
+            .with_hint("`--yes` takes the plan without asking, `--dry-run` only shows it.")
     };
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(refused("there is no terminal to ask on whether the plan is right"));
     }
-    eprint!("Restore? [y/N] ");
+    eprint!("{question} [y/N] ");
     io::stderr().flush().ok();
     let mut answer = String::new();
     io::stdin()

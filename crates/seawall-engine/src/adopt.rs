@@ -1,0 +1,257 @@
+//! The lines of a cluster: the first one, and those that begin when a server writes other bytes
+//! than the line it had.
+//!
+//! A cluster that `initdb` or `pg_upgrade` made has another system identifier. A snapshot that was
+//! reverted and a clone that took production's place keep the identifier and write other bytes at
+//! the same positions: they get a branch of their own. Nothing of the line before is touched.
+
+use jiff::Timestamp;
+use seawall_core::{BranchNumber, ClusterName, Code, Error, LineId, Result, SystemId};
+use seawall_pgdata::control::ControlFile;
+use seawall_repo::records::About;
+use seawall_repo::wal::WalArchive;
+use seawall_repo::{Line, Repository};
+
+/// A line of a cluster in a repository, as far as planning is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineFacts {
+    /// Which line.
+    pub id: LineId,
+    /// When it was made, microseconds since 1970.
+    pub created_us: i64,
+    /// Nothing was ever stored in it.
+    pub is_empty: bool,
+}
+
+/// What it takes in one repository for a server to have a line of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adoption {
+    /// It gets a new line.
+    New {
+        /// The line to make.
+        line: LineId,
+        /// The one that is written now.
+        before: LineId,
+    },
+    /// The line that is written is the server's own, and new.
+    Done {
+        /// The line.
+        line: LineId,
+    },
+}
+
+impl Adoption {
+    /// Decides which line a server with `system_id` gets. `places` has the cluster's lines in each
+    /// repository; the line is the same in all of them. One that an earlier adoption made in some
+    /// is made in the others.
+    ///
+    /// # Errors
+    /// [`Code::NoSuchCluster`] if a repository has no line of the cluster at all.
+    pub fn plan(
+        cluster: &ClusterName,
+        places: &[Vec<LineFacts>],
+        system_id: SystemId,
+    ) -> Result<Vec<Self>> {
+        let newest = |lines: &Vec<LineFacts>| {
+            lines.iter().max_by_key(|line| (line.created_us, line.id)).copied()
+        };
+        let written: Vec<LineFacts> =
+            places.iter().map(newest).collect::<Option<_>>().ok_or_else(|| {
+                Error::new(
+                    Code::NoSuchCluster,
+                    format!("a repository has no cluster {cluster} yet"),
+                )
+                .with_hint(format!("Begin with `seawall init {cluster} …`."))
+            })?;
+        let own = |line: &&LineFacts| line.id.system_id == system_id;
+        let youngest: Vec<Option<LineId>> =
+            places.iter().map(|lines| lines.iter().filter(own).map(|line| line.id).max()).collect();
+        let furthest = youngest.iter().flatten().max();
+        let begun = youngest.iter().any(|youngest| youngest.as_ref() != furthest);
+        let unused = written.iter().all(|line| line.is_empty && Some(&line.id) == furthest);
+        let line = match furthest {
+            None => LineId { system_id, branch: BranchNumber(0) },
+            Some(line) if begun || unused => *line,
+            Some(line) => LineId { branch: BranchNumber(line.branch.0.saturating_add(1)), ..*line },
+        };
+        let adoption = |written: &LineFacts| match written.id == line {
+            true => Self::Done { line },
+            false => Self::New { line, before: written.id },
+        };
+        Ok(written.iter().map(adoption).collect())
+    }
+
+    /// The line the server has afterwards.
+    #[must_use]
+    pub const fn line(&self) -> LineId {
+        match self {
+            Self::New { line, .. } | Self::Done { line } => *line,
+        }
+    }
+}
+
+/// Looks at a cluster's lines in a repository.
+///
+/// # Errors
+/// Damage, or a store that fails.
+pub async fn lines_of(repository: &Repository, cluster: &ClusterName) -> Result<Vec<LineFacts>> {
+    let mut facts = Vec::new();
+    for line in lines(repository, cluster).await? {
+        let Some(about) = line.about().await? else { continue };
+        let is_empty = line.backups().await?.is_empty()
+            && WalArchive::open(line.clone()).await?.timelines().await?.is_empty();
+        facts.push(LineFacts { id: line.id(), created_us: about.created_us, is_empty });
+    }
+    Ok(facts)
+}
+
+/// Makes the line. From then on it is the one that is written.
+///
+/// # Errors
+/// [`Code::ClusterMismatch`] if somebody else made it for another cluster, or a store that fails.
+pub async fn adopt(
+    repository: &Repository,
+    cluster: &ClusterName,
+    control: &ControlFile,
+    adoption: Adoption,
+) -> Result<Line> {
+    let (line, before) = match adoption {
+        Adoption::Done { line } => return repository.line(cluster, line),
+        Adoption::New { line, before } => (line, before),
+    };
+    // The newest line is the one that is written, whatever the clock says.
+    let older = repository.line(cluster, before)?.about().await?;
+    let older_us = older.map_or(i64::MIN, |older| older.created_us);
+    let created_us = Timestamp::now().as_microsecond().max(older_us.saturating_add(1));
+    let mut about = about(cluster, control, line.branch, created_us);
+    if before.system_id == line.system_id {
+        about.parent_branch = Some(before.branch.0);
+        about.fork_lsn = Some(control.redo.0);
+    }
+    let line = repository.line(cluster, line)?;
+    line.create(&about).await?;
+    Ok(line)
+}
+
+/// Makes a cluster's first line. Tells whether it is new.
+///
+/// # Errors
+/// [`Code::ClusterMismatch`] if the cluster's lines are of other servers, damage, or a store that
+/// fails.
+pub async fn make_first_line(
+    repository: &Repository,
+    cluster: &ClusterName,
+    control: &ControlFile,
+) -> Result<bool> {
+    let id = LineId { system_id: control.system_id, branch: BranchNumber(0) };
+    let lines = lines(repository, cluster).await?;
+    if let Some(other) = lines.first()
+        && lines.iter().all(|line| line.id().system_id != control.system_id)
+    {
+        return Err(Error::new(
+            Code::ClusterMismatch,
+            format!(
+                "the server is cluster {}, and {cluster} in the repository is cluster {}",
+                control.system_id,
+                other.id().system_id
+            ),
+        )
+        .with_hint(adopt_it(cluster)));
+    }
+    let line = repository.line(cluster, id)?;
+    let mut about = about(cluster, control, id.branch, Timestamp::now().as_microsecond());
+    let there = line.about().await?;
+    if let Some(there) = &there {
+        // pg_checksums may have turned them on since.
+        about.data_checksum_version = there.data_checksum_version;
+    }
+    line.create(&about).await?;
+    Ok(there.is_none())
+}
+
+/// What to do where a server does not fit the line of its name.
+#[must_use]
+pub fn adopt_it(cluster: &ClusterName) -> String {
+    format!(
+        "If this is {cluster} after pg_upgrade, initdb or a snapshot that was put back, give it a new line: `seawall adopt {cluster}`."
+    )
+}
+
+async fn lines(repository: &Repository, cluster: &ClusterName) -> Result<Vec<Line>> {
+    let lines = repository.lines().await?.into_iter();
+    lines.filter(|(name, _)| name == cluster).map(|(name, id)| repository.line(&name, id)).collect()
+}
+
+fn about(
+    cluster: &ClusterName,
+    control: &ControlFile,
+    branch: BranchNumber,
+    created_us: i64,
+) -> About {
+    About {
+        cluster: cluster.to_string(),
+        system_id: control.system_id,
+        branch,
+        major: control.major.number(),
+        catalog_version: control.catalog_version,
+        control_version: control.control_version,
+        block_bytes: control.block_size,
+        relation_segment_blocks: control.relseg_size,
+        wal_segment_bytes: u32::from(control.wal_segment_size),
+        wal_block_bytes: control.wal_block_size,
+        data_checksum_version: control.data_checksum_version,
+        parent_branch: None,
+        fork_lsn: None,
+        created_us,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(system_id: u64, branch: u32) -> LineId {
+        LineId { system_id: SystemId(system_id), branch: BranchNumber(branch) }
+    }
+
+    /// Lines in the order they were made; the last one may be empty.
+    fn lines(ids: &[(u64, u32)], is_empty: bool) -> Vec<LineFacts> {
+        let fact = |(number, (system_id, branch)): (usize, &(u64, u32))| LineFacts {
+            id: id(*system_id, *branch),
+            created_us: number as i64,
+            is_empty: is_empty && number + 1 == ids.len(),
+        };
+        ids.iter().enumerate().map(fact).collect()
+    }
+
+    fn plan(places: &[Vec<LineFacts>], system_id: u64) -> Vec<Adoption> {
+        Adoption::plan(&"main".parse().unwrap(), places, SystemId(system_id)).unwrap()
+    }
+
+    #[test]
+    fn another_cluster_begins_a_line_and_the_same_one_a_branch() {
+        let before = id(7, 0);
+        let place = lines(&[(7, 0)], false);
+        assert_eq!(plan(&[place.clone()], 8), [Adoption::New { line: id(8, 0), before }]);
+        assert_eq!(plan(&[place], 7), [Adoption::New { line: id(7, 1), before }]);
+        // pg_upgrade was undone.
+        let undone = lines(&[(7, 0), (8, 0)], false);
+        let before = id(8, 0);
+        assert_eq!(plan(&[undone], 7), [Adoption::New { line: id(7, 1), before }]);
+    }
+
+    #[test]
+    fn a_second_time_changes_nothing() {
+        let adopted = lines(&[(7, 0), (7, 1)], true);
+        assert_eq!(plan(&[adopted], 7), [Adoption::Done { line: id(7, 1) }]);
+        let (adopted, other) = (lines(&[(7, 0), (7, 1)], false), lines(&[(7, 0)], false));
+        let new = Adoption::New { line: id(7, 1), before: id(7, 0) };
+        assert_eq!(plan(&[adopted, other], 7), [Adoption::Done { line: id(7, 1) }, new]);
+    }
+
+    #[test]
+    fn what_was_never_known_is_not_adopted() {
+        let error = Adoption::plan(&"main".parse().unwrap(), &[Vec::new()], SystemId(7));
+        assert_eq!(error.unwrap_err().code(), Code::NoSuchCluster);
+    }
+}

@@ -1,0 +1,148 @@
+//! `seawall adopt`: a server that goes its own way gets a line of its own.
+
+use std::path::Path;
+
+use seawall_core::{Code, Error, LineId, Result};
+use seawall_engine::adopt::{Adoption, adopt, lines_of};
+use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
+use seawall_engine::restore::RestoreState;
+use seawall_pgdata::control::ControlFile;
+use serde_json::json;
+
+use super::init::settings::{Settings, Steps};
+use crate::args::AdoptArgs;
+use crate::context::{Context, Opened, Server as Place, Target};
+use crate::exit::Outcome;
+use crate::render::{Out, Style, confirm, shell_quote};
+use crate::{postgres, run};
+
+/// The server, as `adopt` needs to know it.
+struct Seen {
+    control: ControlFile,
+    facts: ServerFacts,
+    settings: Settings,
+    /// Whether its directory was restored, and archiving refused for that.
+    was_restored: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of configuration, server and repositories, and [`Code::NotConfirmed`].
+pub fn main(config: Option<&Path>, args: &AdoptArgs) -> Result<Outcome> {
+    let context = Context::new(config, &args.repository)?;
+    let target = context.one_target(args.cluster.cluster.as_ref())?;
+    context.become_owner(args.server.data_directory.as_deref())?;
+    let server = target.server(&args.server)?;
+    let runtime = run::runtime()?;
+    let seen = runtime.block_on(look(&server))?;
+    let (opened, plan) = runtime.block_on(plan(&target, &seen))?;
+    describe(&target, &seen, &opened, &plan);
+    let line = plan.first().map(Adoption::line);
+    let done = plan.iter().all(|one| matches!(one, Adoption::Done { .. })) && !seen.was_restored;
+    if !done {
+        if args.dry_run {
+            return Ok(Outcome::Done);
+        }
+        confirm("Adopt?", args.yes)?;
+        runtime.block_on(async {
+            for (opened, adoption) in opened.iter().zip(&plan) {
+                adopt(&opened.repository, &target.name, &seen.control, *adoption).await?;
+            }
+            Ok::<_, Error>(())
+        })?;
+        // Only now: until there is a line for it, a restored clone must not archive.
+        RestoreState::retire(&seen.facts.data_directory)?;
+    }
+    tell(args, &context, &target, &seen, line)?;
+    Ok(Outcome::Done)
+}
+
+async fn look(server: &Place) -> Result<Seen> {
+    let mut connection = Server::connect(&server.connection).await?;
+    let mut facts = connection.facts().await?;
+    if let Some(data_directory) = &server.data_directory {
+        facts.data_directory.clone_from(data_directory);
+    }
+    if facts.in_recovery {
+        return Err(Error::new(
+            Code::SettingUnsuitable,
+            "the server is in recovery: what it writes one day is not decided yet",
+        )
+        .with_hint("Promote it first; or run this against the primary."));
+    }
+    let directory = facts.data_directory.clone();
+    let control = prove_own_files(&mut connection, &facts, &directory).await?;
+    let settings = Settings::ask(&mut connection).await?;
+    connection.close().await;
+    let was_restored = RestoreState::read(&directory)?.is_some();
+    Ok(Seen { control, facts, settings, was_restored })
+}
+
+/// All repositories are opened before anything is made in one.
+async fn plan(target: &Target, seen: &Seen) -> Result<(Vec<Opened>, Vec<Adoption>)> {
+    let (mut opened, mut lines) = (Vec::new(), Vec::new());
+    for place in &target.places {
+        let repository = place.clone().open().await?;
+        lines.push(lines_of(&repository.repository, &target.name).await?);
+        opened.push(repository);
+    }
+    let plan = Adoption::plan(&target.name, &lines, seen.control.system_id)?;
+    Ok((opened, plan))
+}
+
+fn describe(target: &Target, seen: &Seen, opened: &[Opened], plan: &[Adoption]) {
+    let cluster = &target.name;
+    eprintln!(
+        "cluster {cluster}: PostgreSQL {} in {}, timeline {}",
+        seen.facts.version,
+        seen.facts.data_directory.display(),
+        seen.control.checkpoint_timeline
+    );
+    for (opened, adoption) in opened.iter().zip(plan) {
+        let name = &opened.place.name;
+        match adoption {
+            Adoption::Done { line } => eprintln!("  {name}: line {line} is its own already"),
+            Adoption::New { line, before } => eprintln!(
+                "  {name}: gets line {line}; line {before} stays restorable, and nothing is added to it any more"
+            ),
+        }
+    }
+    if plan.iter().any(|one| matches!(one, Adoption::New { .. })) {
+        eprintln!(
+            "{} whatever else archives as {cluster} must stop: from now on its WAL is refused or mixed up with this server's",
+            Style::of_stderr().yellow("warning:")
+        );
+    }
+}
+
+fn tell(
+    args: &AdoptArgs,
+    context: &Context,
+    target: &Target,
+    seen: &Seen,
+    line: Option<LineId>,
+) -> Result<()> {
+    let cluster = target.name.as_str();
+    if args.output.json {
+        let line = line.map(|line| line.to_string());
+        return Out.json(&json!({"cluster": cluster, "line": line}));
+    }
+    let quoted: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
+    if let Some(path) = &context.config.path {
+        let command = postgres::archive_command(&postgres::own_path()?, path, cluster);
+        let Steps { statements, restart } = seen.settings.missing(&command);
+        if !statements.is_empty() {
+            eprintln!("Run this SQL as a superuser:");
+        }
+        for (sql, why) in statements {
+            Out.line(&format!("{sql}; -- {why}"))?;
+        }
+        if restart {
+            eprintln!("Then restart PostgreSQL.");
+        }
+    }
+    eprintln!("No backup leads into the new line yet. Take one:");
+    eprintln!("  seawall backup {cluster} {}", quoted.join(" "));
+    Ok(())
+}
