@@ -170,6 +170,7 @@ impl Planner {
             Some(cut) => self.stop_at(cut)?,
             None => self.stop_at_end()?,
         };
+        self.prove_anchor(span, found.anchor)?;
         let chosen = self.choose(span, stop)?;
         Ok(self.decision(chosen, stop, wal_end, found))
     }
@@ -257,6 +258,19 @@ impl Planner {
             Ok((index, Stop::Before { lsn: cut.lsn }, wal_end))
         } else {
             self.after_last_record(index)
+        }
+    }
+
+    /// What shows that a stretch of WAL was not yet past the time wanted has to lie in it. A time
+    /// within the hole before it would else be taken for the quiet one until its first commit.
+    fn prove_anchor(&self, index: usize, anchor: Option<Lsn>) -> Result<()> {
+        let spans = &self.input.spans;
+        let before = index.checked_sub(1).and_then(|before| spans.get(before));
+        match (anchor, before, spans.get(index)) {
+            (Some(anchor), Some(before), Some(span)) if anchor < span.start => {
+                Err(gap(before.end, span.start))
+            }
+            _ => Ok(()),
         }
     }
 

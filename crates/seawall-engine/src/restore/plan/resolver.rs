@@ -17,6 +17,8 @@ pub(super) struct Cut {
 pub(super) struct Found {
     /// `None`: everything is wanted.
     pub cut: Option<Cut>,
+    /// For a time, where the last fact is that is not later and comes before the cut.
+    pub anchor: Option<Lsn>,
     pub last_commit_kept: Option<CommitPlace>,
     pub first_commit_left_out: Option<CommitPlace>,
     pub warnings: Vec<String>,
@@ -36,8 +38,8 @@ pub struct Resolver {
     /// Records that a name or a transaction number refers to.
     matches: Vec<Lsn>,
     rolled_back: bool,
-    /// A fact that is not later than the time wanted came before the cut.
-    anchored: bool,
+    /// The last fact before the cut that is not later than the time wanted.
+    anchor: Option<Lsn>,
     /// A fact later than the time wanted came.
     passed: bool,
     latest_time: Option<Timestamp>,
@@ -53,7 +55,7 @@ impl Resolver {
             cut,
             matches: Vec::new(),
             rolled_back: false,
-            anchored: false,
+            anchor: None,
             passed: false,
             latest_time: None,
             last_commit_kept: None,
@@ -63,7 +65,7 @@ impl Resolver {
 
     /// Takes the next fact, which begins after all before.
     pub fn feed(&mut self, fact: &Fact) {
-        self.note_time(fact.time());
+        self.note_time(fact.lsn(), fact.time());
         match fact {
             Fact::Xact(xact) => {
                 self.note_xact(xact);
@@ -95,10 +97,12 @@ impl Resolver {
         }
     }
 
-    fn note_time(&mut self, (earliest, latest): (Timestamp, Timestamp)) {
+    fn note_time(&mut self, lsn: Lsn, (earliest, latest): (Timestamp, Timestamp)) {
         self.latest_time = self.latest_time.max(Some(earliest));
         self.passed |= self.is_past(earliest) == Some(true);
-        self.anchored |= self.is_past(latest) == Some(false) && self.cut.is_none();
+        if self.is_past(latest) == Some(false) && self.cut.is_none() {
+            self.anchor = Some(lsn);
+        }
     }
 
     fn note_xact(&mut self, xact: &XactFact) {
@@ -167,6 +171,7 @@ impl Resolver {
         }
         Ok(Found {
             cut: self.cut,
+            anchor: self.anchor,
             last_commit_kept: self.last_commit_kept,
             first_commit_left_out: self.first_commit_left_out,
             warnings,
@@ -185,7 +190,7 @@ impl Resolver {
             )
             .with_hint(NOT_ARCHIVED));
         }
-        if !self.anchored {
+        if self.anchor.is_none() {
             return Err(Error::new(
                 Code::TargetUnreachable,
                 format!("{wanted} is earlier than the first backup that could lead there"),

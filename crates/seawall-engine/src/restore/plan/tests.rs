@@ -317,6 +317,23 @@ fn a_chosen_backup_is_honoured_or_refused_with_the_reason() {
 }
 
 #[test]
+fn a_time_within_a_hole_is_not_taken_for_the_quiet_time_behind_it() {
+    // Nothing is committed between the hole and the end of the backup behind it: what was committed
+    // in the hole, before and after the time wanted, is in that backup.
+    let facts = [mark(1, 1), commit(15, 701, 15), mark(71, 71), commit(85, 702, 85)];
+    for target in [to_time(60), Target::Before(Point::Time(at(60)))] {
+        let mut holed = input(target);
+        holed.spans = vec![span(0, 49), span(70, 100)];
+        holed.backups = vec![backup(1, 0, 10), backup(3, 70, 80)];
+        refused(decide(holed.clone(), &facts), Code::WalGap);
+        let behind = PlanInput { target: to_time(72), ..holed.clone() };
+        assert_eq!(decide(behind, &facts).unwrap().backup.id, backup_id(3), "a checkpoint tells");
+        // No transaction ended behind it at all.
+        refused(decide(holed, &facts[..3]), Code::WalGap);
+    }
+}
+
+#[test]
 fn a_hole_in_the_wal_is_named_when_it_is_in_the_way() {
     let mut holed = input(Target::Latest);
     holed.spans = vec![span(0, 69), span(80, 100)];
