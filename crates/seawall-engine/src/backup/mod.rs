@@ -11,6 +11,7 @@ mod arrival;
 mod collector;
 mod copy;
 
+mod history;
 mod journal;
 mod pack_sink;
 mod page_rule;

@@ -14,6 +14,7 @@ use seawall_repo::{Attempt, Line};
 
 use super::BackupRequest;
 use super::arrival::{OnFailure, Wait, wait_for_wal};
+use super::history::store_history;
 use super::journal::{Journal, SILENCE};
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
@@ -140,6 +141,7 @@ pub(super) async fn start(
     journal.started(session.start_lsn, session.start_timeline);
     progress.stage(Stage::WaitingForWal, None);
     journal.keep_alive(line, prove_archiving(line, request, &mut session, progress)).await?;
+    store_history(line, &look.data_directory, session.start_timeline).await?;
     let packs = Arc::new(PackList::default());
     let mut started =
         Started { session, journal, tablespaces, parent: None, packs, maps: Vec::new(), dead };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Code, Error, Result, TimelineId};
 use seawall_pgdata::PgMajor;
 
 use super::super::{Mode, RestorePlan, Stop, TargetAction};
@@ -80,9 +80,18 @@ fn target_settings(plan: &RestorePlan) -> Vec<Setting> {
     let mut settings: Vec<Setting> = no_target_but(Some(chosen)).collect();
     settings.push((chosen, value));
     settings.push(("recovery_target_inclusive", inclusive.to_owned()));
-    settings.push(("recovery_target_timeline", plan.timeline.to_string()));
+    settings.push(("recovery_target_timeline", target_timeline(plan)));
     settings.push(("recovery_target_action", plan.then.as_str().to_owned()));
     settings
+}
+
+/// The timeline to recover along. Where no history of it is archived, it is the backup's own, and
+/// PostgreSQL takes no number for it.
+fn target_timeline(plan: &RestorePlan) -> String {
+    match plan.path.as_slice() {
+        [only] if only.timeline > TimelineId(1) => "current".to_owned(),
+        _ => plan.timeline.to_string(),
+    }
 }
 
 /// Sets all other kinds of target to nothing. They come first: one that `postgresql.conf` still has
