@@ -1,6 +1,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -134,6 +135,10 @@ impl Store for Metered {
 
     async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError> {
         self.inner.make_durable(path).await
+    }
+
+    async fn sweep_unfinished(&self, older_than: Duration) -> Result<(), StoreError> {
+        self.inner.sweep_unfinished(older_than).await
     }
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -109,6 +110,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`StoreError::Forbidden`] for instance when the store holds the object locked.
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError>;
+
+    /// Removes what killed writers left unfinished and nobody has written to for `older_than`. A
+    /// writer that is alive and slower than that fails cleanly; a day is a safe choice. Nothing is
+    /// done where nothing is ever left.
+    ///
+    /// # Errors
+    /// What keeps something unfinished from being seen or removed.
+    async fn sweep_unfinished(&self, _older_than: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// A large object on its way into a [`Store`].

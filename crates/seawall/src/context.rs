@@ -41,7 +41,7 @@ pub struct Place {
     key: KeyPlace,
     /// The user the configured servers run as, if their files are here.
     server_user: Option<Owner>,
-    /// Whose the configuration is, if it is not root's.
+    /// Whose the configuration is.
     config_owner: Option<Owner>,
     /// The zstd level new data is compressed with.
     pub compression_level: i32,
@@ -368,7 +368,7 @@ impl Place {
         let mut directories = config.clusters.values().filter_map(|c| c.data_directory.as_deref());
         Self {
             server_user: directories.find_map(Owner::of).filter(|owner| !owner.is_root()),
-            config_owner: config.path.as_deref().and_then(Owner::of).filter(|it| !it.is_root()),
+            config_owner: config.path.as_deref().and_then(Owner::of),
             name: name.to_owned(),
             url: repository.url.clone(),
             key: KeyPlace::Configured(repository.key.clone()),
@@ -399,26 +399,12 @@ impl Place {
             KeyPlace::Given(key) => Ok(key.clone()),
             KeyPlace::Configured(source) => {
                 if matches!(source, SecretSource::Command(_)) {
-                    self.refuse_foreign_command()?;
+                    refuse_foreign_command(self.config_owner.as_ref())?;
                 }
                 KeyFile::parse(&source.resolve()?)
                     .map_err(|error| error.context(format!("the key of repository {}", self.name)))
             }
         }
-    }
-
-    /// Root runs no command that somebody else wrote. Root that acts as another user for a while is
-    /// root still: a command could become it again.
-    fn refuse_foreign_command(&self) -> Result<()> {
-        let Some(owner) = self.config_owner.as_ref().filter(|_| nix::unistd::getuid().is_root())
-        else {
-            return Ok(());
-        };
-        let what = format!(
-            "the key comes from a command in a configuration that belongs to {}, and root does not run it",
-            owner.name()
-        );
-        Err(Error::new(Code::WrongUser, what).with_hint(owner.again()))
     }
 
     /// Opens the repository.
@@ -451,6 +437,24 @@ impl Place {
     pub fn explain(&self, error: Error) -> Error {
         access::explain(error, self.url.directory(), self.server_user.as_ref())
     }
+}
+
+/// Root runs no command that somebody else wrote. Root that acts as another user for a while is
+/// root still: a command could become it again.
+///
+/// # Errors
+/// [`Code::WrongUser`]
+pub fn refuse_foreign_command(config_owner: Option<&Owner>) -> Result<()> {
+    let Some(owner) =
+        config_owner.filter(|owner| !owner.is_root()).filter(|_| nix::unistd::getuid().is_root())
+    else {
+        return Ok(());
+    };
+    let what = format!(
+        "the key comes from a command in a configuration that belongs to {}, and root does not run it",
+        owner.name()
+    );
+    Err(Error::new(Code::WrongUser, what).with_hint(owner.again()))
 }
 
 /// Whether `--repo` is a URL or path and not a name.

@@ -34,6 +34,7 @@ fn every_command_explains_itself() {
         "list",
         "show",
         "restore",
+        "adopt",
         "promote",
         "wal",
         "wal push",

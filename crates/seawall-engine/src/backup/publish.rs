@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt, Stage, TimelineId};
@@ -21,6 +22,9 @@ use super::collector::{Collector, Totals};
 use super::pack_sink::PackList;
 use super::start::Look;
 use crate::cluster::{BackupSession, ServerFacts, Stopped, TablespaceLinks, read_control_bytes};
+
+/// What a writer left in the repository and did not touch for so long is nobody's.
+const LEFT_BEHIND: Duration = Duration::from_secs(24 * 3600);
 
 /// A configuration file is kept up to this size; `pg_hba.conf` of the largest sites has less.
 const EXTERNAL_FILE_BYTES_MAX: u64 = 8 << 20;
@@ -120,6 +124,9 @@ pub(super) async fn publish(
     if let Err(error) = line.sweep_pins().await {
         // The backup is published; the next one sweeps again.
         tracing::warn!(error = error.chain(), "the pins of the backup were not removed");
+    }
+    if let Err(error) = line.store().sweep_unfinished(LEFT_BEHIND).await {
+        tracing::warn!(%error, "what killed writers left in the repository was not removed");
     }
     Ok(Published { start_lsn, stop_lsn: stopped.stop_lsn, timeline, manifest_bytes })
 }

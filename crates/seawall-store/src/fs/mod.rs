@@ -178,6 +178,10 @@ impl Store for FsStore {
         self.blocking(self.place(path), move |tree| publish::make_durable(tree, &object)).await
     }
 
+    async fn sweep_unfinished(&self, older_than: Duration) -> Result<(), StoreError> {
+        self.sweep_temporary(older_than).await.map(drop)
+    }
+
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         let object = path.clone();
         self.blocking(self.place(path), move |tree| publish::delete(tree, &object)).await

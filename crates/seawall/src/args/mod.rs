@@ -426,6 +426,9 @@ pub struct KeyAddArgs {
 /// `seawall key rotate`
 #[derive(Debug, Args)]
 pub struct KeyRotateArgs {
+    /// Do not ask, even if other keys are locked out by it
+    #[arg(long, short = 'y')]
+    pub yes: bool,
     #[command(flatten)]
     pub repository: RepositoryArgs,
     #[command(flatten)]

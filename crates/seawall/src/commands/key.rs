@@ -15,7 +15,7 @@ use crate::config::read_key_text;
 use crate::context::{Context, Opened, Place};
 use crate::exit::Outcome;
 use crate::kit::{Kit, create_secret};
-use crate::render::{Align, Out, table, utc};
+use crate::render::{Align, Out, confirm, table, utc};
 use crate::run;
 
 /// Runs the command.
@@ -114,6 +114,13 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
     let slots = runtime.block_on(opened.repository.key_slots())?;
     let current = opened.repository.keyring().current_epoch();
     let others = slots.iter().filter(|(epoch, ..)| *epoch == current).count().saturating_sub(1);
+    if others > 0 {
+        eprintln!(
+            "{} will not open the repository any more, until `seawall key add FILE` lets each in again",
+            counted(others, "other key")
+        );
+        confirm("Rotate?", args.yes)?;
+    }
     let unlock = Unlock::KeyFile(key);
     let options = CreateOptions { unlock: &unlock, label: "rotate", now: Timestamp::now() };
     let rotated = runtime.block_on(opened.repository.rotate(&[options]))?;
@@ -126,12 +133,6 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
         ))?;
     }
     eprintln!("what was written before stays readable to whoever had the old key");
-    if others > 0 {
-        eprintln!(
-            "{} cannot open the repository any more: `seawall key add FILE` lets each in again",
-            counted(others, "other key")
-        );
-    }
     Ok(Outcome::Done)
 }
 

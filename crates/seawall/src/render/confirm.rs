@@ -11,8 +11,7 @@ pub fn confirm(question: &str, beforehand: bool) -> Result<()> {
         return Ok(());
     }
     let refused = |what: &str| {
-        Error::new(Code::NotConfirmed, what)
-            .with_hint("`--yes` takes the plan without asking, `--dry-run` only shows it.")
+        Error::new(Code::NotConfirmed, what).with_hint("`--yes` goes on without asking.")
     };
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(refused("there is no terminal to ask on whether the plan is right"));

@@ -1,9 +1,9 @@
 //! Adding sections to a configuration file without touching what is there.
 
-use std::fs::OpenOptions;
-use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
 
 use seawall_core::{ClusterName, Code, Result, ResultExt};
 use seawall_store::StoreUrl;
@@ -44,29 +44,44 @@ fn text(value: &str) -> String {
     Value::String(value.to_owned()).to_string()
 }
 
-/// Writes a new file, or adds to the end of one. The result is read back before a byte is
-/// written: a file that this program would refuse is never left behind.
+/// Writes a new file, or adds to the end of one. The file takes the old one's place only when it is
+/// whole and was read back: servers that archive read it all the time.
 ///
 /// # Errors
 /// [`Code::LocalIo`], [`Code::ConfigInvalid`]
 pub fn add_sections(path: &Path, sections: &[String]) -> Result<()> {
     let failed = || format!("cannot write the configuration {}", path.display());
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
-        .code(Code::LocalIo, failed)?;
-    let old = std::io::read_to_string(&file).code(Code::LocalIo, failed)?;
-    let added = addition(&old, sections);
-    config::parse(path, &format!("{old}{added}"))?;
-    let written = file
-        .seek(SeekFrom::End(0))
-        .and_then(|_| file.write_all(added.as_bytes()))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| sync_parent(path));
+    // What a link leads to is replaced, not the link.
+    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (old, metadata) = match fs::read_to_string(&place) {
+        Ok(old) => (old, Some(fs::metadata(&place).code(Code::LocalIo, failed)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => (String::new(), None),
+        Err(error) => return Err(error).code(Code::LocalIo, failed),
+    };
+    let text = format!("{old}{}", addition(&old, sections));
+    config::parse(path, &text)?;
+    let mut beside = place.clone().into_os_string();
+    beside.push(".seawall-tmp");
+    let beside = PathBuf::from(beside);
+    let written = write_as(&beside, &text, metadata.as_ref())
+        .and_then(|()| fs::rename(&beside, &place))
+        .and_then(|()| sync_parent(&place));
+    if written.is_err() {
+        fs::remove_file(&beside).ok();
+    }
     written.code(Code::LocalIo, failed)
+}
+
+/// Writes a file, durably, that belongs to whom `old` does.
+fn write_as(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o640).open(path)?;
+    if let Some(old) = old {
+        fchown(&file, Some(old.uid()), Some(old.gid()))?;
+        file.set_permissions(old.permissions())?;
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn addition(old: &str, sections: &[String]) -> String {

@@ -13,6 +13,7 @@ use seawall_store::StoreUrl;
 
 use super::plan::Plan;
 use crate::config::{SecretSource, read_key_text};
+use crate::context::refuse_foreign_command;
 use crate::kit::{Kit, create_secret};
 use crate::owner::Owner;
 
@@ -48,10 +49,17 @@ pub fn make_key(
 ) -> Result<(KeyFile, bool)> {
     let given = given.map(read_key).transpose()?;
     let SecretSource::File(path) = &plan.key else {
+        if matches!(plan.key, SecretSource::Command(_)) {
+            refuse_foreign_command(Owner::of(&plan.config_path).as_ref())?;
+        }
         return Ok((KeyFile::parse(&plan.key.resolve()?)?, false));
     };
     if path.exists() {
         let there = read_key(path)?;
+        if Owner::of(path).is_some_and(|it| it.is_root()) && Owner::current().is_root() {
+            // An `init` that died may have made it and not given it away.
+            owner.give(path)?;
+        }
         if given.is_some_and(|given| given.line() != there.line()) {
             return Err(Error::new(
                 Code::KeyUnreadable,
