@@ -134,9 +134,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seawall.toml");
         let old = "# mine\njobs = 2 # two";
-        std::fs::write(&path, old).unwrap();
+        fs::write(&path, old).unwrap();
         add_sections(&path, &sections()).unwrap();
-        let new = std::fs::read_to_string(&path).unwrap();
+        let new = fs::read_to_string(&path).unwrap();
         assert!(new.starts_with(old));
         assert_eq!(config::load(Some(&path)).unwrap().jobs.map(std::num::NonZero::get), Some(2));
     }
@@ -146,9 +146,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seawall.toml");
         add_sections(&path, &sections()).unwrap();
-        let before = std::fs::read_to_string(&path).unwrap();
+        let before = fs::read_to_string(&path).unwrap();
         let error = add_sections(&path, &sections()).unwrap_err();
         assert_eq!(error.code(), Code::ConfigInvalid);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+        assert_eq!(fs::read_to_string(&path).unwrap(), before);
     }
 }
