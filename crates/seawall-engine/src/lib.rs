@@ -9,6 +9,7 @@ pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod cluster;
+mod config_text;
 mod host;
 pub mod restore;
 pub mod verify;

@@ -43,6 +43,7 @@ fn dead_attempt(id: BackupId, start_lsn: Lsn) -> Result<Pin> {
         maps: Vec::new(),
         entries: vec![entry],
         backups: Vec::new(),
+        process_started: None,
     })
 }
 

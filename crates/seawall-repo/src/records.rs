@@ -277,6 +277,9 @@ pub struct Pin {
     /// Backups it relies on.
     #[cbor(n(12), with = "crate::cbor::ulids")]
     pub backups: Vec<Ulid>,
+    /// When its process started, in clock ticks since the boot: numbers of processes come round.
+    #[n(13)]
+    pub process_started: Option<u64>,
 }
 
 impl Record for Pin {

@@ -12,7 +12,7 @@ use seawall_repo::pack::PackInfo;
 use seawall_repo::records::{NumberedPack, Pin, PinRole};
 use tokio::time::timeout;
 
-use crate::host::Host;
+use crate::host::{Host, Process};
 
 /// A running backup says at least so often that it lives.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -180,6 +180,7 @@ impl Journal {
             maps: std::mem::take(&mut self.new_maps),
             entries,
             backups: Vec::new(),
+            process_started: Process::this().started,
         };
         let path = line.paths().path(&LineObject::Pin(self.id.0, self.sequence))?;
         line.repository().create_record(&path, &pin).await?;

@@ -9,6 +9,7 @@
 mod archiving;
 mod arrival;
 mod collector;
+mod config_files;
 mod copy;
 
 mod history;

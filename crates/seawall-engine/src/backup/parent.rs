@@ -205,6 +205,7 @@ mod tests {
             maps: Vec::new(),
             entries: vec![entry],
             backups: Vec::new(),
+            process_started: None,
         };
         Inheritance::of(Attempt { id, records: vec![pin] }).unwrap()
     }

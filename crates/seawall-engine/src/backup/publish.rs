@@ -1,7 +1,5 @@
 //! What happens after the last file is copied.
 
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,21 +11,19 @@ use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, ExternalFile};
+use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use seawall_repo::wal::WalArchive;
 
 use super::BackupRequest;
 use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::collector::{Collector, Totals};
+use super::config_files::external_files;
 use super::pack_sink::PackList;
 use super::start::Look;
-use crate::cluster::{BackupSession, ServerFacts, Stopped, TablespaceLinks, read_control_bytes};
+use crate::cluster::{BackupSession, Stopped, TablespaceLinks, read_control_bytes};
 
 /// What a writer left in the repository and did not touch for so long is nobody's.
 const LEFT_BEHIND: Duration = Duration::from_secs(24 * 3600);
-
-/// A configuration file is kept up to this size; `pg_hba.conf` of the largest sites has less.
-const EXTERNAL_FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// A copy that is complete and not published.
 pub(super) struct Copied {
@@ -207,29 +203,4 @@ async fn prove_own_wal(
     .with_hint(
         "Two servers write this timeline, or one was set back. Stop the wrong one; a cluster that was set back on purpose needs a line of its own.",
     ))
-}
-
-/// Configuration files outside the data directory. One that is gone or unreadable is an error:
-/// after a disaster it would be missed.
-pub(super) fn external_files(facts: &ServerFacts) -> Result<Vec<ExternalFile>> {
-    let mut files = Vec::new();
-    for external in &facts.external_config {
-        let doing = || format!("cannot read {} ({})", external.path.display(), external.setting);
-        let length = fs::metadata(&external.path).code(Code::ClusterUnreadable, doing)?.len();
-        if length > EXTERNAL_FILE_BYTES_MAX {
-            return Err(Error::new(
-                Code::UnsupportedCluster,
-                format!(
-                    "{} has {length} bytes, too many for a configuration file",
-                    external.path.display()
-                ),
-            ));
-        }
-        files.push(ExternalFile {
-            setting: external.setting.clone(),
-            path: external.path.as_os_str().as_bytes().to_vec().into(),
-            content: fs::read(&external.path).code(Code::ClusterUnreadable, doing)?.into(),
-        });
-    }
-    Ok(files)
 }

@@ -14,16 +14,16 @@ use seawall_repo::{Attempt, Line};
 
 use super::BackupRequest;
 use super::arrival::{OnFailure, Wait, wait_for_wal};
+use super::config_files::external_files;
 use super::history::store_history;
 use super::journal::{Journal, SILENCE};
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
-use super::publish::external_files;
 use crate::adopt::adopt_it;
 use crate::cluster::{
     BackupSession, Server, ServerFacts, TablespaceLinks, prove_own_files, read_control,
 };
-use crate::host::Host;
+use crate::host::{Host, Process};
 
 /// What a look at the cluster showed: enough to say whether it can be backed up.
 #[derive(Debug, Clone)]
@@ -198,7 +198,8 @@ async fn take_over(
 async fn refuse_living(line: &Line, own: BackupId, host: &Host, attempt: &Attempt) -> Result<()> {
     let Some(last) = attempt.records.last() else { return Ok(()) };
     let theirs = Host { name: last.host.clone(), boot_id: last.boot_id.clone() };
-    let mut gone = host.process_is_gone(&theirs, last.process_id) == Some(true);
+    let process = Process { id: last.process_id, started: last.process_started };
+    let mut gone = host.process_is_gone(&theirs, process) == Some(true);
     if !gone {
         let count = attempt.records.len() as u32;
         let own_pin = line.paths().path(&LineObject::Pin(own.0, 0))?;

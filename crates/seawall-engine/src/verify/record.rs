@@ -11,7 +11,7 @@ use seawall_store::ObjectPath;
 
 use super::backups::Checked;
 use super::{Findings, subject};
-use crate::host::Host;
+use crate::host::{Host, Process};
 
 /// Adds a `verified` event to every backup without a finding, of which all was `read`. Returns
 /// their ids.
@@ -56,6 +56,7 @@ async fn commit(line: &Line, id: BackupId, now: Timestamp) -> Result<()> {
         maps: Vec::new(),
         entries: Vec::new(),
         backups: vec![id.0],
+        process_started: Process::this().started,
     };
     let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
     // Another verification may be about to say the same.

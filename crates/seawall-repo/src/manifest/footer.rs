@@ -34,11 +34,14 @@ pub enum BackupSource {
     Stream,
 }
 
+/// In place of a setting's name: another configuration file includes the file.
+pub const INCLUDED: &str = "include";
+
 /// A configuration file outside the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct ExternalFile {
-    /// The setting that names it, such as `hba_file`.
+    /// The setting that names it, such as `hba_file`, or [`INCLUDED`].
     #[n(0)]
     pub setting: String,
     /// Where it was.

@@ -6,13 +6,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result};
-use seawall_repo::manifest::ExternalFile;
+use seawall_repo::manifest::{ExternalFile, INCLUDED};
 
 use super::super::durable::{create_directory, local, publish};
-use super::settings::{Setting, append_settings, name_of, value_of};
+use super::includes::Included;
+use super::settings::{Setting, append_settings};
+use crate::config_text::{name_of, value_of};
 
 /// Where files go whose usual place in the data directory is taken.
-const ELSEWHERE: &str = "seawall-restored";
+pub(super) const ELSEWHERE: &str = "seawall-restored";
 
 /// What Debian has in `/run/postgresql`, which is the original cluster's.
 const PID_FILE: &str = "external.pid";
@@ -28,17 +30,29 @@ pub(super) struct Placed {
     pub notes: Vec<String>,
 }
 
+impl Placed {
+    /// What is there of files that others include.
+    fn included(&self) -> Vec<Vec<u8>> {
+        let ends = |content: &Vec<u8>| [content.as_slice(), b"\n"].concat();
+        self.files
+            .iter()
+            .filter(|(name, _)| name.ends_with(b".conf"))
+            .map(|(_, it)| ends(it))
+            .collect()
+    }
+}
+
 /// Brings the files back.
 ///
 /// `postgresql.conf` goes into the data directory, where a server started on it finds it, and is
-/// told to stay there. `hba_file` and `ident_file` stay where they were if this host has them
+/// told to stay there. So do the files it includes. `hba_file` and `ident_file` stay where they were if this host has them
 /// there; else they come along too.
 ///
 /// # Errors
 /// [`Code::LocalIo`], [`Code::ObjectInconsistent`] for a setting that names no configuration file.
 pub(super) fn place(files: &[ExternalFile], root: &Path, mode: u32) -> Result<Placed> {
     let mut placed = Placed::default();
-    for file in files {
+    for file in files.iter().filter(|file| file.setting != INCLUDED) {
         let (name, setting) = match file.setting.as_str() {
             "config_file" => ("postgresql.conf", None),
             "hba_file" => ("pg_hba.conf", Some("hba_file")),
@@ -63,6 +77,7 @@ pub(super) fn place(files: &[ExternalFile], root: &Path, mode: u32) -> Result<Pl
             placed.settings.push((setting, target.display().to_string()));
         }
     }
+    Included::of(files, root).place(mode, &mut placed)?;
     Ok(placed)
 }
 
@@ -93,7 +108,9 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
     };
     let mut settings: Vec<Setting> = Vec::new();
     let own_directory = || ("data_directory", root.display().to_string());
-    for line in bytes.split(|byte| *byte == b'\n') {
+    let included = placed.included().concat();
+    let lines = bytes.split(|byte| *byte == b'\n');
+    for line in lines.chain(included.split(|byte| *byte == b'\n')) {
         match name_of(line).as_deref() {
             Some("data_directory" | "include" | "include_if_exists") => {
                 settings.push(own_directory());

@@ -10,6 +10,7 @@
 mod external;
 mod files;
 mod finish;
+mod includes;
 mod journal;
 mod settings;
 mod sink;

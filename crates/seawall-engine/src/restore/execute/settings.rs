@@ -6,12 +6,13 @@ use seawall_core::{Code, Error, Result, TimelineId};
 use seawall_pgdata::PgMajor;
 
 use super::super::{Mode, RestorePlan, Stop, TargetAction};
+use crate::config_text::{name_of, quoted};
 
 const BEGIN: &str = "# Written by \"seawall restore\"; see seawall.restore for what was planned.";
 const END: &str = "# End of what \"seawall restore\" wrote.";
 
 /// What stands before a line that no longer counts.
-const DISABLED: &str = "#(before restore) ";
+pub(super) const DISABLED: &str = "#(before restore) ";
 
 /// A setting and its value, not quoted.
 pub(super) type Setting = (&'static str, String);
@@ -141,32 +142,6 @@ pub(super) fn append_settings(old: &[u8], settings: &[Setting]) -> Vec<u8> {
     new
 }
 
-/// The name a line sets; `None` for comments and empty lines (guc-file.l).
-pub(super) fn name_of(line: &[u8]) -> Option<String> {
-    let text = line.trim_ascii_start();
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
-    let end = text.iter().position(|byte| !is_part(byte)).unwrap_or(text.len());
-    let name = std::str::from_utf8(text.get(..end)?).ok()?;
-    (!name.is_empty()).then(|| name.to_ascii_lowercase())
-}
-
-/// The value a line sets, without quotes; `None` if it cannot be read simply.
-pub(super) fn value_of(line: &[u8]) -> Option<String> {
-    let name = name_of(line)?;
-    let text = std::str::from_utf8(line).ok()?.trim();
-    let rest = text.get(name.len()..)?.trim_start();
-    let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
-    match rest.strip_prefix('\'') {
-        Some(inner) => inner.split('\'').next().map(str::to_owned),
-        None => rest.split(|c: char| c.is_whitespace() || c == '#').next().map(str::to_owned),
-    }
-}
-
-/// A value as configuration files quote it (`GUC_scanstr`, guc-file.l): a backslash escapes there.
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,20 +162,5 @@ mod tests {
         let old = format!("{BEGIN}\nwork_mem = '4MB'\n");
         let new = append_settings(old.as_bytes(), &[("port", "1".to_owned())]);
         assert!(new.starts_with(old.as_bytes()));
-    }
-
-    #[test]
-    fn names_and_values_are_read_as_postgres_reads_them() {
-        for (line, name, value) in [
-            (b"work_mem = 4MB # note\n".as_slice(), "work_mem", "4MB"),
-            (b"\tdata_directory='/var/lib/pg'", "data_directory", "/var/lib/pg"),
-            (b"Include_Dir 'conf.d'\n", "include_dir", "conf.d"),
-            (b"my.setting=on", "my.setting", "on"),
-        ] {
-            assert_eq!(name_of(line).as_deref(), Some(name));
-            assert_eq!(value_of(line).as_deref(), Some(value));
-        }
-        assert_eq!(name_of(b"# port = 1"), None);
-        assert_eq!(name_of(b"\n"), None);
     }
 }
