@@ -340,17 +340,11 @@ fn span_of(input: &PlanInput, backup: &BackupFacts) -> Result<usize> {
     let on_the_way = input.ancestry.contains(backup.stop_timeline, backup.stop_lsn)
         && input.ancestry.contains(backup.start_timeline, backup.start_lsn);
     if !on_the_way {
-        return Err(Error::new(
-            Code::TargetUnreachable,
-            format!(
-                "backup {} ended at LSN {} on timeline {}, which is not on the way to timeline {}",
-                backup.id,
-                backup.stop_lsn,
-                backup.stop_timeline,
-                input.ancestry.tip()
-            ),
-        )
-        .with_hint(format!("Follow its own timeline: `--timeline {}`.", backup.stop_timeline)));
+        return Err(Error::new(Code::TargetUnreachable, not_on_the_way(&input.ancestry, backup))
+            .with_hint(format!(
+                "Follow its own timeline: `--timeline {}`.",
+                backup.stop_timeline
+            )));
     }
     let holds = |span: &CoveredSpan| span.start <= backup.start_lsn && backup.stop_lsn <= span.end;
     input.spans.iter().position(holds).ok_or_else(|| {
@@ -365,6 +359,18 @@ fn span_of(input: &PlanInput, backup: &BackupFacts) -> Result<usize> {
             "`seawall wal list` shows what is archived; use an older backup or another repository.",
         )
     })
+}
+
+fn not_on_the_way(ancestry: &Ancestry, backup: &BackupFacts) -> String {
+    let (timeline, tip) = (backup.stop_timeline, ancestry.tip());
+    let forked = match ancestry.fork_lsn_of(timeline) {
+        Some(fork) => format!(": that leaves timeline {timeline} at LSN {fork}"),
+        None => String::new(),
+    };
+    format!(
+        "backup {} ended at LSN {} on timeline {timeline}, which is not on the way to timeline {tip}{forked}",
+        backup.id, backup.stop_lsn
+    )
 }
 
 fn gap(from: Lsn, to: Lsn) -> Error {
