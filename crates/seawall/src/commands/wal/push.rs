@@ -50,11 +50,15 @@ pub fn main(config: Option<&Path>, args: &PushArgs) -> Result<Outcome> {
     })
 }
 
-/// Segments say themselves whose they are. History files do not: `pg_control` beside them does.
+/// Segments say themselves whose they are. History files do not: `pg_control` beside them does, and
+/// where there is none, that of the configured directory.
 fn system_id(target: &Target, path: &Path) -> Option<SystemId> {
-    let small = path.extension().is_some_and(|kind| kind == "history" || kind == "backup");
-    let configured = target.config.as_ref().and_then(|config| config.data_directory.as_deref());
+    if !path.extension().is_some_and(|kind| kind == "history" || kind == "backup") {
+        return None;
+    }
     // PGDATA/pg_wal/NAME
-    let data_directory = configured.or_else(|| path.parent()?.parent()).filter(|_| small)?;
-    read_control(data_directory).ok().map(|control| control.system_id)
+    let own = path.parent().and_then(Path::parent);
+    let configured = target.config.as_ref().and_then(|config| config.data_directory.as_deref());
+    let read = |directory: &Path| read_control(directory).ok().map(|control| control.system_id);
+    own.and_then(read).or_else(|| configured.and_then(read))
 }
