@@ -232,7 +232,10 @@ mod tests {
     fn another_cluster_begins_a_line_and_the_same_one_a_branch() {
         let before = id(7, 0);
         let place = lines(&[(7, 0)], false);
-        assert_eq!(plan(&[place.clone()], 8), [Adoption::New { line: id(8, 0), before }]);
+        assert_eq!(
+            plan(std::slice::from_ref(&place), 8),
+            [Adoption::New { line: id(8, 0), before }]
+        );
         assert_eq!(plan(&[place], 7), [Adoption::New { line: id(7, 1), before }]);
         // pg_upgrade was undone.
         let undone = lines(&[(7, 0), (8, 0)], false);

@@ -150,6 +150,7 @@ fn restored(mode: Mode) -> RestoreState {
         then,
         into: "/restored".into(),
         tablespaces: Vec::new(),
+        databases: Vec::new(),
     };
     let (start_lsn, stop_lsn) = (Lsn(0x20_0028), Lsn(0x20_0138));
     let backup = PlannedBackup {

@@ -96,6 +96,7 @@ fn info(id: BackupId) -> BackupInfo {
         data_checksums: true,
         wal_segment_bytes: 16 << 20,
         relation_segment_blocks: 131_072,
+        databases: None,
     }
 }
 

@@ -115,6 +115,7 @@ pub(super) async fn publish(
         data_checksums: look.facts.data_checksums,
         wal_segment_bytes: control.wal_segment_size.into(),
         relation_segment_blocks: control.relseg_size,
+        databases: Some(look.databases.clone()),
     };
     let manifest_bytes = collector.commit(info, &packs).await?;
     if let Err(error) = line.sweep_pins().await {

@@ -8,6 +8,7 @@ use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::ChangedBlocks;
 use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::Database;
 use seawall_repo::map::MapInfo;
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line};
@@ -34,6 +35,8 @@ pub struct Look {
     pub control: ControlFile,
     /// Where the files are.
     pub data_directory: PathBuf,
+    /// Its databases.
+    pub databases: Vec<Database>,
 }
 
 /// A backup that PostgreSQL and the repository know of.
@@ -61,6 +64,7 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     let data_directory =
         request.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
     let control = prove_own_files(&mut server, &facts, &data_directory).await?;
+    let databases = server.databases().await?;
     server.close().await;
     let here = line.id().system_id;
     if facts.system_id != here {
@@ -77,7 +81,7 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     refuse_unsuitable(&facts)?;
     // They are read when all else is copied; what keeps them from being read is to be known now.
     external_files(&facts)?;
-    Ok(Look { facts, control, data_directory })
+    Ok(Look { facts, control, data_directory, databases })
 }
 
 fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use seawall_core::{Code, Error, Lsn, Result, SystemId, WalSegmentSize};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::{Config, Connection};
+use seawall_repo::manifest::Database;
 
 /// A session with a cluster's server.
 #[derive(Debug)]
@@ -165,6 +166,28 @@ impl Server {
     /// Those of the query; [`Code::PrivilegeMissing`] without EXECUTE on the function.
     pub async fn switch_wal(&mut self) -> Result<Lsn> {
         Ok(self.connection.query_value("select pg_switch_wal()").await?)
+    }
+
+    /// The cluster's databases, by number. Their names are bytes: each database may have an
+    /// encoding of its own, and nothing says in which one its name was given.
+    ///
+    /// # Errors
+    /// Those of the query.
+    pub async fn databases(&mut self) -> Result<Vec<Database>> {
+        let sql = "select oid::int8 as oid, \
+             encode(convert_to(datname::text, 'SQL_ASCII'), 'hex') as name \
+             from pg_database order by pg_database.oid";
+        let mut databases = Vec::new();
+        for row in self.connection.query_rows(sql).await? {
+            let oid: i64 = row.get("oid")?;
+            let name: String = row.get("name")?;
+            let name = hex::decode(&name).map_err(|error| {
+                Error::new(Code::QueryFailed, "a database's name is no bytes").with_source(error)
+            })?;
+            databases
+                .push(Database { oid: u32::try_from(oid).unwrap_or_default(), name: name.into() });
+        }
+        Ok(databases)
     }
 
     /// Ends the session.

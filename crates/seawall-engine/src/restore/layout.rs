@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 pub(crate) struct Layout {
     root: PathBuf,
     tablespaces: BTreeMap<Oid, PathBuf>,
+    /// Databases whose files get no content.
+    left_out: BTreeSet<Oid>,
 }
 
 /// Entries of a backup that a restore makes itself or must not bring back.
@@ -34,7 +36,20 @@ impl Layout {
             .iter()
             .map(|it| (it.oid, PathBuf::from(OsStr::from_bytes(&it.path))))
             .collect();
-        Self { root, tablespaces }
+        Self { root, tablespaces, left_out: BTreeSet::new() }
+    }
+
+    /// The same, without the content of some databases.
+    #[must_use]
+    pub fn leaving_out(self, databases: impl IntoIterator<Item = Oid>) -> Self {
+        Self { left_out: databases.into_iter().collect(), ..self }
+    }
+
+    /// Whether a file of the backup gets its length and no content. Replay finds pages there, as
+    /// new ones; `PG_VERSION` tells that the directory is a database's.
+    pub fn leaves_out(&self, path: &[u8]) -> bool {
+        let database = database_of(path).filter(|(_, file)| *file != b"PG_VERSION");
+        database.is_some_and(|(oid, _)| self.left_out.contains(&oid))
     }
 
     /// The data directory.
@@ -96,6 +111,21 @@ fn tablespace_of(path: &[u8]) -> Option<(Oid, &[u8])> {
     Some((oid, rest.strip_prefix(b"/").unwrap_or_default()))
 }
 
+/// Splits `base/<oid>/<file>` and `pg_tblspc/<oid>/<directory of the major>/<oid>/<file>`.
+fn database_of(path: &[u8]) -> Option<(Oid, &[u8])> {
+    let below = match path.strip_prefix(b"base/") {
+        Some(below) => below,
+        None => split_at_slash(tablespace_of(path)?.1)?.1,
+    };
+    let (oid, file) = split_at_slash(below)?;
+    Some((std::str::from_utf8(oid).ok()?.parse().ok()?, file))
+}
+
+fn split_at_slash(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let slash = path.iter().position(|byte| *byte == b'/')?;
+    Some((path.get(..slash)?, path.get(slash + 1..)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +147,24 @@ mod tests {
         ] {
             assert_eq!(layout.resolve(path).unwrap(), Path::new(place));
             assert_eq!(layout.directory_of(path), directory);
+        }
+    }
+
+    #[test]
+    fn a_database_left_out_keeps_its_directory_and_version_only() {
+        let layout = layout().leaving_out([16_401]);
+        for (path, left_out) in [
+            (b"base/16401/1259".as_slice(), true),
+            (b"base/16401/1259_vm", true),
+            (b"base/16401", false),
+            (b"base/16401/PG_VERSION", false),
+            (b"base/16402/1259", false),
+            (b"global/16401", false),
+            (b"pg_tblspc/16390/PG_15_202209061/16401/16405", true),
+            (b"pg_tblspc/16390/PG_15_202209061/5/16401", false),
+            (b"pg_tblspc/16401/PG_15_202209061/5/1", false),
+        ] {
+            assert_eq!(layout.leaves_out(path), left_out, "{}", String::from_utf8_lossy(path));
         }
     }
 

@@ -105,4 +105,6 @@ pub struct RestoreRequest {
     pub into: PathBuf,
     /// Other places for tablespaces.
     pub tablespaces: Vec<TablespaceMapping>,
+    /// The databases that are wanted; all if there is none.
+    pub databases: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, Ulid, WalSegmentSize};
 use seawall_pgdata::PgMajor;
+use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
@@ -13,13 +14,14 @@ use serde::Serialize;
 use super::execute::Execution;
 use super::layout::Layout;
 use super::plan::{
-    BackupFacts, Decision, PlanInput, PlannedBackup, Planner, choose_timeline, path_to,
+    BackupFacts, Decision, PlanInput, PlannedBackup, Planner, choose_timeline, databases_left_out,
+    path_to, warning_of,
 };
 use super::preflight::{
     Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_space,
     remap,
 };
-use super::sources::Sources;
+use super::sources::{Sources, inconsistent};
 use super::state::{Asked, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource};
 
@@ -90,7 +92,7 @@ pub async fn plan_restore(
     refuse_stopping_standby(request)?;
     let interrupted = look_at_directory(&request.into, &Asked::from(request))?;
     let resumed = interrupted.is_some();
-    let plan = match interrupted {
+    let mut plan = match interrupted {
         Some(state) => prove_same_line(state, line)?,
         None => make_plan(line, wal, request).await?,
     };
@@ -106,7 +108,48 @@ pub async fn plan_restore(
         )
         .with_hint("Remove the directory that was restored into, and start anew.")
     })?;
+    if !resumed {
+        leave_out_databases(&mut plan, request, &manifest.manifest.info)?;
+    }
     Ok(PlannedRestore { line: line.clone(), request: request.clone(), plan, manifest, resumed })
+}
+
+/// Replay finds a new page wherever a database is left out, and takes that for damage, unless the
+/// page is logged whole before anything else is done to it. Where hint bits are logged that is
+/// always so; else there is one exception (`log_heap_visible`, heapam.c).
+fn leave_out_databases(
+    plan: &mut RestorePlan,
+    request: &RestoreRequest,
+    info: &BackupInfo,
+) -> Result<()> {
+    let left_out = databases_left_out(info.databases.as_deref(), &request.databases)?;
+    let Some(warning) = warning_of(&left_out) else { return Ok(()) };
+    if request.mode != Mode::Clone {
+        return Err(Error::new(Code::Usage, "a cluster without some of its databases is a clone")
+            .with_hint(
+                "Restore it `--as clone`, and take what you need from there with pg_dump.",
+            ));
+    }
+    let control = ControlFile::parse(&info.pg_control).map_err(|error| {
+        inconsistent("the backup's pg_control cannot be used".to_owned()).with_source(error)
+    })?;
+    if !control.wal_log_hints && !control.data_checksums_enabled() {
+        if control.major < PgMajor::V13 {
+            return Err(Error::new(
+                Code::Usage,
+                "PostgreSQL 12 without data checksums and wal_log_hints cannot recover without all databases",
+            )
+            .with_hint("Leave out --database: restore all of them."));
+        }
+        plan.ignores_invalid_pages = true;
+        plan.warnings.push(
+            "Neither data checksums nor wal_log_hints are on, so recovery runs with ignore_invalid_pages: it passes over pages that are missing, in the databases that are wanted too."
+                .to_owned(),
+        );
+    }
+    plan.warnings.push(warning);
+    plan.left_out_databases = left_out;
+    Ok(())
 }
 
 /// A standby goes on for ever.
@@ -204,6 +247,8 @@ fn plan_of(
         last_commit_kept: decision.last_commit_kept,
         first_commit_left_out: decision.first_commit_left_out,
         then: request.then,
+        left_out_databases: Vec::new(),
+        ignores_invalid_pages: false,
         warnings: decision.warnings,
     }
 }
@@ -246,7 +291,8 @@ impl PlannedRestore {
         let into = &self.request.into;
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
         look_at_tablespaces(&tablespaces, major, self.resumed)?;
-        let layout = Layout::new(into.clone(), &tablespaces);
+        let left_out = self.plan.left_out_databases.iter().map(|database| database.oid);
+        let layout = Layout::new(into.clone(), &tablespaces).leaving_out(left_out);
         let ancestry = self.ancestry(wal).await?;
         self.prove_creations(wal, &ancestry, &tablespaces).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;

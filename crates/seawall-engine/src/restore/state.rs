@@ -41,6 +41,9 @@ pub struct Asked {
     pub then: TargetAction,
     /// Other places for tablespaces.
     pub tablespaces: Vec<TablespaceMapping>,
+    /// The databases that were wanted; all if there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
 }
 
 impl From<&RestoreRequest> for Asked {
@@ -57,6 +60,7 @@ impl From<&RestoreRequest> for Asked {
             mode: request.mode,
             then: request.then,
             tablespaces: request.tablespaces.clone(),
+            databases: request.databases.clone(),
         }
     }
 }

@@ -133,6 +133,7 @@ impl House {
             then: TargetAction::Promote,
             into: self.room(room),
             tablespaces: Vec::new(),
+            databases: Vec::new(),
         }
     }
 

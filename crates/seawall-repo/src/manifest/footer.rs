@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
-use seawall_core::{BranchNumber, Lsn, SystemId, TimelineId, Ulid};
+use seawall_core::{BranchNumber, Lsn, Oid, SystemId, TimelineId, Ulid};
 
 use super::{PackPageAddress, PageAddress};
 use crate::map::MapInfo;
@@ -77,6 +77,18 @@ pub struct PageError {
     /// What is wrong.
     #[n(2)]
     pub reason: String,
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Database {
+    /// Its number (`pg_database.oid`).
+    #[n(0)]
+    pub oid: Oid,
+    /// Its name, in whatever encoding.
+    #[n(1)]
+    pub name: ByteVec,
 }
 
 /// What a backup is: the part of a manifest that the backup itself decides.
@@ -185,6 +197,9 @@ pub struct BackupInfo {
     /// Blocks in a relation's segment file.
     #[n(36)]
     pub relation_segment_blocks: u32,
+    /// The databases there were when the backup began, by number.
+    #[n(37)]
+    pub databases: Option<Vec<Database>>,
 }
 
 /// The footer as it is stored: what the backup is, and where the manifest's pages are.

@@ -7,7 +7,8 @@ mod writer;
 
 pub use entry::{Content, Entry, EntryKind};
 pub use footer::{
-    BackupInfo, BackupKind, BackupSource, ExternalFile, INCLUDED, LeftOut, Manifest, PageError,
+    BackupInfo, BackupKind, BackupSource, Database, ExternalFile, INCLUDED, LeftOut, Manifest,
+    PageError,
 };
 pub use reader::ManifestReader;
 pub use writer::ManifestWriter;

@@ -56,6 +56,10 @@ pub struct RestoreArgs {
     /// Put a tablespace elsewhere; may be repeated; a = within OLD is written \=
     #[arg(long, value_name = "OLD=NEW", value_parser = mapping_parser())]
     pub map_tablespace: Vec<TablespaceMapping>,
+    /// Restore only this database, and those PostgreSQL itself makes; may be repeated. The others
+    /// are there by name and empty
+    #[arg(long, value_name = "NAME")]
+    pub database: Vec<String>,
     /// Start PostgreSQL on the result and wait until it has recovered
     #[arg(long)]
     pub start: bool,

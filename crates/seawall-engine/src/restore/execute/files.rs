@@ -13,11 +13,11 @@ use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
 use tokio::runtime::Handle;
 
 use super::super::Mode;
-use super::super::durable::{create_directory, local};
+use super::super::durable::{create_directory, create_file, local};
 use super::super::layout::Layout;
 use super::super::sources::Sources;
 use super::journal::Journal;
-use super::worker::{FileJob, Job, Worker};
+use super::worker::{FileJob, Job, Worker, crc_of_zeroes};
 
 /// Jobs that wait for a worker.
 const JOBS_WAITING: usize = 16;
@@ -141,9 +141,21 @@ impl Writing<'_> {
                     self.progress.advance(job.entry.size_bytes());
                     return Ok(None);
                 }
+                if self.layout.leaves_out(job.entry.path()) {
+                    return self.hole(&job).map(|()| None);
+                }
                 Ok(Some(job))
             }
         }
+    }
+
+    /// A file of a database that is left out: as long as it was, and one hole.
+    fn hole(&self, job: &FileJob) -> Result<()> {
+        let bytes = job.entry.size_bytes();
+        let file = create_file(&job.location, job.entry.mode)?;
+        file.set_len(bytes).map_err(|error| local(error, "writing", &job.location))?;
+        self.progress.advance(bytes);
+        self.journal.note(job.number, crc_of_zeroes(0, bytes), bytes, self.layout)
     }
 
     /// A link out of the data directory is made for the primary only: through it another one would

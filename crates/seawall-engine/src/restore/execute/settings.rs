@@ -48,6 +48,9 @@ pub(super) fn recovery_settings(
     settings.push(text("recovery_min_apply_delay", "0"));
     settings.push(text("primary_conninfo", ""));
     settings.extend(target_settings(plan));
+    if plan.ignores_invalid_pages {
+        settings.push(text("ignore_invalid_pages", "on"));
+    }
     if plan.mode == Mode::Clone {
         settings.push(text("archive_mode", "off"));
         settings.push(text("archive_command", ""));

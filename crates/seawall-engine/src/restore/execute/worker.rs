@@ -299,7 +299,8 @@ fn block_offset(block: u32, size_bytes: u64) -> u64 {
     (u64::from(block) * BLOCK_BYTES as u64).min(size_bytes)
 }
 
-fn crc_of_zeroes(mut crc: u32, mut bytes: u64) -> u32 {
+/// Appends zeroes to a CRC-32C.
+pub(super) fn crc_of_zeroes(mut crc: u32, mut bytes: u64) -> u32 {
     static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
     while bytes > 0 {
         let count = bytes.min(ZEROES.len() as u64);

@@ -3,6 +3,7 @@
 //! Nothing here reads or writes. [`current_timeline`] and [`Planner`] take what is known of a line
 //! as data; a [`Resolver`] is fed the WAL's facts in LSN order.
 
+mod databases;
 mod planner;
 mod resolver;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use seawall_pgdata::history::Ancestry;
 use seawall_repo::manifest::BackupInfo;
 use serde::{Deserialize, Serialize};
 
+pub use databases::{LeftOutDatabase, databases_left_out, warning_of};
 pub(in crate::restore) use planner::record_position;
 pub use planner::{Decision, PlanInput, Planner};
 pub use resolver::Resolver;
@@ -209,6 +211,13 @@ pub struct RestorePlan {
     pub first_commit_left_out: Option<CommitPlace>,
     /// What PostgreSQL does then.
     pub then: TargetAction,
+    /// Databases that get no content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out_databases: Vec<LeftOutDatabase>,
+    /// Pages that recovery cannot find are passed over (`ignore_invalid_pages`): a database that is
+    /// left out has some.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignores_invalid_pages: bool,
     /// What a person should know before agreeing.
     pub warnings: Vec<String>,
 }

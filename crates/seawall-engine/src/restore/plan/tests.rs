@@ -399,6 +399,8 @@ fn whole_plan() -> RestorePlan {
         wal_end: decision.wal_end,
         last_commit_kept: decision.last_commit_kept,
         first_commit_left_out: decision.first_commit_left_out,
+        left_out_databases: Vec::new(),
+        ignores_invalid_pages: false,
         then: TargetAction::Pause,
         warnings: vec!["Newer backup x is not used: it has page errors.".to_owned()],
     }

@@ -139,6 +139,7 @@ mod tests {
             mode: Mode::Clone,
             then: TargetAction::Promote,
             tablespaces: Vec::new(),
+            databases: Vec::new(),
         }
     }
 

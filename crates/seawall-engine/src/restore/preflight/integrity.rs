@@ -1,5 +1,5 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
-use seawall_core::{Progress, Result, Stage};
+use seawall_core::{Error, Progress, Result, Stage};
 use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
 use seawall_repo::map::{BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FrameKind};
@@ -53,7 +53,11 @@ pub(crate) async fn prove_backup(
         let entries = manifest.page(sources.store(), page).await?;
         proven.entries += entries.len();
         let mut looks = stream::iter(entries)
-            .map(|entry| async move { look(sources, &entry).await.map(|uses| (entry, uses)) })
+            .map(|entry| async move {
+                let needs_none = layout.leaves_out(entry.path());
+                let uses = if needs_none { Vec::new() } else { look(sources, &entry).await? };
+                Ok::<_, Error>((entry, uses))
+            })
             .buffer_unordered(READS);
         while let Some((entry, uses)) = looks.try_next().await? {
             layout.resolve(entry.path())?;
@@ -141,7 +145,7 @@ impl Frames {
             .buffered(READS)
             .try_collect::<Vec<_>>()
             .await
-            .map_err(|error: seawall_core::Error| error)?;
+            .map_err(|error: Error| error)?;
         let used = kinds.iter().map(|kinds| vec![0; kinds.len().div_ceil(64)]).collect();
         Ok(Self { kinds, used })
     }

@@ -155,6 +155,7 @@ async fn request(
         then: args.then.into(),
         into,
         tablespaces: args.map_tablespace.clone(),
+        databases: args.database.clone(),
     })
 }
 
