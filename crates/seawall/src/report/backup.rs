@@ -146,7 +146,8 @@ mod tests {
     fn a_whole_copy_speaks_for_a_damaged_one() {
         let info = Err(Error::new(Code::ObjectDamaged, "x"));
         let summary = BackupSummary { id: BackupId(Ulid(7)), info };
-        let mut damaged = BackupReport::new(&summary, "primary");
+        let line = "7-0".parse().unwrap();
+        let mut damaged = BackupReport::new(&summary, line, "primary");
         let whole = BackupReport {
             state: "complete",
             page_errors: Some(2),
