@@ -176,6 +176,8 @@ fn restored(mode: Mode) -> RestoreState {
         last_commit_kept: None,
         first_commit_left_out: None,
         then,
+        left_out_databases: Vec::new(),
+        ignores_invalid_pages: false,
         warnings: Vec::new(),
     };
     RestoreState::new(Ulid(2), &request, plan)
