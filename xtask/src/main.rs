@@ -18,8 +18,8 @@ mod tidy;
 const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  setup [--majors] [--bench]   install what tests and the demo need
-                               --majors: PostgreSQL 12 to 18; --bench: pgBackRest
+  setup [--majors] [--bench]   install what the demo needs
+                               --majors: PostgreSQL 12 to 18, for tests; --bench: pgBackRest
   test [-- ARGS]               everything a change must pass; ARGS go to cargo nextest run
   demo [ARGS]                  build seawall and run seawall demo
   tidy                         the rules no compiler checks
