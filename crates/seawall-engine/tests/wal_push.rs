@@ -154,8 +154,8 @@ fn restored(mode: Mode) -> RestoreState {
     };
     let (start_lsn, stop_lsn) = (Lsn(0x20_0028), Lsn(0x20_0138));
     let backup = PlannedBackup {
-        id: Ulid(1),
-        name: "backup".to_owned(),
+        id: "backup".to_owned(),
+        ulid: Ulid(1),
         generation: 0,
         start_lsn,
         stop_lsn,

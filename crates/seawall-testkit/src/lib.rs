@@ -8,12 +8,14 @@
 //! * [`Ledger`] keeps writers committing and knows afterwards what a restore must contain.
 //! * [`oracles`] asks PostgreSQL's own tools whether a cluster is whole.
 //! * [`faults`] and [`cgroup`] make disks full, bits flip and memory short.
+//! * [`TestClock`] sets the clock that a program sees.
 //! * [`edges`] kills a program exactly before a call that makes something durable or visible.
 //!
 //! Files live under `/tmp/seawall-test-*` and go when the test ends; set `SEAWALL_TEST_KEEP` to
 //! keep them.
 
 pub mod cgroup;
+mod clock;
 mod cluster;
 pub mod edges;
 pub mod faults;
@@ -26,6 +28,7 @@ pub mod process;
 mod psql;
 mod seawall_bin;
 
+pub use clock::TestClock;
 pub use cluster::{PgCluster, PgClusterBuilder, PgOpenBuilder, StopMode};
 pub use ledger::Ledger;
 pub use owner::Owner;

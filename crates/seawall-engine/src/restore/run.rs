@@ -96,7 +96,7 @@ pub async fn plan_restore(
         Some(state) => prove_same_line(state, line)?,
         None => make_plan(line, wal, request).await?,
     };
-    let id = BackupId(plan.backup.id);
+    let id = BackupId(plan.backup.ulid);
     let manifest = line
         .manifest(id)
         .await?

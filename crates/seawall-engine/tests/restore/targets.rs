@@ -41,7 +41,7 @@ async fn every_kind_of_target_is_met_exactly() -> Result<()> {
     ];
     for (room, target, bound) in cases {
         let report = house.restore(&house.request(room, target)).await?;
-        ensure!(report.plan.backup.id == backup.id.0);
+        ensure!(report.plan.backup.ulid == backup.id.0);
         let verdict = house.prove(room, &log, &bound).context(room)?;
         ensure!(verdict.required > 0, "{room}: {verdict:?}");
         ensure!(verdict.forbidden > 0 || room == "latest", "{room}: {verdict:?}");
@@ -85,7 +85,7 @@ async fn e61_targets_outside_what_is_archived_are_refused_before_a_byte_is_writt
     let request = house.request("room", Target::To(Point::Lsn(now)));
     let planned = plan_restore(&house.line, &house.wal, &request).await?;
     ensure!(matches!(planned.plan().stop, Stop::After { .. }), "{}", planned.plan());
-    ensure!(planned.plan().backup.id == backup.id.0);
+    ensure!(planned.plan().backup.ulid == backup.id.0);
     Ok(())
 }
 

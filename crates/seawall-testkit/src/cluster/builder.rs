@@ -174,6 +174,7 @@ fn assemble(
         data_directory,
         owner,
         command_line,
+        clock: Vec::new(),
         directory,
     })
 }

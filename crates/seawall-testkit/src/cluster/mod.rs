@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use seawall_core::Lsn;
 
-use crate::{Owner, PgBin, PgConnection, TestDir, process};
+use crate::{Owner, PgBin, PgConnection, TestClock, TestDir, process};
 
 mod builder;
 mod server;
@@ -27,6 +27,7 @@ pub struct PgCluster {
     data_directory: PathBuf,
     owner: Owner,
     command_line: Vec<(String, String)>,
+    clock: Vec<(&'static str, String)>,
     directory: TestDir,
 }
 
@@ -150,6 +151,7 @@ impl PgCluster {
         for (name, value) in harness.into_iter().chain(own) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
+        command.envs(self.clock.iter().map(|(name, value)| (name, value)));
         self.server = Some(Server::spawn(&mut command, &self.log_file())?);
         Ok(())
     }
@@ -235,6 +237,11 @@ impl PgCluster {
     pub fn promote(&mut self) -> Result<()> {
         self.psql("SELECT pg_promote(true, 60)")?;
         self.wait_promoted(Duration::from_secs(60))
+    }
+
+    /// Puts the server, and what it runs, under a clock of the test's from its next start on.
+    pub fn look_at(&mut self, clock: &TestClock) {
+        self.clock = clock.environment().to_vec();
     }
 
     /// Reads the configuration files again.

@@ -148,11 +148,11 @@ pub fn path_to(ancestry: &Ancestry, tip: TimelineId) -> Vec<PathSpan> {
 /// The backup a plan starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedBackup {
-    /// Its id.
+    /// Its id, as people see it.
+    pub id: String,
+    /// Its whole id.
     #[serde(with = "super::as_text")]
-    pub id: Ulid,
-    /// Its short name.
-    pub name: String,
+    pub ulid: Ulid,
     /// Which manifest of it.
     pub generation: u32,
     /// Where replay begins.
@@ -170,8 +170,8 @@ pub struct PlannedBackup {
 impl From<&BackupFacts> for PlannedBackup {
     fn from(backup: &BackupFacts) -> Self {
         Self {
-            id: backup.id.0,
-            name: backup.id.to_string(),
+            id: backup.id.to_string(),
+            ulid: backup.id.0,
             generation: backup.generation,
             start_lsn: backup.start_lsn,
             stop_lsn: backup.stop_lsn,

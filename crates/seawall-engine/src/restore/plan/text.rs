@@ -22,7 +22,7 @@ impl fmt::Display for RestorePlan {
         writeln!(
             f,
             "backup        {} of {}, {}",
-            backup.name,
+            backup.id,
             backup.finished_at.strftime("%Y-%m-%d %H:%M:%SZ"),
             ByteSize(backup.cluster_bytes)
         )?;

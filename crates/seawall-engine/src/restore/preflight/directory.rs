@@ -73,7 +73,7 @@ fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
         format!(
             "{} holds an interrupted restore of another kind: backup {}, {}",
             into.display(),
-            plan.backup.name,
+            plan.backup.id,
             plan.target
         ),
     )
