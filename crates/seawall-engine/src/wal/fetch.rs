@@ -219,8 +219,9 @@ pub(super) fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // The server's umask decides whether its group may read (miscinit.c, SetDataDirectoryCreatePerm).
     let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)?;
     file.write_all(bytes)
 }
 

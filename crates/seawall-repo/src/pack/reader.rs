@@ -93,12 +93,6 @@ impl FrameTable {
         self.kinds.len() as u32
     }
 
-    /// The kind of a frame; `None` past the last.
-    #[must_use]
-    pub fn kind(&self, frame: u32) -> Option<FrameKind> {
-        self.kinds.get(frame as usize).copied()
-    }
-
     /// What each frame is, for readers that need no more of the table.
     #[must_use]
     pub fn into_kinds(self) -> Vec<FrameKind> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -99,12 +100,16 @@ fn free_name(root: &Path, name: &str, may_move: bool, content: &[u8]) -> Result<
 /// [`Code::LocalIo`].
 pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> {
     let path = root.join("postgresql.conf");
-    let Ok(bytes) = fs::read(&path) else {
-        placed.notes.push(
-            "The backup has no postgresql.conf; give the server one before it is started."
-                .to_owned(),
-        );
-        return Ok(());
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            placed.notes.push(
+                "The backup has no postgresql.conf; give the server one before it is started."
+                    .to_owned(),
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(local(error, "read", &path)),
     };
     let mut settings: Vec<Setting> = Vec::new();
     let own_directory = || ("data_directory", root.display().to_string());

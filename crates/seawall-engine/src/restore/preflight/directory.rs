@@ -4,11 +4,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use seawall_core::{Code, Error, Result};
 
+use crate::cluster::PostmasterFile;
 use crate::restore::RestoreState;
 use crate::restore::durable::{UNFINISHED_SUFFIX, local};
 use crate::restore::state::Asked;
@@ -111,12 +109,7 @@ fn prove_owner(path: &Path, owner: u32) -> Result<()> {
 
 /// A server that runs here is told as such, whatever else is wrong with the directory.
 fn refuse_postmaster(directory: &Path) -> Result<()> {
-    let Ok(text) = fs::read_to_string(directory.join("postmaster.pid")) else { return Ok(()) };
-    let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok());
-    // A stand-alone backend writes its number negated (CreateLockFile, miscinit.c).
-    let pid = pid.map(|pid| Pid::from_raw(pid.saturating_abs())).filter(|pid| pid.as_raw() > 0);
-    let alive = pid.is_some_and(|pid| !matches!(kill(pid, None), Err(Errno::ESRCH)));
-    if !alive {
+    if PostmasterFile::read(directory).is_none() {
         return Ok(());
     }
     Err(Error::new(

@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use seawall_core::{Code, Error, Lsn, Result, ResultExt, TimelineId};
 use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
 use seawall_pgwire::{Config, Connection, Environment};
@@ -18,7 +15,7 @@ use tokio::time::sleep;
 
 use super::durable::local;
 use super::{Mode, RestorePlan, TargetAction};
-use crate::cluster::read_control;
+use crate::cluster::{PostmasterFile, read_control};
 
 pub use programs::find_programs;
 
@@ -339,28 +336,4 @@ async fn connect(socket_directory: &Path, port: u16, user: &str) -> Result<Conne
     let config = Config::parse(&conninfo, &Environment::of_process())
         .code(Code::ConninfoInvalid, || "the restored server cannot be reached".to_owned())?;
     Ok(Connection::connect(&config).await?)
-}
-
-/// What `postmaster.pid` of a live server says (pidfile.h, 12–18).
-struct PostmasterFile {
-    port: u16,
-    socket_directory: PathBuf,
-    status: String,
-}
-
-impl PostmasterFile {
-    /// `None` if no server runs in the directory.
-    fn read(data_directory: &Path) -> Option<Self> {
-        let text = fs::read_to_string(data_directory.join("postmaster.pid")).ok()?;
-        let mut lines = text.lines().map(str::trim);
-        let pid: i32 = lines.next()?.parse().ok()?;
-        if matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH)) {
-            return None;
-        }
-        // data directory and start time are between
-        let port = lines.nth(2).and_then(|line| line.parse().ok()).unwrap_or_default();
-        let socket_directory = PathBuf::from(lines.next().unwrap_or_default());
-        let status = lines.nth(2).unwrap_or_default().to_owned();
-        Some(Self { port, socket_directory, status })
-    }
 }

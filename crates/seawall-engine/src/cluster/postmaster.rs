@@ -1,0 +1,62 @@
+//! The note that a running server keeps in its data directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+/// What `postmaster.pid` of a live server says (pidfile.h, 12–18).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct PostmasterFile {
+    /// Where it listens; zero if it does not say yet.
+    pub port: u16,
+    /// Its first socket directory; empty if it has none.
+    pub socket_directory: PathBuf,
+    /// `ready`, `standby` and others.
+    pub status: String,
+}
+
+impl PostmasterFile {
+    /// `None` if no server runs in the directory.
+    #[must_use]
+    pub fn read(data_directory: &Path) -> Option<Self> {
+        let text = fs::read_to_string(data_directory.join("postmaster.pid")).ok()?;
+        let mut lines = text.lines().map(str::trim);
+        // A stand-alone backend writes its number negated (CreateLockFile, miscinit.c).
+        let pid = lines.next()?.parse::<i32>().ok()?.saturating_abs();
+        if pid == 0 || matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH)) {
+            return None;
+        }
+        // data directory and start time are between
+        let port = lines.nth(2).and_then(|line| line.parse().ok()).unwrap_or_default();
+        let socket_directory = PathBuf::from(lines.next().unwrap_or_default());
+        let status = lines.nth(2).unwrap_or_default().to_owned();
+        Some(Self { port, socket_directory, status })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_server_is_told_from_a_dead_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |text: String| {
+            fs::write(dir.path().join("postmaster.pid"), text).unwrap();
+            PostmasterFile::read(dir.path())
+        };
+        assert_eq!(PostmasterFile::read(dir.path()), None);
+        let pid = std::process::id();
+        let told = read(format!("{pid}\n/data\n1700000000\n5433\n/run/pg\n*\n 1 2\nready   \n"));
+        let socket_directory = PathBuf::from("/run/pg");
+        let ready = PostmasterFile { port: 5433, socket_directory, status: "ready".to_owned() };
+        assert_eq!(told, Some(ready));
+        assert_eq!(read(format!("-{pid}\n/data\n")), Some(PostmasterFile::default()));
+        for dead in ["2147483646\n/data\n", "0\n", "no number\n", ""] {
+            assert_eq!(read(dead.to_owned()), None, "{dead}");
+        }
+    }
+}
