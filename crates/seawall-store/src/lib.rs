@@ -6,6 +6,7 @@
 //! a conformance suite holds every adapter to them.
 //!
 //! [`open`] gives the store behind a [`StoreUrl`]. [`Metered`] counts what goes through one.
+//! [`direct`] is for whoever moves large files on local disks.
 //!
 //! # Features
 //! `suite` adds the conformance suite, `testing` adds a store that fails on purpose.
@@ -14,6 +15,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod children;
+pub mod direct;
 mod error;
 pub mod fs;
 mod metered;

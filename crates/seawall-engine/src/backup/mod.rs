@@ -18,6 +18,7 @@ mod pack_sink;
 mod page_rule;
 mod parent;
 mod publish;
+mod source;
 mod start;
 mod worker;
 

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::publish::Unfinished;
 use super::tree::Tree;
+use crate::direct::{AlignedBuffer, set_direct};
 use crate::{ObjectWriter, Place, StoreError};
 
 /// How many bytes of one object may wait for the disk before its writer waits too.
@@ -17,10 +18,6 @@ const IN_FLIGHT_BYTES: u32 = 16 << 20;
 /// A part is handed over in pieces of at most this size, so that one piece is written while the
 /// next is made.
 const PIECE_BYTES: usize = 4 << 20;
-
-/// After so many bytes the kernel is told to start writing them out: the sync at the end then
-/// waits for the last of them, not for the whole object.
-const WRITEBACK_BYTES: u64 = 8 << 20;
 
 /// What the writing thread is told. When the channel closes without `Finish` the object is dropped.
 enum Order {
@@ -134,34 +131,93 @@ fn joined<T>(
 /// Gives the object's size, or nothing if it was abandoned.
 fn write_in_order(
     tree: &Tree,
-    mut file: Unfinished,
+    file: Unfinished,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> Result<Option<u64>, StoreError> {
-    let mut written_bytes = 0u64;
-    let mut writeback_from = 0u64;
+    let mut output = Output::new(file);
     while let Some(order) = orders.blocking_recv() {
         match order {
             Order::Write(piece, room) => {
-                file.write(&piece)?;
+                output.append(&piece)?;
                 drop(room);
-                written_bytes += piece.len() as u64;
-                if written_bytes - writeback_from >= WRITEBACK_BYTES {
-                    start_writeback(&file, writeback_from, written_bytes - writeback_from);
-                    writeback_from = written_bytes;
-                }
             }
-            Order::Finish => {
-                file.publish(tree)?;
-                return Ok(Some(written_bytes));
-            }
+            Order::Finish => return output.finish(tree).map(Some),
         }
     }
     Ok(None)
 }
 
-/// Starts writing dirty pages out without waiting for them: what `POSIX_FADV_DONTNEED` does on
-/// Linux (`generic_fadvise`, mm/fadvise.c) before it drops the clean ones. A repository's objects
-/// have no business in the page cache of a database's machine anyway.
+/// The file of a large object, written in large aligned pieces around the page cache where the
+/// filesystem lets us.
+struct Output {
+    file: Unfinished,
+    buffer: AlignedBuffer,
+    direct: bool,
+    written_bytes: u64,
+}
+
+impl Output {
+    fn new(file: Unfinished) -> Self {
+        let direct = set_direct(file.file(), true);
+        Self { file, buffer: AlignedBuffer::new(PIECE_BYTES), direct, written_bytes: 0 }
+    }
+
+    fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            let taken = self.buffer.take(bytes);
+            bytes = bytes.get(taken..).unwrap_or_default();
+            if self.buffer.is_full() {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, tree: &Tree) -> Result<u64, StoreError> {
+        // The last bytes are not a whole number of disk blocks.
+        self.leave_direct()?;
+        self.flush()?;
+        self.file.publish(tree)?;
+        Ok(self.written_bytes)
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let bytes = self.buffer.filled();
+        match self.file.write_at(bytes, self.written_bytes) {
+            // Some filesystems refuse only now, and had better be asked again in the usual way.
+            Err(StoreError::Io { source, .. })
+                if self.direct && source.kind() == std::io::ErrorKind::InvalidInput =>
+            {
+                self.leave_direct()?;
+                self.file.write_at(self.buffer.filled(), self.written_bytes)?;
+            }
+            result => result?,
+        }
+        let length = self.buffer.filled().len() as u64;
+        if !self.direct {
+            start_writeback(&self.file, self.written_bytes, length);
+        }
+        self.written_bytes += length;
+        self.buffer.set_length(0);
+        Ok(())
+    }
+
+    fn leave_direct(&mut self) -> Result<(), StoreError> {
+        if self.direct && !set_direct(self.file.file(), false) {
+            return Err(StoreError::Io {
+                place: self.file.place().clone(),
+                doing: "writing",
+                source: std::io::Error::other("it stays in direct mode"),
+            });
+        }
+        self.direct = false;
+        Ok(())
+    }
+}
+
+/// Starts writing dirty pages out without waiting for them, so that the sync at the end waits for
+/// the last of them only: what `POSIX_FADV_DONTNEED` does on Linux (`generic_fadvise`,
+/// mm/fadvise.c) before it drops the clean ones.
 ///
 /// Only advice: a failed write still shows in the sync at the end.
 fn start_writeback(file: &Unfinished, offset: u64, length: u64) {

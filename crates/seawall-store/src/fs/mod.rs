@@ -132,8 +132,8 @@ impl Store for FsStore {
     async fn create(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
         let object = path.clone();
         self.blocking(self.place(path), move |tree| {
-            let mut file = Unfinished::begin(tree, &object)?;
-            file.write(&bytes)?;
+            let file = Unfinished::begin(tree, &object)?;
+            file.write_at(&bytes, 0)?;
             file.publish(tree)
         })
         .await

@@ -1,6 +1,7 @@
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{
     AtFlags, FileType, OFlags, RenameFlags, fstat, linkat, openat, renameat_with, statat, unlinkat,
@@ -89,10 +90,10 @@ impl Unfinished {
         &self.file
     }
 
-    /// Appends bytes.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    /// Writes bytes at a place in the file.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
         self.file
-            .write_all(bytes)
+            .write_all_at(bytes, offset)
             .map_err(|source| StoreError::from_io(self.place.clone(), "writing", source))
     }
 
@@ -241,8 +242,8 @@ mod tests {
     }
 
     fn written(tree: &Tree, bytes: &[u8]) -> Unfinished {
-        let mut file = Unfinished::begin(tree, &"a/b".parse().unwrap()).unwrap();
-        file.write(bytes).unwrap();
+        let file = Unfinished::begin(tree, &"a/b".parse().unwrap()).unwrap();
+        file.write_at(bytes, 0).unwrap();
         file
     }
 

@@ -1,52 +1,17 @@
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use seawall_core::Result;
+use seawall_store::direct::{ALIGNMENT, AlignedBuffer, set_direct};
 
 use super::super::durable::{create_file, local};
 
-/// Direct writes begin, end and lie in memory at multiples of this.
-const ALIGNMENT: usize = 4096;
-
-/// Smaller files are written through the page cache: opening them twice costs more than it gains.
+/// Smaller files are written through the page cache: they are written out together at the end.
 const DIRECT_BYTES_MIN: u64 = 1 << 20;
-
-/// Bytes on their way to a file, aligned for direct writes. Reused from file to file.
-#[derive(Debug)]
-pub(super) struct WriteBuffer {
-    bytes: Vec<u8>,
-    start: usize,
-    capacity: usize,
-    length: usize,
-}
-
-impl WriteBuffer {
-    /// A buffer of about `capacity` bytes.
-    pub fn new(capacity: usize) -> Self {
-        let capacity = capacity.next_multiple_of(ALIGNMENT).max(ALIGNMENT);
-        let bytes = vec![0; capacity + ALIGNMENT];
-        let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-        Self { bytes, start, capacity, length: 0 }
-    }
-
-    fn filled(&self) -> &[u8] {
-        self.bytes.get(self.start..self.start + self.length).unwrap_or_default()
-    }
-
-    /// Takes as many of `bytes` as there is room for, and says how many.
-    fn take(&mut self, bytes: &[u8]) -> usize {
-        let count = bytes.len().min(self.capacity - self.length);
-        let at = self.start + self.length;
-        if let (Some(to), Some(from)) = (self.bytes.get_mut(at..at + count), bytes.get(..count)) {
-            to.copy_from_slice(from);
-        }
-        self.length += count;
-        count
-    }
-}
 
 /// A file that is written from its beginning to its end, with holes where nothing is stored.
 ///
@@ -55,8 +20,8 @@ impl WriteBuffer {
 pub(super) struct FileSink<'b> {
     path: PathBuf,
     file: File,
-    direct: Option<File>,
-    buffer: &'b mut WriteBuffer,
+    direct: bool,
+    buffer: &'b mut AlignedBuffer,
     /// Where the buffer's bytes belong.
     offset: u64,
 }
@@ -67,12 +32,12 @@ impl<'b> FileSink<'b> {
         path: &Path,
         mode: u32,
         size_bytes: u64,
-        buffer: &'b mut WriteBuffer,
+        buffer: &'b mut AlignedBuffer,
     ) -> Result<Self> {
         let file = create_file(path, mode)?;
         file.set_len(size_bytes).map_err(|error| local(error, "extending", path))?;
-        let direct = if size_bytes >= DIRECT_BYTES_MIN { open_direct(path) } else { None };
-        buffer.length = 0;
+        let direct = size_bytes >= DIRECT_BYTES_MIN && set_direct(&file, true);
+        buffer.set_length(0);
         Ok(Self { path: path.to_owned(), file, direct, buffer, offset: 0 })
     }
 
@@ -91,14 +56,14 @@ impl<'b> FileSink<'b> {
 
     /// Writes bytes at a place that is not before what was written already.
     pub fn write(&mut self, offset: u64, mut bytes: &[u8]) -> Result<()> {
-        if offset != self.offset + self.buffer.length as u64 {
+        if offset != self.offset + self.buffer.filled().len() as u64 {
             self.flush()?;
             self.offset = offset;
         }
         while !bytes.is_empty() {
             let taken = self.buffer.take(bytes);
             bytes = bytes.get(taken..).unwrap_or_default();
-            if self.buffer.length == self.buffer.capacity {
+            if self.buffer.is_full() {
                 self.flush()?;
             }
         }
@@ -111,33 +76,32 @@ impl<'b> FileSink<'b> {
     }
 
     fn flush(&mut self) -> Result<()> {
+        let length = self.buffer.filled().len();
         let mut written = 0;
-        let aligned = self.offset.is_multiple_of(ALIGNMENT as u64);
-        if let (Some(direct), true) = (&self.direct, aligned) {
-            let whole = self.buffer.length - self.buffer.length % ALIGNMENT;
-            let bytes = self.buffer.filled().get(..whole).unwrap_or_default();
-            match direct.write_all_at(bytes, self.offset) {
-                Ok(()) => written = whole,
-                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                    self.direct = None;
-                }
+        if self.direct && self.offset.is_multiple_of(ALIGNMENT as u64) {
+            let bytes = self.buffer.filled().get(..length - length % ALIGNMENT).unwrap_or_default();
+            match self.file.write_all_at(bytes, self.offset) {
+                Ok(()) => written = bytes.len(),
+                // Some filesystems refuse only now, and had better be asked in the usual way.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
                 Err(error) => return Err(local(error, "writing", &self.path)),
             }
         }
         let rest = self.buffer.filled().get(written..).unwrap_or_default();
-        self.file
-            .write_all_at(rest, self.offset + written as u64)
-            .map_err(|error| local(error, "writing", &self.path))?;
-        self.offset += self.buffer.length as u64;
-        self.buffer.length = 0;
+        if !rest.is_empty() {
+            if self.direct && !set_direct(&self.file, false) {
+                let stays = io::Error::other("it stays in direct mode");
+                return Err(local(stays, "writing", &self.path));
+            }
+            self.direct = false;
+            self.file
+                .write_all_at(rest, self.offset + written as u64)
+                .map_err(|error| local(error, "writing", &self.path))?;
+        }
+        self.offset += length as u64;
+        self.buffer.set_length(0);
         Ok(())
     }
-}
-
-/// `None` where the filesystem has no direct writes.
-fn open_direct(path: &Path) -> Option<File> {
-    let flags = OFlags::DIRECT | OFlags::NOFOLLOW;
-    OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path).ok()
 }
 
 #[cfg(test)]
@@ -156,7 +120,7 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("file");
-            let mut buffer = WriteBuffer::new(64 * 1024);
+            let mut buffer = AlignedBuffer::new(64 * 1024);
             let mut expected = Vec::new();
             let mut places = Vec::new();
             for (gap, length) in pieces {
@@ -180,7 +144,7 @@ mod tests {
     fn what_is_not_written_takes_no_room() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let mut buffer = WriteBuffer::new(1 << 20);
+        let mut buffer = AlignedBuffer::new(1 << 20);
         let mut sink = FileSink::create(&path, 0o640, 1 << 30, &mut buffer).unwrap();
         sink.write(512 << 20, &[7; 8192]).unwrap();
         sink.finish().unwrap();

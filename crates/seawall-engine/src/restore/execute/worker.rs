@@ -6,12 +6,13 @@ use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable, Frames};
+use seawall_store::direct::AlignedBuffer;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::super::durable::create_file;
 use super::super::sources::{Sources, inconsistent};
-use super::sink::{FileSink, WriteBuffer};
+use super::sink::FileSink;
 
 /// A file to write.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ pub(super) struct Worker {
     sources: Arc<Sources>,
     runtime: Handle,
     reader: FrameReader,
-    buffer: WriteBuffer,
+    buffer: AlignedBuffer,
     read_bytes: u64,
     /// The pack and frame `reader` holds.
     open: Option<(u32, u32)>,
@@ -64,7 +65,7 @@ impl Worker {
             sources,
             runtime,
             reader: FrameReader::new()?,
-            buffer: WriteBuffer::new(piece_bytes),
+            buffer: AlignedBuffer::new(piece_bytes),
             read_bytes: piece_bytes as u64,
             open: None,
         })
@@ -151,7 +152,7 @@ impl Worker {
             return Err(wrong_frame(&job.entry));
         }
         let parts = self.runtime.block_on(parts(&sources, &map, self.read_bytes))?;
-        let mut buffer = std::mem::replace(&mut self.buffer, WriteBuffer::new(0));
+        let mut buffer = std::mem::replace(&mut self.buffer, AlignedBuffer::new(0));
         let mut sink = FileSink::create(&job.location, job.entry.mode, size_bytes, &mut buffer)?;
         let mut ahead = ReadAhead { parts: &parts, next: 0, reading: None, worker: self };
         let mut crc = 0;

@@ -1,0 +1,115 @@
+//! Reading and writing around the page cache (`O_DIRECT`, open(2)).
+//!
+//! Large data that passes through once has no business in the cache of a database's machine, and
+//! gets to and from the disk with a fraction of the processor's time without it.
+
+mod page_cache;
+
+use std::fs::File;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+pub use page_cache::{Cached, cached};
+
+/// Direct reads and writes begin, end and lie in memory at multiples of this.
+pub const ALIGNMENT: usize = 4096;
+
+/// Switches a file's reads and writes to go around the page cache, or back. `false` where the
+/// filesystem cannot; the file is then as before.
+pub fn set_direct(file: &File, direct: bool) -> bool {
+    let Ok(flags) = fcntl_getfl(file) else { return false };
+    let mut wanted = flags;
+    wanted.set(OFlags::DIRECT, direct);
+    wanted == flags || fcntl_setfl(file, wanted).is_ok()
+}
+
+/// A buffer that lies in memory as direct reads and writes need it.
+#[derive(Debug)]
+pub struct AlignedBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    capacity: usize,
+    length: usize,
+}
+
+impl AlignedBuffer {
+    /// An empty buffer for `capacity` bytes, rounded up to [`ALIGNMENT`].
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.next_multiple_of(ALIGNMENT);
+        let bytes = vec![0; capacity + ALIGNMENT];
+        let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Self { bytes, start, capacity, length: 0 }
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn filled(&self) -> &[u8] {
+        self.bytes.get(self.start..self.start + self.length).unwrap_or_default()
+    }
+
+    /// What it holds, to be changed.
+    #[must_use]
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.start..self.start + self.length).unwrap_or_default()
+    }
+
+    /// Whether nothing more fits.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.length == self.capacity
+    }
+
+    /// Takes as many of `bytes` as there is room for, and says how many.
+    #[must_use]
+    pub fn take(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.capacity - self.length);
+        let at = self.start + self.length;
+        if let (Some(to), Some(from)) = (self.bytes.get_mut(at..at + count), bytes.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.length += count;
+        count
+    }
+
+    /// Makes it hold so many bytes, or as many as fit. What is new among them is left over from
+    /// whatever was there: the caller writes all of it.
+    pub fn set_length(&mut self, length: usize) {
+        self.length = length.min(self.capacity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_aligned_and_takes_what_fits() {
+        let mut buffer = AlignedBuffer::new(5000);
+        assert_eq!(buffer.take(&[7; 5000]), 5000);
+        assert_eq!(buffer.filled().as_ptr().align_offset(ALIGNMENT), 0);
+        assert_eq!((buffer.take(&[8; 5000]), buffer.is_full()), (3192, true));
+        assert_eq!(buffer.filled(), [[7; 5000].as_slice(), &[8; 3192]].concat());
+        buffer.set_length(usize::MAX);
+        assert_eq!(buffer.filled_mut().len(), 8192);
+        buffer.set_length(0);
+        assert!(buffer.filled().is_empty());
+    }
+
+    #[test]
+    fn a_file_is_switched_back_and_forth() {
+        let file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let mut buffer = AlignedBuffer::new(ALIGNMENT);
+        let _ = buffer.take(&[5; ALIGNMENT]);
+        if !set_direct(&file, true) {
+            return; // a filesystem without
+        }
+        file.write_all_at(buffer.filled(), 0).unwrap();
+        assert!(file.write_all_at(&[6; 100], ALIGNMENT as u64).is_err(), "it is not direct");
+        assert!(set_direct(&file, false));
+        file.write_all_at(&[6; 100], ALIGNMENT as u64).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), ALIGNMENT as u64 + 100);
+    }
+}
