@@ -12,6 +12,7 @@ mod apt;
 mod majors;
 mod reader;
 pub mod tools;
+pub mod wheel;
 
 /// The majors Seawall knows, and so those looked for.
 pub const MAJORS: std::ops::RangeInclusive<u16> = 12..=18;

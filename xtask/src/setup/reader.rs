@@ -35,6 +35,11 @@ pub fn install() -> Result<Option<Missing>> {
     Ok(None)
 }
 
+/// The environment's Python, which has pip.
+pub fn interpreter() -> Result<PathBuf> {
+    Ok(paths::cache()?.join("reader/bin/python"))
+}
+
 /// The system's before any other: the servers' owner, too, has to be able to run it.
 fn python() -> Option<PathBuf> {
     let system = PathBuf::from("/usr/bin/python3");

@@ -1,6 +1,7 @@
 //! A test that CI plays in a few rounds, played in many.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -15,12 +16,16 @@ use crate::paths;
 pub struct Sweep {
     /// What it is called here.
     pub name: &'static str,
-    /// The test program of the `seawall` crate.
+    /// The crate that the test is of.
+    pub package: &'static str,
+    /// Its test program.
     pub program: &'static str,
     /// The test in it.
     pub test: &'static str,
     /// What every round proves, for the evidence.
     pub proves: &'static str,
+    /// What is counted, for the evidence.
+    pub counts: &'static str,
     /// How many rounds unless told otherwise.
     pub rounds: u64,
 }
@@ -50,15 +55,25 @@ impl Options {
 impl Sweep {
     /// Plays it and writes the evidence.
     pub fn main(&self, arguments: &[&str]) -> Result<()> {
+        self.main_with(arguments, |_| Ok(()))
+    }
+
+    /// The same, after what only this test needs was prepared and told to it.
+    pub fn main_with(
+        &self,
+        arguments: &[&str],
+        prepare: fn(&mut Command) -> Result<()>,
+    ) -> Result<()> {
         let options = Options::parse(self, arguments)?;
         let file = std::env::temp_dir().join(format!("seawall-soak-{}", std::process::id()));
         let mut test = cargo()?;
-        test.args(["test", "--locked", "--package", "seawall", "--test", self.program]);
+        test.args(["test", "--locked", "--package", self.package, "--test", self.program]);
         test.args(["--", "--exact", "--nocapture", "--include-ignored", self.test]);
         test.env("SEAWALL_ROUNDS", options.rounds.to_string()).env("SEAWALL_EVIDENCE", &file);
         if let Some(seed) = options.seed {
             test.env("SEAWALL_SEED", seed.to_string());
         }
+        prepare(&mut test)?;
         step(&format!("{} rounds of {}", options.rounds, self.test), &mut test)?;
         let seen = fs::read(&file).context("the test wrote no evidence")?;
         fs::remove_file(file)?;
@@ -68,7 +83,7 @@ impl Sweep {
     fn report(&self, seen: &Value) -> Result<()> {
         let (date, revision) = (machine::today()?, machine::revision()?);
         let machine = machine::describe(&std::env::temp_dir())?;
-        let rustc = capture(std::process::Command::new("rustc").arg("--version"))?;
+        let rustc = capture(Command::new("rustc").arg("--version"))?;
         let directory = paths::repository().join("docs/evidence");
         fs::create_dir_all(&directory)?;
         let text = self.markdown(seen, &date, &revision, &machine)?;
@@ -94,13 +109,14 @@ impl Sweep {
         let (seed, rounds, seconds) = (field("seed")?, field("rounds")?, field("seconds")?);
         let postgres = field("postgres")?.as_str().context("no version")?;
         let mut text = format!(
-            "# Soak: {}, {date}\n\n{} rounds from seed {} in {} s, none failed. Revision {revision}, {postgres}; {}.\n\n{}\n\n| what | rounds |\n|---|---|\n",
+            "# Soak: {}, {date}\n\n{} rounds from seed {} in {} s, none failed. Revision {revision}, {postgres}; {}.\n\n{}\n\n| what | {} |\n|---|---|\n",
             self.name,
             rounds,
             seed,
             seconds,
             machine::in_words(machine),
-            self.proves
+            self.proves,
+            self.counts
         );
         for (what, count) in field("counts")?.as_object().context("no counts")? {
             text.push_str(&format!("| {what} | {count} |\n"));
@@ -117,8 +133,15 @@ impl Sweep {
 mod tests {
     use super::*;
 
-    const SWEEP: Sweep =
-        Sweep { name: "storms", program: "p", test: "t", proves: "It holds.", rounds: 100 };
+    const SWEEP: Sweep = Sweep {
+        name: "storms",
+        package: "c",
+        program: "p",
+        test: "t",
+        proves: "It holds.",
+        counts: "rounds",
+        rounds: 100,
+    };
 
     #[test]
     fn rounds_and_seed_can_be_chosen() {

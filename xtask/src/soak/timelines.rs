@@ -5,6 +5,7 @@ use super::sweep::Sweep;
 /// As CI plays it once on every major, with one restore for each form of target.
 pub const TIMELINES: Sweep = Sweep {
     name: "timelines",
+    package: "seawall",
     program: "timelines",
     test: "any_moment_of_any_story_is_met_on_every_major",
     proves: "Each round tells another story to the next major: plain transactions, subtransactions, prepared ones that \
@@ -14,5 +15,6 @@ pub const TIMELINES: Sweep = Sweep {
              them, after them, and on what an old timeline wrote behind its fork. After each restore the rows, the \
              prepared transactions and the new timeline's number are exactly those of that moment, and the plan named \
              exactly the last commit that is there and the first that is not.",
+    counts: "rounds",
     rounds: 14,
 };
