@@ -191,14 +191,109 @@ async fn a_restored_standby_follows_past_the_planned_end() {
     assert_eq!(setting.fetch(&name, Server::Restored).await, Err(Code::WalPastEnd), "as planned");
 }
 
+#[tokio::test]
+async fn what_the_old_primary_wrote_behind_the_fork_is_nothing_for_a_standby() {
+    let mut setting = Setting::new().await;
+    setting.parent.fill_past(start(8));
+    for number in [5, 6, 7] {
+        setting
+            .fixture
+            .push(&file_name(1, number), &segment(&setting.parent, number))
+            .await
+            .unwrap();
+    }
+    let get = async |number| setting.fetch(&file_name(1, number), Server::RestoredStandby).await;
+    assert_eq!(get(5).await, Ok(cut(&setting.parent, 5, setting.switch)));
+    for number in [6, 7] {
+        assert_eq!(get(number).await, Err(Code::WalPastEnd), "{number}");
+    }
+    // The first segment of its own timeline was not to be had, as in an outage.
+    let own =
+        setting.fixture.directory.path().join(format!("c/main/i/{SYSTEM_ID}-0/wal/hot/00000002"));
+    fs::remove_dir_all(own).unwrap();
+    assert_eq!(get(6).await, Err(Code::WalPastEnd));
+    assert_eq!(get(5).await, Ok(cut(&setting.parent, 5, setting.switch)));
+}
+
+/// A data directory whose server says that of itself.
+fn server_that_is(status: &str, min_recovery_point: Lsn) -> tempfile::TempDir {
+    let data_directory = tempfile::tempdir().unwrap();
+    for name in ["pg_wal", "global"] {
+        fs::create_dir(data_directory.path().join(name)).unwrap();
+    }
+    let mut control = control_on(2);
+    control[136..144].copy_from_slice(&min_recovery_point.0.to_le_bytes());
+    fs::write(data_directory.path().join("global/pg_control"), sealed(control)).unwrap();
+    let pid = std::process::id();
+    let text = format!("{pid}\n/data\n1700000000\n5433\n/run/pg\n*\n 1 2\n{status}\n");
+    fs::write(data_directory.path().join("postmaster.pid"), text).unwrap();
+    data_directory
+}
+
+#[tokio::test]
+async fn a_standby_that_starts_learns_of_no_timeline_that_went_another_way() {
+    let setting = Setting::new().await;
+    let (end, switch) = (setting.wal_end, setting.switch);
+    let left_early = Lsn(end.0 - 4096);
+    let to_3 = format!("1\t{}\tx\n", start(4));
+    let to_4 = format!("1\t{switch}\tx\n2\t{left_early}\tx\n");
+    let to_5 = format!("1\t{switch}\tx\n2\t{end}\tx\n");
+    for (timeline, history) in [(3, &to_3), (4, &to_4)] {
+        setting.fixture.push_history(timeline, history).await;
+    }
+    let get = async |data_directory: &tempfile::TempDir, timeline: u32| {
+        let mut request =
+            setting.request(&format!("{timeline:08X}.history"), Server::RestoredStandby);
+        request.destination = data_directory.path().join("pg_wal/RECOVERYHISTORY");
+        fetch(&request).await.map_err(|error| error.code())
+    };
+    let starting = server_that_is("starting", switch);
+    assert_eq!(get(&starting, 2).await, Ok(()), "its own");
+    assert_eq!(get(&starting, 3).await, Err(Code::WalPastEnd), "a sibling");
+    assert_eq!(get(&starting, 4).await, Err(Code::WalPastEnd), "a child that left too early");
+
+    // PostgreSQL goes no further than the first number that is not there.
+    setting.fixture.push_history(5, &to_5).await;
+    for timeline in [2, 3, 4, 5] {
+        assert_eq!(get(&starting, timeline).await, Ok(()), "{timeline} on the way to 5");
+    }
+    assert_eq!(get(&starting, 6).await, Err(Code::WalPastEnd), "nobody began it");
+}
+
+#[tokio::test]
+async fn a_standby_that_runs_learns_of_every_number_that_is_taken() {
+    let setting = Setting::new().await;
+    let (end, switch) = (setting.wal_end, setting.switch);
+    let left_early = Lsn(end.0 - 4096);
+    setting.fixture.push_history(3, &format!("1\t{}\tx\n", start(4))).await;
+    let to_4 = format!("1\t{switch}\tx\n2\t{left_early}\tx\n");
+    setting.fixture.push_history(4, &to_4).await;
+    for (been_to, four) in [(switch, Err(Code::WalPastEnd)), (end, Ok(()))] {
+        let data_directory = server_that_is("standby", been_to);
+        for (timeline, expected) in
+            [(2, Ok(())), (3, Ok(())), (4, four), (5, Err(Code::WalPastEnd))]
+        {
+            let mut request =
+                setting.request(&format!("{timeline:08X}.history"), Server::RestoredStandby);
+            request.destination = data_directory.path().join("pg_wal/RECOVERYHISTORY");
+            let fetched = fetch(&request).await.map_err(|error| error.code());
+            assert_eq!(fetched, expected, "{timeline}, having been to {been_to}");
+        }
+    }
+}
+
 /// `pg_control` of a server on that timeline.
 fn control_on(timeline: u32) -> Vec<u8> {
     let golden = "../seawall-pgdata/tests/golden/pg_control.15.bin";
     let mut bytes = fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(golden)).unwrap();
     bytes[48..52].copy_from_slice(&timeline.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..288]);
-    bytes[288..292].copy_from_slice(&crc.to_le_bytes());
-    bytes
+    sealed(bytes)
+}
+
+fn sealed(mut control: Vec<u8>) -> Vec<u8> {
+    let crc = crc32c::crc32c(&control[..288]);
+    control[288..292].copy_from_slice(&crc.to_le_bytes());
+    control
 }
 
 #[tokio::test]

@@ -52,8 +52,6 @@ fn about() -> About {
         wal_segment_bytes: 16 << 20,
         wal_block_bytes: 8192,
         data_checksum_version: 1,
-        parent_branch: None,
-        fork_lsn: None,
         created_us: 0,
     }
 }
@@ -135,4 +133,33 @@ fn what_is_proven_not_to_exist_ends_with_status_1() {
     // A standby asks again; it does not end recovery.
     let (status, stderr) = fetch(&[SEGMENT, &destination, "--config", &good, "--standby"]);
     assert_eq!(status, 1, "{stderr}");
+}
+
+/// PostgreSQL chooses its timeline once, as it starts. Later it asks again and again.
+#[test]
+fn a_store_that_is_away_hides_no_timeline_from_a_standby_that_starts() {
+    let room = tempfile::tempdir().unwrap();
+    let room = room.path();
+    let key = repository(room);
+    let good = config(room, &write(room, "right.key", &key.line()));
+    fs::rename(room.join("repository"), room.join("away")).unwrap();
+    let running = room.join("running");
+    fs::create_dir_all(running.join("pg_wal")).unwrap();
+    let pid = std::process::id();
+    let text = format!("{pid}\n/data\n1700000000\n5433\n/run/pg\n*\n 1 2\nstandby\n");
+    fs::write(running.join("postmaster.pid"), text).unwrap();
+    let history = "00000002.history";
+    let cases =
+        [("starting", history, false), ("running", history, true), ("starting", SEGMENT, true)];
+    std::thread::scope(|scope| {
+        for (directory, name, asks_again) in cases {
+            let good = &good;
+            scope.spawn(move || {
+                let to = room.join(directory).join("pg_wal/RECOVERYHISTORY").display().to_string();
+                let (status, stderr) = fetch(&[name, &to, "--config", good, "--standby"]);
+                assert_eq!(status == 1, asks_again, "{directory} {name}: {status} {stderr}");
+                assert!(asks_again || status > 200, "{directory} {name}: {status} {stderr}");
+            });
+        }
+    });
 }

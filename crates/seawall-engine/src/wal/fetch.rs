@@ -6,13 +6,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result, TimelineId, WalFileName, WalSegment, WalSegmentSize};
-use seawall_pgdata::history::TimelineSpan;
+use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
 use super::beside::put_parents;
+use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
-use crate::cluster::read_control;
 
 /// A file PostgreSQL wants from the archive.
 #[derive(Debug, Clone)]
@@ -38,11 +38,12 @@ pub struct FetchRequest {
 /// error, on which recovery must stop: [`Code::WalMissing`] and [`Code::WalGap`] for WAL that ought
 /// to be there, [`Code::NotWal`], [`Code::WalWrongCluster`], damage, a store or disk that fails.
 pub async fn fetch(request: &FetchRequest) -> Result<()> {
-    let request = &FetchRequest { path: path_in_force(request), ..request.clone() };
+    let server = RecoveringServer::at(&request.destination);
+    let request = &FetchRequest { path: path_in_force(request, &server), ..request.clone() };
     let mut past_end = None;
     let mut failure = None;
     for line in &request.lines {
-        match content(request, line).await {
+        match content(request, &server, line).await {
             Ok(content) => {
                 let destination = request.destination.clone();
                 return tokio::task::spawn_blocking(move || content.put(&destination))
@@ -64,11 +65,9 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
 
 /// The way of the restore that the server is in. `pg_control` tells one that is over: a directory
 /// copied from a restored cluster has the state file too, and is recovered to somewhere else.
-fn path_in_force(request: &FetchRequest) -> Option<RestorePath> {
+fn path_in_force(request: &FetchRequest, server: &RecoveringServer) -> Option<RestorePath> {
     let path = request.path.as_ref()?;
-    // PGDATA/pg_wal/RECOVERYXLOG
-    let data_directory = request.destination.parent().and_then(Path::parent);
-    let control = data_directory.and_then(|directory| read_control(directory).ok());
+    let control = server.control.as_ref();
     let is_over = control.is_some_and(|control| path.is_over(control.checkpoint_timeline));
     (!is_over).then(|| path.clone())
 }
@@ -90,7 +89,11 @@ impl Content {
     }
 }
 
-async fn content(request: &FetchRequest, line: &Line) -> Result<Content> {
+async fn content(
+    request: &FetchRequest,
+    server: &RecoveringServer,
+    line: &Line,
+) -> Result<Content> {
     if let Some(path) = request.path.as_ref().filter(|path| path.line != line.id()) {
         let what = format!(
             "the directory was restored from line {}, and {} is asked for WAL of line {}",
@@ -105,7 +108,7 @@ async fn content(request: &FetchRequest, line: &Line) -> Result<Content> {
     match WalFileName::parse(&request.name, archive.segment_size()) {
         Some(WalFileName::Segment(segment)) => segment_content(request, &archive, segment).await,
         Some(WalFileName::TimelineHistory(timeline)) => {
-            let bytes = history_bytes(request, &archive, timeline).await?;
+            let bytes = history_bytes(request, server, &archive, timeline).await?;
             Ok(Content { bytes, segment: None })
         }
         Some(WalFileName::Partial(_) | WalFileName::BackupHistory(..)) => {
@@ -117,21 +120,54 @@ async fn content(request: &FetchRequest, line: &Line) -> Result<Content> {
 
 async fn history_bytes(
     request: &FetchRequest,
+    server: &RecoveringServer,
     archive: &WalArchive,
     timeline: TimelineId,
 ) -> Result<Vec<u8>> {
-    if let Some(file) = archive.timeline_history(timeline).await? {
-        return Ok(file.content.into());
-    }
     let path = request.path.as_ref();
-    let tip = path.and_then(|path| path.spans.last()).filter(|span| span.begin.is_valid());
-    if tip.is_some_and(|tip| tip.timeline == timeline) {
-        return Err(missing(format!(
-            "{} is not archived, and the restore goes along its timeline",
-            request.name
+    let Some(file) = archive.timeline_history(timeline).await? else {
+        if path.is_some_and(|path| path.needs_history_of(timeline)) {
+            return Err(missing(format!(
+                "{} is not archived, and the restore goes along its timeline",
+                request.name
+            )));
+        }
+        return Err(past_end(format!("{} is not archived", request.name)));
+    };
+    if let Some(path) = path.filter(|_| request.standby)
+        && !is_shown(path, server, archive, &archive.ancestry(timeline).await?).await?
+    {
+        return Err(past_end(format!(
+            "{} is not for this standby: timeline {timeline} left its way before {}",
+            request.name, path.wal_end
         )));
     }
-    Err(past_end(format!("{} is not archived", request.name)))
+    Ok(file.content.into())
+}
+
+/// Whether a restored standby learns that there is such a timeline.
+///
+/// As it starts, it goes along the newest one of an unbroken row of numbers, whatever that descends
+/// from (`findNewestTimeLine`, 12–18): one that went another way is no more than a stepping stone.
+/// Later it follows only children of its own that begin where it has not been yet
+/// (`rescanLatestTimeLine`), and has to know all others, or takes a number that is taken when it is
+/// promoted.
+async fn is_shown(
+    path: &RestorePath,
+    server: &RecoveringServer,
+    archive: &WalArchive,
+    ancestry: &Ancestry,
+) -> Result<bool> {
+    if path.leads_to(ancestry) {
+        return Ok(true);
+    }
+    if !server.is_starting {
+        let fork = path.spans.last().and_then(|tip| ancestry.fork_lsn_of(tip.timeline));
+        let been_to = server.control.as_ref().map(|control| control.min_recovery_point);
+        return Ok(fork.is_none_or(|fork| been_to.is_some_and(|lsn| lsn > fork)));
+    }
+    let all = archive.ancestries().await?;
+    Ok(all.iter().any(|other| other.tip() > ancestry.tip() && path.leads_to(other)))
 }
 
 async fn segment_content(
@@ -140,16 +176,14 @@ async fn segment_content(
     segment: WalSegment,
 ) -> Result<Content> {
     let Some(path) = &request.path else {
-        return archived_content(archive, segment, request.standby).await;
+        return archived_content(request, archive, segment).await;
     };
     match path.wants(segment) {
         Wanted::Needed { spans, until } => {
-            // A standby reads on behind the planned end as soon as there is more.
-            let spans = if request.standby {
-                archive.ancestry(segment.timeline).await?.spans().collect()
-            } else {
-                spans
-            };
+            // A standby reads on behind the planned end as soon as there is more, but never behind
+            // a fork.
+            let on_the_way = || path.spans_to(segment.timeline);
+            let spans = request.standby.then(on_the_way).flatten().unwrap_or(spans);
             let read = archive.read_segment(segment, &spans).await?.ok_or_else(|| {
                 missing(format!("segment {segment}, which the restore needs, is not archived"))
             })?;
@@ -162,27 +196,34 @@ async fn segment_content(
             Ok(Content { bytes: read.bytes, segment: Some((segment, spans)) })
         }
         // A standby follows its primary past what was known when it was restored.
-        Wanted::Unused(_) if request.standby => archived_content(archive, segment, true).await,
+        Wanted::Unused(_) if request.standby && !path.has_left(segment) => {
+            archived_content(request, archive, segment).await
+        }
         Wanted::Unused(why) => Err(past_end(format!("there is no segment {segment}: {why}"))),
     }
 }
 
 /// Without a plan only a whole segment is beyond doubt. What a standby lacks, it asks for again.
 async fn archived_content(
+    request: &FetchRequest,
     archive: &WalArchive,
     segment: WalSegment,
-    standby: bool,
 ) -> Result<Content> {
-    let ancestry = archive.ancestry(segment.timeline).await?;
-    let spans: Vec<TimelineSpan> = ancestry.spans().collect();
-    let begin = spans.last().map(|own| own.begin).unwrap_or_default();
+    let on_the_way = request.path.as_ref().and_then(|path| path.spans_to(segment.timeline));
+    let spans = match on_the_way {
+        Some(spans) => spans,
+        None => archive.ancestry(segment.timeline).await?.spans().collect(),
+    };
+    let own = spans.last();
+    let begin = own.map(|own| own.begin).unwrap_or_default();
+    let whole = own.and_then(|own| own.end).map_or(segment.end(), |end| end.min(segment.end()));
     let read =
         if segment.end() <= begin { None } else { archive.read_segment(segment, &spans).await? };
     let covered_to = read.as_ref().map(|read| read.covered_to);
     let content = |bytes| Content { bytes, segment: Some((segment, spans)) };
     match read {
-        Some(read) if read.covered_to == segment.end() => return Ok(content(read.bytes)),
-        _ if !standby => {}
+        Some(read) if read.covered_to >= whole => return Ok(content(read.bytes)),
+        _ if !request.standby => {}
         _ if segment.end() > begin
             && archive.has_wal_from(segment.timeline, segment.end()).await? =>
         {

@@ -5,10 +5,12 @@ mod fetch;
 mod list;
 mod places;
 mod push;
+mod server;
 mod wanted;
 
 pub use fetch::{FetchRequest, fetch};
 pub use list::{TimelineListing, WalListing, list};
 pub use places::WalPlace;
 pub use push::{PlacePushed, PushReport, PushRequest, push};
+pub use server::RecoveringServer;
 pub use wanted::RestorePath;

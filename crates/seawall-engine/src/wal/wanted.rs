@@ -1,7 +1,7 @@
 //! What a restore needs of a segment.
 
 use seawall_core::{LineId, Lsn, TimelineId, WalSegment};
-use seawall_pgdata::history::TimelineSpan;
+use seawall_pgdata::history::{Ancestry, TimelineSpan};
 
 use crate::restore::RestoreState;
 
@@ -51,6 +51,33 @@ impl RestorePath {
     /// in such a directory, and in every copy of it, and says nothing about what they recover.
     pub(super) fn is_over(&self, checkpoint_timeline: TimelineId) -> bool {
         self.spans.last().is_some_and(|tip| checkpoint_timeline > tip.timeline)
+    }
+
+    /// A timeline on the way with its ancestors, each up to where the way leaves it.
+    pub(super) fn spans_to(&self, timeline: TimelineId) -> Option<Vec<TimelineSpan>> {
+        let own = self.spans.iter().position(|span| span.timeline == timeline)?;
+        self.spans.get(..=own).map(<[TimelineSpan]>::to_vec)
+    }
+
+    /// Whether the history of that timeline has to be archived for the way to be found.
+    pub(super) fn needs_history_of(&self, timeline: TimelineId) -> bool {
+        self.spans.iter().any(|span| span.timeline == timeline && span.begin.is_valid())
+    }
+
+    /// Whether a standby that goes this way may follow `ancestry`: it is on the way, or goes on
+    /// where all that was planned has been replayed.
+    pub(super) fn leads_to(&self, ancestry: &Ancestry) -> bool {
+        let is_descendant = || {
+            let tip = self.spans.last().and_then(|tip| ancestry.span(tip.timeline));
+            tip.is_some_and(|tip| tip.end.is_none_or(|end| end >= self.wal_end))
+        };
+        self.needs_history_of(ancestry.tip()) || is_descendant()
+    }
+
+    /// Whether a segment lies behind the fork where the way leaves its timeline, for ever.
+    pub(super) fn has_left(&self, segment: WalSegment) -> bool {
+        let own = self.spans.iter().find(|span| span.timeline == segment.timeline);
+        own.and_then(|own| own.end).is_some_and(|end| segment.start() >= end)
     }
 
     /// What the restore needs of a segment.

@@ -7,9 +7,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use seawall_core::{ClusterName, Code, Error, Result};
+use seawall_core::{ClusterName, Code, Error, Result, TimelineId};
 use seawall_engine::restore::RestoreState;
-use seawall_engine::wal::{FetchRequest, RestorePath, fetch};
+use seawall_engine::wal::{FetchRequest, RecoveringServer, RestorePath, fetch};
 use seawall_repo::Line;
 
 use crate::args::FetchArgs;
@@ -76,7 +76,7 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// A standby waits and asks again, so that a store that does not answer is no reason to stop
-    /// it. A restore stops.
+    /// it. A restore stops, and so does a standby that would miss a timeline.
     async fn fetch_patiently(&self) -> Result<()> {
         let mut tries = 0;
         loop {
@@ -86,6 +86,9 @@ impl Wanted<'_> {
             };
             tries += 1;
             if tries > STANDBY_RETRIES {
+                if self.decides_the_timeline() {
+                    return Err(error);
+                }
                 return Err(Error::new(
                     Code::WalPastEnd,
                     format!("{} cannot be had now, and a standby asks again", self.args.name),
@@ -94,6 +97,17 @@ impl Wanted<'_> {
             }
             tokio::time::sleep(STANDBY_PAUSE).await;
         }
+    }
+
+    /// Whether the server goes along another timeline for good if it takes the file for one that
+    /// does not exist: a history as it starts, or at any time that of a timeline on its way. Once it
+    /// follows a timeline, it looks for a newer one again and again.
+    fn decides_the_timeline(&self) -> bool {
+        let Some(number) = self.args.name.strip_suffix(".history") else { return false };
+        let timeline = u32::from_str_radix(number, 16).ok().map(TimelineId);
+        let path = self.state.map(RestoreState::path).unwrap_or_default();
+        let on_the_way = path.iter().any(|span| Some(span.timeline) == timeline);
+        on_the_way || RecoveringServer::at(&self.args.path).is_starting
     }
 
     async fn fetch(&self) -> Result<()> {
