@@ -175,6 +175,7 @@ fn restored(mode: Mode) -> RestoreState {
         wal_end: stop_lsn,
         last_commit_kept: None,
         first_commit_left_out: None,
+        left_behind: Vec::new(),
         then,
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,

@@ -7,8 +7,11 @@ mod support;
 use anyhow::{Context, Result, ensure};
 use moved::moved;
 use seawall_testkit::ledger::{self, Bound, LedgerLog, Moment};
+use seawall_testkit::process::wait_until;
 use seawall_testkit::{Ledger, PgCluster, StopMode};
-use support::{Arguments, LIMIT, Protected, archive_everything, open_restored, prove_restored};
+use support::{
+    Arguments, LIMIT, Protected, archive_everything, open_restored, prove_restored, tells,
+};
 
 /// Commits, a mark, and commits after it, all archived. An older ledger is put aside.
 fn chapter(pg: &PgCluster) -> Result<(Moment, LedgerLog)> {
@@ -88,6 +91,52 @@ fn a_clone_that_is_promoted_leaves_production_s_timeline_alone() -> Result<()> {
     let plan = house.plan(["--latest"])?;
     ensure!(plan["timeline"] == 1, "{plan}");
     check(&house, "second", &["--latest"], &later_log, &Bound::Everything)
+}
+
+/// A drill that was meant as a clone archives its new timeline, and production knows nothing of it.
+#[test]
+fn a_drill_as_primary_does_not_hide_what_production_commits_meanwhile() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.pg.psql("CREATE TABLE t (i int)")?;
+    house.backup()?;
+    house.pg.psql("INSERT INTO t VALUES (1); SELECT pg_create_restore_point('rp')")?;
+    for row in [2, 3] {
+        house.pg.psql(&format!("INSERT INTO t VALUES ({row})"))?;
+    }
+    house.archive_everything()?;
+    house.restore("drill", ["--to", "name:rp", "--as", "primary"]).succeed()?;
+    let mut drill = open_restored(&house.room("drill"))?;
+    wait_until("the drill's history", LIMIT, || {
+        Ok(house.objects()?.iter().any(|(path, _)| path.ends_with("history/00000002")))
+    })?;
+    drill.stop(StopMode::Immediate)?;
+    for row in [4, 5] {
+        house.pg.psql(&format!("INSERT INTO t VALUES ({row})"))?;
+    }
+    house.archive_everything()?;
+
+    let refused = house.restore("planned", ["--latest", "--dry-run"]).run()?;
+    for part in ["SW0609", "--timeline 1", "--timeline 2", "4 commits, the last at"] {
+        tells(&refused, part)?;
+    }
+    // Before the fork there is one past only.
+    ensure!(house.plan(["--to", "name:rp"])?["left_behind"].is_array());
+    let told = house.restore("planned", ["--latest", "--timeline", "2", "--dry-run"]).succeed()?;
+    let left = told.stdout.lines().filter(|line| line.starts_with("leaves out"));
+    let left: Vec<&str> = left.collect();
+    ensure!(matches!(left.as_slice(), [one] if one.contains("timeline 1 after LSN")), "{told:?}");
+    house.restore("production", ["--latest", "--timeline", "1"]).succeed()?;
+    let production = open_restored(&house.room("production"))?;
+    ensure!(production.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")? == "1,2,3,4,5");
+
+    // If it was no drill after all, a backup says so.
+    house.pg.stop(StopMode::Fast)?;
+    drill.start()?;
+    moved(&house, &drill)?;
+    house.backup()?;
+    let plan = house.plan(["--latest"])?;
+    ensure!(plan["timeline"] == 2 && plan["left_behind"][0]["commits"] == 4, "{plan}");
+    Ok(())
 }
 
 #[test]

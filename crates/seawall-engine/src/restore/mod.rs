@@ -7,6 +7,7 @@
 
 mod archive;
 mod as_text;
+mod branches;
 mod durable;
 mod execute;
 mod facts;

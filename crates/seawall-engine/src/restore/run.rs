@@ -11,11 +11,12 @@ use seawall_repo::Line;
 use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
+use super::branches::{archived_from, branches};
 use super::execute::Execution;
 use super::layout::Layout;
 use super::plan::{
-    BackupFacts, Decision, PlanInput, PlannedBackup, Planner, choose_timeline, databases_left_out,
-    path_to, warning_of,
+    BackupFacts, Branch, Chosen, Decision, LeftBehind, PlanInput, PlannedBackup, Planner,
+    choose_timeline, databases_left_out, path_to, warning_of,
 };
 use super::preflight::{
     Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_space,
@@ -179,78 +180,158 @@ async fn make_plan(
     wal: &dyn WalSource,
     request: &RestoreRequest,
 ) -> Result<RestorePlan> {
-    let mut infos: Vec<BackupInfo> = Vec::new();
-    let mut damaged = Vec::new();
-    for summary in line.backups().await? {
-        match summary.info {
-            Ok(info) => infos.push(info),
-            Err(_) => damaged.push(summary.id),
+    let known = Known::of(line).await?;
+    let ancestries = wal.ancestries().await?;
+    let chosen = choose_timeline(request.timeline, request.backup, &ancestries, &known.backups)?;
+    let branches = branches(wal, &chosen, &ancestries).await?;
+    let decision = decide(&known, wal, request, &chosen.ancestry).await;
+    let doubts = chosen.doubts(&branches, &known.backups);
+    let decision = if doubts.is_empty() || is_common(&chosen, request, &doubts, &decision) {
+        decision?
+    } else {
+        return Err(ambiguous(wal, &chosen, &doubts).await?);
+    };
+    Ok(plan_of(line, request, &chosen.ancestry, branches, decision))
+}
+
+/// The backups of a line.
+struct Known {
+    backups: Vec<BackupFacts>,
+    damaged: Vec<BackupId>,
+    segment_size: WalSegmentSize,
+}
+
+impl Known {
+    async fn of(line: &Line) -> Result<Self> {
+        let mut known = Self {
+            backups: Vec::new(),
+            damaged: Vec::new(),
+            segment_size: WalSegmentSize::DEFAULT,
+        };
+        for summary in line.backups().await? {
+            match summary.info {
+                Ok(info) => {
+                    known.backups.push(BackupFacts::from(&info));
+                    let size = WalSegmentSize::new(info.wal_segment_bytes);
+                    known.segment_size = size.unwrap_or(WalSegmentSize::DEFAULT);
+                }
+                Err(_) => known.damaged.push(summary.id),
+            }
         }
+        Ok(known)
     }
-    let backups: Vec<BackupFacts> = infos.iter().map(BackupFacts::from).collect();
-    let ancestry = choose_timeline(request.timeline, &wal.ancestries().await?, &backups)?;
+}
+
+/// What is to be done along one timeline.
+async fn decide(
+    known: &Known,
+    wal: &dyn WalSource,
+    request: &RestoreRequest,
+    ancestry: &Ancestry,
+) -> Result<Decision> {
     let may_start = |backup: &&BackupFacts| request.backup.is_none_or(|id| id == backup.id);
-    let first = backups.iter().filter(may_start).map(|backup| backup.start_lsn).min();
-    let spans = wal.coverage(&ancestry, first.unwrap_or(Lsn::INVALID)).await?;
+    let first = known.backups.iter().filter(may_start).map(|backup| backup.start_lsn).min();
+    let spans = wal.coverage(ancestry, first.unwrap_or(Lsn::INVALID)).await?;
     let record_at_target = match &request.target {
         // Before the first backup there is nothing to look for, and perhaps not even WAL.
         Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn))
             if first.is_some_and(|first| *lsn >= first) =>
         {
-            wal.record_at_or_after(&ancestry, *lsn).await?
+            wal.record_at_or_after(ancestry, *lsn).await?
         }
         _ => None,
     };
-    let segment_bytes = infos.first().map_or(0, |info| info.wal_segment_bytes);
     let mut planner = Planner::new(PlanInput {
         target: request.target.clone(),
         backup: request.backup,
-        backups,
-        damaged,
+        backups: known.backups.clone(),
+        damaged: known.damaged.clone(),
         ancestry: ancestry.clone(),
         spans,
         record_at_target,
-        segment_size: WalSegmentSize::new(segment_bytes).unwrap_or(WalSegmentSize::DEFAULT),
+        segment_size: known.segment_size,
     })?;
     if let Some(lsn) = planner.end_of_backup() {
-        planner.set_record_at_target(wal.record_at_or_after(&ancestry, lsn).await?);
+        planner.set_record_at_target(wal.record_at_or_after(ancestry, lsn).await?);
     }
     let mut resolver = planner.resolver();
     let mut sink = |fact: &super::Fact| {
         resolver.feed(fact);
         if resolver.is_settled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    wal.facts(&ancestry, planner.scan_from(), &mut sink).await?;
-    let decision = planner.decide(resolver)?;
-    Ok(plan_of(line, request, &ancestry, decision))
+    wal.facts(ancestry, planner.scan_from(), &mut sink).await?;
+    let mut decision = planner.decide(resolver)?;
+    if let Some(lsn) = decision.stop_record_at
+        && let Some(record) = wal.record_at_or_after(ancestry, lsn).await?
+    {
+        decision.set_stop_record(record);
+    }
+    Ok(decision)
+}
+
+/// Whether what was decided is the same along the timelines in doubt: it stops before they go
+/// different ways, or fails for a reason that has nothing to do with them. The end of the archive is
+/// another one on each.
+fn is_common(
+    chosen: &Chosen,
+    request: &RestoreRequest,
+    doubts: &[&Branch],
+    decision: &Result<Decision>,
+) -> bool {
+    let is_doubtful =
+        |rival: &&Ancestry| doubts.iter().any(|doubt| doubt.left.timeline == rival.tip());
+    let forks = chosen.rivals.iter().filter(is_doubtful).map(|rival| chosen.fork_from(rival));
+    let fork = forks.min().unwrap_or(Lsn::INVALID);
+    match decision {
+        Ok(decision) => request.target != Target::Latest && decision.stop.kept_until() <= fork,
+        Err(error) => matches!(error.code(), Code::NoSuchBackup | Code::ObjectDamaged),
+    }
+}
+
+async fn ambiguous(wal: &dyn WalSource, chosen: &Chosen, doubts: &[&Branch]) -> Result<Error> {
+    let newest = &chosen.ancestry;
+    let begin = newest.span(newest.tip()).map_or(Lsn::INVALID, |span| span.begin);
+    Ok(chosen.ambiguous(&archived_from(wal, newest, begin).await?, doubts))
 }
 
 fn plan_of(
     line: &Line,
     request: &RestoreRequest,
     ancestry: &Ancestry,
+    branches: Vec<Branch>,
     mut decision: Decision,
 ) -> RestorePlan {
     if request.mode == Mode::Primary {
         decision.warnings.insert(0, TWO_PRIMARIES.to_owned());
     }
+    // A standby goes on where the WAL ends now, so it is bound for the timeline that was chosen even
+    // if none of that is archived yet.
+    let timeline = if request.mode == Mode::Standby { ancestry.tip() } else { decision.timeline };
+    let left_behind = branches.into_iter().map(|branch| branch.left);
     RestorePlan {
         cluster: line.cluster().clone(),
         line: line.id(),
         mode: request.mode,
         target: request.target.to_string(),
         backup: PlannedBackup::from(&decision.backup),
-        timeline: decision.timeline,
-        path: path_to(ancestry, decision.timeline),
+        timeline,
+        path: path_to(ancestry, timeline),
         stop: decision.stop,
         wal_end: decision.wal_end,
         last_commit_kept: decision.last_commit_kept,
         first_commit_left_out: decision.first_commit_left_out,
+        left_behind: left_behind.filter(|left| leaves_behind(&decision, left)).collect(),
         then: request.then,
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,
         warnings: decision.warnings,
     }
+}
+
+/// What went another way only after replay stops is among the commits after it.
+fn leaves_behind(decision: &Decision, left: &LeftBehind) -> bool {
+    let is_later = left.after > decision.stop.kept_until();
+    left.has_commits() && !(is_later && decision.first_commit_left_out.is_some())
 }
 
 impl PlannedRestore {
@@ -266,6 +347,21 @@ impl PlannedRestore {
         self.resumed
     }
 
+    /// The major version of the server that will run on the directory.
+    ///
+    /// # Errors
+    /// [`Code::UnknownPostgresVersion`]
+    pub fn major(&self) -> Result<PgMajor> {
+        let number = self.manifest.manifest.info.major;
+        PgMajor::from_number(number).ok_or_else(|| {
+            Error::new(
+                Code::UnknownPostgresVersion,
+                format!("the backup is of PostgreSQL {number}, which this program does not know"),
+            )
+            .with_hint("Use a newer Seawall.")
+        })
+    }
+
     /// Proves, without writing anything, that there is room and that everything to be read is
     /// there and whole: the backup's parts, and the WAL up to the target.
     ///
@@ -278,16 +374,7 @@ impl PlannedRestore {
         options: &RestoreOptions,
     ) -> Result<ProvenRestore> {
         let info = &self.manifest.manifest.info;
-        let major = PgMajor::from_number(info.major).ok_or_else(|| {
-            Error::new(
-                Code::UnknownPostgresVersion,
-                format!(
-                    "the backup is of PostgreSQL {}, which this program does not know",
-                    info.major
-                ),
-            )
-            .with_hint("Use a newer Seawall.")
-        })?;
+        let major = self.major()?;
         let into = &self.request.into;
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
         look_at_tablespaces(&tablespaces, major, self.resumed)?;

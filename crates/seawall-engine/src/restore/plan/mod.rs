@@ -1,6 +1,6 @@
 //! Plans: what a restore will do, decided before anything is written.
 //!
-//! Nothing here reads or writes. [`current_timeline`] and [`Planner`] take what is known of a line
+//! Nothing here reads or writes. [`choose_timeline`] and [`Planner`] take what is known of a line
 //! as data; a [`Resolver`] is fed the WAL's facts in LSN order.
 
 mod databases;
@@ -10,6 +10,8 @@ mod resolver;
 mod tests;
 mod text;
 mod timeline;
+#[cfg(test)]
+mod timeline_tests;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, ClusterName, LineId, Lsn, TimelineId, Ulid, Xid};
@@ -21,7 +23,7 @@ pub use databases::{LeftOutDatabase, databases_left_out, warning_of};
 pub(in crate::restore) use planner::record_position;
 pub use planner::{Decision, PlanInput, Planner};
 pub use resolver::Resolver;
-pub use timeline::{choose_timeline, current_timeline};
+pub use timeline::{Branch, Chosen, LeftBehind, choose_timeline};
 
 use super::{Mode, TargetAction};
 
@@ -209,6 +211,9 @@ pub struct RestorePlan {
     pub last_commit_kept: Option<CommitPlace>,
     /// The first transaction that is left out, if one is archived.
     pub first_commit_left_out: Option<CommitPlace>,
+    /// What is archived of other timelines that went another way before replay stops.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<LeftBehind>,
     /// What PostgreSQL does then.
     pub then: TargetAction,
     /// Databases that get no content.

@@ -1,9 +1,8 @@
-use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, WalSegmentSize, counted};
 use seawall_pgdata::history::Ancestry;
 
 use super::resolver::{Cut, Found, NOT_ARCHIVED};
-use super::timeline::no_such_backup;
+use super::timeline::{no_such_backup, shown};
 use super::{BackupFacts, CommitPlace, Resolver, Stop};
 use crate::restore::{CoveredSpan, Point, RecordPlace, Target};
 
@@ -40,12 +39,23 @@ pub struct Decision {
     pub stop: Stop,
     /// WAL is needed up to here.
     pub wal_end: Lsn,
+    /// PostgreSQL stops when it reads the record that begins here, and where that ends is not
+    /// known: [`Decision::set_stop_record`].
+    pub stop_record_at: Option<Lsn>,
     /// The last transaction that is kept.
     pub last_commit_kept: Option<CommitPlace>,
     /// The first one that is left out.
     pub first_commit_left_out: Option<CommitPlace>,
     /// What a person should know.
     pub warnings: Vec<String>,
+}
+
+impl Decision {
+    /// Tells which record begins at [`Decision::stop_record_at`]: no WAL is needed behind it.
+    pub fn set_stop_record(&mut self, record: RecordPlace) {
+        self.wal_end = self.wal_end.min(record.end);
+        self.stop_record_at = None;
+    }
 }
 
 /// A backup whose own WAL is there, and the stretch that holds it.
@@ -127,18 +137,21 @@ impl Planner {
     /// What the facts are fed to.
     #[must_use]
     pub fn resolver(&self) -> Resolver {
+        let at = |lsn| Some(Cut { lsn, record_end: None });
         let cut = match &self.input.target {
-            Target::BackupOnly => preferred(&self.usable).map(|usable| usable.backup.stop_lsn),
-            Target::Before(Point::Lsn(lsn)) => {
-                Some(self.input.record_at_target.map_or(*lsn, |record| record.lsn))
+            Target::BackupOnly => {
+                preferred(&self.usable).and_then(|usable| at(usable.backup.stop_lsn))
             }
+            Target::Before(Point::Lsn(lsn)) => match self.input.record_at_target {
+                Some(record) => Some(Cut { lsn: record.lsn, record_end: Some(record.end) }),
+                None => at(*lsn),
+            },
             // PostgreSQL's inclusive LSN keeps the first record that begins there or later.
             Target::To(Point::Lsn(lsn)) => {
-                Some(self.input.record_at_target.map_or(*lsn, |record| record.end.align_up()))
+                at(self.input.record_at_target.map_or(*lsn, |record| record.end.align_up()))
             }
             _ => None,
         };
-        let cut = cut.map(|lsn| Cut { lsn, record_end: None });
         Resolver::new(self.input.target.clone(), cut)
     }
 
@@ -172,7 +185,12 @@ impl Planner {
         };
         self.prove_anchor(span, found.anchor)?;
         let chosen = self.choose(span, stop)?;
-        Ok(self.decision(chosen, stop, wal_end, found))
+        let is_open = found.cut.is_some_and(|cut| cut.record_end.is_none());
+        let mut decision = self.decision(chosen, stop, wal_end, found);
+        if let Stop::Before { lsn } = stop {
+            decision.stop_record_at = Some(lsn).filter(|_| is_open);
+        }
+        Ok(decision)
     }
 
     fn decision(&self, chosen: &Usable, stop: Stop, wal_end: Lsn, found: Found) -> Decision {
@@ -187,6 +205,7 @@ impl Planner {
             timeline,
             stop,
             wal_end,
+            stop_record_at: None,
             last_commit_kept: found.last_commit_kept,
             first_commit_left_out: found.first_commit_left_out,
             warnings,
@@ -391,8 +410,4 @@ fn no_backup(input: &PlanInput) -> Error {
 fn damaged(id: BackupId) -> Error {
     Error::new(Code::ObjectDamaged, format!("backup {id} cannot be read"))
         .with_hint("`seawall verify` tells what is damaged; another repository may be whole.")
-}
-
-fn shown(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }

@@ -399,6 +399,7 @@ fn whole_plan() -> RestorePlan {
         wal_end: decision.wal_end,
         last_commit_kept: decision.last_commit_kept,
         first_commit_left_out: decision.first_commit_left_out,
+        left_behind: Vec::new(),
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,
         then: TargetAction::Pause,
@@ -409,6 +410,28 @@ fn whole_plan() -> RestorePlan {
 #[test]
 fn a_plan_reads_well() {
     insta::assert_snapshot!(whole_plan());
+}
+
+#[test]
+fn a_plan_tells_what_other_timelines_have_and_never_that_it_leaves_out_nothing() {
+    let last = CommitPlace { xid: 709, lsn: lsn(95), time: at(95) };
+    let left = LeftBehind {
+        timeline: T1,
+        after: lsn(70),
+        commits: 3,
+        perhaps_more: false,
+        last_commit: Some(last),
+    };
+    let plan = RestorePlan { left_behind: vec![left], first_commit_left_out: None, ..whole_plan() };
+    let text = plan.to_string();
+    let line = format!(
+        "leaves out    timeline 1 after LSN {}: 3 commits, the last at 2026-01-02 02:01:35Z; `--latest --timeline 1` keeps them",
+        lsn(70)
+    );
+    assert!(text.contains(&line), "{text}");
+    assert!(!text.contains("nothing that is archived"), "{text}");
+    let json = serde_json::to_value(&plan).unwrap();
+    assert_eq!(json["left_behind"][0]["commits"], 3, "{json}");
 }
 
 #[test]

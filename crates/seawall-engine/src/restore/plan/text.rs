@@ -2,7 +2,8 @@ use std::fmt;
 
 use seawall_core::ByteSize;
 
-use super::{CommitPlace, RestorePlan, Stop};
+use super::timeline::{commits_of, shown as moment};
+use super::{CommitPlace, LeftBehind, RestorePlan, Stop};
 use crate::restore::{Mode, TargetAction};
 
 impl fmt::Display for RestorePlan {
@@ -36,7 +37,9 @@ impl fmt::Display for RestorePlan {
         )?;
         writeln!(f, "stop          {}", self.stop)?;
         writeln!(f, "keeps         {}", kept(self.last_commit_kept.as_ref()))?;
-        writeln!(f, "leaves out    {}", left_out(self.first_commit_left_out.as_ref()))?;
+        for left_out in left_out(self.first_commit_left_out.as_ref(), &self.left_behind) {
+            writeln!(f, "leaves out    {left_out}")?;
+        }
         let then = match (self.mode, self.then) {
             (Mode::Standby, _) => "replays what is archived from then on, readable",
             (_, TargetAction::Promote) => "takes writes on a new timeline",
@@ -68,10 +71,24 @@ fn kept(last: Option<&CommitPlace>) -> String {
     )
 }
 
-fn left_out(first: Option<&CommitPlace>) -> String {
-    first.map_or_else(
-        || "nothing that is archived; what never reached the archive is lost".to_owned(),
-        |first| format!("transaction {}, and every commit after it", shown(first)),
+fn left_out(first: Option<&CommitPlace>, left_behind: &[LeftBehind]) -> Vec<String> {
+    let first =
+        first.map(|first| format!("transaction {}, and every commit after it", shown(first)));
+    let mut lines: Vec<String> = first.into_iter().chain(left_behind.iter().map(beside)).collect();
+    if lines.is_empty() {
+        lines.push("nothing that is archived; what never reached the archive is lost".to_owned());
+    }
+    lines
+}
+
+fn beside(left: &LeftBehind) -> String {
+    let timeline = left.timeline;
+    let last = left.last_commit.map(|last| format!(", the last at {}", moment(last.time)));
+    format!(
+        "timeline {timeline} after LSN {}: {}{}; `--latest --timeline {timeline}` keeps them",
+        left.after,
+        commits_of(left),
+        last.unwrap_or_default()
     )
 }
 

@@ -1,25 +1,80 @@
-use seawall_core::{Code, Error, Result, TimelineId};
-use seawall_pgdata::history::Ancestry;
+//! Which timeline a restore follows, and when that cannot be told.
+//!
+//! The newest timeline is followed unless something speaks for another one as much. A restore that
+//! was promoted by mistake, or for a drill, makes a new timeline too, while production goes on where
+//! it was; an ordinary restore to a point in time leaves commits behind on purpose. They are told
+//! apart by what came after the fork:
+//!
+//! - What has neither a commit nor a backup beyond the fork speaks for nothing.
+//! - A backup made on the newest timeline settles it, unless a later one was made beside it.
+//! - Without one, the newest timeline is followed if its own commits began after those beside it had
+//!   ended: one server went on after the other. If it has none, or both went on at the same time,
+//!   the user has to choose; so too between branches of which neither led to the other.
+//!
+//! Whatever is followed, a plan tells what it leaves behind ([`LeftBehind`]).
 
-use super::BackupFacts;
+use jiff::Timestamp;
+use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, counted};
+use seawall_pgdata::history::Ancestry;
+use serde::{Deserialize, Serialize};
+
+use super::{BackupFacts, CommitPlace};
 use crate::restore::TimelineChoice;
 
-/// The timeline a restore follows, with its ancestors.
+/// What is archived of a timeline beside the one that is followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftBehind {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// From here on it is another past than the one followed.
+    pub after: Lsn,
+    /// Commits from there on.
+    pub commits: u64,
+    /// Some of its WAL cannot be read, so there may be more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub perhaps_more: bool,
+    /// The last of them.
+    pub last_commit: Option<CommitPlace>,
+}
+
+impl LeftBehind {
+    /// Whether there is anything to lose.
+    #[must_use]
+    pub const fn has_commits(&self) -> bool {
+        self.commits > 0 || self.perhaps_more
+    }
+}
+
+/// A timeline beside the one that is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// What is archived of it.
+    pub left: LeftBehind,
+    /// When the first transaction committed that the followed timeline has and this one has not.
+    pub first_commit_followed: Option<Timestamp>,
+}
+
+/// The timeline that is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// It and its ancestors.
+    pub ancestry: Ancestry,
+    /// Others that may be meant; none if the user chose.
+    pub rivals: Vec<Ancestry>,
+}
+
+/// The timeline a restore follows. A backup that is named implies those that it leads to.
 ///
 /// # Errors
-/// [`Code::TimelineAmbiguous`], [`Code::NoSuchBackup`], and [`Code::TargetUnreachable`] for a
-/// timeline that does not exist.
+/// [`Code::NoSuchBackup`], and [`Code::TargetUnreachable`] for a timeline that does not exist.
 pub fn choose_timeline(
     choice: TimelineChoice,
+    backup: Option<BackupId>,
     ancestries: &[Ancestry],
     backups: &[BackupFacts],
-) -> Result<Ancestry> {
+) -> Result<Chosen> {
     let wanted = match choice {
-        TimelineChoice::Current => {
-            let current = current_timeline(ancestries)?;
-            refuse_left_behind(current, backups)?;
-            return Ok(current.clone());
-        }
+        TimelineChoice::Current => return current_timeline(backup, ancestries, backups),
         TimelineChoice::Latest => ancestries.iter().map(Ancestry::tip).max(),
         TimelineChoice::Id(id) => Some(id),
         TimelineChoice::OfBackup(id) => {
@@ -28,146 +83,139 @@ pub fn choose_timeline(
         }
     };
     let found = ancestries.iter().find(|ancestry| Some(ancestry.tip()) == wanted);
-    found.cloned().ok_or_else(|| {
-        let known = list(ancestries.iter().map(Ancestry::tip));
+    let chosen = |ancestry: &Ancestry| Chosen { ancestry: ancestry.clone(), rivals: Vec::new() };
+    found.map(chosen).ok_or_else(|| {
+        let known: Vec<String> = ancestries.iter().map(|it| it.tip().to_string()).collect();
         let wanted = wanted.map_or_else(|| "?".to_owned(), |wanted| wanted.to_string());
         Error::new(Code::TargetUnreachable, format!("timeline {wanted} is not in the repository"))
-            .with_hint(format!("Timelines with WAL or a history file there: {known}."))
+            .with_hint(format!("Timelines with WAL or a history file there: {}.", known.join(", ")))
     })
 }
 
-/// A backup that was made on an older timeline, after the current one had left it, tells that the
-/// cluster went on there: the current one may be a copy's that nobody wants.
-fn refuse_left_behind(current: &Ancestry, backups: &[BackupFacts]) -> Result<()> {
-    let left_behind = |backup: &&BackupFacts| {
-        current.span(backup.stop_timeline).is_some()
-            && !current.contains(backup.stop_timeline, backup.stop_lsn)
+/// The newest, of those a named backup leads to.
+fn current_timeline(
+    backup: Option<BackupId>,
+    ancestries: &[Ancestry],
+    backups: &[BackupFacts],
+) -> Result<Chosen> {
+    let named = backups.iter().find(|it| Some(it.id) == backup);
+    let leads_to = |ancestry: &&Ancestry| {
+        named.is_some_and(|named| ancestry.contains(named.stop_timeline, named.stop_lsn))
     };
-    let Some(backup) = backups.iter().filter(left_behind).max_by_key(|backup| backup.stop_lsn)
-    else {
-        return Ok(());
-    };
-    let (current, other) = (current.tip(), backup.stop_timeline);
-    Err(Error::new(
-        Code::TimelineAmbiguous,
-        format!(
-            "timeline {current} is the newest, and backup {} was made on timeline {other} after {current} had left it",
-            backup.id
-        ),
-    )
-    .with_hint(format!(
-        "Choose the one your server is on: `--timeline {other}` or `--timeline {current}`; `SELECT timeline_id FROM pg_control_checkpoint();` tells."
-    )))
-}
-
-/// The timeline the line is on now: the highest, if all others are among its ancestors.
-///
-/// # Errors
-/// [`Code::TimelineAmbiguous`] if another timeline goes its own way.
-pub fn current_timeline(ancestries: &[Ancestry]) -> Result<&Ancestry> {
-    let newest = ancestries.iter().max_by_key(|ancestry| ancestry.tip()).ok_or_else(|| {
-        Error::new(Code::TargetUnreachable, "there is no WAL in the repository").with_hint(
-            "Set `archive_command` as `seawall init` printed it; `seawall check` proves it.",
-        )
-    })?;
-    let is_leaf = |tip: &TimelineId| {
-        ancestries.iter().all(|other| other.tip() == *tip || other.span(*tip).is_none())
-    };
-    let mut leaves: Vec<TimelineId> =
-        ancestries.iter().map(Ancestry::tip).filter(is_leaf).collect();
-    leaves.sort_unstable();
-    leaves.dedup();
-    if leaves.len() <= 1 {
-        return Ok(newest);
+    let mut candidates: Vec<&Ancestry> = ancestries.iter().filter(leads_to).collect();
+    if candidates.is_empty() {
+        candidates = ancestries.iter().collect();
     }
-    let list = list(leaves.iter().copied());
-    let newest = newest.tip();
-    Err(Error::new(
-        Code::TimelineAmbiguous,
-        format!("timelines {list} went different ways, so it is not clear which one to restore"),
-    )
-    .with_hint(format!(
-        "Choose one, such as the newest: `--timeline {newest}`; `seawall wal list` shows where each begins."
-    )))
+    candidates.sort_by_key(|ancestry| ancestry.tip());
+    let Some(newest) = candidates.pop() else {
+        return Err(Error::new(Code::TargetUnreachable, "there is no WAL in the repository")
+            .with_hint(
+                "Set `archive_command` as `seawall init` printed it; `seawall check` proves it.",
+            ));
+    };
+    let rivals = candidates.into_iter().cloned().collect();
+    Ok(Chosen { ancestry: newest.clone(), rivals })
 }
 
-pub(super) fn no_such_backup(id: seawall_core::BackupId) -> Error {
+impl Chosen {
+    /// Where the log of another timeline becomes another one.
+    #[must_use]
+    pub fn fork_from(&self, other: &Ancestry) -> Lsn {
+        let mut fork = Lsn::INVALID;
+        for (ours, theirs) in self.ancestry.spans().zip(other.spans()) {
+            if ours.timeline != theirs.timeline {
+                break;
+            }
+            let end = |end: Option<Lsn>| end.unwrap_or(Lsn(u64::MAX));
+            fork = end(ours.end).min(end(theirs.end));
+            if ours.end != theirs.end {
+                break;
+            }
+        }
+        fork
+    }
+
+    /// Whether another timeline is an ancestor of this one.
+    fn descends_from(&self, other: TimelineId) -> bool {
+        self.ancestry.span(other).is_some()
+    }
+
+    /// The branches that may be meant as much as the timeline that is followed; see the module.
+    #[must_use]
+    pub fn doubts<'b>(&self, branches: &'b [Branch], backups: &[BackupFacts]) -> Vec<&'b Branch> {
+        let doubtful = |branch: &&Branch| {
+            let rival = self.rivals.iter().find(|rival| rival.tip() == branch.left.timeline);
+            rival.is_some_and(|rival| self.is_doubtful(rival, branch, backups))
+        };
+        branches.iter().filter(doubtful).collect()
+    }
+
+    fn is_doubtful(&self, rival: &Ancestry, branch: &Branch, backups: &[BackupFacts]) -> bool {
+        let fork = self.fork_from(rival);
+        let is_ours = |it: &BackupFacts| self.ancestry.contains(it.stop_timeline, it.stop_lsn);
+        let newest = |of_this: &dyn Fn(&BackupFacts) -> bool| {
+            let beyond = backups.iter().filter(|it| it.stop_lsn > fork && of_this(it));
+            beyond.map(|backup| backup.finished_at).max()
+        };
+        let ours = newest(&is_ours);
+        let theirs = newest(&|it| it.stop_timeline == rival.tip() && !is_ours(it));
+        if theirs.is_none() && !branch.left.has_commits() {
+            return false;
+        }
+        if ours.is_some() {
+            return theirs > ours;
+        }
+        if !self.descends_from(rival.tip()) || branch.left.perhaps_more {
+            return true;
+        }
+        let last_commit = branch.left.last_commit.map(|commit| commit.time);
+        branch.first_commit_followed.is_none_or(|first| theirs.max(last_commit) > Some(first))
+    }
+
+    /// That the user has to choose between what is followed, of which `own` is archived, and the
+    /// branches in doubt.
+    #[must_use]
+    pub fn ambiguous(&self, own: &LeftBehind, doubts: &[&Branch]) -> Error {
+        let mut candidates: Vec<&LeftBehind> = doubts.iter().map(|branch| &branch.left).collect();
+        candidates.push(own);
+        let timelines: Vec<String> = candidates.iter().map(|it| it.timeline.to_string()).collect();
+        let choices: Vec<String> = candidates.iter().map(|it| choice_of(it)).collect();
+        Error::new(
+            Code::TimelineAmbiguous,
+            format!(
+                "timelines {} went different ways, so it is not clear which one to restore",
+                timelines.join(", ")
+            ),
+        )
+        .with_hint(format!(
+            "Choose the one your server is on (`SELECT timeline_id FROM pg_control_checkpoint();` tells): {}. A backup of timeline {} makes it the one that is followed.",
+            choices.join("; "),
+            own.timeline
+        ))
+    }
+}
+
+/// One candidate, for the user to choose.
+fn choice_of(left: &LeftBehind) -> String {
+    let LeftBehind { timeline, after, .. } = left;
+    let last = left.last_commit.map_or_else(
+        || "has no commit after it".to_owned(),
+        |last| format!("has {}, the last at {}", commits_of(left), shown(last.time)),
+    );
+    format!("`--timeline {timeline}` goes its own way from LSN {after} and {last}")
+}
+
+/// How many there are, as far as is known.
+pub(super) fn commits_of(left: &LeftBehind) -> String {
+    let least = if left.perhaps_more { "at least " } else { "" };
+    format!("{least}{}", counted(left.commits, "commit"))
+}
+
+pub(super) fn shown(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+pub(super) fn no_such_backup(id: BackupId) -> Error {
     Error::new(Code::NoSuchBackup, format!("there is no usable backup {id}"))
         .with_hint("`seawall list` shows the backups there are.")
-}
-
-fn list(timelines: impl Iterator<Item = TimelineId>) -> String {
-    timelines.map(|timeline| timeline.to_string()).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ancestry(timeline: u32, history: &str) -> Ancestry {
-        let timeline = TimelineId(timeline);
-        if history.is_empty() {
-            return Ancestry::root(timeline);
-        }
-        Ancestry::parse(timeline, history.as_bytes()).unwrap()
-    }
-
-    fn current(ancestries: &[Ancestry]) -> Result<TimelineId> {
-        current_timeline(ancestries).map(Ancestry::tip)
-    }
-
-    #[test]
-    fn the_newest_timeline_is_current_if_all_others_lead_to_it() {
-        let one = ancestry(1, "");
-        let two = ancestry(2, "1\t0/5000000\tx\n");
-        let three = ancestry(3, "1\t0/5000000\tx\n2\t0/7000000\tx\n");
-        assert_eq!(current(std::slice::from_ref(&one)).unwrap(), TimelineId(1));
-        assert_eq!(current(&[three, one, two]).unwrap(), TimelineId(3));
-    }
-
-    #[test]
-    fn timelines_that_went_different_ways_are_listed_and_one_can_be_chosen() {
-        let one = ancestry(1, "");
-        let two = ancestry(2, "1\t0/5000000\tx\n");
-        let three = ancestry(3, "1\t0/4000000\tx\n");
-        let all = [one, two, three];
-        let error = current(&all).unwrap_err();
-        assert_eq!(error.code(), Code::TimelineAmbiguous);
-        assert!(error.message().contains("2, 3"), "{error}");
-        for (choice, expected) in
-            [(TimelineChoice::Id(TimelineId(1)), 1), (TimelineChoice::Latest, 3)]
-        {
-            assert_eq!(choose_timeline(choice, &all, &[]).unwrap().tip(), TimelineId(expected));
-        }
-        let unknown = choose_timeline(TimelineChoice::Id(TimelineId(9)), &all, &[]).unwrap_err();
-        assert_eq!(unknown.code(), Code::TargetUnreachable);
-    }
-
-    #[test]
-    fn a_backup_that_the_newest_timeline_left_behind_makes_it_doubtful() {
-        let all = [ancestry(1, ""), ancestry(2, "1\t0/5000000\tx\n")];
-        let backup = |stop_lsn: u64| BackupFacts {
-            id: seawall_core::BackupId(seawall_core::Ulid(1)),
-            generation: 0,
-            start_lsn: seawall_core::Lsn(stop_lsn - 0x100),
-            start_timeline: TimelineId(1),
-            stop_lsn: seawall_core::Lsn(stop_lsn),
-            stop_timeline: TimelineId(1),
-            finished_at: jiff::Timestamp::UNIX_EPOCH,
-            page_errors: 0,
-            cluster_bytes: 0,
-        };
-        let choose = |choice, stop| choose_timeline(choice, &all, &[backup(stop)]);
-        let current = choose(TimelineChoice::Current, 0x400_0000).unwrap();
-        assert_eq!(current.tip(), TimelineId(2), "it is on the way");
-        let doubtful = choose(TimelineChoice::Current, 0x600_0000).unwrap_err();
-        assert_eq!(doubtful.code(), Code::TimelineAmbiguous);
-        let chosen = choose(TimelineChoice::Id(TimelineId(1)), 0x600_0000).unwrap();
-        assert_eq!(chosen.tip(), TimelineId(1));
-    }
-
-    #[test]
-    fn without_wal_there_is_nothing_to_follow() {
-        assert_eq!(current(&[]).unwrap_err().code(), Code::TargetUnreachable);
-    }
 }
