@@ -4,6 +4,8 @@
 //! that user before it touches them; anybody else must be that user.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +51,11 @@ impl Owner {
     /// The user of PostgreSQL's packages, where there is one.
     pub fn packaged() -> Option<Self> {
         Self::named(PACKAGED).ok()
+    }
+
+    /// The user of that number; `gid` is for one without an entry.
+    pub fn numbered(uid: u32, gid: u32) -> Self {
+        Self::with_uid(uid, gid)
     }
 
     /// A user without an entry in the user database, as in some containers, goes by its number.
@@ -127,6 +134,17 @@ impl Owner {
         }
         std::os::unix::fs::lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
             .code(Code::LocalIo, || format!("cannot give {} to {}", path.display(), self.name))
+    }
+
+    /// Gives an open file to the user; for root.
+    ///
+    /// # Errors
+    /// Those of `fchown`.
+    pub fn give_open(&self, file: &File) -> io::Result<()> {
+        if self.is_current() {
+            return Ok(());
+        }
+        std::os::unix::fs::fchown(file, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
     }
 
     fn groups(&self) -> Result<()> {

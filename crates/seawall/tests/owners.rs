@@ -44,6 +44,31 @@ fn root_runs_no_command_out_of_a_configuration_that_is_not_root_s() -> Result<()
     Ok(())
 }
 
+#[test]
+fn init_as_root_follows_no_link_that_the_server_s_user_has_planted() -> Result<()> {
+    let house = Protected::with(quiet_cluster()?, true)?;
+    let (config, places) = (&house.places.config, &house.places);
+    let precious = places.rooms.with_file_name("precious");
+    fs::write(&precious, "root's")?;
+    fs::set_permissions(&precious, fs::Permissions::from_mode(0o600))?;
+    let before = fs::symlink_metadata(&precious)?.uid();
+    let mut beside = config.clone().into_os_string();
+    beside.push(".seawall-tmp");
+    house.pg.owner().symlink(&precious, Path::new(&beside))?;
+    // There is something to write again.
+    fs::write(config, "# mine\n")?;
+
+    let init = house.seawall.command(["init", "main", "--no-kit", "--connection"]);
+    let init = init.arg(house.pg.connection_string()).arg("--config").arg(config);
+    let init = init.arg("--repo").arg(&places.repository).arg("--key").arg(&places.key);
+    init.as_test_user().succeed()?;
+    ensure!(fs::read(&precious)? == b"root's", "it was written through a link");
+    ensure!(fs::symlink_metadata(&precious)?.uid() == before, "it was given away");
+    let text = fs::read_to_string(config)?;
+    ensure!(text.starts_with("# mine\n") && text.contains("[repository.primary]"), "{text}");
+    belongs(house.pg.owner(), config)
+}
+
 fn whole_story(house: &Protected, as_whom: fn(Invocation) -> Invocation) -> Result<()> {
     archive_command_is_what_init_printed(house)?;
     house.pg.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a")?;

@@ -1,6 +1,6 @@
 //! Adding sections to a configuration file without touching what is there.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,10 @@ use seawall_core::{ClusterName, Code, Result, ResultExt};
 use seawall_store::StoreUrl;
 use toml::Value;
 
+use super::trust::who_touches;
 use crate::config;
 use crate::kit::sync_parent;
+use crate::owner::Owner;
 
 const HEADER: &str =
     "# Seawall's configuration. Every key is explained in docs/guide/configuration.md.\n";
@@ -45,12 +47,15 @@ fn text(value: &str) -> String {
 }
 
 /// Writes a new file, or adds to the end of one. The file takes the old one's place only when it is
-/// whole and was read back: servers that archive read it all the time.
+/// whole and was read back: servers that archive read it all the time. A new file belongs to
+/// `owner`.
 ///
 /// # Errors
 /// [`Code::LocalIo`], [`Code::ConfigInvalid`]
-pub fn add_sections(path: &Path, sections: &[String]) -> Result<()> {
+pub fn add_sections(path: &Path, sections: &[String], owner: &Owner) -> Result<()> {
     let failed = || format!("cannot write the configuration {}", path.display());
+    let toucher = who_touches(path);
+    let acting = toucher.act_as()?;
     // What a link leads to is replaced, not the link.
     let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (old, metadata) = match fs::read_to_string(&place) {
@@ -63,7 +68,15 @@ pub fn add_sections(path: &Path, sections: &[String]) -> Result<()> {
     let mut beside = place.clone().into_os_string();
     beside.push(".seawall-tmp");
     let beside = PathBuf::from(beside);
-    let written = write_as(&beside, &text, metadata.as_ref())
+    let file = create(&beside).code(Code::LocalIo, failed)?;
+    drop(acting);
+    let given = match &metadata {
+        Some(old) => like(&file, old),
+        None => owner.give_open(&file),
+    };
+    let _acting = toucher.act_as()?;
+    let written = given
+        .and_then(|()| write(file, &text))
         .and_then(|()| fs::rename(&beside, &place))
         .and_then(|()| sync_parent(&place));
     if written.is_err() {
@@ -72,14 +85,24 @@ pub fn add_sections(path: &Path, sections: &[String]) -> Result<()> {
     written.code(Code::LocalIo, failed)
 }
 
-/// Writes a file, durably, that belongs to whom `old` does.
-fn write_as(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o640).open(path)?;
-    if let Some(old) = old {
-        fchown(&file, Some(old.uid()), Some(old.gid()))?;
-        file.set_permissions(old.permissions())?;
+/// Makes a file. Whatever has its name, an attempt that died or a link, is not what is opened.
+fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => OpenOptions::new().write(true).create_new(true).mode(0o640).open(path),
     }
+}
+
+/// Gives a file the owner, if that is for this user to give, and the mode of `old`.
+fn like(file: &File, old: &Metadata) -> io::Result<()> {
+    if Owner::current().is_root() {
+        fchown(file, Some(old.uid()), Some(old.gid()))?;
+    }
+    file.set_permissions(old.permissions())
+}
+
+/// Writes a file durably.
+fn write(mut file: File, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -122,7 +145,7 @@ mod tests {
     fn what_is_written_reads_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seawall.toml");
-        add_sections(&path, &sections()).unwrap();
+        add_sections(&path, &sections(), &Owner::current()).unwrap();
         let config = config::load(Some(&path)).unwrap();
         let cluster = &config.clusters[&"main".parse().unwrap()];
         assert_eq!(cluster.connection.as_deref(), Some("host=/tmp password='a\"b\\\\c'"));
@@ -135,7 +158,7 @@ mod tests {
         let path = directory.path().join("seawall.toml");
         let old = "# mine\njobs = 2 # two";
         fs::write(&path, old).unwrap();
-        add_sections(&path, &sections()).unwrap();
+        add_sections(&path, &sections(), &Owner::current()).unwrap();
         let new = fs::read_to_string(&path).unwrap();
         assert!(new.starts_with(old));
         assert_eq!(config::load(Some(&path)).unwrap().jobs.map(std::num::NonZero::get), Some(2));
@@ -145,9 +168,9 @@ mod tests {
     fn a_section_that_is_there_already_is_not_added_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("seawall.toml");
-        add_sections(&path, &sections()).unwrap();
+        add_sections(&path, &sections(), &Owner::current()).unwrap();
         let before = fs::read_to_string(&path).unwrap();
-        let error = add_sections(&path, &sections()).unwrap_err();
+        let error = add_sections(&path, &sections(), &Owner::current()).unwrap_err();
         assert_eq!(error.code(), Code::ConfigInvalid);
         assert_eq!(fs::read_to_string(&path).unwrap(), before);
     }

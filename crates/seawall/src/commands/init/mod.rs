@@ -4,6 +4,7 @@ mod config_text;
 mod parts;
 mod plan;
 pub mod settings;
+mod trust;
 
 use std::path::{Path, PathBuf};
 
@@ -80,10 +81,7 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
     }
     let sections = sections(&plan, &seen);
     if !sections.is_empty() {
-        config_text::add_sections(&path, &sections)?;
-        if !there {
-            owner.give(&path)?;
-        }
+        config_text::add_sections(&path, &sections, &owner)?;
     }
     told.part("configuration", &path.display().to_string(), !sections.is_empty());
     if let Some(kit) = &args.kit {

@@ -12,6 +12,7 @@ use seawall_repo::{CreateOptions, Repository};
 use seawall_store::StoreUrl;
 
 use super::plan::Plan;
+use super::trust::who_touches;
 use crate::config::{SecretSource, read_key_text};
 use crate::context::refuse_foreign_command;
 use crate::kit::{Kit, create_secret};
@@ -56,8 +57,12 @@ pub fn make_key(
     };
     if path.exists() {
         let there = read_key(path)?;
-        if Owner::of(path).is_some_and(|it| it.is_root()) && Owner::current().is_root() {
-            // An `init` that died may have made it and not given it away.
+        let unfinished = path.parent() == plan.config_path.parent()
+            && Owner::of(path).is_some_and(|it| it.is_root())
+            && Owner::current().is_root();
+        if unfinished {
+            // An `init` that died may have made it and not given it away. Only where `init` puts
+            // keys: the configuration, which may be the owner's, can name any file.
             owner.give(path)?;
         }
         if given.is_some_and(|given| given.line() != there.line()) {
@@ -82,8 +87,14 @@ pub fn make_key(
         plan.url,
         key.line()
     );
-    create_secret(path, &text, "key file")?;
-    owner.give(path)?;
+    let toucher = who_touches(path);
+    {
+        let _acting = toucher.act_as()?;
+        create_secret(path, &text, "key file")?;
+    }
+    if toucher != *owner {
+        owner.give(path)?;
+    }
     Ok((key, true))
 }
 

@@ -1,0 +1,98 @@
+//! Writing as root where somebody else decides what a path leads to.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::owner::Owner;
+
+/// As many links as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// Whom root has to act as to touch `path`: the owner of the first directory or link on the way that
+/// is not root's. A link planted there then leads to nothing that its owner could not have changed.
+/// Anybody but root acts as themselves.
+pub fn who_touches(path: &Path) -> Owner {
+    let current = Owner::current();
+    if current.is_root() { decides(path).unwrap_or(current) } else { current }
+}
+
+/// The owner of the first directory or link on the way that is not root's.
+fn decides(path: &Path) -> Option<Owner> {
+    let mut left: VecDeque<OsString> = parts(path);
+    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(&part);
+        // What is not there yet is made by whoever acts then.
+        let metadata = fs::symlink_metadata(&next).ok()?;
+        if (metadata.is_dir() || metadata.is_symlink()) && metadata.uid() != 0 {
+            return Some(Owner::numbered(metadata.uid(), metadata.gid()));
+        }
+        if !metadata.is_symlink() {
+            at = next;
+            continue;
+        }
+        links += 1;
+        let target = fs::read_link(&next).ok().filter(|_| links <= LINKS_MAX)?;
+        if target.is_absolute() {
+            at = PathBuf::from("/");
+        }
+        let mut parts = parts(&target);
+        parts.append(&mut left);
+        left = parts;
+    }
+    None
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    let named = |component: Component<'_>| match component {
+        Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
+        _ => None,
+    };
+    path.components().filter_map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{lchown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn whoever_may_plant_a_link_on_the_way_decides() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        assert_eq!(decides(Path::new("/etc/passwd")), None);
+        if !Owner::current().is_root() {
+            assert_eq!(decides(&root.join("x")), Some(Owner::current()));
+            return;
+        }
+        let theirs = root.join("theirs");
+        for name in ["theirs", "ours"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        let nobody = Owner::named("nobody").unwrap();
+        nobody.give(&theirs).unwrap();
+        symlink(root.join("ours"), theirs.join("back")).unwrap();
+        symlink("theirs/back", root.join("there-and-back")).unwrap();
+        symlink("ours", root.join("link")).unwrap();
+        for (path, owner) in [
+            ("ours/x", None),
+            ("link/x", None),
+            ("theirs/x", Some(&nobody)),
+            ("theirs/back/x", Some(&nobody)),
+            ("there-and-back/x", Some(&nobody)),
+            ("ours/../theirs/x", Some(&nobody)),
+        ] {
+            assert_eq!(decides(&root.join(path)).as_ref(), owner, "{path}");
+        }
+        lchown(root.join("link"), Some(65_534), None).unwrap();
+        assert!(decides(&root.join("link/x")).is_some());
+    }
+}
