@@ -42,8 +42,8 @@ pub enum Adoption {
 
 impl Adoption {
     /// Decides which line a server with `system_id` gets. `places` has the cluster's lines in each
-    /// repository; the line is the same in all of them. One that an earlier adoption made in some
-    /// is made in the others.
+    /// repository; the line is the same in all of them. One that nothing was stored in yet will do:
+    /// an earlier adoption made it, perhaps not in all of them.
     ///
     /// # Errors
     /// [`Code::NoSuchCluster`] if a repository has no line of the cluster at all.
@@ -64,15 +64,17 @@ impl Adoption {
                 .with_hint(format!("Begin with `seawall init {cluster} …`."))
             })?;
         let own = |line: &&LineFacts| line.id.system_id == system_id;
-        let youngest: Vec<Option<LineId>> =
-            places.iter().map(|lines| lines.iter().filter(own).map(|line| line.id).max()).collect();
-        let furthest = youngest.iter().flatten().max();
-        let begun = youngest.iter().any(|youngest| youngest.as_ref() != furthest);
-        let unused = written.iter().all(|line| line.is_empty && Some(&line.id) == furthest);
+        let furthest = places.iter().flatten().filter(own).map(|line| line.id).max();
+        let unused = |furthest: LineId| {
+            places.iter().zip(&written).all(|(lines, written)| {
+                let there = lines.iter().find(|line| line.id == furthest);
+                there.is_none_or(|line| line.is_empty && written.id == furthest)
+            })
+        };
         let line = match furthest {
             None => LineId { system_id, branch: BranchNumber(0) },
-            Some(line) if begun || unused => *line,
-            Some(line) => LineId { branch: BranchNumber(line.branch.0.saturating_add(1)), ..*line },
+            Some(line) if unused(line) => line,
+            Some(line) => LineId { branch: BranchNumber(line.branch.0.saturating_add(1)), ..line },
         };
         let adoption = |written: &LineFacts| match written.id == line {
             true => Self::Done { line },
@@ -123,17 +125,14 @@ pub async fn adopt(
     let older = repository.line(cluster, before)?.about().await?;
     let older_us = older.map_or(i64::MIN, |older| older.created_us);
     let created_us = Timestamp::now().as_microsecond().max(older_us.saturating_add(1));
-    let mut about = about(cluster, control, line.branch, created_us);
-    if before.system_id == line.system_id {
-        about.parent_branch = Some(before.branch.0);
-        about.fork_lsn = Some(control.redo.0);
-    }
+    let about = about(cluster, control, line.branch, created_us);
     let line = repository.line(cluster, line)?;
     line.create(&about).await?;
     Ok(line)
 }
 
-/// Makes a cluster's first line. Tells whether it is new.
+/// Makes the first line of a cluster in a repository: `branch` is what the server writes, which in
+/// other repositories may have been adopted. Tells whether it is new.
 ///
 /// # Errors
 /// [`Code::ClusterMismatch`] if the cluster's lines are of other servers, damage, or a store that
@@ -142,8 +141,9 @@ pub async fn make_first_line(
     repository: &Repository,
     cluster: &ClusterName,
     control: &ControlFile,
+    branch: BranchNumber,
 ) -> Result<bool> {
-    let id = LineId { system_id: control.system_id, branch: BranchNumber(0) };
+    let id = LineId { system_id: control.system_id, branch };
     let lines = lines(repository, cluster).await?;
     if let Some(other) = lines.first()
         && lines.iter().all(|line| line.id().system_id != control.system_id)
@@ -200,8 +200,6 @@ fn about(
         wal_segment_bytes: u32::from(control.wal_segment_size),
         wal_block_bytes: control.wal_block_size,
         data_checksum_version: control.data_checksum_version,
-        parent_branch: None,
-        fork_lsn: None,
         created_us,
     }
 }
@@ -246,10 +244,22 @@ mod tests {
     #[test]
     fn a_second_time_changes_nothing() {
         let adopted = lines(&[(7, 0), (7, 1)], true);
-        assert_eq!(plan(&[adopted], 7), [Adoption::Done { line: id(7, 1) }]);
-        let (adopted, other) = (lines(&[(7, 0), (7, 1)], false), lines(&[(7, 0)], false));
+        assert_eq!(plan(std::slice::from_ref(&adopted), 7), [Adoption::Done { line: id(7, 1) }]);
+        // It stopped half-way.
+        let other = lines(&[(7, 0)], false);
         let new = Adoption::New { line: id(7, 1), before: id(7, 0) };
         assert_eq!(plan(&[adopted, other], 7), [Adoption::Done { line: id(7, 1) }, new]);
+    }
+
+    #[test]
+    fn a_line_that_has_anything_in_one_repository_is_nobodys_to_adopt() {
+        let (adopted, added) = (lines(&[(7, 0), (7, 1)], false), lines(&[(7, 0)], true));
+        let new = |before| Adoption::New { line: id(7, 2), before };
+        assert_eq!(plan(&[adopted, added], 7), [new(id(7, 1)), new(id(7, 0))]);
+        // An empty one that is not written any more would not become it again.
+        let mut undone = lines(&[(7, 0), (8, 0)], false);
+        undone[0].is_empty = true;
+        assert_eq!(plan(&[undone], 7), [Adoption::New { line: id(7, 1), before: id(8, 0) }]);
     }
 
     #[test]

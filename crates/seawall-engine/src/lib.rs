@@ -11,6 +11,7 @@ pub mod check;
 pub mod cluster;
 mod config_text;
 mod host;
+pub mod line_note;
 pub mod restore;
 pub mod verify;
 pub mod wal;

@@ -89,7 +89,9 @@ async fn push_file(fixture: &Fixture, path: PathBuf) -> Result<(), seawall_core:
         compression_level: 1,
     };
     let cluster = "main".parse().unwrap();
-    push(&PushRequest { cluster, path, places: vec![place], system_id: None }).await.map(drop)
+    push(&PushRequest { cluster, path, places: vec![place], system_id: None, branch: None })
+        .await
+        .map(drop)
 }
 
 /// Fetches into a directory, as PostgreSQL would into `pg_wal`.

@@ -146,12 +146,6 @@ pub struct About {
     /// 0 when pages carry no checksums.
     #[n(10)]
     pub data_checksum_version: u32,
-    /// The branch this one left, for an adopted line.
-    #[n(11)]
-    pub parent_branch: Option<u32>,
-    /// Where it left.
-    #[n(12)]
-    pub fork_lsn: Option<u64>,
     /// When the line was made, microseconds since 1970.
     #[n(13)]
     pub created_us: i64,

@@ -54,8 +54,6 @@ fn about() -> About {
         wal_segment_bytes: 16 << 20,
         wal_block_bytes: 8192,
         data_checksum_version: 1,
-        parent_branch: None,
-        fork_lsn: None,
         created_us: 0,
     }
 }

@@ -132,6 +132,21 @@ fn a_clone_archives_nothing_until_it_is_adopted_as_the_cluster() -> Result<()> {
     archive_everything(&clone)?;
     ensure!(restored(&house, "newest", &["--latest"])? == "1,3,4");
     ensure!(restored(&house, "before", &["--latest", "--backup", &old])? == "1,2");
+
+    // Production was not stopped after all: it goes on in its own line, and spoils nothing.
+    house.pg.start()?;
+    commit(&house.pg, 5)?;
+    archive_everything(&house.pg)?;
+    commit(&clone, 6)?;
+    archive_everything(&clone)?;
+    ensure!(restored(&house, "newer", &["--latest"])? == "1,3,4,6");
+    ensure!(restored(&house, "stayed", &["--latest", "--backup", &old])? == "1,2,5");
+    let directory = house.pg.data_directory().display().to_string();
+    let connection = house.pg.connection_string();
+    let of_production = ["backup", "--data-directory", &directory, "--connection", &connection];
+    let refused = house.command(of_production).run()?;
+    tells(&refused, "SW0405")?;
+    tells(&refused, "has taken its place")?;
     clone.stop(StopMode::Fast)
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, Stage, TimelineId};
+use seawall_core::{BackupId, Code, Error, LineId, Lsn, Progress, Result, Stage, TimelineId};
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::ChangedBlocks;
@@ -25,6 +25,7 @@ use crate::cluster::{
     BackupSession, Server, ServerFacts, TablespaceLinks, prove_own_files, read_control,
 };
 use crate::host::{Host, Process};
+use crate::line_note;
 
 /// What a look at the cluster showed: enough to say whether it can be backed up.
 #[derive(Debug, Clone)]
@@ -78,10 +79,28 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
         )
         .with_hint(adopt_it(line.cluster())));
     }
+    prove_line(line, &data_directory)?;
     refuse_unsuitable(&facts)?;
     // They are read when all else is copied; what keeps them from being read is to be known now.
     external_files(&facts)?;
     Ok(Look { facts, control, data_directory, databases })
+}
+
+/// The server's WAL goes to the line that its note names, and a backup is nothing without it.
+fn prove_line(line: &Line, data_directory: &Path) -> Result<()> {
+    let (id, cluster) = (line.id(), line.cluster());
+    let branch = line_note::branch_of(data_directory, id.system_id)?;
+    if branch == id.branch {
+        return Ok(());
+    }
+    let own = LineId { branch, ..id };
+    let what = format!(
+        "the server in {} writes line {own} of {cluster}, and line {id} has taken its place",
+        data_directory.display()
+    );
+    Err(Error::new(Code::ClusterMismatch, what).with_hint(format!(
+        "Point `connection` and `data_directory` at the server that was adopted last; or, if this one is {cluster} from now on: `seawall adopt {cluster}`."
+    )))
 }
 
 fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {

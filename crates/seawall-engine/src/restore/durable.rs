@@ -12,7 +12,7 @@ use seawall_core::{Code, Error, Result};
 pub(super) const UNFINISHED_SUFFIX: &str = ".seawall-tmp";
 
 /// An error of the local filesystem, with what was being done to which path.
-pub(super) fn local(error: io::Error, doing: &str, path: &Path) -> Error {
+pub(crate) fn local(error: io::Error, doing: &str, path: &Path) -> Error {
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let code = if full { Code::TargetDiskFull } else { Code::LocalIo };
     let failed = Error::new(code, format!("{doing} {} failed", path.display()));
@@ -65,7 +65,7 @@ pub(super) fn create_file(path: &Path, mode: u32) -> Result<File> {
 }
 
 /// Puts a whole file at `path`, or leaves what is there: durable when it returns.
-pub(super) fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let unfinished = unfinished(path);
     let mut file = create_file(&unfinished, mode)?;
     file.write_all(bytes).map_err(|error| local(error, "writing", path))?;

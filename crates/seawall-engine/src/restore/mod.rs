@@ -8,7 +8,7 @@
 mod archive;
 mod as_text;
 mod branches;
-mod durable;
+pub(crate) mod durable;
 mod execute;
 mod facts;
 mod layout;

@@ -1,4 +1,6 @@
-use seawall_core::{ClusterName, Code, Error, LineId, Result, SystemId};
+use std::collections::BTreeSet;
+
+use seawall_core::{BranchNumber, ClusterName, Code, Error, LineId, Result, SystemId};
 use seawall_repo::Repository;
 use seawall_repo::wal::WalArchive;
 
@@ -16,27 +18,31 @@ pub struct WalPlace {
 }
 
 impl WalPlace {
-    /// The archive of the cluster's line. Of several lines that share the identifier the youngest
-    /// branch is the one that is written. Never makes a line.
+    /// The archive of the cluster's line: that of the server's branch; where no server says which,
+    /// the youngest. Never makes a line.
     pub(super) async fn archive(
         &self,
         cluster: &ClusterName,
         system_id: Option<SystemId>,
+        branch: Option<BranchNumber>,
     ) -> Result<WalArchive> {
         let lines = self.repository.lines().await?;
         let of_cluster = lines.into_iter().filter(|(name, _)| name == cluster).map(|(_, id)| id);
         let (known, others): (Vec<LineId>, Vec<LineId>) =
             of_cluster.partition(|id| system_id.is_none_or(|wanted| wanted == id.system_id));
-        let mut identifiers: Vec<SystemId> = known.iter().map(|id| id.system_id).collect();
-        identifiers.dedup();
-        match (known.iter().max_by_key(|id| id.branch), identifiers.as_slice()) {
-            (Some(line), [_]) => {
-                let archive = WalArchive::open(self.repository.line(cluster, *line)?).await?;
-                Ok(archive.with_compression_level(self.compression_level))
-            }
-            (None, _) => Err(unknown_cluster(cluster, system_id, &others)),
-            _ => Err(several_clusters(cluster)),
+        let identifiers: BTreeSet<SystemId> = known.iter().map(|id| id.system_id).collect();
+        if identifiers.len() > 1 {
+            return Err(several_clusters(cluster));
         }
+        let Some(youngest) = known.iter().max_by_key(|id| id.branch) else {
+            return Err(unknown_cluster(cluster, system_id, &others));
+        };
+        let line = LineId { branch: branch.unwrap_or(youngest.branch), ..*youngest };
+        if !known.contains(&line) {
+            return Err(unknown_line(cluster, line));
+        }
+        let archive = WalArchive::open(self.repository.line(cluster, line)?).await?;
+        Ok(archive.with_compression_level(self.compression_level))
     }
 }
 
@@ -54,6 +60,12 @@ fn unknown_cluster(cluster: &ClusterName, system_id: Option<SystemId>, others: &
         format!("{} Else correct archive_command.", adopt_it(cluster))
     };
     Error::new(Code::WalWrongCluster, what).with_hint(hint)
+}
+
+fn unknown_line(cluster: &ClusterName, line: LineId) -> Error {
+    let what = format!("the server writes line {line} of {cluster}, which the repository has not");
+    Error::new(Code::WalWrongCluster, what)
+        .with_hint(format!("Give the server a line of its own: `seawall adopt {cluster}`."))
 }
 
 fn several_clusters(cluster: &ClusterName) -> Error {

@@ -5,11 +5,11 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
-use seawall_core::{ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize};
+use seawall_core::{BranchNumber, ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::wal::PageHeader;
 use seawall_pgdata::wal::page::LONG_HEADER_BYTES;
-use seawall_repo::wal::{HistoryStored, LsnRange, SegmentKind};
+use seawall_repo::wal::{HistoryStored, LsnRange, SegmentKind, WalArchive};
 
 use super::WalPlace;
 use crate::restore::{Mode, RestoreState};
@@ -26,6 +26,8 @@ pub struct PushRequest {
     /// What `pg_control` in the cluster's data directory says, if it is at hand. A segment tells
     /// it itself; history files do not.
     pub system_id: Option<SystemId>,
+    /// The branch the server writes ([`crate::line_note`]), if its data directory is at hand.
+    pub branch: Option<BranchNumber>,
 }
 
 /// What one repository made of the file.
@@ -75,7 +77,11 @@ pub async fn push(request: &PushRequest) -> Result<PushReport> {
         _ => request.system_id,
     };
     let pushes = request.places.iter().map(async |place| {
-        let pushed = push_to(place, &request.cluster, &name, system_id, &bytes).await;
+        let archive = place.archive(&request.cluster, system_id, request.branch).await;
+        let pushed = match archive {
+            Ok(archive) => push_to(place, &archive, &name, &bytes).await,
+            Err(error) => Err(error),
+        };
         pushed.map_err(|error| error.context(format_args!("repository {}", place.name)))
     });
     let mut places = Vec::new();
@@ -94,12 +100,10 @@ pub async fn push(request: &PushRequest) -> Result<PushReport> {
 
 async fn push_to(
     place: &WalPlace,
-    cluster: &ClusterName,
+    archive: &WalArchive,
     name: &str,
-    system_id: Option<SystemId>,
     bytes: &[u8],
 ) -> Result<PlacePushed> {
-    let archive = place.archive(cluster, system_id).await?;
     let file = WalFileName::parse(name, archive.segment_size()).ok_or_else(|| not_wal(name))?;
     let (segment, kind) = match file {
         WalFileName::Segment(segment) => (segment, SegmentKind::Whole),
@@ -146,7 +150,7 @@ fn refuse_clone(path: &Path) -> Result<()> {
         path.display()
     );
     Err(Error::new(Code::WalWrongCluster, what).with_hint(
-        "Turn its archiving off: `ALTER SYSTEM SET archive_mode = off`. If it is to take production's place, and the old server never archives again: `seawall adopt`.",
+        "Turn its archiving off: `ALTER SYSTEM SET archive_mode = off`. If it is to take production's place: `seawall adopt` gives it a line of its own.",
     ))
 }
 

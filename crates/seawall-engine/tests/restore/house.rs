@@ -232,8 +232,6 @@ async fn new_line(pg: &PgCluster, repository: &Path) -> Result<Line> {
         wal_segment_bytes: control.wal_segment_size.bytes() as u32,
         wal_block_bytes: control.wal_block_size,
         data_checksum_version: control.data_checksum_version,
-        parent_branch: None,
-        fork_lsn: None,
         created_us: 0,
     })
     .await?;

@@ -40,8 +40,6 @@ pub fn about(system_id: SystemId, major: PgMajor) -> About {
         wal_segment_bytes: SEGMENT_SIZE.into(),
         wal_block_bytes: 8192,
         data_checksum_version: 1,
-        parent_branch: None,
-        fork_lsn: None,
         created_us: 0,
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use seawall_core::{Code, Error, LineId, Result};
 use seawall_engine::adopt::{Adoption, adopt, lines_of};
 use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
+use seawall_engine::line_note;
 use seawall_engine::restore::RestoreState;
 use seawall_pgdata::control::ControlFile;
 use serde_json::json;
@@ -21,8 +22,10 @@ struct Seen {
     control: ControlFile,
     facts: ServerFacts,
     settings: Settings,
-    /// Whether its directory was restored, and archiving refused for that.
-    was_restored: bool,
+    /// What its directory was restored as, for which archiving is refused.
+    restored: Option<RestoreState>,
+    /// Settings that a restore made for a clone.
+    clones_settings: Vec<String>,
 }
 
 /// Runs the command.
@@ -39,7 +42,8 @@ pub fn main(config: Option<&Path>, args: &AdoptArgs) -> Result<Outcome> {
     let (opened, plan) = runtime.block_on(plan(&target, &seen))?;
     describe(&target, &seen, &opened, &plan);
     let line = plan.first().map(Adoption::line);
-    let done = plan.iter().all(|one| matches!(one, Adoption::Done { .. })) && !seen.was_restored;
+    let done =
+        plan.iter().all(|one| matches!(one, Adoption::Done { .. })) && seen.restored.is_none();
     if !done {
         if args.dry_run {
             return Ok(Outcome::Done);
@@ -51,7 +55,10 @@ pub fn main(config: Option<&Path>, args: &AdoptArgs) -> Result<Outcome> {
             }
             Ok::<_, Error>(())
         })?;
-        // Only now: until there is a line for it, a restored clone must not archive.
+        // In this order: until there is a line for it, and it knows which, a clone must not archive.
+        if let Some(line) = line {
+            line_note::write(&seen.facts.data_directory, line)?;
+        }
         RestoreState::retire(&seen.facts.data_directory)?;
     }
     tell(args, &context, &target, &seen, line)?;
@@ -74,9 +81,39 @@ async fn look(server: &Place) -> Result<Seen> {
     let directory = facts.data_directory.clone();
     let control = prove_own_files(&mut connection, &facts, &directory).await?;
     let settings = Settings::ask(&mut connection).await?;
+    let restored = RestoreState::read(&directory)?;
+    if let Some(state) = &restored {
+        refuse_part(state)?;
+    }
+    let clones_settings = match restored {
+        Some(_) => settings_of_clone(&mut connection).await?,
+        None => Vec::new(),
+    };
     connection.close().await;
-    let was_restored = RestoreState::read(&directory)?.is_some();
-    Ok(Seen { control, facts, settings, was_restored })
+    Ok(Seen { control, facts, settings, restored, clones_settings })
+}
+
+/// A clone that was restored without some databases is a means to look at the others.
+fn refuse_part(state: &RestoreState) -> Result<()> {
+    let missing: Vec<&str> =
+        state.plan.left_out_databases.iter().map(|one| one.name.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the server was restored without the content of {}", missing.join(", "));
+    Err(Error::new(Code::UnsupportedCluster, what).with_hint(
+        "Dump what you need from it (pg_dump) and load it into another server; or restore all databases.",
+    ))
+}
+
+/// Settings that are as a restore makes them for a clone.
+async fn settings_of_clone(server: &mut Server) -> Result<Vec<String>> {
+    let sql = "select name from pg_settings where source = 'configuration file' \
+         and (name, setting) in (('synchronous_standby_names', ''), \
+         ('max_logical_replication_workers', '0'), ('stats_temp_directory', 'pg_stat_tmp')) \
+         order by name";
+    let rows = server.connection().query_rows(sql).await?;
+    rows.iter().map(|row| Ok(row.get("name")?)).collect()
 }
 
 /// All repositories are opened before anything is made in one.
@@ -103,14 +140,14 @@ fn describe(target: &Target, seen: &Seen, opened: &[Opened], plan: &[Adoption]) 
         let name = &opened.place.name;
         match adoption {
             Adoption::Done { line } => eprintln!("  {name}: line {line} is its own already"),
-            Adoption::New { line, before } => eprintln!(
-                "  {name}: gets line {line}; line {before} stays restorable, and nothing is added to it any more"
-            ),
+            Adoption::New { line, before } => {
+                eprintln!("  {name}: gets line {line}; line {before} stays restorable");
+            }
         }
     }
     if plan.iter().any(|one| matches!(one, Adoption::New { .. })) {
         eprintln!(
-            "{} whatever else archives as {cluster} must stop: from now on its WAL is refused or mixed up with this server's",
+            "{} if another server still runs as {cluster}, stop it: it goes on in its own line, and restores follow the new one",
             Style::of_stderr().yellow("warning:")
         );
     }
@@ -131,7 +168,11 @@ fn tell(
     let quoted: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
     if let Some(path) = &context.config.path {
         let command = postgres::archive_command(&postgres::own_path()?, path, cluster);
-        let Steps { statements, restart } = seen.settings.missing(&command);
+        let Steps { mut statements, restart } = seen.settings.missing(&command);
+        for name in &seen.clones_settings {
+            let why = "made for a clone; SET it instead if production had another value";
+            statements.insert(0, (format!("ALTER SYSTEM RESET {name}"), why.to_owned()));
+        }
         if !statements.is_empty() {
             eprintln!("Run this SQL as a superuser:");
         }

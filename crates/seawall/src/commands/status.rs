@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{Result, counted};
+use seawall_core::{Result, TimelineId, counted};
 use serde::Serialize;
 
 use crate::args::StatusArgs;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::render::{Out, Style, duration};
-use crate::report::{Archiving, ClusterReport, Depth, Overview};
+use crate::report::{Archiving, ClusterReport, Depth, JobReport, Overview};
 use crate::run;
 
 /// How bad it is; the number is the exit status.
@@ -103,13 +103,17 @@ fn judge(
     };
     status.backups(cluster, limits, now);
     match archiving {
-        None => {}
+        None => status.timelines(cluster, None),
         Some(Err(why)) => {
+            status.timelines(cluster, None);
             status.remark(Level::Warning, format!("the server does not answer: {why}"));
         }
-        Some(Ok(archiving)) => status.archiving(cluster, &archiving, limits),
+        Some(Ok(archiving)) => {
+            status.timelines(cluster, archiving.timeline);
+            status.archiving(cluster, &archiving, limits);
+        }
     }
-    for wal in cluster.wal.iter().filter(|wal| !wal.gaps.is_empty()) {
+    for wal in cluster.wal_with_gaps() {
         status.remark(
             Level::Warning,
             format!(
@@ -120,7 +124,8 @@ fn judge(
             ),
         );
     }
-    for job in cluster.jobs.iter().filter(|job| job.state == "silent") {
+    let written = |job: &&JobReport| Some(&job.line) == cluster.line.as_ref();
+    for job in cluster.jobs.iter().filter(written).filter(|job| job.state == "silent") {
         status.remark(
             Level::Warning,
             format!("{} {} on {} has died; the next one takes it over", job.kind, job.id, job.host),
@@ -148,14 +153,6 @@ impl Status {
             };
             return self.remark(Level::Critical, what.to_owned());
         };
-        if let (Some(backup), Some(now)) = (newest.timeline, cluster.newest_timeline())
-            && backup < now
-        {
-            let what = format!(
-                "the newest backup is of timeline {backup}, and WAL of timeline {now}: take a backup"
-            );
-            self.remark(Level::Warning, what);
-        }
         // A host whose clock is behind sees a backup that is not made yet.
         let age = Duration::try_from(now.duration_since(finished)).unwrap_or_default();
         self.backup_age_seconds = Some(age.as_secs_f64());
@@ -171,6 +168,25 @@ impl Status {
                     newest.id
                 ),
             );
+        }
+    }
+
+    /// `server` is the timeline the configured server writes.
+    fn timelines(&mut self, cluster: &ClusterReport, server: Option<TimelineId>) {
+        let Some(newest) = cluster.newest_timeline() else { return };
+        if let Some(server) = server.filter(|server| *server < newest) {
+            let what = format!(
+                "the server writes timeline {server}, and timeline {newest} is archived: if another \
+                 server was promoted, stop this one and point `connection` and `data_directory` there"
+            );
+            return self.remark(Level::Critical, what);
+        }
+        let backup = cluster.written_backups().next_back().and_then(|backup| backup.timeline);
+        if let Some(backup) = backup.filter(|backup| *backup < newest) {
+            let what = format!(
+                "the newest backup is of timeline {backup}, and WAL of timeline {newest}: take a backup"
+            );
+            self.remark(Level::Warning, what);
         }
     }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use seawall_core::{Error, Lsn};
+use seawall_core::{Error, Lsn, TimelineId};
 use seawall_engine::cluster::Server;
 use seawall_pgwire::Config;
 
@@ -14,6 +14,8 @@ pub struct Archiving {
     pub version: String,
     /// Where the log ends.
     pub insert_lsn: Lsn,
+    /// The timeline the server writes; `None` while it recovers.
+    pub timeline: Option<TimelineId>,
     /// The file the archiver fails on, if its last try failed.
     pub failing_on: Option<String>,
     /// Whether nothing is set that archives.
@@ -29,6 +31,8 @@ pub struct Archiving {
 const SQL: &str = "select split_part(current_setting('server_version'), ' ', 1) as version, \
      case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
           else pg_current_wal_insert_lsn() end as insert_lsn, \
+     case when not pg_is_in_recovery() \
+          then substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end as timeline, \
      case when last_failed_time > coalesce(last_archived_time, '-infinity') \
           then coalesce(last_failed_wal, '?') end as failing_on, \
      current_setting('archive_mode') = 'off' \
@@ -52,6 +56,9 @@ impl Archiving {
             Ok::<_, Error>(Self {
                 version: row.get("version")?,
                 insert_lsn: row.get("insert_lsn")?,
+                timeline: row
+                    .get::<Option<String>>("timeline")?
+                    .and_then(|number| u32::from_str_radix(&number, 16).ok().map(TimelineId)),
                 failing_on: row.get("failing_on")?,
                 idle: row.get("idle")?,
                 archived_s_ago: row.get("archived_s_ago")?,
@@ -89,6 +96,7 @@ mod tests {
         Archiving {
             version: "15.18".to_owned(),
             insert_lsn: Lsn(0x300_0100),
+            timeline: Some(TimelineId(1)),
             failing_on: None,
             idle: false,
             archived_s_ago: Some(7200.0),

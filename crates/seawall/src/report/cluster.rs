@@ -51,6 +51,7 @@ pub struct JobReport {
     pub started_at: Timestamp,
     pub heard_of_at: Timestamp,
     pub repository: String,
+    pub line: String,
 }
 
 /// A job tells of itself more often than this.
@@ -123,6 +124,14 @@ impl ClusterReport {
         whole.filter(|backup| Some(&backup.line) == self.line.as_ref())
     }
 
+    /// Archived WAL with gaps behind the first backup of the line that is written.
+    pub fn wal_with_gaps(&self) -> impl Iterator<Item = &WalReport> {
+        let needed = self.written_backups().filter_map(|backup| backup.start_lsn).min();
+        self.written_wal().filter(move |wal| {
+            wal.gaps.iter().any(|gap| needed.is_none_or(|needed| gap.end_lsn > needed))
+        })
+    }
+
     /// From the end of the oldest backup to the last commit that follows the newest one without a
     /// gap, in the repository that has most.
     async fn find_window(&mut self, target: &Target, opened: &[Opened]) -> Result<()> {
@@ -175,13 +184,14 @@ impl ClusterReport {
             }
             let now = Timestamp::now();
             let attempts = line.attempts().await?;
-            self.jobs.extend(attempts.iter().filter_map(|attempt| job(attempt, repository, now)));
+            self.jobs
+                .extend(attempts.iter().filter_map(|attempt| job(attempt, &line, repository, now)));
         }
         Ok(())
     }
 }
 
-fn job(attempt: &Attempt, repository: &str, now: Timestamp) -> Option<JobReport> {
+fn job(attempt: &Attempt, line: &Line, repository: &str, now: Timestamp) -> Option<JobReport> {
     let (first, last) = (attempt.records.first()?, attempt.records.last()?);
     let heard_of_at = Timestamp::from_microsecond(last.time_us).ok()?;
     let silent = now.duration_since(heard_of_at).as_secs() > SILENCE_S;
@@ -194,6 +204,7 @@ fn job(attempt: &Attempt, repository: &str, now: Timestamp) -> Option<JobReport>
         started_at: attempt.id.created_at(),
         heard_of_at,
         repository: repository.to_owned(),
+        line: line.id().to_string(),
     })
 }
 

@@ -22,7 +22,7 @@ use crate::{render, run};
 
 pub use archiving::Archiving;
 pub use backup::BackupReport;
-pub use cluster::{ClusterReport, current_line, lines, stored_cluster};
+pub use cluster::{ClusterReport, JobReport, current_line, lines, stored_cluster};
 pub use wal::{Reach, WalReport};
 
 /// The one format this version opens.

@@ -80,6 +80,6 @@ fn discontinuous(file: &SegmentFile<'_>, listed: &Listed, seam: Lsn, fault: Stit
         ),
     )
     .with_hint(
-        "Another server wrote one of the two, or the cluster was set back. Find out which of them is yours before archiving goes on.",
+        "Another server wrote one of the two, or this one was set back. If this one is the cluster from now on: `seawall adopt`.",
     )
 }

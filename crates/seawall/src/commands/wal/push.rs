@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use seawall_core::{Result, SystemId};
+use seawall_core::{BranchNumber, Result, SystemId};
 use seawall_engine::cluster::read_control;
+use seawall_engine::line_note;
 use seawall_engine::wal::{PushRequest, WalPlace, push};
 
 use crate::args::PushArgs;
@@ -21,7 +22,7 @@ pub fn main(config: Option<&Path>, args: &PushArgs) -> Result<Outcome> {
     let target = context.one_target(args.cluster.as_ref())?;
     let path = absolute(&args.path);
     context.become_owner(None)?;
-    let system_id = system_id(&target, &path);
+    let (system_id, branch) = known_of(&target, &path)?.unzip();
     run::runtime()?.block_on(async {
         let (mut places, mut failure) = (Vec::new(), None);
         for place in target.places {
@@ -41,7 +42,7 @@ pub fn main(config: Option<&Path>, args: &PushArgs) -> Result<Outcome> {
         {
             return Err(failure);
         }
-        let request = PushRequest { cluster: target.name, path, places, system_id };
+        let request = PushRequest { cluster: target.name, path, places, system_id, branch };
         let report = push(&request).await?;
         for place in &report.places {
             tracing::info!(file = report.file, place.name, place.new_bytes, "archived");
@@ -50,15 +51,16 @@ pub fn main(config: Option<&Path>, args: &PushArgs) -> Result<Outcome> {
     })
 }
 
-/// Segments say themselves whose they are. History files do not: `pg_control` beside them does, and
-/// where there is none, that of the configured directory.
-fn system_id(target: &Target, path: &Path) -> Option<SystemId> {
-    if !path.extension().is_some_and(|kind| kind == "history" || kind == "backup") {
-        return None;
-    }
+/// Whose the file is: what `pg_control` and the note of the server's line say in the data directory
+/// it lies in; where it lies elsewhere, in the configured one.
+fn known_of(target: &Target, path: &Path) -> Result<Option<(SystemId, BranchNumber)>> {
     // PGDATA/pg_wal/NAME
     let own = path.parent().and_then(Path::parent);
     let configured = target.config.as_ref().and_then(|config| config.data_directory.as_deref());
-    let read = |directory: &Path| read_control(directory).ok().map(|control| control.system_id);
-    own.and_then(read).or_else(|| configured.and_then(read))
+    let has_cluster = |directory: &&Path| directory.join("global/pg_control").exists();
+    let Some(directory) = own.into_iter().chain(configured).find(has_cluster) else {
+        return Ok(None);
+    };
+    let system_id = read_control(directory)?.system_id;
+    Ok(Some((system_id, line_note::branch_of(directory, system_id)?)))
 }
