@@ -1,5 +1,11 @@
 //! The text of PostgreSQL's configuration files, line by line (guc-file.l).
 
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
 /// The name a line sets, in lower case; `None` for comments and empty lines.
 pub(crate) fn name_of(line: &[u8]) -> Option<String> {
     let text = line.trim_ascii_start();
@@ -52,6 +58,22 @@ pub(crate) fn include_of(line: &[u8]) -> Option<Include> {
         "include_dir" => path().map(Include::Directory),
         _ => None,
     }
+}
+
+/// What PostgreSQL reads of an included directory, in order (`GetConfFilesInDir`, conffiles.c, 16).
+///
+/// # Errors
+/// Those of reading the directory.
+pub(crate) fn conf_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        if name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b".") {
+            names.push(name.into_vec());
+        }
+    }
+    names.sort();
+    Ok(names.into_iter().map(|name| directory.join(OsString::from_vec(name))).collect())
 }
 
 #[cfg(test)]

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result};
 use seawall_repo::manifest::{ExternalFile, INCLUDED};
 
 use crate::cluster::ServerFacts;
-use crate::config_text::{Include, include_of};
+use crate::config_text::{Include, conf_files, include_of};
 
 /// A configuration file is kept up to this size; `pg_hba.conf` of the largest sites has less.
 const BYTES_MAX: u64 = 8 << 20;
@@ -64,7 +64,9 @@ impl Includes<'_> {
                     }
                 }
                 Include::Directory(path) => {
-                    for path in conf_files(&beside.join(path))? {
+                    let directory = beside.join(path);
+                    let files = conf_files(&directory);
+                    for path in files.map_err(|error| unreadable(&directory, error))? {
                         self.take(&path)?;
                     }
                 }
@@ -79,20 +81,6 @@ impl Includes<'_> {
         }
         self.of(path)
     }
-}
-
-/// What PostgreSQL reads of an included directory, in order (`GetConfFilesInDir`, conffiles.c, 16).
-fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |error| unreadable(directory, error);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name().into_vec();
-        if name.ends_with(b".conf") && !name.starts_with(b".") {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names.iter().map(|name| directory.join(std::ffi::OsStr::from_bytes(name))).collect())
 }
 
 fn file(setting: &str, path: &Path, content: Vec<u8>) -> ExternalFile {

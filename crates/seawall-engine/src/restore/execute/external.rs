@@ -1,5 +1,6 @@
 //! Configuration files that lay outside the data directory.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -12,13 +13,13 @@ use seawall_repo::manifest::{ExternalFile, INCLUDED};
 use super::super::durable::{create_directory, local, publish};
 use super::includes::Included;
 use super::settings::{Setting, append_settings};
-use crate::config_text::{name_of, value_of};
+use crate::config_text::{Include, conf_files, include_of, name_of, value_of};
 
 /// Where files go whose usual place in the data directory is taken.
 pub(super) const ELSEWHERE: &str = "seawall-restored";
 
 /// What Debian has in `/run/postgresql`, which is the original cluster's.
-const PID_FILE: &str = "external.pid";
+pub(super) const PID_FILE: &str = "external.pid";
 
 /// What was placed or changed in the data directory.
 #[derive(Debug, Default)]
@@ -31,27 +32,21 @@ pub(super) struct Placed {
     pub notes: Vec<String>,
 }
 
-impl Placed {
-    /// What is there of files that others include.
-    fn included(&self) -> Vec<Vec<u8>> {
-        let ends = |content: &Vec<u8>| [content.as_slice(), b"\n"].concat();
-        self.files
-            .iter()
-            .filter(|(name, _)| name.ends_with(b".conf"))
-            .map(|(_, it)| ends(it))
-            .collect()
-    }
-}
-
 /// Brings the files back.
 ///
 /// `postgresql.conf` goes into the data directory, where a server started on it finds it, and is
-/// told to stay there. So do the files it includes. `hba_file` and `ident_file` stay where they were if this host has them
-/// there; else they come along too.
+/// told to stay there. So do the files it includes. `hba_file` and `ident_file` stay where they were
+/// if this host has them there; else they come along too. `taken` are the names in the backup's data
+/// directory.
 ///
 /// # Errors
 /// [`Code::LocalIo`], [`Code::ObjectInconsistent`] for a setting that names no configuration file.
-pub(super) fn place(files: &[ExternalFile], root: &Path, mode: u32) -> Result<Placed> {
+pub(super) fn place(
+    files: &[ExternalFile],
+    root: &Path,
+    taken: &BTreeSet<Vec<u8>>,
+    mode: u32,
+) -> Result<Placed> {
     let mut placed = Placed::default();
     for file in files.iter().filter(|file| file.setting != INCLUDED) {
         let (name, setting) = match file.setting.as_str() {
@@ -78,7 +73,7 @@ pub(super) fn place(files: &[ExternalFile], root: &Path, mode: u32) -> Result<Pl
             placed.settings.push((setting, target.display().to_string()));
         }
     }
-    Included::of(files, root).place(mode, &mut placed)?;
+    Included::of(files, root, taken).place(mode, &mut placed)?;
     Ok(placed)
 }
 
@@ -93,8 +88,8 @@ fn free_name(root: &Path, name: &str, may_move: bool, content: &[u8]) -> Result<
 }
 
 /// Makes the server that is started on `root` stay in it: a `data_directory` in `postgresql.conf`,
-/// or in a file it includes, would lead it back to where the original cluster is, and an included
-/// directory may be missing here.
+/// or in a file it includes, would lead it back to where the original cluster is, and so would the
+/// names of other files.
 ///
 /// # Errors
 /// [`Code::LocalIo`].
@@ -112,29 +107,20 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
         Err(error) => return Err(local(error, "read", &path)),
     };
     let mut settings: Vec<Setting> = Vec::new();
-    let own_directory = || ("data_directory", root.display().to_string());
-    let included = placed.included().concat();
-    let lines = bytes.split(|byte| *byte == b'\n');
-    for line in lines.chain(included.split(|byte| *byte == b'\n')) {
-        match name_of(line).as_deref() {
-            Some("data_directory" | "include" | "include_if_exists") => {
-                settings.push(own_directory());
-            }
-            // An empty name is no way to have none: PostgreSQL tries to write it, and complains.
-            Some("external_pid_file") => {
-                let own = root.join(PID_FILE).display().to_string();
-                settings.push(("external_pid_file", own));
-            }
-            Some("hba_file") => settings.extend(own_file(root, line, "hba_file", "pg_hba.conf")),
-            Some("ident_file") => {
-                settings.extend(own_file(root, line, "ident_file", "pg_ident.conf"));
-            }
-            Some("include_dir") => {
-                settings.push(own_directory());
-                make_included(root, line, placed)?;
-            }
-            _ => {}
+    let mut read = BTreeSet::new();
+    for line in lines_read(&path, &mut read) {
+        if matches!(
+            name_of(&line).as_deref(),
+            Some("data_directory" | "include" | "include_if_exists" | "include_dir")
+        ) {
+            settings.push(("data_directory", root.display().to_string()));
         }
+        settings.extend(own_name(root, &line));
+    }
+    // What is set there counts whatever postgresql.conf says.
+    for line in lines_read(&root.join("postgresql.auto.conf"), &mut read) {
+        let named = |(name, _): &Setting| placed.settings.iter().any(|(other, _)| other == name);
+        placed.settings.extend(own_name(root, &line).filter(|setting| !named(setting)));
     }
     settings.sort();
     settings.dedup();
@@ -161,20 +147,41 @@ fn own_file(root: &Path, line: &[u8], setting: &'static str, name: &str) -> Opti
         .then(|| (setting, own.display().to_string()))
 }
 
-/// PostgreSQL does not start if a directory it is to include does not exist.
-fn make_included(root: &Path, line: &[u8], placed: &mut Placed) -> Result<()> {
-    let Some(value) = value_of(line).filter(|value| !value.starts_with('/')) else { return Ok(()) };
-    let directory = root.join(&value);
-    let inside = !Path::new(&value).components().any(|it| it == std::path::Component::ParentDir);
-    if value.is_empty() || !inside || directory.is_dir() {
-        return Ok(());
+/// What a line has to set instead, where it names a file that may be the original cluster's.
+fn own_name(root: &Path, line: &[u8]) -> Option<Setting> {
+    match name_of(line)?.as_str() {
+        // An empty name is no way to have none: PostgreSQL tries to write it, and complains.
+        "external_pid_file" => {
+            Some(("external_pid_file", root.join(PID_FILE).display().to_string()))
+        }
+        "hba_file" => own_file(root, line, "hba_file", "pg_hba.conf"),
+        "ident_file" => own_file(root, line, "ident_file", "pg_ident.conf"),
+        _ => None,
     }
-    fs::create_dir_all(&directory).map_err(|error| local(error, "creating", &directory))?;
-    placed.notes.push(format!(
-        "{} was made empty: postgresql.conf includes it, and the backup does not have it.",
-        directory.display()
-    ));
-    Ok(())
+}
+
+/// The lines of a configuration file and of all it includes, whatever those are called, as the
+/// restored server will read them. `read` are the files that were read already.
+fn lines_read(path: &Path, read: &mut BTreeSet<PathBuf>) -> Vec<Vec<u8>> {
+    if !read.insert(path.to_owned()) {
+        return Vec::new();
+    }
+    // What is missing or cannot be read is for the server to tell.
+    let content = fs::read(path).unwrap_or_default();
+    let beside = path.parent().unwrap_or(path);
+    let mut lines = Vec::new();
+    for line in content.split(|byte| *byte == b'\n') {
+        lines.push(line.to_vec());
+        let included = match include_of(line) {
+            Some(Include::File { path, .. }) => vec![beside.join(path)],
+            Some(Include::Directory(path)) => conf_files(&beside.join(path)).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        for path in included {
+            lines.extend(lines_read(&path, read));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -199,7 +206,7 @@ mod tests {
             external("hba_file", "/nowhere/pg_hba.conf", "local all all peer\n"),
             external("ident_file", "/etc/passwd", "kept where it is\n"),
         ];
-        let mut placed = place(&files, root.path(), 0o600).unwrap();
+        let mut placed = place(&files, root.path(), &BTreeSet::new(), 0o600).unwrap();
         tie_to(root.path(), 0o600, &mut placed).unwrap();
         let text = fs::read_to_string(root.path().join("postgresql.conf")).unwrap();
         let last = text.lines().rfind(|line| line.starts_with("data_directory")).unwrap();
@@ -248,8 +255,35 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("pg_hba.conf"), "unused").unwrap();
         let files = [external("hba_file", "/nowhere/pg_hba.conf", "local all all peer\n")];
-        let placed = place(&files, root.path(), 0o600).unwrap();
+        let placed = place(&files, root.path(), &BTreeSet::new(), 0o600).unwrap();
         assert_eq!(fs::read(root.path().join("pg_hba.conf")).unwrap(), b"unused");
         assert_eq!(placed.files[0].0, b"seawall-restored/pg_hba.conf");
+    }
+
+    #[test]
+    fn a_pid_file_is_the_restored_servers_own_whichever_file_names_it() {
+        let root = tempfile::tempdir().unwrap();
+        let main = "include '/nowhere/extra.inc'\ninclude 'own.inc'\n";
+        let inc = "external_pid_file = '/run/main.pid'\nhba_file = '/nowhere/main/pg_hba.conf'\n";
+        let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
+        write("postgresql.conf", main);
+        write("pg_hba.conf", "local all all peer\n");
+        write("pg_ident.conf", "");
+        write("own.inc", "ident_file = '/nowhere/main/pg_ident.conf'\n");
+        write("postgresql.auto.conf", "external_pid_file = '/run/auto.pid'\n");
+        let files = [external(INCLUDED, "/nowhere/extra.inc", inc)];
+        let mut placed = place(&files, root.path(), &BTreeSet::new(), 0o600).unwrap();
+        tie_to(root.path(), 0o600, &mut placed).unwrap();
+        let text = fs::read_to_string(root.path().join("postgresql.conf")).unwrap();
+        let own = |name: &str| root.path().join(name).display().to_string();
+        for (setting, name) in [
+            ("external_pid_file", PID_FILE),
+            ("hba_file", "pg_hba.conf"),
+            ("ident_file", "pg_ident.conf"),
+        ] {
+            let line = format!("\n{setting} = '{}'\n", own(name));
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        assert_eq!(placed.settings, [("external_pid_file", own(PID_FILE))]);
     }
 }

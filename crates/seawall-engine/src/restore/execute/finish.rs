@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::symlink;
@@ -61,7 +61,7 @@ impl Finishing<'_> {
         self.make_directories()?;
         self.link_tablespaces()?;
         let control = control_bytes(self.info())?;
-        let placed = self.configure()?;
+        let placed = self.configure(runtime)?;
         self.write_label()?;
         let done = self.state.completed();
         self.write_manifest(runtime, &placed, &control, &done)?;
@@ -115,9 +115,10 @@ impl Finishing<'_> {
     }
 
     /// Configuration files from elsewhere, recovery settings, and the file that asks for recovery.
-    fn configure(&self) -> Result<Placed> {
+    fn configure(&self, runtime: &Handle) -> Result<Placed> {
         let mode = self.file_mode();
-        let mut placed = external::place(&self.info().external_files, self.root(), mode)?;
+        let (files, taken) = (&self.info().external_files, self.names_taken(runtime)?);
+        let mut placed = external::place(files, self.root(), &taken, mode)?;
         external::tie_to(self.root(), mode, &mut placed)?;
         let mut settings = recovery_settings(&self.state.plan, self.major, self.restore_command)?;
         settings.append(&mut placed.settings);
@@ -134,6 +135,21 @@ impl Finishing<'_> {
         };
         publish(&self.root().join(signal), b"", mode)?;
         Ok(placed)
+    }
+
+    /// The names in the backup's data directory, where files of other places are to be put too.
+    fn names_taken(&self, runtime: &Handle) -> Result<BTreeSet<Vec<u8>>> {
+        let mut names: BTreeSet<Vec<u8>> =
+            DIRECTORIES.iter().map(|name| name.as_bytes().to_vec()).collect();
+        for page in 0..self.manifest.pages() {
+            for entry in runtime.block_on(self.manifest.page(self.sources.store(), page))? {
+                let first = entry.path().split(|byte| *byte == b'/').next().unwrap_or_default();
+                if !names.contains(first) {
+                    names.insert(first.to_vec());
+                }
+            }
+        }
+        Ok(names)
     }
 
     fn write_label(&self) -> Result<()> {
