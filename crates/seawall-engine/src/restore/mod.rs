@@ -29,6 +29,8 @@ pub use facts::{CoveredSpan, Fact, RecordPlace, TablespaceCreation, WalSource, X
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
-pub use start::{Promoted, Recovered, StartOptions, find_programs, promote, start};
+pub use start::{
+    Promoted, Recovered, StartOptions, find_programs, look_at_databases, promote, start,
+};
 pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

@@ -15,12 +15,12 @@ use super::branches::{archived_from, branches};
 use super::execute::Execution;
 use super::layout::Layout;
 use super::plan::{
-    BackupFacts, Branch, Chosen, Decision, LeftBehind, PlanInput, PlannedBackup, Planner,
-    choose_timeline, databases_left_out, path_to, warning_of,
+    BackupFacts, Branch, Chosen, Decision, LeftBehind, NamedDatabase, PlanInput, PlannedBackup,
+    Planner, choose_timeline, databases_left_out, path_to, warning_of_invalid_pages, warnings_of,
 };
 use super::preflight::{
-    Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_space,
-    remap,
+    Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup,
+    prove_outside, prove_space, remap,
 };
 use super::sources::{Sources, inconsistent};
 use super::state::{Asked, RestoreState};
@@ -62,6 +62,10 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Whether an interrupted restore was gone on with.
     pub resumed: bool,
+    /// The databases that have their content, as they were when the backup began, if some have
+    /// not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept_databases: Vec<NamedDatabase>,
     /// What a person should know.
     pub notes: Vec<String>,
 }
@@ -116,15 +120,18 @@ pub async fn plan_restore(
 }
 
 /// Replay finds a new page wherever a database is left out, and takes that for damage, unless the
-/// page is logged whole before anything else is done to it. Where hint bits are logged that is
-/// always so; else there is one exception (`log_heap_visible`, heapam.c).
+/// page is logged whole before anything else is done to it. That is not always so: not without
+/// `full_page_writes`, not for the primary page of a hash index's bucket (`REGBUF_NO_IMAGE`), and not
+/// for a heap page that only a hint bit changed (`log_heap_visible`, heapam.c).
 fn leave_out_databases(
     plan: &mut RestorePlan,
     request: &RestoreRequest,
     info: &BackupInfo,
 ) -> Result<()> {
     let left_out = databases_left_out(info.databases.as_deref(), &request.databases)?;
-    let Some(warning) = warning_of(&left_out) else { return Ok(()) };
+    if left_out.is_empty() {
+        return Ok(());
+    }
     if request.mode != Mode::Clone {
         return Err(Error::new(Code::Usage, "a cluster without some of its databases is a clone")
             .with_hint(
@@ -134,21 +141,22 @@ fn leave_out_databases(
     let control = ControlFile::parse(&info.pg_control).map_err(|error| {
         inconsistent("the backup's pg_control cannot be used".to_owned()).with_source(error)
     })?;
-    if !control.wal_log_hints && !control.data_checksums_enabled() {
-        if control.major < PgMajor::V13 {
-            return Err(Error::new(
-                Code::Usage,
-                "PostgreSQL 12 without data checksums and wal_log_hints cannot recover without all databases",
-            )
-            .with_hint("Leave out --database: restore all of them."));
-        }
+    plan.warnings.extend(warnings_of(&left_out));
+    if control.major >= PgMajor::V13 {
         plan.ignores_invalid_pages = true;
+        plan.warnings.push(warning_of_invalid_pages(&left_out));
+    } else if control.wal_log_hints || control.data_checksums_enabled() {
         plan.warnings.push(
-            "Neither data checksums nor wal_log_hints are on, so recovery runs with ignore_invalid_pages: it passes over pages that are missing, in the databases that are wanted too."
+            "PostgreSQL 12 has no ignore_invalid_pages: where a database that is left out has hash indexes, or full_page_writes was off, recovery may stop with `PANIC: WAL contains references to invalid pages`. Then restore without --database, into another directory."
                 .to_owned(),
         );
+    } else {
+        return Err(Error::new(
+            Code::Usage,
+            "PostgreSQL 12 without data checksums and wal_log_hints cannot recover without all databases",
+        )
+        .with_hint("Leave out --database: restore all of them."));
     }
-    plan.warnings.push(warning);
     plan.left_out_databases = left_out;
     Ok(())
 }
@@ -377,6 +385,7 @@ impl PlannedRestore {
         let major = self.major()?;
         let into = &self.request.into;
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
+        prove_outside(into, &tablespaces, self.line.repository().store().url().directory())?;
         look_at_tablespaces(&tablespaces, major, self.resumed)?;
         let left_out = self.plan.left_out_databases.iter().map(|database| database.oid);
         let layout = Layout::new(into.clone(), &tablespaces).leaving_out(left_out);

@@ -33,6 +33,7 @@ use tokio::runtime::Handle;
 
 use super::durable::{create_directory, local};
 use super::layout::Layout;
+use super::plan::NamedDatabase;
 use super::preflight::{Proven, look_at_directory};
 use super::sources::Sources;
 use super::state::{Asked, RestoreProgress, RestoreState};
@@ -107,8 +108,16 @@ impl Execution {
             major: self.major,
             bytes: self.proven.total_bytes(),
             resumed,
+            kept_databases: self.kept_databases(),
             notes,
         })
+    }
+
+    fn kept_databases(&self) -> Vec<NamedDatabase> {
+        let left_out = &self.plan.left_out_databases;
+        let known = self.manifest.manifest.info.databases.iter().flatten();
+        let kept = known.map(NamedDatabase::from).filter(|it| !left_out.contains(it));
+        if left_out.is_empty() { Vec::new() } else { kept.collect() }
     }
 
     const fn directory_mode(&self) -> u32 {

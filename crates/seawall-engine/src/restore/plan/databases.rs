@@ -2,18 +2,25 @@ use seawall_core::{Code, Error, Oid, Result};
 use seawall_repo::manifest::Database;
 use serde::{Deserialize, Serialize};
 
-/// A database whose files are restored without content.
+/// A database as it was when a backup began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOutDatabase {
-    /// Its number, which is the name of its directories.
+pub struct NamedDatabase {
+    /// Its number, which is the name of its directories, and which never changes.
     pub oid: Oid,
-    /// Its name.
+    /// What it was called.
     pub name: String,
+}
+
+impl From<&Database> for NamedDatabase {
+    fn from(database: &Database) -> Self {
+        let name = String::from_utf8_lossy(&database.name).into_owned();
+        Self { oid: database.oid, name }
+    }
 }
 
 /// Databases that `initdb` makes have lower numbers (`FirstNormalObjectId`, transam.h). They are
 /// always restored: connections and new databases begin there.
-const FIRST_NORMAL_OID: Oid = 16_384;
+pub const FIRST_NORMAL_OID: Oid = 16_384;
 
 /// Which databases are left out when only those `wanted` are to be restored. `known` are the
 /// cluster's as the backup began.
@@ -23,7 +30,7 @@ const FIRST_NORMAL_OID: Oid = 16_384;
 pub fn databases_left_out(
     known: Option<&[Database]>,
     wanted: &[String],
-) -> Result<Vec<LeftOutDatabase>> {
+) -> Result<Vec<NamedDatabase>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -35,7 +42,7 @@ pub fn databases_left_out(
     if let Some(unknown) =
         wanted.iter().find(|wanted| !known.iter().any(|database| name(database) == **wanted))
     {
-        let names: Vec<String> = known.iter().map(name).collect();
+        let names: Vec<String> = known.iter().map(|database| argument(&name(database))).collect();
         return Err(Error::new(
             Code::Usage,
             format!("there was no database \"{unknown}\" when the backup began"),
@@ -45,23 +52,60 @@ pub fn databases_left_out(
     let left_out = known
         .iter()
         .filter(|database| database.oid >= FIRST_NORMAL_OID)
-        .map(|database| LeftOutDatabase { oid: database.oid, name: name(database) })
+        .map(NamedDatabase::from)
         .filter(|database| !wanted.contains(&database.name));
     Ok(left_out.collect())
 }
 
-/// What a person should know of databases that are left out.
-pub fn warning_of(left_out: &[LeftOutDatabase]) -> Option<String> {
-    let drop = |database: &LeftOutDatabase| {
-        format!("DROP DATABASE \"{}\";", database.name.replace('"', "\"\""))
-    };
-    let drops: Vec<String> = left_out.iter().map(drop).collect();
-    (!drops.is_empty()).then(|| {
+/// A name as a shell takes it.
+fn argument(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if !name.is_empty() && name.bytes().all(plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', r"'\''"))
+}
+
+/// Numbers of databases, with something between them.
+fn oids(databases: &[NamedDatabase], between: &str) -> String {
+    let oids: Vec<String> = databases.iter().map(|database| database.oid.to_string()).collect();
+    oids.join(between)
+}
+
+/// Databases for people: names change, numbers do not.
+fn listed(databases: &[NamedDatabase]) -> String {
+    let shown = |it: &NamedDatabase| format!("{} (OID {})", quoted(&it.name), it.oid);
+    databases.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
+/// A name as SQL takes it.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What a person should know of databases that are left out, before a server has told what they are
+/// called at the target.
+pub fn warnings_of(left_out: &[NamedDatabase]) -> Vec<String> {
+    let Some(one) = left_out.first() else { return Vec::new() };
+    vec![
         format!(
-            "The databases left out are there by name, and their files are empty: nobody can connect to them, and nothing of them can be had from this copy. Drop them first of all: {}",
-            drops.join(" ")
-        )
-    })
+            "Left out is the content of what was called {} when the backup began. The names are still there, and nothing of these databases can be had from this copy: `FATAL: relation mapping file \"base/{}/pg_filenode.map\" contains invalid data` is what a connection to one ends with, and no damage. A database that was copied from one of them since the backup with the strategy FILE_COPY, the only one up to PostgreSQL 14, is as empty.",
+            listed(left_out),
+            one.oid
+        ),
+        format!(
+            "Drop them first of all. They may have been renamed since, so drop them by their numbers, in psql: SELECT format('ALTER DATABASE %I IS_TEMPLATE false', datname), format('DROP DATABASE %I', datname) FROM pg_database WHERE oid IN ({}) \\gexec",
+            oids(left_out, ", ")
+        ),
+    ]
+}
+
+/// What a person should know of `ignore_invalid_pages`, for which `--start` does all that is said.
+pub fn warning_of_invalid_pages(left_out: &[NamedDatabase]) -> String {
+    format!(
+        "Recovery runs with ignore_invalid_pages, because it meets pages of the databases left out that have no content. `--start` proves that it met no other ones. If you start PostgreSQL yourself, start it with `-c log_min_messages=warning -c lc_messages=C`; this must find nothing in its log: `grep -E 'page [0-9]+ of relation .* (is uninitialized|does not exist)' LOG | grep -vE '/({})/'`. Then run `ALTER SYSTEM RESET ignore_invalid_pages`, which counts from the next start on.",
+        oids(left_out, "|")
+    )
 }
 
 #[cfg(test)]
@@ -77,18 +121,21 @@ mod tests {
     #[test]
     fn postgresql_s_own_databases_are_always_restored() {
         let left_out = databases_left_out(Some(&known()), &["shop".to_owned()]).unwrap();
-        assert_eq!(left_out, [LeftOutDatabase { oid: 16_400, name: "log\"s".to_owned() }]);
-        let warning = warning_of(&left_out).unwrap();
-        assert!(warning.ends_with("DROP DATABASE \"log\"\"s\";"), "{warning}");
+        assert_eq!(left_out, [NamedDatabase { oid: 16_400, name: "log\"s".to_owned() }]);
+        let warnings = warnings_of(&left_out).join("\n");
+        assert!(warnings.contains("called \"log\"\"s\" (OID 16400) when"), "{warnings}");
+        assert!(warnings.contains("\"base/16400/pg_filenode.map\""), "{warnings}");
+        assert!(warnings.ends_with("WHERE oid IN (16400) \\gexec"), "{warnings}");
+        assert!(warning_of_invalid_pages(&left_out).contains("'/(16400)/'"));
         let all = databases_left_out(Some(&known()), &[]).unwrap();
-        assert_eq!((all.len(), warning_of(&all)), (0, None));
+        assert_eq!((all.len(), warnings_of(&all)), (0, Vec::new()));
         assert_eq!(databases_left_out(Some(&known()), &["postgres".to_owned()]).unwrap().len(), 2);
     }
 
     #[test]
     fn a_database_that_is_not_there_is_refused_with_those_that_are() {
         let error = databases_left_out(Some(&known()), &["Shop".to_owned()]).unwrap_err();
-        assert!(error.hint().is_some_and(|hint| hint.contains("shop")), "{error:?}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("shop, 'log\"s'")), "{error:?}");
         assert!(databases_left_out(None, &["shop".to_owned()]).is_err());
     }
 }

@@ -19,7 +19,10 @@ use seawall_pgdata::history::Ancestry;
 use seawall_repo::manifest::BackupInfo;
 use serde::{Deserialize, Serialize};
 
-pub use databases::{LeftOutDatabase, databases_left_out, warning_of};
+pub use databases::{
+    FIRST_NORMAL_OID, NamedDatabase, databases_left_out, quoted, warning_of_invalid_pages,
+    warnings_of,
+};
 pub(in crate::restore) use planner::record_position;
 pub use planner::{Decision, PlanInput, Planner};
 pub use resolver::Resolver;
@@ -218,7 +221,7 @@ pub struct RestorePlan {
     pub then: TargetAction,
     /// Databases that get no content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out_databases: Vec<LeftOutDatabase>,
+    pub left_out_databases: Vec<NamedDatabase>,
     /// Pages that recovery cannot find are passed over (`ignore_invalid_pages`): a database that is
     /// left out has some.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

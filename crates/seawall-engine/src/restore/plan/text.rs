@@ -17,8 +17,9 @@ impl fmt::Display for RestorePlan {
         writeln!(f, "restore       cluster {} as {purpose}", self.cluster)?;
         writeln!(f, "target        {}", self.target)?;
         if !self.left_out_databases.is_empty() {
-            let names = self.left_out_databases.iter().map(|database| database.name.as_str());
-            writeln!(f, "without       databases {}", names.collect::<Vec<_>>().join(", "))?;
+            let shown = |it: &super::NamedDatabase| format!("{} (OID {})", it.name, it.oid);
+            let shown: Vec<String> = self.left_out_databases.iter().map(shown).collect();
+            writeln!(f, "without       databases {}", shown.join(", "))?;
         }
         writeln!(
             f,

@@ -2,11 +2,13 @@
 //! that will be read.
 
 mod directory;
+mod inside;
 mod integrity;
 mod space;
 mod tablespaces;
 
 pub(super) use directory::look as look_at_directory;
+pub(super) use inside::prove_outside;
 pub(super) use integrity::Proven;
 pub(crate) use integrity::prove_backup;
 pub(super) use space::prove_space;

@@ -8,6 +8,7 @@ use seawall_pgdata::relation_path::tablespace_version_directory;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 
 use super::directory::{names, prove_parent};
+use super::inside::resolved;
 use crate::restore::{TablespaceCreation, TablespaceMapping};
 
 /// Where the tablespaces of a backup go: its map, with other places filled in.
@@ -54,16 +55,6 @@ fn prove_apart(places: &[&Path]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A path without the links on it, as far as it is there.
-fn resolved(path: &Path) -> PathBuf {
-    let there = path.ancestors().find_map(|it| Some((it, it.canonicalize().ok()?)));
-    let Some((ancestor, real)) = there else { return path.to_owned() };
-    match path.strip_prefix(ancestor) {
-        Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
-        _ => real,
-    }
 }
 
 /// Looks at the places of tablespaces, and writes nothing. A restore that goes on finds its own

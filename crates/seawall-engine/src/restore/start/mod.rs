@@ -1,5 +1,6 @@
 //! Starting a restored cluster, and proving that it recovered as planned.
 
+mod databases;
 mod outcome;
 mod programs;
 
@@ -17,6 +18,7 @@ use super::durable::local;
 use super::{Mode, RestorePlan, TargetAction};
 use crate::cluster::{PostmasterFile, read_control};
 
+pub use databases::look_at_databases;
 pub use programs::find_programs;
 
 /// How often the server is looked at.
@@ -194,6 +196,11 @@ impl Server<'_> {
             settings.push(("listen_addresses", "localhost".to_owned()));
             settings.push(("logging_collector", "off".to_owned()));
             settings.push(("log_destination", "stderr".to_owned()));
+        }
+        if self.plan.ignores_invalid_pages {
+            // Its log is read afterwards; see `look_at_databases`.
+            settings.push(("log_min_messages", "warning".to_owned()));
+            settings.push(("lc_messages", "C".to_owned()));
         }
         let option =
             |(name, value): (&str, String)| format!("-c '{name}={}'", value.replace('\'', r"'\''"));

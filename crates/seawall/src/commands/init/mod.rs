@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use seawall_core::{Code, Error, Result};
 use seawall_engine::adopt::make_first_line;
 use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
+use seawall_engine::line_note::branch_of;
 use seawall_pgdata::control::ControlFile;
 
 use crate::args::InitArgs;
@@ -72,9 +73,10 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
     {
         let _acting = owner.act_as()?;
         runtime.block_on(async {
+            let branch = branch_of(&seen.data_directory, seen.control.system_id)?;
             let (repository, new) = make_repository(&plan.url, &key).await?;
             told.part("repository", &plan.url.to_string(), new);
-            let new = make_first_line(&repository, &plan.cluster, &seen.control).await?;
+            let new = make_first_line(&repository, &plan.cluster, &seen.control, branch).await?;
             told.part("line", &format!("{} in the repository", seen.facts.system_id), new);
             Ok::<_, Error>(())
         })?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use seawall_core::{Code, Error, Result};
 use seawall_engine::restore::{
-    Mode, Recovered, RestoreReport, StartOptions, TargetAction, find_programs,
+    Mode, Recovered, RestoreReport, StartOptions, TargetAction, find_programs, look_at_databases,
     start as start_server,
 };
 use serde_json::{Value, json};
@@ -32,6 +32,8 @@ pub struct Started {
     socket_directory: PathBuf,
     log_file: PathBuf,
     recovered: Recovered,
+    /// What a person should know.
+    notes: Vec<String>,
 }
 
 /// Starts PostgreSQL on a restored directory and waits until it is where it should be.
@@ -52,8 +54,11 @@ pub async fn start(args: &RestoreArgs, report: &RestoreReport) -> Result<Started
         user: "postgres".to_owned(),
         timeout: args.start_timeout,
     };
+    // There may be the log of an earlier server.
+    let log_bytes = std::fs::metadata(&log_file).map_or(0, |file| file.len());
     let recovered = start_server(&options, &report.plan).await?;
-    Ok(Started { port, socket_directory, log_file, recovered })
+    let notes = look_at_databases(&options, report, recovered, log_bytes).await?;
+    Ok(Started { port, socket_directory, log_file, recovered, notes })
 }
 
 fn free_port() -> Result<u16> {
@@ -102,7 +107,8 @@ pub fn tell(
     started: Option<&Started>,
     sudo: &str,
 ) -> Result<()> {
-    for note in report.notes.iter().chain(&report.plan.warnings) {
+    let started_notes = started.iter().flat_map(|started| &started.notes);
+    for note in report.notes.iter().chain(&report.plan.warnings).chain(started_notes) {
         eprintln!("{} {note}", Style::of_stderr().yellow("note:"));
     }
     if args.output.json {
@@ -167,6 +173,7 @@ fn as_json(started: &Started) -> Value {
         "state": state,
         "replayed_to": lsn,
         "timeline": timeline,
+        "notes": started.notes,
     })
 }
 

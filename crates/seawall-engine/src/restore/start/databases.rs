@@ -1,0 +1,273 @@
+//! A restored server of selected databases: what it is asked and told once it has recovered.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use seawall_core::{Code, Oid, Result, ResultExt};
+use seawall_pgwire::{Config, Connection, Environment};
+
+use super::{Recovered, StartOptions, failed};
+use crate::restore::RestoreReport;
+use crate::restore::durable::local;
+use crate::restore::plan::{FIRST_NORMAL_OID, NamedDatabase, quoted};
+
+const DATABASES: &str =
+    "SELECT oid, datname, datistemplate, datallowconn FROM pg_catalog.pg_database ORDER BY oid";
+
+/// What a connection to a database without content ends with (`load_relmap_file`, relmapper.c).
+const EMPTY: &str = "pg_filenode.map";
+
+/// A database of the restored server.
+#[derive(Debug, Clone)]
+struct Found {
+    oid: Oid,
+    name: String,
+    is_template: bool,
+    /// A connection showed that it has no content.
+    is_empty: bool,
+}
+
+/// Proves that recovery passed over no page but those of databases left out, makes the server
+/// insist on all pages again, and returns what a person should know of its databases. `log_bytes`
+/// is how long the log was before the server was started.
+///
+/// # Errors
+/// [`Code::RestoredServerFailed`], those of the log and of the connection.
+pub async fn look_at_databases(
+    options: &StartOptions,
+    report: &RestoreReport,
+    recovered: Recovered,
+    log_bytes: u64,
+) -> Result<Vec<String>> {
+    let plan = &report.plan;
+    if plan.left_out_databases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let passed_over = invalid_pages(&log_after(&options.log_file, log_bytes)?);
+    if matches!(recovered, Recovered::ShutDown { .. }) {
+        let kept = report.kept_databases.iter();
+        let kept: Vec<Found> = kept.map(|it| found(it.oid, it.name.clone())).collect();
+        return prove_pages(&passed_over, &plan.left_out_databases, &kept, options)
+            .map(|()| Vec::new());
+    }
+    let mut server = connect(options, "postgres").await?;
+    let databases = ask(&mut server, options, &plan.left_out_databases).await?;
+    prove_pages(&passed_over, &plan.left_out_databases, &databases, options)?;
+    if plan.ignores_invalid_pages && matches!(recovered, Recovered::Promoted { .. }) {
+        server.simple_query("ALTER SYSTEM RESET ignore_invalid_pages").await?;
+    }
+    server.close().await;
+    Ok(notes(&plan.left_out_databases, &report.kept_databases, &databases))
+}
+
+const fn found(oid: Oid, name: String) -> Found {
+    Found { oid, name, is_template: false, is_empty: false }
+}
+
+async fn ask(
+    server: &mut Connection,
+    options: &StartOptions,
+    left_out: &[NamedDatabase],
+) -> Result<Vec<Found>> {
+    let mut databases = Vec::new();
+    for row in server.query_rows(DATABASES).await? {
+        let mut database = found(row.get("oid")?, row.get("datname")?);
+        database.is_template = row.get("datistemplate")?;
+        let is_left_out = left_out.iter().any(|it| it.oid == database.oid);
+        if row.get("datallowconn")? && !is_left_out && database.oid >= FIRST_NORMAL_OID {
+            match connect(options, &database.name).await {
+                Ok(connection) => connection.close().await,
+                Err(error) => database.is_empty = format!("{error:?}").contains(EMPTY),
+            }
+        }
+        databases.push(database);
+    }
+    Ok(databases)
+}
+
+async fn connect(options: &StartOptions, database: &str) -> Result<Connection> {
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let conninfo = format!(
+        "host={} port={} user={} dbname={} connect_timeout=10",
+        quoted(&options.socket_directory.display().to_string()),
+        options.port,
+        quoted(&options.user),
+        quoted(database)
+    );
+    let config = Config::parse(&conninfo, &Environment::of_process())
+        .code(Code::ConninfoInvalid, || "the restored server cannot be reached".to_owned())?;
+    Ok(Connection::connect(&config).await?)
+}
+
+fn log_after(path: &Path, bytes: u64) -> Result<String> {
+    let mut log = Vec::new();
+    File::open(path)
+        .and_then(|mut file| {
+            file.seek(SeekFrom::Start(bytes))?;
+            file.read_to_end(&mut log)
+        })
+        .map_err(|error| local(error, "reading", path))?;
+    Ok(String::from_utf8_lossy(&log).into_owned())
+}
+
+/// What a server's log tells of pages that replay did not find, by database; 0 is for relations
+/// that all databases share (`report_invalid_page`, xlogutils.c).
+fn invalid_pages(log: &str) -> BTreeMap<Oid, String> {
+    let mut found = BTreeMap::new();
+    for line in log.lines() {
+        let Some((before, rest)) = line.split_once(" of relation ") else { continue };
+        let number = before.rsplit_once("page ").map(|(_, number)| number);
+        let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let told = rest.ends_with(" is uninitialized") || rest.ends_with(" does not exist");
+        let path = rest.split(' ').next().unwrap_or_default();
+        if let (true, true, Some(database)) =
+            (told, number.is_some_and(is_number), database_of(path))
+        {
+            found.entry(database).or_insert_with(|| line.to_owned());
+        }
+    }
+    found
+}
+
+/// The database of a relation's path, such as `base/5/1259_fsm`.
+fn database_of(path: &str) -> Option<Oid> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts.as_slice() {
+        ["global", _] => Some(0),
+        ["base", database, _] | ["pg_tblspc", _, _, database, _] => database.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Pages of databases that were made since from one left out, or that are gone, are no loss.
+fn prove_pages(
+    passed_over: &BTreeMap<Oid, String>,
+    left_out: &[NamedDatabase],
+    databases: &[Found],
+    options: &StartOptions,
+) -> Result<()> {
+    let matters = |oid: Oid| {
+        let is_left_out = left_out.iter().any(|database| database.oid == oid);
+        let is_there = databases.iter().any(|database| database.oid == oid && !database.is_empty);
+        oid < FIRST_NORMAL_OID || (is_there && !is_left_out)
+    };
+    let Some((_, line)) = passed_over.iter().find(|(oid, _)| matters(**oid)) else {
+        return Ok(());
+    };
+    let directory = options.data_directory.display();
+    Err(failed(format!(
+        "recovery passed over a page of a database that is wanted, so the restored cluster is not whole: {line}"
+    ))
+    .with_hint(format!(
+        "Do not use it: `pg_ctl stop -D '{directory}'`. Restore without --database into another directory; `seawall verify` reads the backup itself."
+    )))
+}
+
+/// Names change: what is to be dropped is told by the names of now.
+fn notes(left_out: &[NamedDatabase], kept: &[NamedDatabase], databases: &[Found]) -> Vec<String> {
+    let now = |oid: Oid| databases.iter().find(|database| database.oid == oid);
+    let mut notes = Vec::new();
+    for was in kept.iter().filter(|database| database.oid >= FIRST_NORMAL_OID) {
+        let name = quoted(&was.name);
+        match now(was.oid) {
+            Some(is) if is.name == was.name => {}
+            Some(is) => notes.push(format!(
+                "What was called {name} when the backup began is called {} here: it was renamed since. It has its content, and what is called {name} now is another database (OID {} is the one restored).",
+                quoted(&is.name),
+                was.oid
+            )),
+            None => notes.push(format!(
+                "What was called {name} when the backup began (OID {}) was dropped before the target.",
+                was.oid
+            )),
+        }
+    }
+    let drops: Vec<String> =
+        left_out.iter().filter_map(|database| now(database.oid)).map(drop_statements).collect();
+    if !drops.is_empty() {
+        notes.push(format!("Drop the databases left out first of all: {}", drops.join(" ")));
+    }
+    for copy in databases.iter().filter(|database| database.is_empty) {
+        notes.push(format!(
+            "{} (OID {}) was copied from a database left out, since the backup, and is as empty: {}",
+            quoted(&copy.name),
+            copy.oid,
+            drop_statements(copy)
+        ));
+    }
+    notes
+}
+
+fn drop_statements(database: &Found) -> String {
+    let name = quoted(&database.name);
+    let first = if database.is_template {
+        format!("ALTER DATABASE {name} IS_TEMPLATE false; ")
+    } else {
+        String::new()
+    };
+    format!("{first}DROP DATABASE {name};")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+2026-01-01 [7] WARNING:  page 3 of relation base/16401/16405 is uninitialized
+2026-01-01 [7] CONTEXT:  WAL redo at 0/3000060 for Hash/VACUUM_ONE_PAGE: ntuples 1
+2026-01-01 [7] WARNING:  page 9 of relation pg_tblspc/16390/PG_15_202209061/16402/7_fsm does not exist
+2026-01-01 [9] ERROR:  column \"a\" of relation \"t\" does not exist
+2026-01-01 [9] ERROR:  page 1 of relation base/x/1 does not exist
+";
+
+    fn named(oid: Oid, name: &str) -> NamedDatabase {
+        NamedDatabase { oid, name: name.to_owned() }
+    }
+
+    fn options() -> StartOptions {
+        StartOptions {
+            data_directory: "/restored".into(),
+            programs: "/bin".into(),
+            port: 5433,
+            socket_directory: "/tmp".into(),
+            log_file: "/restored.log".into(),
+            user: "postgres".to_owned(),
+            timeout: std::time::Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn only_pages_of_databases_left_out_may_be_passed_over() {
+        let pages = invalid_pages(LOG);
+        assert_eq!(pages.keys().copied().collect::<Vec<_>>(), [16_401, 16_402]);
+        let left_out = [named(16_401, "a"), named(16_402, "b")];
+        let databases =
+            [(16_401, "a"), (16_402, "b")].map(|(oid, name)| found(oid, name.to_owned()));
+        let prove = |left_out: &[NamedDatabase], databases: &[Found]| {
+            prove_pages(&pages, left_out, databases, &options())
+        };
+        prove(&left_out, &databases).unwrap();
+        let error = prove(&left_out[..1], &databases).unwrap_err();
+        assert_eq!(error.code(), Code::RestoredServerFailed);
+        assert!(error.message().contains("/16402/7_fsm"), "{error:?}");
+        // It was dropped since, or is a copy of one left out.
+        prove(&left_out[..1], &databases[..1]).unwrap();
+        let copy = Found { is_empty: true, ..databases[1].clone() };
+        prove(&left_out[..1], &[copy]).unwrap();
+        let shared = invalid_pages("WARNING:  page 0 of relation global/1262 is uninitialized");
+        assert!(prove_pages(&shared, &left_out, &[], &options()).is_err());
+    }
+
+    #[test]
+    fn after_a_swap_of_names_the_right_one_is_dropped() {
+        let (kept, left_out) = ([named(16_400, "shop")], [named(16_401, "old")]);
+        let databases =
+            [(16_400, "old"), (16_401, "shop")].map(|(oid, name)| found(oid, name.to_owned()));
+        let notes = notes(&left_out, &kept, &databases);
+        assert!(notes[0].contains("\"shop\" when the backup began is called \"old\""), "{notes:?}");
+        assert!(notes[1].ends_with("DROP DATABASE \"shop\";"), "{notes:?}");
+        assert_eq!(notes.len(), 2);
+    }
+}
