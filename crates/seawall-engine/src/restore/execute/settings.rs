@@ -36,6 +36,10 @@ pub(super) fn recovery_settings(
         text("archive_cleanup_command", ""),
         text("primary_slot_name", ""),
     ];
+    if major < PgMajor::V16 {
+        // Production's file may be there, and would promote this one (promote_trigger_file, 12–15).
+        settings.push(text("promote_trigger_file", ""));
+    }
     if plan.mode == Mode::Standby {
         settings.push(("restore_command", format!("{restore_command} --standby")));
         settings.extend(no_target_but(None));
