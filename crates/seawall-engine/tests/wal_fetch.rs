@@ -252,6 +252,14 @@ async fn a_standby_that_starts_learns_of_no_timeline_that_went_another_way() {
     assert_eq!(get(&starting, 3).await, Err(Code::WalPastEnd), "a sibling");
     assert_eq!(get(&starting, 4).await, Err(Code::WalPastEnd), "a child that left too early");
 
+    // It read that one as it ran, and would find it there.
+    let kept = starting.path().join("pg_wal/00000003.history");
+    for (content, stays) in [(to_3.as_str(), false), ("another", true)] {
+        fs::write(&kept, content).unwrap();
+        assert_eq!(get(&starting, 3).await, Err(Code::WalPastEnd));
+        assert_eq!(kept.exists(), stays, "{content}");
+    }
+
     // PostgreSQL goes no further than the first number that is not there.
     setting.fixture.push_history(5, &to_5).await;
     for timeline in [2, 3, 4, 5] {

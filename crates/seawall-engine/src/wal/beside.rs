@@ -6,12 +6,13 @@
 //! name and without asking the archive (`PrescanPreparedTransactions`, `read_local_xlog_page`; 12
 //! to 18). If it is not there, recovery ends with "requested WAL segment has already been removed".
 
+use std::fs;
 use std::path::Path;
 
 use seawall_core::{Result, WalSegment};
 use seawall_pgdata::history::TimelineSpan;
 
-use super::fetch::put;
+use super::fetch::put_durably;
 
 /// What recovery calls the file it wants a segment in.
 const RECOVERY_FILE: &str = "RECOVERYXLOG";
@@ -52,21 +53,21 @@ pub(super) fn put_parents(
     for parent in parents(segment, spans) {
         let name = parent.segment.to_string();
         let place = destination.with_file_name(&name);
-        let Some(own) = bytes.get(..parent.end_bytes).filter(|_| !place.exists()) else {
+        // One of another length was cut short: by a power cut, or by whoever put it there.
+        let is_there = fs::metadata(&place).is_ok_and(|file| file.len() == bytes.len() as u64);
+        let Some(own) = bytes.get(..parent.end_bytes).filter(|_| !is_there) else {
             continue;
         };
         let mut content = own.to_vec();
         content.resize(bytes.len(), 0);
-        put(&status.join(format!("{name}.done")), &[])?;
-        put(&place, &content)?;
+        put_durably(&status.join(format!("{name}.done")), &[])?;
+        put_durably(&place, &content)?;
     }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use seawall_core::{Lsn, TimelineId, WalSegmentSize};
 
     use super::*;
@@ -120,8 +121,14 @@ mod tests {
         assert!(laid[..0x8000].iter().all(|byte| *byte == 7));
         assert!(laid[0x8000..].iter().all(|byte| *byte == 0) && laid.len() == bytes.len());
         assert!(status.join("000000010000000000000004.done").exists());
-        // What is there already is left alone.
-        fs::write(pg_wal.path().join("000000010000000000000004"), "own").unwrap();
-        assert_eq!(lay(&wanted).unwrap(), b"own");
+        // What is there already is left alone, unless it was cut short.
+        let place = pg_wal.path().join("000000010000000000000004");
+        let own = vec![8; bytes.len()];
+        fs::write(&place, &own).unwrap();
+        assert!(lay(&wanted).unwrap() == own);
+        for cut in [0, 4096] {
+            fs::write(&place, &own[..cut]).unwrap();
+            assert!(lay(&wanted).unwrap() == laid, "{cut}");
+        }
     }
 }

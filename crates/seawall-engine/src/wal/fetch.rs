@@ -1,6 +1,6 @@
 //! `restore_command`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,9 @@ use seawall_repo::wal::WalArchive;
 use super::beside::put_parents;
 use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
+
+/// What recovery calls the file it wants a history in.
+const RECOVERY_HISTORY: &str = "RECOVERYHISTORY";
 
 /// A file PostgreSQL wants from the archive.
 #[derive(Debug, Clone)]
@@ -137,12 +140,27 @@ async fn history_bytes(
     if let Some(path) = path.filter(|_| request.standby)
         && !is_shown(path, server, archive, &archive.ancestry(timeline).await?).await?
     {
+        forget_kept(request, &file.content);
         return Err(past_end(format!(
             "{} is not for this standby: timeline {timeline} left its way before {}",
             request.name, path.wal_end
         )));
     }
     Ok(file.content.into())
+}
+
+/// A server keeps a history that it read, in `pg_wal`, and takes that where the archive has none
+/// (`RestoreArchivedFile`, 12–18). It may have read this one as it ran.
+fn forget_kept(request: &FetchRequest, archived: &[u8]) {
+    let wanted = request.destination.file_name().is_some_and(|name| name == RECOVERY_HISTORY);
+    let kept = request.destination.with_file_name(&request.name);
+    // Another content is not the archive's, and may be all there is of it.
+    if wanted && fs::read(&kept).is_ok_and(|bytes| bytes == archived) {
+        match fs::remove_file(&kept) {
+            Ok(()) => tracing::info!(path = %kept.display(), "removed; the archive has it"),
+            Err(error) => tracing::warn!(path = %kept.display(), %error, "could not be removed"),
+        }
+    }
 }
 
 /// Whether a restored standby learns that there is such a timeline.
@@ -240,12 +258,28 @@ async fn archived_content(
     Err(missing(what))
 }
 
-/// Writes a file beside its place and renames it, so that it is whole under its name.
-pub(super) fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file beside its place and renames it, so that it is whole under its name. A power cut
+/// may leave it empty: recovery asks again for what it wants.
+fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
+    put_with(destination, bytes, |_| Ok(()))
+}
+
+/// As [`put`], for a file nobody asks for again: it is whole under its name after a power cut too.
+pub(super) fn put_durably(destination: &Path, bytes: &[u8]) -> Result<()> {
+    put_with(destination, bytes, File::sync_all)
+}
+
+fn put_with(
+    destination: &Path,
+    bytes: &[u8],
+    finish: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<()> {
     let mut beside = destination.as_os_str().to_owned();
     beside.push(".seawall-tmp");
     let beside = PathBuf::from(beside);
-    let written = write_new(&beside, bytes).and_then(|()| fs::rename(&beside, destination));
+    let written = write_new(&beside, bytes)
+        .and_then(|file| finish(&file))
+        .and_then(|()| fs::rename(&beside, destination));
     written.map_err(|error| {
         // What could not be written must not take the room of what comes next.
         if let Err(error) = fs::remove_file(&beside)
@@ -259,11 +293,12 @@ pub(super) fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     // The server's umask decides whether its group may read (miscinit.c, SetDataDirectoryCreatePerm).
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)?;
-    file.write_all(bytes)
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 fn past_end(what: String) -> Error {
