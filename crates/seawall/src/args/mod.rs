@@ -89,7 +89,7 @@ pub enum Command {
     Restore(Box<RestoreArgs>),
     /// Give a server that goes its own way a new line: after pg_upgrade, initdb, a snapshot put back
     Adopt(AdoptArgs),
-    /// End the pause of a restored server: it takes writes
+    /// End the pause of a restored server, or promote a restored standby: it takes writes
     Promote(PromoteArgs),
     /// Write-ahead log: for archive_command and restore_command, and what is archived
     #[command(subcommand)]

@@ -3,6 +3,7 @@
 mod databases;
 mod outcome;
 mod programs;
+mod promote;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::cluster::{PostmasterFile, read_control};
 
 pub use databases::look_at_databases;
 pub use programs::find_programs;
+pub use promote::{Promoted, promote};
 
 /// How often the server is looked at.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -30,8 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of the server's log an error shows.
 const LOG_LINES: usize = 20;
 
-/// How far replay has come.
-const REPLAYED: &str = "SELECT pg_catalog.pg_last_wal_replay_lsn()";
+/// How far replay has come, as long as it goes on.
+const REPLAYED: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN pg_catalog.pg_last_wal_replay_lsn() END";
 
 /// Where replay waits, if it does.
 const PAUSED: &str = "SELECT CASE WHEN pg_catalog.pg_is_wal_replay_paused() \
@@ -88,7 +91,8 @@ pub enum Recovered {
 /// says.
 ///
 /// # Errors
-/// [`Code::RestoredServerFailed`], with the end of the server's log.
+/// [`Code::RestoredServerFailed`], with the end of the server's log; without a hint if the server
+/// could not be started or went down.
 pub async fn start(options: &StartOptions, plan: &RestorePlan) -> Result<Recovered> {
     let server = Server { options, plan };
     let waited = match server.launch() {
@@ -96,66 +100,6 @@ pub async fn start(options: &StartOptions, plan: &RestorePlan) -> Result<Recover
         Err(error) => Err(error),
     };
     waited.map_err(|error| server.with_log(error))
-}
-
-/// What a promotion found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Promoted {
-    /// The server waited, and takes writes now.
-    Now,
-    /// It took writes already.
-    Before,
-}
-
-/// Ends the pause of a restored cluster: it takes writes then. One that takes writes already is
-/// left alone.
-///
-/// # Errors
-/// [`Code::Usage`] if there is no data directory; [`Code::RestoredServerFailed`] if no server runs
-/// in it, or it does not come up within `timeout`; those of the connection.
-pub async fn promote(data_directory: &Path, user: &str, timeout: Duration) -> Result<Promoted> {
-    prove_data_directory(data_directory)?;
-    let shown = data_directory.display();
-    let file = PostmasterFile::read(data_directory).ok_or_else(|| {
-        Error::new(Code::RestoredServerFailed, format!("no server runs in {shown}")).with_hint(
-            format!(
-                "Start it first, and it pauses again at its target: `pg_ctl start -D {shown}`."
-            ),
-        )
-    })?;
-    let mut connection = connect(&file.socket_directory, file.port, user).await?;
-    if !connection.query_value::<bool>("SELECT pg_catalog.pg_is_in_recovery()").await? {
-        connection.close().await;
-        return Ok(Promoted::Before);
-    }
-    connection.simple_query("SELECT pg_catalog.pg_wal_replay_resume()").await?;
-    connection.close().await;
-    let deadline = Instant::now() + timeout;
-    while Instant::now() < deadline {
-        if read_control(data_directory)?.state == DbState::InProduction {
-            return Ok(Promoted::Now);
-        }
-        sleep(PAUSE).await;
-    }
-    Err(Error::new(
-        Code::RestoredServerFailed,
-        format!("the server was not promoted within {} s", timeout.as_secs()),
-    )
-    .with_hint("Look at the server's log."))
-}
-
-fn prove_data_directory(path: &Path) -> Result<()> {
-    let Err(error) = fs::metadata(path.join("PG_VERSION")) else { return Ok(()) };
-    let shown = path.display();
-    if error.kind() == std::io::ErrorKind::PermissionDenied {
-        return Err(Error::new(Code::WrongUser, format!("cannot look into {shown}"))
-            .with_source(error)
-            .with_hint("Run this as the user PostgreSQL runs as, such as `sudo -u postgres seawall promote DIR`."));
-    }
-    let what = if path.is_dir() { "is not a data directory" } else { "is not a directory" };
-    Err(Error::new(Code::Usage, format!("{shown} {what}")).with_hint(
-        "Name the directory that was restored: the DIR of `seawall restore --into DIR`.",
-    ))
 }
 
 struct Server<'s> {
@@ -245,15 +189,10 @@ impl Server<'_> {
         let prove =
             |lsn| outcome::prove_end(self.plan, control.major, lsn, segment_size).map(|()| lsn);
         if self.plan.mode == Mode::Standby && control.state == DbState::InArchiveRecovery {
-            let wanted = self.plan.stop.kept_until();
-            let replayed = if running { self.ask_lsn(REPLAYED).await? } else { None };
-            return Ok(match replayed.filter(|lsn| *lsn >= wanted) {
-                Some(replayed_to) => Look::Decided(Recovered::Following { replayed_to }),
-                None => Look::Undecided,
-            });
+            return self.look_at_standby(&control, running).await;
         }
         let recovered = match (self.plan.then, control.state) {
-            (TargetAction::Promote, DbState::InProduction) => {
+            (TargetAction::Promote, DbState::InProduction) if self.plan.mode != Mode::Standby => {
                 let (directory, timeline) = (&self.options.data_directory, self.plan.timeline);
                 match outcome::end_of_recovery(directory, &control, timeline)? {
                     Some((timeline, end)) => {
@@ -281,6 +220,19 @@ impl Server<'_> {
         Ok(Look::Decided(recovered))
     }
 
+    /// A standby has to go along the planned timeline, and to have replayed what was there.
+    async fn look_at_standby(&self, control: &ControlFile, running: bool) -> Result<Look> {
+        let wanted = self.plan.stop.kept_until();
+        let replayed = if running { self.ask_lsn(REPLAYED).await? } else { None };
+        let Some(replayed_to) = replayed.filter(|lsn| *lsn >= wanted) else {
+            return Ok(Look::Undecided);
+        };
+        Ok(match outcome::other_way(self.plan, &self.options.data_directory, control)? {
+            None => Look::Decided(Recovered::Following { replayed_to }),
+            Some(other) => Look::Unclear(went_another_way(other, self.plan.timeline)),
+        })
+    }
+
     /// Asks the server for a position. Before it is consistent it takes no connections.
     async fn ask_lsn(&self, sql: &str) -> Result<Option<Lsn>> {
         let StartOptions { socket_directory, port, user, data_directory, .. } = self.options;
@@ -304,9 +256,12 @@ impl Server<'_> {
             return error;
         }
         let log = self.options.log_file.display();
-        let hint = error.hint().unwrap_or("Nothing was lost: the repository is as it was.");
         let shown = format!("{}\nthe end of {log}:\n{}", error.message(), tail.join("\n"));
-        Error::new(Code::RestoredServerFailed, shown).with_hint(hint)
+        let shown = Error::new(Code::RestoredServerFailed, shown);
+        match error.hint() {
+            Some(hint) => shown.with_hint(hint),
+            None => shown,
+        }
     }
 }
 
@@ -316,13 +271,18 @@ enum Look {
     Decided(Recovered),
     /// It goes on.
     Undecided,
-    /// It takes writes, and how it came to that cannot be told; an error unless it soon can.
+    /// How it came to be where it is cannot be told; an error unless it soon can.
     Unclear(Error),
 }
 
 fn no_new_timeline(timeline: TimelineId) -> Error {
     failed(format!("the restored server takes writes, and began no timeline after {timeline}"))
         .with_hint("It may have recovered nothing; look at its log before using it.")
+}
+
+fn went_another_way(other: TimelineId, planned: TimelineId) -> Error {
+    failed(format!("the standby goes along timeline {other} where {planned} was planned"))
+        .with_hint("Do not use it; look at its log, and restore again into another directory.")
 }
 
 /// A server that shuts down while it recovers notes how far it came (`CreateRestartPoint`, xlog.c).

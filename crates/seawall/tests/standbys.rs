@@ -1,0 +1,112 @@
+//! A restored standby: which timeline it goes along, and how it takes over.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::process::{self, wait_until};
+use seawall_testkit::{PgCluster, StopMode};
+use support::{LIMIT, Protected, archive_everything, tells};
+
+const ROWS: &str = "SELECT string_agg(i::text, ',' ORDER BY i) FROM t";
+
+/// A standby of the primary is promoted to `timeline`, and writes its number.
+fn take_over(house: &Protected, timeline: u32) -> Result<PgCluster> {
+    let mut standby = house.pg.standby()?;
+    let reached = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", house.pg.current_lsn()?);
+    wait_until("the standby", LIMIT, || Ok(standby.psql(&reached)? == "t"))?;
+    // PostgreSQL takes the first number that has no history file.
+    for number in 2..timeline {
+        let taken = standby.data_directory().join(format!("pg_wal/{number:08X}.history"));
+        fs::write(&taken, "1\t0/3000000\tx\n")?;
+        standby.owner().chown(&taken)?;
+    }
+    standby.promote()?;
+    standby.psql(&format!("INSERT INTO t VALUES ({timeline})"))?;
+    archive_everything(&standby)?;
+    Ok(standby)
+}
+
+/// Two standbys took over from one primary: 2, which is wanted, and 3.
+struct Site {
+    house: Protected,
+    directory: PathBuf,
+    _servers: [PgCluster; 2],
+}
+
+impl Site {
+    fn new() -> Result<Self> {
+        let house = Protected::start()?;
+        house.pg.psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")?;
+        house.backup()?;
+        let servers = [take_over(&house, 2)?, take_over(&house, 3)?];
+        // What the old primary writes on, it archives whole.
+        house.pg.psql("INSERT INTO t VALUES (10)")?;
+        house.archive_everything()?;
+        house.pg.psql("INSERT INTO t VALUES (11)")?;
+        house.archive_everything()?;
+        let directory = house.room("standby");
+        Ok(Self { house, directory, _servers: servers })
+    }
+
+    fn open(&self) -> Result<PgCluster> {
+        PgCluster::open(self.house.pg.bin().major(), &self.directory).start()
+    }
+}
+
+#[test]
+fn a_standby_goes_along_its_timeline_through_an_outage_and_takes_over_under_a_new_number()
+-> Result<()> {
+    let site = Site::new()?;
+    let house = &site.house;
+    let arguments = ["--as", "standby", "--timeline", "2", "--start", "--json"];
+    let output = house.restore("standby", arguments).succeed()?.json()?;
+    ensure!(output["started"]["state"] == "following", "{output}");
+    let mut stop = house.pg.owner().command(house.pg.bin().program("pg_ctl")?);
+    stop.args(["stop", "-m", "fast", "-w", "-D"]).arg(&site.directory);
+    process::run(&mut stop, None, LIMIT)?.success()?;
+
+    let away = house.places.repository.with_extension("away");
+    fs::rename(&house.places.repository, &away)?;
+    let refused = site.open();
+    fs::rename(&away, &house.places.repository)?;
+    ensure!(refused.is_err(), "it started without knowing its timeline");
+
+    let standby = site.open()?;
+    ensure!(standby.psql("SELECT pg_is_in_recovery()")? == "t");
+    wait_until("the rows", LIMIT, || Ok(standby.psql(ROWS)? == "1,2"))
+        .with_context(|| standby.psql(ROWS).unwrap_or_default())?;
+    if house.pg.bin().major() < 16 {
+        ensure!(standby.psql("SHOW promote_trigger_file")?.is_empty());
+    }
+
+    let promoted = house.command(["promote"]).arg(&site.directory).succeed()?;
+    tells(&promoted, "old primary must not run")?;
+    standby.psql("INSERT INTO t VALUES (4)")?;
+    let name = standby.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    ensure!(name.starts_with("00000004"), "{name}: 3 is taken");
+    archive_everything(&standby)?;
+    ensure!(standby.psql("SELECT failed_count FROM pg_stat_archiver")? == "0");
+    ensure!(standby.psql(ROWS)? == "1,2,4");
+    let again = house.command(["promote"]).arg(&site.directory).succeed()?;
+    tells(&again, "takes writes already")
+}
+
+/// The first start meets a store that is away.
+#[test]
+fn a_standby_whose_store_is_away_at_its_first_start_does_not_run_past_the_fork() -> Result<()> {
+    let site = Site::new()?;
+    let house = &site.house;
+    house.restore("standby", ["--as", "standby", "--timeline", "2"]).succeed()?;
+    let away = house.places.repository.with_extension("away");
+    fs::rename(&house.places.repository, &away)?;
+    let refused = site.open();
+    fs::rename(&away, &house.places.repository)?;
+    ensure!(refused.is_err(), "it started without knowing its timeline");
+    let mut standby = site.open()?;
+    wait_until("the rows", LIMIT, || Ok(standby.psql(ROWS)? == "1,2"))
+        .with_context(|| standby.psql(ROWS).unwrap_or_default())?;
+    standby.stop(StopMode::Fast)
+}
