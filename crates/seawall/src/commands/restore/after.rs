@@ -40,25 +40,41 @@ pub struct Started {
 ///
 /// # Errors
 /// [`Code::RestoredServerFailed`]
-pub async fn start(args: &RestoreArgs, report: &RestoreReport) -> Result<Started> {
+pub async fn start(args: &RestoreArgs, report: &RestoreReport, sudo: &str) -> Result<Started> {
+    let by_hand = |error: Error| {
+        let why = error.hint().unwrap_or("Nothing was lost: the repository is as it was.");
+        let line = pg_ctl_start(report, sudo);
+        let hint = format!("{why} The files are all restored; start it yourself: `{line}`.");
+        error.with_hint(hint)
+    };
+    let options = options(args, report).map_err(by_hand)?;
+    eprintln!(
+        "starting PostgreSQL on port {}; its log is {}",
+        options.port,
+        options.log_file.display()
+    );
+    // There may be the log of an earlier server.
+    let log_bytes = std::fs::metadata(&options.log_file).map_or(0, |file| file.len());
+    let started = start_server(&options, &report.plan).await;
+    // What ran and did something else than planned is not to be started again.
+    let recovered =
+        started.map_err(|error| if error.hint().is_none() { by_hand(error) } else { error })?;
+    let notes = look_at_databases(&options, report, recovered, log_bytes).await?;
+    let StartOptions { port, socket_directory, log_file, .. } = options;
+    Ok(Started { port, socket_directory, log_file, recovered, notes })
+}
+
+fn options(args: &RestoreArgs, report: &RestoreReport) -> Result<StartOptions> {
     let port = args.port.map_or_else(free_port, Ok)?;
-    let socket_directory = socket_directory(port)?;
-    let log_file = log_file(&report.data_directory);
-    eprintln!("starting PostgreSQL on port {port}; its log is {}", log_file.display());
-    let options = StartOptions {
+    Ok(StartOptions {
         data_directory: report.data_directory.clone(),
         programs: find_programs(report.major)?,
         port,
-        socket_directory: socket_directory.clone(),
-        log_file: log_file.clone(),
+        socket_directory: socket_directory(port)?,
+        log_file: log_file(&report.data_directory),
         user: "postgres".to_owned(),
         timeout: args.start_timeout,
-    };
-    // There may be the log of an earlier server.
-    let log_bytes = std::fs::metadata(&log_file).map_or(0, |file| file.len());
-    let recovered = start_server(&options, &report.plan).await?;
-    let notes = look_at_databases(&options, report, recovered, log_bytes).await?;
-    Ok(Started { port, socket_directory, log_file, recovered, notes })
+    })
 }
 
 fn free_port() -> Result<u16> {
@@ -197,6 +213,8 @@ fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String>
         Recovered::Following { replayed_to } => vec![
             format!("the standby can be read, has replayed up to {replayed_to}, and goes on:"),
             psql,
+            "if it has to take over from the primary:".to_owned(),
+            format!("  seawall promote {directory}"),
         ],
         Recovered::ShutDown { replayed_to } => {
             vec![format!("PostgreSQL recovered up to {replayed_to} and shut down")]
@@ -204,16 +222,22 @@ fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String>
     }
 }
 
-fn start_it(report: &RestoreReport, sudo: &str) -> Vec<String> {
+/// The line to type that starts the server.
+fn pg_ctl_start(report: &RestoreReport, sudo: &str) -> String {
     let pg_ctl = find_programs(report.major)
         .map_or_else(|_| PathBuf::from("pg_ctl"), |programs| programs.join("pg_ctl"));
     let directory = shell_quote(&report.data_directory.display().to_string());
     let log = shell_quote(&log_file(&report.data_directory).display().to_string());
     // A clone beside production must not take its port.
     let port = if report.plan.mode == Mode::Clone { " -o '-p 5433'" } else { "" };
+    format!("{sudo}{} start -D {directory} -l {log}{port}", pg_ctl.display())
+}
+
+fn start_it(report: &RestoreReport, sudo: &str) -> Vec<String> {
+    let directory = shell_quote(&report.data_directory.display().to_string());
     let mut lines = vec![
         format!("start PostgreSQL {}; it replays WAL and then is ready:", report.major),
-        format!("  {sudo}{} start -D {directory} -l {log}{port}", pg_ctl.display()),
+        format!("  {}", pg_ctl_start(report, sudo)),
     ];
     if report.plan.then == TargetAction::Pause {
         lines.push("it waits at the target; if it is what you wanted:".to_owned());

@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use seawall_core::{BackupId, ClusterName, Code, Error, Progress, Result, TimelineId};
 use seawall_engine::restore::{
     Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestoreRequest, Target,
-    TimelineChoice, plan_restore,
+    TimelineChoice, find_programs, plan_restore,
 };
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
@@ -46,6 +46,10 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     let (line, wal) = runtime.block_on(find_line(&context, args))?;
     let request = runtime.block_on(request(args, &line, mode, into.clone()))?;
     let planned = runtime.block_on(plan_restore(&line, &wal, &request))?;
+    if args.start {
+        // A restore takes hours: what the start needs is looked for before.
+        find_programs(planned.major()?)?;
+    }
     show_plan(args, &planned, &request.target)?;
     if !args.dry_run {
         confirm("Restore?", args.yes)?;
@@ -64,12 +68,14 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     owner.become_for_good()?;
     let report = runtime.block_on(run::until_interrupted(proven.run()))?;
     drop((options, progress));
+    let sudo = owner.sudo(&typist);
     let started = if args.start {
-        Some(runtime.block_on(run::until_interrupted(after::start(args, &report)))?)
+        let start = after::start(args, &report, &sudo);
+        Some(runtime.block_on(run::until_interrupted(start))?)
     } else {
         None
     };
-    after::tell(args, &context, &report, started.as_ref(), &owner.sudo(&typist))?;
+    after::tell(args, &context, &report, started.as_ref(), &sudo)?;
     Ok(Outcome::Done)
 }
 
