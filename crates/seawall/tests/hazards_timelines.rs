@@ -4,6 +4,9 @@
 mod moved;
 mod support;
 
+use std::fs;
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use moved::moved;
 use seawall_testkit::ledger::{self, Bound, LedgerLog, Moment};
@@ -137,6 +140,69 @@ fn a_drill_as_primary_does_not_hide_what_production_commits_meanwhile() -> Resul
     let plan = house.plan(["--latest"])?;
     ensure!(plan["timeline"] == 2 && plan["left_behind"][0]["commits"] == 4, "{plan}");
     Ok(())
+}
+
+/// What is spoilt long after a target is in nobody's way; what is spoilt at the end is not taken for
+/// the end.
+#[test]
+fn damaged_wal_behind_the_target_does_not_hinder_a_restore() -> Result<()> {
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE t (i int)")?;
+    house.backup()?;
+    house.pg.psql("INSERT INTO t VALUES (1); SELECT pg_create_restore_point('rp')")?;
+    let xid = house.pg.psql("INSERT INTO t VALUES (2) RETURNING xmin")?;
+    let lsn = format!("lsn:{}", house.pg.current_lsn()?);
+    house.archive_everything()?;
+    house.pg.psql("INSERT INTO t VALUES (3)")?;
+    house.archive_everything()?;
+    let is_wal = |path: &Path| path.to_string_lossy().contains("/wal/hot/");
+    let last = house.objects()?.into_iter().rfind(|(path, _)| is_wal(path));
+    let (path, mut bytes) = last.context("no WAL")?;
+
+    *bytes.get_mut(100).context("a byte")? ^= 1;
+    fs::write(&path, &bytes)?;
+    let xid = format!("xid:{xid}");
+    for (option, target) in
+        [("--to", "name:rp"), ("--to", &xid), ("--to", &lsn), ("--before", &lsn)]
+    {
+        house.plan([option, target]).with_context(|| target.to_owned())?;
+    }
+    let refused = house.restore("planned", ["--latest", "--dry-run"]).run()?;
+    tells(&refused, "SW0305")?;
+
+    // Not even what the object holds is known now.
+    bytes.truncate(bytes.len() / 2);
+    fs::write(&path, &bytes)?;
+    let plan = house.plan(["--backup-only"])?;
+    let object = path.file_name().context("a name")?.to_string_lossy().into_owned();
+    ensure!(plan["warnings"].to_string().contains(&object), "{plan}");
+    house.plan(["--to", &lsn])?;
+    tells(&house.restore("planned", ["--latest", "--dry-run"]).run()?, "SW0305")?;
+    let refused = house.restore("planned", ["--to", "name:rp", "--dry-run"]).run()?;
+    let place = refused.stderr.split("--to lsn:").nth(1).and_then(|rest| rest.split('`').next());
+    let place = place.with_context(|| refused.stderr.clone())?;
+    house.restore("placed", ["--to", &format!("lsn:{place}")]).succeed()?;
+    ensure!(open_restored(&house.room("placed"))?.psql("SELECT i FROM t")? == "1");
+    Ok(())
+}
+
+#[test]
+fn what_an_earlier_line_covers_is_told() -> Result<()> {
+    let house = Protected::start()?;
+    let old = house.backup()?;
+    let old = old["id"].as_str().context("id")?;
+    house.pg.psql("SELECT pg_create_restore_point('rp')")?;
+    house.archive_everything()?;
+    house.command(["adopt", "main", "--yes"]).succeed()?;
+    let there = format!("name one of its backups, `--backup {old}`");
+    tells(&house.restore("planned", ["--latest", "--dry-run"]).run()?, &there)?;
+    house.archive_everything()?;
+    house.backup()?;
+    let at_rp = ["--to", "name:rp"];
+    let refused = house.restore("planned", at_rp).args(["--dry-run"]).run()?;
+    tells(&refused, &there)?;
+    tells(&refused, "SELECT pg_switch_wal();")?;
+    house.plan(at_rp.into_iter().chain(["--backup", old])).map(drop)
 }
 
 #[test]

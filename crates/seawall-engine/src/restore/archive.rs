@@ -4,9 +4,12 @@ use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::{EventKind, LastRecord, WalFacts};
-use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive};
+use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive, WalHole};
 
-use super::{CoveredSpan, Fact, RecordPlace, TablespaceCreation, WalSource, XactFact};
+use super::{
+    CoveredSpan, Fact, RecordPlace, TablespaceCreation, UnreadableWal, WalCoverage, WalSource,
+    XactFact,
+};
 
 #[async_trait]
 impl WalSource for WalArchive {
@@ -14,16 +17,15 @@ impl WalSource for WalArchive {
         self.ancestries().await
     }
 
-    async fn coverage(&self, ancestry: &Ancestry, from: Lsn) -> Result<Vec<CoveredSpan>> {
-        let stretches = self.coverage(ancestry, from).await?;
-        Ok(stretches
-            .into_iter()
-            .map(|stretch| CoveredSpan {
-                start: stretch.range.start,
-                end: stretch.complete_to.align_up(),
-                last_record: stretch.last_record.map(place),
-            })
-            .collect())
+    async fn coverage(&self, ancestry: &Ancestry, from: Lsn) -> Result<WalCoverage> {
+        let (stretches, damaged) = self.readable_coverage(ancestry, from).await?;
+        let covered = stretches.into_iter().map(|stretch| CoveredSpan {
+            start: stretch.range.start,
+            end: stretch.complete_to.align_up(),
+            last_record: stretch.last_record.map(place),
+        });
+        let unreadable = damaged.into_iter().filter_map(unreadable);
+        Ok(WalCoverage { spans: covered.collect(), unreadable: unreadable.collect() })
     }
 
     async fn facts(
@@ -32,13 +34,16 @@ impl WalSource for WalArchive {
         from: Lsn,
         sink: &mut (dyn for<'f> FnMut(&'f Fact) -> ControlFlow<()> + Send),
     ) -> Result<()> {
-        let mut parts = self.facts(ancestry, from, Lsn(u64::MAX));
+        let mut parts = self.facts(ancestry, from, Lsn(u64::MAX)).passing_damage();
         while let Some(part) = parts.next().await? {
-            let FactsPart::Facts { facts, .. } = part else { continue };
-            for fact in in_order(*facts) {
-                if sink(&fact).is_break() {
-                    return Ok(());
+            let facts = match part {
+                FactsPart::Facts { facts, .. } => in_order(*facts),
+                FactsPart::Hole(hole) => {
+                    unreadable(hole).map(Fact::Unreadable).into_iter().collect()
                 }
+            };
+            if facts.iter().any(|fact| sink(fact).is_break()) {
+                return Ok(());
             }
         }
         Ok(())
@@ -77,14 +82,21 @@ impl WalSource for WalArchive {
         self.ancestry(ancestry.tip()).await?;
         // A record's padding, up to seven bytes, need not be there before the next record is.
         let to = if to.0.is_multiple_of(8) { Lsn(to.0.saturating_sub(7)) } else { to };
-        let mut walker = self.walk(ancestry, from, to, Detail::Bytes);
+        let last_byte = Lsn(to.0.saturating_sub(1));
+        let segment_end = self.segment_at(ancestry.tip(), last_byte).end();
+        let mut walker = self.walk(ancestry, from, segment_end, Detail::Bytes);
         while let Some(step) = walker.next().await? {
-            if let LogStep::Hole(hole) = step {
-                return Err(hole.into_error());
+            match step {
+                LogStep::Hole(hole) if hole.range.start < to => return Err(hole.into_error()),
+                LogStep::Hole(_) | LogStep::Range { .. } => {}
             }
         }
         Ok(())
     }
+}
+
+fn unreadable(hole: WalHole) -> Option<UnreadableWal> {
+    Some(UnreadableWal { start: hole.range.start, end: hole.range.end, why: hole.damage? })
 }
 
 const fn place(record: LastRecord) -> RecordPlace {

@@ -44,6 +44,7 @@ pub(super) async fn archived_from(
             left.commits += 1;
             left.last_commit = Some(commit);
         }
+        left.perhaps_more |= matches!(fact, Fact::Unreadable(_));
         ControlFlow::Continue(())
     };
     wal.facts(ancestry, after, &mut sink).await?;

@@ -53,6 +53,19 @@ pub enum Fact {
         /// The time, in whole seconds, rounded down.
         time: Timestamp,
     },
+    /// What stands here is not known.
+    Unreadable(UnreadableWal),
+}
+
+/// Archived WAL that cannot be read, and that nothing else holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableWal {
+    /// Its first byte.
+    pub start: Lsn,
+    /// What is archived next; `start` or more if nothing is, and nobody knows how far it reaches.
+    pub end: Lsn,
+    /// Which object, and what is wrong with it.
+    pub why: String,
 }
 
 impl Fact {
@@ -63,6 +76,7 @@ impl Fact {
             Self::Xact(xact) => xact.place.lsn,
             Self::RestorePoint { place, .. } => place.lsn,
             Self::TimeMark { lsn, .. } => *lsn,
+            Self::Unreadable(unreadable) => unreadable.start,
         }
     }
 
@@ -73,6 +87,7 @@ impl Fact {
             Self::Xact(xact) => (xact.time, xact.time),
             Self::RestorePoint { time, .. } => (*time, *time),
             Self::TimeMark { time, .. } => (*time, *time + SignedDuration::from_micros(999_999)),
+            Self::Unreadable(_) => (Timestamp::MIN, Timestamp::MAX),
         }
     }
 }
@@ -100,6 +115,15 @@ pub struct CoveredSpan {
     pub last_record: Option<RecordPlace>,
 }
 
+/// What is archived along one ancestry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WalCoverage {
+    /// The stretches without a hole, in order.
+    pub spans: Vec<CoveredSpan>,
+    /// The holes in which something is stored that cannot be read.
+    pub unreadable: Vec<UnreadableWal>,
+}
+
 /// The WAL of one line, as a restore asks for it.
 #[async_trait]
 pub trait WalSource: Send + Sync {
@@ -107,8 +131,9 @@ pub trait WalSource: Send + Sync {
     async fn ancestries(&self) -> Result<Vec<Ancestry>>;
 
     /// The stretches of WAL along an ancestry that end after `from`, in order. Neighbours are
-    /// joined where records continue across them; what cannot be joined is a hole between two.
-    async fn coverage(&self, ancestry: &Ancestry, from: Lsn) -> Result<Vec<CoveredSpan>>;
+    /// joined where records continue across them; what cannot be joined or read is a hole between
+    /// two.
+    async fn coverage(&self, ancestry: &Ancestry, from: Lsn) -> Result<WalCoverage>;
 
     /// Hands every fact of records that begin at `from` or later to `sink`, in LSN order along the
     /// ancestry, across holes, until `sink` breaks off.
@@ -135,8 +160,9 @@ pub trait WalSource: Send + Sync {
         lsn: Lsn,
     ) -> Result<Option<RecordPlace>>;
 
-    /// Proves that every byte from `from` to `to` is stored, authentic and continuous, and that
-    /// the ancestry's history files are there.
+    /// Proves that every byte from `from` to `to` is stored, authentic and continuous, that what
+    /// is stored of the last segment behind it is authentic too, since PostgreSQL asks for whole
+    /// segments, and that the ancestry's history files are there.
     ///
     /// # Errors
     /// [`seawall_core::Code::WalGap`] for a hole, or damage.

@@ -9,6 +9,7 @@ mod archive;
 mod as_text;
 mod branches;
 pub(crate) mod durable;
+mod earlier_line;
 mod execute;
 mod facts;
 mod layout;
@@ -25,7 +26,10 @@ pub(crate) use layout::Layout;
 pub(crate) use preflight::prove_backup;
 pub(crate) use sources::Sources;
 
-pub use facts::{CoveredSpan, Fact, RecordPlace, TablespaceCreation, WalSource, XactFact};
+pub use facts::{
+    CoveredSpan, Fact, RecordPlace, TablespaceCreation, UnreadableWal, WalCoverage, WalSource,
+    XactFact,
+};
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};

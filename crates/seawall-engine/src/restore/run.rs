@@ -12,6 +12,7 @@ use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
 use super::branches::{archived_from, branches};
+use super::earlier_line::hint_at_earlier_line;
 use super::execute::Execution;
 use super::layout::Layout;
 use super::plan::{
@@ -99,7 +100,10 @@ pub async fn plan_restore(
     let resumed = interrupted.is_some();
     let mut plan = match interrupted {
         Some(state) => prove_same_line(state, line)?,
-        None => make_plan(line, wal, request).await?,
+        None => match make_plan(line, wal, request).await {
+            Ok(plan) => plan,
+            Err(error) => return Err(hint_at_earlier_line(line, request, error).await),
+        },
     };
     let id = BackupId(plan.backup.ulid);
     let manifest = line
@@ -239,7 +243,7 @@ async fn decide(
 ) -> Result<Decision> {
     let may_start = |backup: &&BackupFacts| request.backup.is_none_or(|id| id == backup.id);
     let first = known.backups.iter().filter(may_start).map(|backup| backup.start_lsn).min();
-    let spans = wal.coverage(ancestry, first.unwrap_or(Lsn::INVALID)).await?;
+    let coverage = wal.coverage(ancestry, first.unwrap_or(Lsn::INVALID)).await?;
     let record_at_target = match &request.target {
         // Before the first backup there is nothing to look for, and perhaps not even WAL.
         Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn))
@@ -255,7 +259,7 @@ async fn decide(
         backups: known.backups.clone(),
         damaged: known.damaged.clone(),
         ancestry: ancestry.clone(),
-        spans,
+        wal: coverage,
         record_at_target,
         segment_size: known.segment_size,
     })?;

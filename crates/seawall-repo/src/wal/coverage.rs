@@ -5,7 +5,7 @@ use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::LastRecord;
 
 use super::listing::RangeCursor;
-use super::walk::{Detail, LogStep};
+use super::walk::{Detail, LogStep, LogWalker, WalHole};
 use super::{LsnRange, WalArchive};
 
 /// A stretch of the log without a hole, along one ancestry.
@@ -67,29 +67,21 @@ impl WalArchive {
     /// # Errors
     /// Damage, or a store that fails.
     pub async fn coverage(&self, ancestry: &Ancestry, from: Lsn) -> Result<Vec<WalStretch>> {
-        let mut stretches = Vec::new();
-        let mut open: Option<WalStretch> = None;
-        let mut walker = self.walk(ancestry, from, Lsn(u64::MAX), Detail::Seams);
-        while let Some(step) = walker.next().await? {
-            match step {
-                LogStep::Hole(_) => stretches.extend(open.take()),
-                LogStep::Range { index, crossing } => {
-                    let range = LsnRange { start: index.start, end: index.end };
-                    let last_record = index.last_record.or(crossing);
-                    let before = open.take();
-                    open = Some(WalStretch {
-                        range: LsnRange {
-                            start: before.map_or(range.start, |open| open.range.start),
-                            ..range
-                        },
-                        complete_to: walker.complete_to(),
-                        last_record: last_record.or(before.and_then(|open| open.last_record)),
-                    });
-                }
-            }
-        }
-        stretches.extend(open);
-        Ok(stretches)
+        let walker = self.walk(ancestry, from, Lsn(u64::MAX), Detail::Seams);
+        Ok(stretches(walker).await?.0)
+    }
+
+    /// As [`WalArchive::coverage`], with ranges that cannot be read taken for holes; and those
+    /// holes.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn readable_coverage(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+    ) -> Result<(Vec<WalStretch>, Vec<WalHole>)> {
+        stretches(self.walk(ancestry, from, Lsn(u64::MAX), Detail::Seams).passing_damage()).await
     }
 
     /// Up to where the log is archived from `from` on without a hole; `from` itself if nothing is.
@@ -116,4 +108,33 @@ impl WalArchive {
         }
         Ok(position)
     }
+}
+
+async fn stretches(mut walker: LogWalker) -> Result<(Vec<WalStretch>, Vec<WalHole>)> {
+    let mut stretches = Vec::new();
+    let mut damaged = Vec::new();
+    let mut open: Option<WalStretch> = None;
+    while let Some(step) = walker.next().await? {
+        match step {
+            LogStep::Hole(hole) => {
+                stretches.extend(open.take());
+                damaged.extend(Some(hole).filter(|hole| hole.damage.is_some()));
+            }
+            LogStep::Range { index, crossing } => {
+                let range = LsnRange { start: index.start, end: index.end };
+                let last_record = index.last_record.or(crossing);
+                let before = open.take();
+                open = Some(WalStretch {
+                    range: LsnRange {
+                        start: before.map_or(range.start, |open| open.range.start),
+                        ..range
+                    },
+                    complete_to: walker.complete_to(),
+                    last_record: last_record.or(before.and_then(|open| open.last_record)),
+                });
+            }
+        }
+    }
+    stretches.extend(open);
+    Ok((stretches, damaged))
 }

@@ -90,6 +90,12 @@ impl WalArchive {
 }
 
 impl FactsReader {
+    /// The same facts, with ranges that cannot be read taken for holes.
+    #[must_use]
+    pub fn passing_damage(self) -> Self {
+        Self { walker: self.walker.passing_damage(), ..self }
+    }
+
     /// The next part; `None` at the end of what is archived, or of what was asked for.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use futures_util::future::try_join_all;
-use seawall_core::{Code, Error, Lsn, Result};
+use futures_util::future::join_all;
+use seawall_core::{Code, Error, ExitClass, Lsn, Result};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::{
     DEFAULT_MAX_RECORD_BYTES, LastRecord, Link, RangeChain, RangeIndex, ReaderStart,
@@ -43,6 +43,9 @@ pub struct WalHole {
     pub range: LsnRange,
     /// What is wrong.
     pub why: String,
+    /// Something is stored there, and it is damaged: what the error of reading it says. Only walks
+    /// that pass over damage tell of it ([`LogWalker::passing_damage`]).
+    pub damage: Option<String>,
 }
 
 impl WalHole {
@@ -70,7 +73,7 @@ pub enum LogStep {
         /// That record.
         crossing: Option<LastRecord>,
     },
-    /// A break. The log goes on behind it.
+    /// A break. The log goes on behind it, unless what is stored last is damaged.
     Hole(WalHole),
 }
 
@@ -83,13 +86,23 @@ pub struct LogWalker {
     detail: Detail,
     spans: VecDeque<TimelineSpan>,
     cursor: Option<RangeCursor>,
-    loaded: VecDeque<(Listed, RangeIndex)>,
+    loaded: VecDeque<(Listed, Result<RangeIndex>)>,
     /// Up to here the log was walked.
     position: Lsn,
     to: Lsn,
     has_begun: bool,
     chain: Option<RangeChain>,
     pending: Option<RangeIndex>,
+    passes_damage: bool,
+    /// The damage that was passed over since the last range.
+    damage: Option<Damaged>,
+}
+
+/// A range that cannot be read.
+#[derive(Debug)]
+struct Damaged {
+    start: Lsn,
+    why: String,
 }
 
 impl WalArchive {
@@ -110,11 +123,20 @@ impl WalArchive {
             has_begun: false,
             chain: None,
             pending: None,
+            passes_damage: false,
+            damage: None,
         }
     }
 }
 
 impl LogWalker {
+    /// The same walk, which takes a range that cannot be read for a hole instead of ending there.
+    #[must_use]
+    pub const fn passing_damage(mut self) -> Self {
+        self.passes_damage = true;
+        self
+    }
+
     /// The next step; `None` at the end of what is archived, or at `to`.
     ///
     /// # Errors
@@ -139,10 +161,14 @@ impl LogWalker {
                     None if self.to < Lsn(u64::MAX) => {
                         return Ok(Some(self.hole_up_to(self.to)));
                     }
-                    None => return Ok(None),
+                    None => return Ok(self.hole_at_end()),
                 }
             };
-            let Some(index) = self.trim(span, &listed, index).await? else { continue };
+            let index = match index {
+                Ok(index) => self.trim(span, &listed, index).await,
+                Err(error) => Err(error),
+            };
+            let Some(index) = self.unless_damaged(&listed, index)?.flatten() else { continue };
             if index.start > self.position {
                 let hole = self.hole_up_to(index.start.min(self.to));
                 self.pending = Some(index).filter(|index| index.start < self.to);
@@ -171,10 +197,42 @@ impl LogWalker {
         self.position = end;
         self.has_begun = true;
         self.chain = None;
-        LogStep::Hole(WalHole { range, why: "nothing is archived there".to_owned() })
+        let damage = self.damage.take().map(|damaged| damaged.why);
+        LogStep::Hole(WalHole { range, why: "nothing is archived there".to_owned(), damage })
     }
 
-    async fn next_loaded(&mut self, span: TimelineSpan) -> Result<Option<(Listed, RangeIndex)>> {
+    /// What is stored last may be damaged: nobody knows how far it reaches.
+    fn hole_at_end(&mut self) -> Option<LogStep> {
+        let end = self.damage.as_ref().map(|damaged| damaged.start.max(self.position))?;
+        Some(self.hole_up_to(end))
+    }
+
+    /// Damage is an error or, where it is passed over, `None`.
+    fn unless_damaged<T>(&mut self, listed: &Listed, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if self.passes_damage && error.exit_class() == ExitClass::Integrity => {
+                let (start, why) = (listed.name.start, error.chain());
+                self.damage.get_or_insert(Damaged { start, why });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A record that crosses into `index` cannot be read. What begins behind it is known.
+    fn hole_of_record(&mut self, lsn: Lsn, index: RangeIndex, error: &Error) -> LogStep {
+        let range = LsnRange { start: lsn, end: index.start };
+        self.chain = None;
+        self.pending = Some(index);
+        let why = "a record cannot be read".to_owned();
+        LogStep::Hole(WalHole { range, why, damage: Some(error.chain()) })
+    }
+
+    async fn next_loaded(
+        &mut self,
+        span: TimelineSpan,
+    ) -> Result<Option<(Listed, Result<RangeIndex>)>> {
         if self.loaded.is_empty() {
             let mut cursor = match self.cursor.take() {
                 Some(cursor) => cursor,
@@ -195,13 +253,13 @@ impl LogWalker {
             let detail = self.detail;
             let load = async |listed: Listed| {
                 let range = match detail {
-                    Detail::Seams => archive.read_footer(&listed).await?,
-                    Detail::Facts => archive.read_index(&listed).await?,
-                    Detail::Bytes => archive.open_listed(&listed).await?.range,
+                    Detail::Seams => archive.read_footer(&listed).await,
+                    Detail::Facts => archive.read_index(&listed).await,
+                    Detail::Bytes => archive.open_listed(&listed).await.map(|opened| opened.range),
                 };
-                Ok::<_, Error>((listed, range.index))
+                (listed, range.map(|range| range.index))
             };
-            self.loaded = try_join_all(listed.into_iter().map(load)).await?.into();
+            self.loaded = join_all(listed.into_iter().map(load)).await.into();
         }
         Ok(self.loaded.pop_front())
     }
@@ -227,6 +285,7 @@ impl LogWalker {
     async fn step(&mut self, mut index: RangeIndex) -> Result<LogStep> {
         self.has_begun = true;
         self.position = index.end;
+        self.damage = None;
         let Some(chain) = &mut self.chain else {
             self.chain = Some(RangeChain::new(&index));
             return Ok(LogStep::Range { index: Box::new(index), crossing: None });
@@ -237,7 +296,11 @@ impl LogWalker {
                 let seam = LsnRange { start: index.start, end: index.start };
                 self.chain = None;
                 self.pending = Some(index);
-                return Ok(LogStep::Hole(WalHole { range: seam, why: fault.to_string() }));
+                return Ok(LogStep::Hole(WalHole {
+                    range: seam,
+                    why: fault.to_string(),
+                    damage: None,
+                }));
             }
         };
         let mut facts = WalFacts::default();
@@ -250,7 +313,15 @@ impl LogWalker {
             }
             Link::ByReference { lsn, end } => {
                 if self.detail == Detail::Facts {
-                    facts = self.archive.facts_of_record(&self.ancestry, lsn, end).await?;
+                    match self.archive.facts_of_record(&self.ancestry, lsn, end).await {
+                        Ok(read) => facts = read,
+                        Err(error)
+                            if self.passes_damage && error.exit_class() == ExitClass::Integrity =>
+                        {
+                            return Ok(self.hole_of_record(lsn, index, &error));
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 Some(LastRecord { lsn, end })
             }

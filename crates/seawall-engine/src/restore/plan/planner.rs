@@ -4,7 +4,7 @@ use seawall_pgdata::history::Ancestry;
 use super::resolver::{Cut, Found, NOT_ARCHIVED};
 use super::timeline::{no_such_backup, shown};
 use super::{BackupFacts, CommitPlace, Resolver, Stop};
-use crate::restore::{CoveredSpan, Point, RecordPlace, Target};
+use crate::restore::{CoveredSpan, Point, RecordPlace, Target, UnreadableWal, WalCoverage};
 
 /// What is known of a line along the ancestry that is followed.
 #[derive(Debug, Clone)]
@@ -20,12 +20,19 @@ pub struct PlanInput {
     /// The timeline to follow.
     pub ancestry: Ancestry,
     /// The WAL there is along it.
-    pub spans: Vec<CoveredSpan>,
+    pub wal: WalCoverage,
     /// For [`Point::Lsn`]: the first record that begins there or later. For
     /// [`Target::BackupOnly`]: the one that follows the backup ([`Planner::end_of_backup`]).
     pub record_at_target: Option<RecordPlace>,
     /// The cluster's WAL segment size.
     pub segment_size: WalSegmentSize,
+}
+
+impl PlanInput {
+    /// What cannot be read in a hole.
+    fn unreadable_in(&self, from: Lsn, to: Lsn) -> Option<&UnreadableWal> {
+        self.wal.unreadable.iter().find(|it| from <= it.start && it.start < to)
+    }
 }
 
 /// What was decided.
@@ -165,6 +172,14 @@ impl Planner {
             Some(_) => error,
             None => error.with_hint(self.earliest()),
         })?;
+        let unreadable = found.unreadable.clone();
+        let mut decision = self.decide_found(found)?;
+        self.prove_known(&decision, &unreadable)?;
+        decision.warnings.extend(self.unreadable_warnings(&unreadable));
+        Ok(decision)
+    }
+
+    fn decide_found(&self, found: Found) -> Result<Decision> {
         if self.input.target == Target::BackupOnly {
             let chosen = preferred(&self.usable).ok_or_else(|| no_backup(&self.input))?;
             let (stop, wal_end) = match self.input.record_at_target {
@@ -191,6 +206,35 @@ impl Planner {
             decision.stop_record_at = Some(lsn).filter(|_| is_open);
         }
         Ok(decision)
+    }
+
+    /// Nothing that was decided may rest on what is not known. What is stored last and cannot be
+    /// read is part of all that is archived.
+    fn prove_known(&self, decision: &Decision, unreadable: &[UnreadableWal]) -> Result<()> {
+        let from = decision.backup.start_lsn;
+        let to = match self.input.target {
+            Target::Latest => Lsn(u64::MAX),
+            _ => decision.stop.kept_until(),
+        };
+        let needed = |it: &&UnreadableWal| it.start < to && (from < it.end || from <= it.start);
+        let all = unreadable.iter().chain(&self.input.wal.unreadable);
+        all.into_iter().find(needed).map_or(Ok(()), |unreadable| {
+            Err(unreadable.error().with_hint(format!(
+                "Restore up to it: `--before lsn:{}`, or use another repository.",
+                unreadable.start
+            )))
+        })
+    }
+
+    fn unreadable_warnings(&self, unreadable: &[UnreadableWal]) -> Vec<String> {
+        let mut warnings: Vec<String> = Vec::new();
+        for unreadable in unreadable.iter().chain(&self.input.wal.unreadable) {
+            let warning = format!("This restore does without: {}.", unreadable.told());
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        warnings
     }
 
     fn decision(&self, chosen: &Usable, stop: Stop, wal_end: Lsn, found: Found) -> Decision {
@@ -234,18 +278,18 @@ impl Planner {
     }
 
     fn in_last_span(&self) -> &[Usable] {
-        let last = self.input.spans.len().saturating_sub(1);
+        let last = self.input.wal.spans.len().saturating_sub(1);
         let from = self.usable.partition_point(|usable| usable.span < last);
         self.usable.get(from..).unwrap_or_default()
     }
 
     fn stop_at_end(&self) -> Result<(usize, Stop, Lsn)> {
-        let last = self.input.spans.len().saturating_sub(1);
+        let last = self.input.wal.spans.len().saturating_sub(1);
         self.after_last_record(last)
     }
 
     fn after_last_record(&self, index: usize) -> Result<(usize, Stop, Lsn)> {
-        let record = self.input.spans.get(index).and_then(|span| span.last_record);
+        let record = self.input.wal.spans.get(index).and_then(|span| span.last_record);
         let record = record.ok_or_else(|| {
             Error::new(Code::TargetUnreachable, "the archived WAL holds no whole record")
                 .with_hint("`seawall wal list` shows what is archived.")
@@ -255,10 +299,13 @@ impl Planner {
     }
 
     fn stop_at(&self, cut: Cut) -> Result<(usize, Stop, Lsn)> {
-        let spans = &self.input.spans;
+        let spans = &self.input.wal.spans;
         let reaches = |span: &CoveredSpan| cut.lsn <= self.record_position(span.end);
         let Some(index) = spans.iter().position(reaches) else {
             let end = spans.last().map_or(Lsn::INVALID, |span| span.end);
+            if let Some(unreadable) = self.input.unreadable_in(end, Lsn(u64::MAX)) {
+                return Err(unreadable.error());
+            }
             return Err(Error::new(
                 Code::TargetUnreachable,
                 format!("{} is not archived: the archive ends at LSN {end}", cut.lsn),
@@ -268,7 +315,7 @@ impl Planner {
         let Some(span) = spans.get(index).filter(|span| span.start <= cut.lsn) else {
             let from = index.checked_sub(1).and_then(|before| spans.get(before));
             return Err(match (from, spans.get(index)) {
-                (Some(before), Some(after)) => gap(before.end, after.start),
+                (Some(before), Some(after)) => gap(&self.input, before.end, after.start),
                 _ => self.too_early(),
             });
         };
@@ -283,11 +330,11 @@ impl Planner {
     /// What shows that a stretch of WAL was not yet past the time wanted has to lie in it. A time
     /// within the hole before it would else be taken for the quiet one until its first commit.
     fn prove_anchor(&self, index: usize, anchor: Option<Lsn>) -> Result<()> {
-        let spans = &self.input.spans;
+        let spans = &self.input.wal.spans;
         let before = index.checked_sub(1).and_then(|before| spans.get(before));
         match (anchor, before, spans.get(index)) {
             (Some(anchor), Some(before), Some(span)) if anchor < span.start => {
-                Err(gap(before.end, span.start))
+                Err(gap(&self.input, before.end, span.start))
             }
             _ => Ok(()),
         }
@@ -303,9 +350,9 @@ impl Planner {
             return Ok(chosen);
         }
         let Some(nearest) = early_enough.last() else { return Err(self.too_early()) };
-        let ends = |index: usize| self.input.spans.get(index);
+        let ends = |index: usize| self.input.wal.spans.get(index);
         Err(match (ends(nearest.span), ends(nearest.span + 1)) {
-            (Some(before), Some(after)) => gap(before.end, after.start),
+            (Some(before), Some(after)) => gap(&self.input, before.end, after.start),
             _ => self.too_early(),
         })
     }
@@ -366,7 +413,10 @@ fn span_of(input: &PlanInput, backup: &BackupFacts) -> Result<usize> {
             )));
     }
     let holds = |span: &CoveredSpan| span.start <= backup.start_lsn && backup.stop_lsn <= span.end;
-    input.spans.iter().position(holds).ok_or_else(|| {
+    input.wal.spans.iter().position(holds).ok_or_else(|| {
+        if let Some(unreadable) = input.unreadable_in(backup.start_lsn, backup.stop_lsn) {
+            return unreadable.error();
+        }
         Error::new(
             Code::WalGap,
             format!(
@@ -392,10 +442,15 @@ fn not_on_the_way(ancestry: &Ancestry, backup: &BackupFacts) -> String {
     )
 }
 
-fn gap(from: Lsn, to: Lsn) -> Error {
-    Error::new(Code::WalGap, format!("WAL from LSN {from} to {to} is not archived")).with_hint(
-        format!("Restore up to the hole: `--before lsn:{from}`, or use another repository."),
-    )
+/// The hole between two stretches: nothing is archived there, or nothing that can be read.
+fn gap(input: &PlanInput, from: Lsn, to: Lsn) -> Error {
+    let error = match input.unreadable_in(from, to) {
+        Some(unreadable) => unreadable.error(),
+        None => Error::new(Code::WalGap, format!("WAL from LSN {from} to {to} is not archived")),
+    };
+    error.with_hint(format!(
+        "Restore up to the hole: `--before lsn:{from}`, or use another repository."
+    ))
 }
 
 fn no_backup(input: &PlanInput) -> Error {

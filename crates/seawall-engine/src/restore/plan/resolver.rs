@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use seawall_core::{Code, Error, Lsn, Result};
 
 use super::CommitPlace;
-use crate::restore::{Fact, Point, RecordPlace, Target, XactFact};
+use crate::restore::{Fact, Point, RecordPlace, Target, UnreadableWal, XactFact};
 
 /// The position where a target cuts the log: everything before it is wanted, nothing from it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,12 +22,31 @@ pub(super) struct Found {
     pub last_commit_kept: Option<CommitPlace>,
     pub first_commit_left_out: Option<CommitPlace>,
     pub warnings: Vec<String>,
+    /// What is not known of the log, as far as it was read.
+    pub unreadable: Vec<UnreadableWal>,
 }
 
 /// What to do about a target behind the end of the archive.
 pub(super) const NOT_ARCHIVED: &str = "If the server still runs, have its last WAL archived: \
      `SELECT pg_switch_wal();`, and try again a little later. If it is lost, or nothing was \
      committed since, `--latest` is all there is.";
+
+/// What to do about a transaction or a restore point that is not found.
+const NOT_FOUND: &str = "If it was made just now it is not archived yet: `SELECT pg_switch_wal();` \
+     on the server, then try again. Else check the spelling and the timeline; `seawall info` shows \
+     the recovery window.";
+
+impl UnreadableWal {
+    /// What is the matter, in words.
+    pub(super) fn told(&self) -> String {
+        format!("WAL from LSN {} on cannot be read: {}", self.start, self.why)
+    }
+
+    pub(super) fn error(&self) -> Error {
+        Error::new(Code::ObjectDamaged, self.told())
+            .with_hint("`seawall verify` tells what is damaged; another repository may be whole.")
+    }
+}
 
 /// Finds where a target cuts the log. It is fed the log's facts in LSN order and keeps none of
 /// them, however many there are.
@@ -45,6 +64,7 @@ pub struct Resolver {
     latest_time: Option<Timestamp>,
     last_commit_kept: Option<CommitPlace>,
     first_commit_left_out: Option<CommitPlace>,
+    unreadable: Vec<UnreadableWal>,
 }
 
 impl Resolver {
@@ -60,13 +80,17 @@ impl Resolver {
             latest_time: None,
             last_commit_kept: None,
             first_commit_left_out: None,
+            unreadable: Vec::new(),
         }
     }
 
     /// Takes the next fact, which begins after all before.
     pub fn feed(&mut self, fact: &Fact) {
-        self.note_time(fact.lsn(), fact.time());
+        if !matches!(fact, Fact::Unreadable(_)) {
+            self.note_time(fact.lsn(), fact.time());
+        }
         match fact {
+            Fact::Unreadable(unreadable) => self.unreadable.push(unreadable.clone()),
             Fact::Xact(xact) => {
                 self.note_xact(xact);
                 self.note_commit(xact);
@@ -175,6 +199,7 @@ impl Resolver {
             last_commit_kept: self.last_commit_kept,
             first_commit_left_out: self.first_commit_left_out,
             warnings,
+            unreadable: self.unreadable,
         })
     }
 
@@ -186,7 +211,10 @@ impl Resolver {
             );
             return Err(Error::new(
                 Code::TargetUnreachable,
-                format!("{wanted} is later than what is archived: {latest}"),
+                format!(
+                    "{wanted} is later than what is archived: {latest}{}",
+                    self.and_unreadable()
+                ),
             )
             .with_hint(NOT_ARCHIVED));
         }
@@ -199,16 +227,37 @@ impl Resolver {
         Ok(())
     }
 
+    /// How the target was given.
+    const fn option(&self) -> &'static str {
+        if matches!(self.target, Target::To(_)) { "--to" } else { "--before" }
+    }
+
+    /// Where else it may be, to go on a sentence with.
+    fn and_unreadable(&self) -> String {
+        let told = |unreadable: &UnreadableWal| format!("; {}", unreadable.told());
+        self.unreadable.first().map(told).unwrap_or_default()
+    }
+
     fn prove_unique(&self, point: &Point) -> Result<()> {
         match self.matches.as_slice() {
             [] => Err(Error::new(
                 Code::TargetUnreachable,
-                format!("{point} is not in the archived WAL since the first usable backup"),
+                format!(
+                    "{point} is not in the archived WAL since the first usable backup{}",
+                    self.and_unreadable()
+                ),
             )
-            .with_hint(
-                "Check the spelling and the timeline; `seawall info` shows the recovery window.",
-            )),
-            [_] => Ok(()),
+            .with_hint(NOT_FOUND)),
+            [one] => match self.unreadable.first() {
+                None => Ok(()),
+                Some(unreadable) => Err(unreadable.error().context(format!(
+                    "{point} is at LSN {one}, and it may be there a second time"
+                ))
+                .with_hint(format!(
+                    "Say which one by its place, such as `{} lsn:{one}`; `seawall verify` tells what is damaged.",
+                    self.option(),
+                ))),
+            },
             several => {
                 let places: Vec<String> = several.iter().map(Lsn::to_string).collect();
                 Err(Error::new(
@@ -220,7 +269,8 @@ impl Resolver {
                     ),
                 )
                 .with_hint(format!(
-                    "Say which one by its place, such as `--to lsn:{}`.",
+                    "Say which one by its place, such as `{} lsn:{}`.",
+                    self.option(),
                     places.last().map_or("", String::as_str)
                 )))
             }

@@ -3,7 +3,9 @@ use seawall_core::{Code, Ulid, WalSegmentSize, Xid};
 use seawall_pgdata::wal::XactEndKind;
 
 use super::*;
-use crate::restore::{CoveredSpan, Fact, Point, RecordPlace, Target, XactFact};
+use crate::restore::{
+    CoveredSpan, Fact, Point, RecordPlace, Target, UnreadableWal, WalCoverage, XactFact,
+};
 use planner::record_position;
 
 const T1: TimelineId = TimelineId(1);
@@ -65,6 +67,10 @@ fn span(first: u64, last: u64) -> CoveredSpan {
     CoveredSpan { start: lsn(first), end: lsn(last + 1), last_record: Some(place(last)) }
 }
 
+fn covered(spans: Vec<CoveredSpan>) -> WalCoverage {
+    WalCoverage { spans, unreadable: Vec::new() }
+}
+
 fn input(target: Target) -> PlanInput {
     PlanInput {
         target,
@@ -72,7 +78,7 @@ fn input(target: Target) -> PlanInput {
         backups: vec![backup(1, 0, 10), backup(2, 50, 60)],
         damaged: Vec::new(),
         ancestry: Ancestry::root(T1),
-        spans: vec![span(0, 100)],
+        wal: covered(vec![span(0, 100)]),
         record_at_target: None,
         segment_size: WalSegmentSize::DEFAULT,
     }
@@ -272,7 +278,7 @@ fn backup_only_stops_where_the_backup_is_consistent_and_needs_the_record_after_i
 #[test]
 fn backup_only_ends_after_the_last_record_where_none_follows_the_backup() {
     let mut ends_with_backup = input(Target::BackupOnly);
-    ends_with_backup.spans = vec![span(0, 59)];
+    ends_with_backup.wal.spans = vec![span(0, 59)];
     let decision = decide(ends_with_backup, &history()[..6]).unwrap();
     assert_eq!(decision.stop, Stop::After { lsn: lsn(59), end: lsn(60) });
     assert_eq!(decision.wal_end, place(59).end);
@@ -323,7 +329,7 @@ fn a_time_within_a_hole_is_not_taken_for_the_quiet_time_behind_it() {
     let facts = [mark(1, 1), commit(15, 701, 15), mark(71, 71), commit(85, 702, 85)];
     for target in [to_time(60), Target::Before(Point::Time(at(60)))] {
         let mut holed = input(target);
-        holed.spans = vec![span(0, 49), span(70, 100)];
+        holed.wal.spans = vec![span(0, 49), span(70, 100)];
         holed.backups = vec![backup(1, 0, 10), backup(3, 70, 80)];
         refused(decide(holed.clone(), &facts), Code::WalGap);
         let behind = PlanInput { target: to_time(72), ..holed.clone() };
@@ -336,7 +342,7 @@ fn a_time_within_a_hole_is_not_taken_for_the_quiet_time_behind_it() {
 #[test]
 fn a_hole_in_the_wal_is_named_when_it_is_in_the_way() {
     let mut holed = input(Target::Latest);
-    holed.spans = vec![span(0, 69), span(80, 100)];
+    holed.wal.spans = vec![span(0, 69), span(80, 100)];
     let text = refused(decide(holed.clone(), &history()), Code::WalGap);
     assert!(text.contains(&format!("from LSN {} to {}", lsn(70), lsn(80))), "{text}");
     // Before the hole everything is fine.
@@ -352,9 +358,94 @@ fn a_hole_in_the_wal_is_named_when_it_is_in_the_way() {
 }
 
 #[test]
+fn no_wal_is_needed_behind_the_record_at_which_replay_stops() {
+    let point = |name: &str| Point::Name(name.to_owned());
+    let mut facts = history();
+    facts.insert(4, restore_point(42, "rp", 42));
+    for target in [Target::To(point("rp")), Target::To(Point::Xid(704)), Target::BackupOnly] {
+        let mut wanted = input(target.clone());
+        wanted.record_at_target = backup_2_ends(&target);
+        let mut decision = decide(wanted, &facts).unwrap();
+        let at = decision.stop.position();
+        if target != Target::BackupOnly {
+            assert_eq!(decision.stop_record_at, Some(at), "{target:?}");
+            decision.set_stop_record(RecordPlace { lsn: at, end: Lsn(at.0 + 61) });
+        }
+        assert_eq!(decision.wal_end, Lsn(at.0 + 61), "{target:?}");
+    }
+    let mut before = input(Target::Before(Point::Lsn(lsn(70))));
+    before.record_at_target = Some(place(70));
+    let before = decide(before, &facts).unwrap();
+    assert_eq!((before.wal_end, before.stop_record_at), (place(70).end, None));
+}
+
+/// What follows the newest backup, where it is asked for.
+fn backup_2_ends(target: &Target) -> Option<RecordPlace> {
+    (*target == Target::BackupOnly).then(|| place(60))
+}
+
+/// Records 70 to 79 are in an object that cannot be read.
+fn unreadable() -> UnreadableWal {
+    UnreadableWal { start: lsn(70), end: lsn(80), why: "object x is damaged".to_owned() }
+}
+
+#[test]
+fn wal_that_cannot_be_read_is_in_the_way_only_of_what_needs_it() {
+    let mut facts = history();
+    facts.retain(|fact| !(lsn(70)..lsn(80)).contains(&fact.lsn()));
+    facts.push(Fact::Unreadable(unreadable()));
+    facts.push(restore_point(42, "rp", 42));
+    facts.sort_by_key(Fact::lsn);
+    // Its footer can be read, or not even that.
+    for spans in [vec![span(0, 100)], vec![span(0, 69), span(80, 100)]] {
+        let with = |target| {
+            let is_hole = spans.len() > 1;
+            let unreadable = if is_hole { vec![unreadable()] } else { Vec::new() };
+            let wal = WalCoverage { spans: spans.clone(), unreadable };
+            decide(
+                PlanInput { wal, record_at_target: backup_2_ends(&target), ..input(target) },
+                &facts,
+            )
+        };
+        let earlier = with(Target::BackupOnly).unwrap();
+        assert_eq!(earlier.first_commit_left_out.unwrap().xid, 706);
+        assert_eq!(with(to_time(44)).unwrap().stop, Stop::Before { lsn: lsn(45) });
+        for target in [Target::Latest, to_time(74), to_time(90), Target::To(Point::Xid(709))] {
+            let text = refused(with(target), Code::ObjectDamaged);
+            assert!(text.contains("object x is damaged"), "{text}");
+        }
+        // There may be another one of the name; by its place it is a single one.
+        let text = refused(with(Target::To(Point::Name("rp".to_owned()))), Code::ObjectDamaged);
+        assert!(text.contains(&format!("--to lsn:{}", lsn(42))), "{text}");
+        let mut by_place = input(Target::To(Point::Lsn(lsn(42))));
+        by_place.record_at_target = Some(place(42));
+        assert_eq!(decide(by_place, &facts).unwrap().stop, Stop::Before { lsn: lsn(43) });
+        let text = refused(with(Target::To(Point::Xid(707))), Code::TargetUnreachable);
+        assert!(text.contains("object x is damaged"), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_at_the_end_is_not_the_end_of_the_archive() {
+    let last = UnreadableWal { start: lsn(101), end: lsn(101), why: "object x".to_owned() };
+    let mut facts = history();
+    facts.push(Fact::Unreadable(last.clone()));
+    let with = |target| {
+        let wal = WalCoverage { spans: vec![span(0, 100)], unreadable: vec![last.clone()] };
+        decide(PlanInput { wal, record_at_target: backup_2_ends(&target), ..input(target) }, &facts)
+    };
+    refused(with(Target::Latest), Code::ObjectDamaged);
+    refused(with(Target::To(Point::Lsn(lsn(120)))), Code::ObjectDamaged);
+    let text = refused(with(to_time(120)), Code::TargetUnreachable);
+    assert!(text.contains("object x"), "{text}");
+    let earlier = with(Target::BackupOnly).unwrap();
+    assert!(earlier.warnings.iter().any(|it| it.contains("object x")), "{earlier:?}");
+}
+
+#[test]
 fn a_backup_whose_own_wal_is_missing_is_not_used() {
     let mut holed = input(Target::Latest);
-    holed.spans = vec![span(0, 54), span(56, 100)];
+    holed.wal.spans = vec![span(0, 54), span(56, 100)];
     holed.backup = Some(backup_id(2));
     let text = refused(decide(holed, &history()), Code::WalGap);
     assert!(text.contains(&lsn(50).to_string()), "{text}");
@@ -507,7 +598,7 @@ proptest! {
         let target = if inclusive { Target::To(point) } else { Target::Before(point) };
         let input = PlanInput {
             backups: log.backups.clone(),
-            spans: vec![span(0, log.records - 1)],
+            wal: covered(vec![span(0, log.records - 1)]),
             ..input(target)
         };
         let decision = decide(input, &log.facts);
@@ -540,7 +631,7 @@ proptest! {
         let target = if keep { Target::To(point) } else { Target::Before(point) };
         let input = PlanInput {
             backups: log.backups.clone(),
-            spans: vec![span(0, log.records - 1)],
+            wal: covered(vec![span(0, log.records - 1)]),
             ..input(target)
         };
         let kept = if keep { pick + 1 } else { pick };

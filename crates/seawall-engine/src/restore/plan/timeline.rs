@@ -10,6 +10,7 @@
 //! - Without one, the newest timeline is followed if its own commits began after those beside it had
 //!   ended: one server went on after the other. If it has none, or both went on at the same time,
 //!   the user has to choose; so too between branches of which neither led to the other.
+//! - Timelines that no history file connects are never told apart.
 //!
 //! Whatever is followed, a plan tells what it leaves behind ([`LeftBehind`]).
 
@@ -106,15 +107,20 @@ fn current_timeline(
     if candidates.is_empty() {
         candidates = ancestries.iter().collect();
     }
-    candidates.sort_by_key(|ancestry| ancestry.tip());
-    let Some(newest) = candidates.pop() else {
+    let Some(newest) = candidates.iter().copied().max_by_key(|ancestry| ancestry.tip()) else {
         return Err(Error::new(Code::TargetUnreachable, "there is no WAL in the repository")
             .with_hint(
                 "Set `archive_command` as `seawall init` printed it; `seawall check` proves it.",
             ));
     };
-    let rivals = candidates.into_iter().cloned().collect();
-    Ok(Chosen { ancestry: newest.clone(), rivals })
+    let mut chosen = Chosen { ancestry: newest.clone(), rivals: Vec::new() };
+    let is_rival = |other: &&Ancestry| {
+        let may_be_meant = candidates.contains(other) || chosen.is_unrelated(other);
+        other.tip() != newest.tip() && may_be_meant
+    };
+    let rivals = ancestries.iter().filter(is_rival).cloned().collect();
+    chosen.rivals = rivals;
+    Ok(chosen)
 }
 
 impl Chosen {
@@ -133,6 +139,12 @@ impl Chosen {
             }
         }
         fork
+    }
+
+    /// Whether no history file that is archived connects them. One is missing, or they are of two
+    /// clusters.
+    fn is_unrelated(&self, other: &Ancestry) -> bool {
+        self.fork_from(other) == Lsn::INVALID
     }
 
     /// Whether another timeline is an ancestor of this one.
@@ -161,6 +173,9 @@ impl Chosen {
         let theirs = newest(&|it| it.stop_timeline == rival.tip() && !is_ours(it));
         if theirs.is_none() && !branch.left.has_commits() {
             return false;
+        }
+        if self.is_unrelated(rival) {
+            return true;
         }
         if ours.is_some() {
             return theirs > ours;

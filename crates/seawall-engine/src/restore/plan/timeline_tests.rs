@@ -137,6 +137,18 @@ fn branches_side_by_side_are_settled_by_a_backup_only() {
 }
 
 #[test]
+fn timelines_that_no_history_connects_are_told_apart_by_nothing() {
+    let all = [ancestry(1, ""), ancestry(2, "")];
+    let ours = backup(2, 0x580_0000, 20);
+    for named in [None, Some(ours.id)] {
+        let chosen = choose_timeline(Current, named, &all, std::slice::from_ref(&ours)).unwrap();
+        assert_eq!(chosen.ancestry.tip(), TimelineId(2));
+        let branches = [branch(1, Some(9), Some(10))];
+        assert_eq!(doubts(&chosen, &branches, std::slice::from_ref(&ours)), [1]);
+    }
+}
+
+#[test]
 fn what_can_be_chosen_is_told_with_its_place_and_its_last_commit() {
     let chosen = current(&in_a_row()[..2]);
     let (left, own) = (branch(1, Some(9), None), branch(2, None, None));

@@ -1,0 +1,92 @@
+//! What another line of the cluster may have that this one has not: `seawall adopt` begins a new
+//! line, and what was archived before stays in the old one.
+
+use seawall_core::{Code, Error, Result};
+use seawall_repo::Line;
+use seawall_repo::wal::WalArchive;
+
+use super::branches::archived_from;
+use super::plan::BackupFacts;
+use super::{Point, RestoreRequest, Target, TimelineChoice, WalSource};
+
+/// The error with a hint at an earlier line that covers what was asked for, if there is one.
+pub(super) async fn hint_at_earlier_line(
+    line: &Line,
+    request: &RestoreRequest,
+    error: Error,
+) -> Error {
+    let may_be_there = matches!(error.code(), Code::TargetUnreachable | Code::NoSuchBackup);
+    if !may_be_there || request.backup.is_some() {
+        return error;
+    }
+    // The error at hand is what matters; a line that cannot be read adds nothing to it.
+    let Ok(Some(earlier)) = earlier_line_with(line, request).await else { return error };
+    let hint = error.hint().map(|hint| format!("{hint} ")).unwrap_or_default();
+    error.with_hint(format!("{hint}{earlier}"))
+}
+
+/// What the newest earlier line that covers it has, as a sentence.
+async fn earlier_line_with(line: &Line, request: &RestoreRequest) -> Result<Option<String>> {
+    let Some(about) = line.about().await? else { return Ok(None) };
+    let mut earlier = Vec::new();
+    for (cluster, id) in line.repository().lines().await? {
+        if cluster != *line.cluster() || id == line.id() {
+            continue;
+        }
+        let other = line.repository().line(&cluster, id)?;
+        if let Some(there) = other.about().await?
+            && there.created_us < about.created_us
+        {
+            earlier.push((there.created_us, other));
+        }
+    }
+    earlier.sort_by_key(|(created_us, _)| *created_us);
+    for (_, other) in earlier.into_iter().rev() {
+        if let Some(told) = covers(&other, request).await? {
+            return Ok(Some(told));
+        }
+    }
+    Ok(None)
+}
+
+async fn covers(line: &Line, request: &RestoreRequest) -> Result<Option<String>> {
+    let infos = line.backups().await?.into_iter().filter_map(|summary| summary.info.ok());
+    let mut backups: Vec<BackupFacts> = infos.map(|info| BackupFacts::from(&info)).collect();
+    backups.sort_by_key(|backup| backup.finished_at);
+    let (Some(first), Some(newest)) = (backups.first(), backups.last()) else { return Ok(None) };
+    let wal = WalArchive::open(line.clone()).await?;
+    let ancestries = WalSource::ancestries(&wal).await?;
+    if let TimelineChoice::Id(wanted) = request.timeline
+        && ancestries.iter().all(|ancestry| ancestry.tip() != wanted)
+    {
+        return Ok(None);
+    }
+    let mut until = newest.finished_at;
+    for ancestry in &ancestries {
+        if ancestry.contains(newest.stop_timeline, newest.stop_lsn) {
+            let left = archived_from(&wal, ancestry, newest.stop_lsn).await?;
+            until = left.last_commit.map_or(until, |last| until.max(last.time));
+        }
+    }
+    let suitable = match &request.target {
+        Target::To(Point::Time(time)) | Target::Before(Point::Time(time)) => {
+            backups.iter().rfind(|it| it.finished_at <= *time && *time <= until)
+        }
+        Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) => {
+            backups.iter().rfind(|it| it.stop_lsn <= *lsn)
+        }
+        // Whatever it has can be reached from its first backup.
+        Target::To(_) | Target::Before(_) => Some(first),
+        Target::Latest | Target::BackupOnly => Some(newest),
+    };
+    let shown = |time: jiff::Timestamp| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
+    Ok(suitable.map(|backup| {
+        format!(
+            "An earlier line of {} covers {} to {}: name one of its backups, `--backup {}`.",
+            line.cluster(),
+            shown(first.finished_at),
+            shown(until),
+            backup.id
+        )
+    }))
+}
