@@ -20,8 +20,8 @@ use super::plan::{
     Planner, choose_timeline, databases_left_out, path_to, warning_of_invalid_pages, warnings_of,
 };
 use super::preflight::{
-    Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup,
-    prove_outside, prove_space, remap,
+    Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_outside,
+    prove_space, remap,
 };
 use super::sources::{Sources, inconsistent};
 use super::state::{Asked, RestoreState};
