@@ -8,28 +8,23 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use seawall_testkit::process::{self, wait_until};
 use seawall_testkit::{PgCluster, StopMode};
-use support::{LIMIT, Protected, archive_everything, tells};
+use support::{LIMIT, Protected, archive_everything, open_restored, tells};
 
 const ROWS: &str = "SELECT string_agg(i::text, ',' ORDER BY i) FROM t";
 
-/// A standby of the primary is promoted to `timeline`, and writes its number.
+/// A server goes on from the end of timeline 1 on `timeline`, and writes that number.
 fn take_over(house: &Protected, timeline: u32) -> Result<PgCluster> {
-    let mut standby = house.pg.standby()?;
-    let reached = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", house.pg.current_lsn()?);
-    wait_until("the standby", LIMIT, || Ok(standby.psql(&reached)? == "t"))?;
-    // PostgreSQL takes the first number that has no history file.
-    for number in 2..timeline {
-        let taken = standby.data_directory().join(format!("pg_wal/{number:08X}.history"));
-        fs::write(&taken, "1\t0/3000000\tx\n")?;
-        standby.owner().chown(&taken)?;
-    }
-    standby.promote()?;
-    standby.psql(&format!("INSERT INTO t VALUES ({timeline})"))?;
-    archive_everything(&standby)?;
-    Ok(standby)
+    let room = format!("primary-{timeline}");
+    house.restore(&room, ["--as", "primary", "--timeline", "1"]).succeed()?;
+    let primary = open_restored(&house.room(&room))?;
+    primary.psql(&format!("INSERT INTO t VALUES ({timeline})"))?;
+    archive_everything(&primary)?;
+    let name = primary.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    ensure!(name.starts_with(&format!("{timeline:08X}")), "{name}");
+    Ok(primary)
 }
 
-/// Two standbys took over from one primary: 2, which is wanted, and 3.
+/// Two servers took over from one primary: 2, which is wanted, and 3.
 struct Site {
     house: Protected,
     directory: PathBuf,
@@ -41,6 +36,7 @@ impl Site {
         let house = Protected::start()?;
         house.pg.psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")?;
         house.backup()?;
+        house.archive_everything()?;
         let servers = [take_over(&house, 2)?, take_over(&house, 3)?];
         // What the old primary writes on, it archives whole.
         house.pg.psql("INSERT INTO t VALUES (10)")?;
