@@ -58,7 +58,10 @@ fn a_standby_goes_along_its_timeline_through_an_outage_and_takes_over_under_a_ne
     let site = Site::new()?;
     let house = &site.house;
     let arguments = ["--as", "standby", "--timeline", "2", "--start", "--json"];
-    let output = house.restore("standby", arguments).succeed()?.json()?;
+    let pg_ctl = house.pg.bin().program("pg_ctl")?;
+    let programs = pg_ctl.parent().context("its directory")?;
+    let restore = house.restore("standby", arguments).env("SEAWALL_PG_BIN", programs);
+    let output = restore.succeed()?.json()?;
     ensure!(output["started"]["state"] == "following", "{output}");
     let mut stop = house.pg.owner().command(house.pg.bin().program("pg_ctl")?);
     stop.args(["stop", "-m", "fast", "-w", "-D"]).arg(&site.directory);
