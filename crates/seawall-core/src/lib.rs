@@ -13,6 +13,7 @@ mod lsn;
 mod pg_time;
 mod postgres;
 mod progress;
+mod rate;
 mod units;
 mod wal_name;
 
@@ -26,5 +27,6 @@ pub use postgres::{
     BlockNumber, InvalidSegmentSize, Oid, SystemId, TimelineId, WalSegmentSize, Xid,
 };
 pub use progress::{NoProgress, Progress, Stage};
+pub use rate::{InvalidRateLimit, RateLimit};
 pub use units::{ByteSize, InvalidByteSize, counted};
 pub use wal_name::{WalFileName, WalSegment};

@@ -12,6 +12,7 @@ pub mod cluster;
 mod config_text;
 mod host;
 pub mod line_note;
+mod pace;
 pub mod restore;
 pub mod verify;
 pub mod wal;

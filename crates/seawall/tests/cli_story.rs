@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use seawall_testkit::{Invocation, TestDir};
@@ -164,5 +165,32 @@ fn the_repository_s_objects_are_all_seawall_s_own() -> Result<()> {
         ensure!(!cluster[name].is_null(), "no {name} in {cluster}");
     }
     ensure!(cluster["wal"][0]["gaps"].as_array().is_some_and(Vec::is_empty), "{cluster}");
+    Ok(())
+}
+
+#[test]
+fn a_rate_limit_holds_whoever_sets_it() -> Result<()> {
+    let house = Protected::start()?;
+    let rate = |backup: &serde_json::Value| -> Result<f64> {
+        let bytes = backup["read_bytes"].as_f64().context("read_bytes")?;
+        Ok(bytes / backup["duration_s"].as_f64().context("duration_s")?)
+    };
+    let limited = ["backup", "--json", "--jobs", "4", "--rate-limit", "8MB/s"];
+    let limited = rate(&house.command(limited).succeed()?.json()?)?;
+    ensure!(limited < 8.1e6 && limited > 4e6, "{limited} bytes a second");
+
+    let config = fs::read_to_string(&house.places.config)?;
+    fs::write(&house.places.config, format!("rate_limit = \"8MB/s\"\n{config}"))?;
+    let configured = rate(&house.backup()?)?;
+    ensure!(configured < 8.1e6, "{configured} bytes a second");
+    let free = ["backup", "--json", "--rate-limit", "none"];
+    let free = rate(&house.command(free).succeed()?.json()?)?;
+    ensure!(free > 16e6, "{free} bytes a second");
+
+    let began = Instant::now();
+    let restored = house.restore("room", ["--backup-only", "--json"]).succeed()?.json()?;
+    let bytes = restored["restore"]["bytes"].as_f64().context("bytes")?;
+    let written = bytes / began.elapsed().as_secs_f64();
+    ensure!(written < 8.1e6, "{written} bytes a second");
     Ok(())
 }

@@ -22,6 +22,7 @@ use super::page_rule::PageRule;
 use super::parent::Parent;
 use super::worker::Worker;
 use crate::cluster::{FileKind, Found, ScanOptions, scan};
+use crate::pace::Pace;
 
 /// Files up to this size share frames with others.
 const SMALL_FILE_BYTES: u64 = 64 * 1024;
@@ -118,6 +119,7 @@ pub(super) struct CopyJob {
     pub parent: Option<Parent>,
     /// How many paths the manifest has; the collector counts.
     pub emitted: Arc<AtomicU64>,
+    pub pace: Arc<Pace>,
     pub jobs: usize,
     pub level: i32,
     pub pack_bytes: u64,
@@ -148,7 +150,7 @@ impl Copying {
                 job.pack_bytes,
             )?;
             let hasher = job.line.keyring().hasher().clone();
-            let worker = Worker::new(Arc::clone(&job.rule), hasher, sink);
+            let worker = Worker::new(Arc::clone(&job.rule), Arc::clone(&job.pace), hasher, sink);
             let (tasks, results) = (Arc::clone(&tasks), result_sender.clone());
             threads.push(spawn(&format!("copy-{number}"), &stop, move |stop| {
                 run_worker(worker, &tasks, &results, stop)

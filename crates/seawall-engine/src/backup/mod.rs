@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Error, Lsn, Progress, Result, Stage, TimelineId};
+use seawall_core::{BackupId, Error, Lsn, Progress, RateLimit, Result, Stage, TimelineId};
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_repo::keys::random_bytes;
@@ -36,6 +36,7 @@ use seawall_repo::manifest::PageError;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::{BackupSession, ScanOptions, Server};
+use crate::pace::Pace;
 use collector::{Collector, Totals};
 use copy::{CopyJob, Copying};
 use page_rule::{PageRule, ReplayLimit};
@@ -57,6 +58,8 @@ pub struct BackupRequest {
     pub annotations: BTreeMap<String, String>,
     /// Worker threads.
     pub jobs: usize,
+    /// How fast the cluster's files may be read.
+    pub rate_limit: RateLimit,
     /// zstd level of the frames.
     pub compression_level: i32,
     /// A pack is closed when it has so many bytes.
@@ -166,6 +169,7 @@ async fn attempt(
         packs: Arc::clone(&packs),
         parent: parent.map(|(_, parent)| parent),
         emitted: collector.emitted(),
+        pace: Arc::new(Pace::new(request.rate_limit.clone())),
         jobs: request.jobs,
         level: request.compression_level,
         pack_bytes: request.pack_bytes,

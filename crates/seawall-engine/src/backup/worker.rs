@@ -13,12 +13,14 @@ use super::copy::{Copied, SmallFile, Span, Task};
 use super::pack_sink::PackSink;
 use super::page_rule::PageRule;
 use super::source::{Source, read_at, unreadable};
+use crate::pace::Pace;
 
 const FRAME_BYTES: usize = FRAME_BLOCKS as usize * BLOCK_BYTES;
 
 /// Reads files, judges their pages and puts them into frames.
 pub(super) struct Worker {
     rule: Arc<PageRule>,
+    pace: Arc<Pace>,
     hasher: ContentHasher,
     sink: PackSink,
     buffers: Vec<AlignedBuffer>,
@@ -34,8 +36,13 @@ struct Place<'f> {
 }
 
 impl Worker {
-    pub fn new(rule: Arc<PageRule>, hasher: ContentHasher, sink: PackSink) -> Self {
-        Self { rule, hasher, sink, buffers: Vec::new() }
+    pub fn new(
+        rule: Arc<PageRule>,
+        pace: Arc<Pace>,
+        hasher: ContentHasher,
+        sink: PackSink,
+    ) -> Self {
+        Self { rule, pace, hasher, sink, buffers: Vec::new() }
     }
 
     /// Does one task and hands over what came of it.
@@ -80,6 +87,7 @@ impl Worker {
             let read = read_at(file, bytes, 0).map_err(|error| unreadable(&location, error))?;
             let place = Place { file, path: entry.path(), relation_block, offset: 0 };
             let errors = self.judge(&place, bytes)?;
+            self.pace.take(read);
             let blocks: Vec<FullBlockHash> =
                 bytes.chunks(BLOCK_BYTES).map(|block| self.hasher.block(block)).collect();
             let short: Vec<BlockHash> = bytes
@@ -126,6 +134,7 @@ impl Worker {
             let place = Place { file, path, relation_block: span.relation_block, offset };
             errors.extend(self.judge(&place, piece.bytes)?);
             read_bytes += piece.read_bytes;
+            self.pace.take(piece.read_bytes);
             self.frames(&place, piece.bytes, &mut map, &mut hashes)
         })?;
         self.buffers = buffers;

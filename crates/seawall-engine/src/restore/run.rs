@@ -2,7 +2,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, Ulid, WalSegmentSize};
+use seawall_core::{BackupId, Code, Error, Lsn, Progress, RateLimit, Result, Ulid, WalSegmentSize};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
@@ -26,6 +26,7 @@ use super::preflight::{
 use super::sources::{Sources, inconsistent};
 use super::state::{Asked, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource};
+use crate::pace::Pace;
 
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
@@ -38,6 +39,8 @@ pub struct RestoreOptions {
     pub jobs: usize,
     /// About how much memory to use.
     pub memory_bytes: usize,
+    /// How fast the cluster's files may be written.
+    pub rate_limit: RateLimit,
     /// What PostgreSQL calls for WAL, with `%f` and `%p`: a `seawall wal fetch` with absolute paths.
     pub restore_command: String,
     /// Read the stored bytes of every frame before writing. Cheap where the store is local.
@@ -467,6 +470,7 @@ impl PlannedRestore {
             restore_command: options.restore_command.clone(),
             jobs,
             piece_bytes,
+            pace: Arc::new(Pace::new(options.rate_limit.clone())),
             progress: Arc::clone(&options.progress),
         }
     }

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Progress, Result, Stage};
+use seawall_core::{BackupId, Code, Error, Progress, RateLimit, Result, Stage};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
@@ -35,6 +35,8 @@ pub struct VerifyRequest {
     pub sample_percent: u8,
     /// Worker threads.
     pub jobs: usize,
+    /// How fast objects may be read.
+    pub rate_limit: RateLimit,
 }
 
 /// Something that is wrong.

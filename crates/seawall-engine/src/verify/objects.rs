@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{Findings, Listed, VerifyRequest};
+use crate::pace::Pace;
 
 /// How much of a pack is read at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -38,17 +39,19 @@ pub(super) async fn read_all(
     progress: &dyn Progress,
 ) -> Result<ReadTotals> {
     let queue = Arc::new(Mutex::new(objects.into_iter()));
+    let pace = Arc::new(Pace::new(request.rate_limit.clone()));
     let (sender, mut outcomes) = mpsc::channel(64);
     let mut threads = Vec::new();
     for _ in 0..request.jobs.max(1) {
         let (queue, sender, repository) = (Arc::clone(&queue), sender.clone(), repository.clone());
-        let percent = request.sample_percent;
+        let (percent, pace) = (request.sample_percent, Arc::clone(&pace));
         let runtime = Handle::current();
         threads.push(tokio::task::spawn_blocking(move || -> Result<()> {
             let mut reader = FrameReader::new()?;
             loop {
                 let next = queue.lock().map_err(|_| died())?.next();
                 let Some(object) = next else { return Ok(()) };
+                pace.take(object.size_bytes);
                 let read = read_object(&repository, &object, percent, &mut reader);
                 let result = runtime.block_on(read);
                 let outcome = Outcome { path: object.path, bytes: object.size_bytes, result };

@@ -129,7 +129,7 @@ async fn a_pin_that_is_taken_away_meanwhile_is_no_damage() {
     let path = house.path(&LineObject::Pin(backup().0, 3));
     let name = ObjectName::parse(&path).unwrap();
     let objects = vec![Listed { path, name, size_bytes: 1 }];
-    let request = VerifyRequest { backup: None, sample_percent: 100, jobs: 1 };
+    let request = VerifyRequest { sample_percent: 100, jobs: 1, ..VerifyRequest::default() };
     let mut findings = Findings::default();
     objects::read_all(&house.repository, &request, objects, &mut findings, &NoProgress)
         .await

@@ -5,7 +5,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
-use seawall_core::{BranchNumber, ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize};
+use seawall_core::{
+    BranchNumber, ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize,
+};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::wal::PageHeader;
 use seawall_pgdata::wal::page::LONG_HEADER_BYTES;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use seawall_core::{BranchNumber, LineId, NoProgress, Progress, TimelineId, WalFileName};
+use seawall_core::{
+    BranchNumber, LineId, NoProgress, Progress, RateLimit, TimelineId, WalFileName,
+};
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use seawall_engine::cluster::read_control;
 use seawall_engine::restore::{
@@ -81,6 +83,7 @@ impl House {
             annotations: BTreeMap::new(),
             jobs: 2,
             compression_level: 1,
+            rate_limit: RateLimit::NONE,
             pack_bytes: 64 << 20,
             fast_checkpoint: true,
             wal_timeout: LIMIT,
@@ -141,6 +144,7 @@ impl House {
         RestoreOptions {
             jobs: 2,
             memory_bytes: 64 << 20,
+            rate_limit: RateLimit::NONE,
             restore_command: format!("cp {}/%f %p", self.archive.display()),
             check_stored: true,
             progress,

@@ -13,7 +13,7 @@ use crate::direct::{AlignedBuffer, set_direct};
 use crate::{ObjectWriter, Place, StoreError};
 
 /// How many bytes of one object may wait for the disk before its writer waits too.
-const IN_FLIGHT_BYTES: u32 = 16 << 20;
+const IN_FLIGHT_BYTES: u32 = 8 << 20;
 
 /// A part is handed over in pieces of at most this size, so that one piece is written while the
 /// next is made.

@@ -2,7 +2,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use seawall_core::{ByteSize, ClusterName};
+use seawall_core::{ByteSize, ClusterName, RateLimit};
 
 use crate::config;
 
@@ -59,6 +59,10 @@ pub struct WorkArgs {
     #[arg(long, env = "SEAWALL_MEMORY", hide_env_values = true, value_name = "SIZE")]
     #[arg(value_parser = config::parse_memory)]
     pub memory: Option<ByteSize>,
+    /// Bytes to read or write a second, such as 50MB/s; none
+    #[arg(long, env = "SEAWALL_RATE_LIMIT", hide_env_values = true, value_name = "RATE")]
+    #[arg(value_parser = config::parse_rate_limit)]
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// A number of workers; `None` is one for each CPU.

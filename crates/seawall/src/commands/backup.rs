@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ByteSize, Code, Error, Result, counted};
+use seawall_core::{ByteSize, Code, Error, RateLimit, Result, counted};
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use serde_json::{Value, json};
 
@@ -59,6 +59,7 @@ fn request(args: &BackupArgs, config: &Config, server: &Server, place: &Place) -
         jobs: jobs(&args.work, config),
         compression_level: args.compression.unwrap_or(place.compression_level),
         pack_bytes: pack_size.0,
+        rate_limit: rate_limit(&args.work, config),
         fast_checkpoint: !args.spread_checkpoint,
         wal_timeout: args.wal_timeout,
         program: concat!("seawall ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -67,7 +68,7 @@ fn request(args: &BackupArgs, config: &Config, server: &Server, place: &Place) -
 
 /// What a worker holds: what it reads, a frame and its compressed form, and parts on their way into
 /// the store.
-const WORKER_BYTES: usize = 16 << 20;
+const WORKER_BYTES: usize = 24 << 20;
 
 /// What a job holds beside its workers: lists, maps and the manifest, part by part.
 const JOB_BYTES: usize = 32 << 20;
@@ -83,6 +84,11 @@ pub fn jobs(args: &WorkArgs, config: &Config) -> usize {
 /// The memory budget of a job in bytes.
 pub fn memory(args: &WorkArgs, config: &Config) -> usize {
     usize::try_from(args.memory.unwrap_or(config.memory).0).unwrap_or(usize::MAX)
+}
+
+/// How fast a job may move the cluster's bytes.
+pub fn rate_limit(args: &WorkArgs, config: &Config) -> RateLimit {
+    args.rate_limit.as_ref().unwrap_or(&config.rate_limit).clone()
 }
 
 fn show(args: &BackupArgs, opened: &Opened, report: &BackupReport) -> Result<()> {
@@ -180,10 +186,11 @@ mod tests {
         let args = |jobs: usize, memory: u64| WorkArgs {
             jobs: Some(Jobs(std::num::NonZeroUsize::new(jobs))),
             memory: Some(ByteSize(memory)),
+            rate_limit: None,
         };
         let config = Config::none();
         assert_eq!(jobs(&args(4, 128 << 20), &config), 4);
-        assert_eq!(jobs(&args(64, 128 << 20), &config), 6);
+        assert_eq!(jobs(&args(64, 256 << 20), &config), 9);
         assert_eq!(jobs(&args(64, 32 << 20), &config), 1);
     }
 }

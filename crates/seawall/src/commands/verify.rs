@@ -6,7 +6,7 @@ use seawall_core::{BackupId, ByteSize, Code, Result, counted};
 use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
 use serde_json::{Value, json};
 
-use super::backup::jobs;
+use super::backup::{jobs, rate_limit};
 use crate::args::VerifyArgs;
 use crate::context::{Context, Opened};
 use crate::exit::Outcome;
@@ -36,6 +36,7 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
                 backup: find(&opened, args).await?,
                 sample_percent: args.sample,
                 jobs: jobs(&args.work, &context.config),
+                rate_limit: rate_limit(&args.work, &context.config),
             };
             let report = verify::run(&opened.repository, &request, &Display::new()).await?;
             Ok((opened.place.name, report))

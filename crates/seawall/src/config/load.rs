@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{ByteSize, ClusterName, Code, Error, Result};
+use seawall_core::{ByteSize, ClusterName, Code, Error, RateLimit, Result};
 use toml::de::DeTable;
 
 use super::walk::{Document, Keys, Section};
@@ -17,7 +17,7 @@ use crate::owner::Owner;
 pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
 
 const TOP: Keys =
-    Keys { known: &["jobs", "memory", "cluster", "repository"], later: &["rate_limit"] };
+    Keys { known: &["jobs", "memory", "rate_limit", "cluster", "repository"], later: &[] };
 
 const CLUSTER: Keys = Keys {
     known: &["connection", "data_directory", "source", "repositories"],
@@ -105,6 +105,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config> {
         config.jobs = parse_jobs(&jobs).map_err(|problem| top.wrong("jobs", problem))?;
     }
     config.memory = top.parsed("memory", parse_memory)?.unwrap_or(DEFAULT_MEMORY);
+    config.rate_limit = top.parsed("rate_limit", parse_rate_limit)?.unwrap_or(RateLimit::NONE);
     for (name, section) in top.named("repository", REPOSITORY)? {
         config.repositories.insert(name, repository(&section)?);
     }
@@ -182,6 +183,11 @@ pub fn parse_memory(text: &str) -> Result<ByteSize, String> {
         return Err(format!("{size} is too little to work in; at least {}", ByteSize(MEMORY_MIN)));
     }
     Ok(size)
+}
+
+/// `none`, or a rate, at some hours or always.
+pub fn parse_rate_limit(text: &str) -> Result<RateLimit, String> {
+    text.parse().map_err(|error: seawall_core::InvalidRateLimit| error.to_string())
 }
 
 /// A size from 1 MiB to 1 GiB.

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{ByteSize, ClusterName};
+use seawall_core::{ByteSize, ClusterName, RateLimit};
 use seawall_store::StoreUrl;
 
 pub use load::{
     DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
+    parse_rate_limit,
 };
 pub use load::{DEFAULT_PATH, load, parse};
 pub use secret::{SecretSource, read_file as read_key_text};
@@ -34,6 +35,8 @@ pub struct Config {
     pub jobs: Option<NonZeroUsize>,
     /// The memory budget of a pipeline.
     pub memory: ByteSize,
+    /// How fast a job may move a cluster's bytes.
+    pub rate_limit: RateLimit,
     /// The clusters, by name.
     pub clusters: BTreeMap<ClusterName, ClusterConfig>,
     /// The repositories, by name.
@@ -47,6 +50,7 @@ impl Config {
             path: None,
             jobs: None,
             memory: DEFAULT_MEMORY,
+            rate_limit: RateLimit::NONE,
             clusters: BTreeMap::new(),
             repositories: BTreeMap::new(),
         }

@@ -18,6 +18,7 @@ use super::super::layout::Layout;
 use super::super::sources::Sources;
 use super::journal::Journal;
 use super::worker::{FileJob, Job, Worker, crc_of_zeroes};
+use crate::pace::Pace;
 
 /// Jobs that wait for a worker.
 const JOBS_WAITING: usize = 16;
@@ -35,6 +36,7 @@ pub(super) struct Writing<'w> {
     pub jobs: usize,
     /// How much one worker reads and writes at a time.
     pub piece_bytes: usize,
+    pub pace: Arc<Pace>,
     pub progress: &'w dyn Progress,
     /// Set when nobody waits for the result any more.
     pub stop: &'w AtomicBool,
@@ -74,7 +76,8 @@ impl Writing<'_> {
     }
 
     fn work(&self, runtime: &Handle, receiver: &Mutex<Receiver<Job>>) -> Result<()> {
-        let mut worker = Worker::new(Arc::clone(&self.sources), runtime.clone(), self.piece_bytes)?;
+        let (sources, pace) = (Arc::clone(&self.sources), Arc::clone(&self.pace));
+        let mut worker = Worker::new(sources, runtime.clone(), pace, self.piece_bytes)?;
         while let Some(job) = next(receiver) {
             self.refuse_stopped()?;
             worker.work(&job, &mut |file, crc| {

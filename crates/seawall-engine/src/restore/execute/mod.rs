@@ -38,6 +38,7 @@ use super::preflight::{Proven, look_at_directory};
 use super::sources::Sources;
 use super::state::{Asked, RestoreProgress, RestoreState};
 use super::{RestorePlan, RestoreReport, RestoreRequest};
+use crate::pace::Pace;
 use files::Writing;
 use finish::Finishing;
 use journal::Journal;
@@ -55,6 +56,8 @@ pub(super) struct Execution {
     pub restore_command: String,
     pub jobs: usize,
     pub piece_bytes: usize,
+    /// How fast files are written.
+    pub pace: Arc<Pace>,
     pub progress: Arc<dyn Progress>,
 }
 
@@ -150,6 +153,7 @@ impl Execution {
             mode: state.plan.mode,
             jobs: self.jobs,
             piece_bytes: self.piece_bytes,
+            pace: Arc::clone(&self.pace),
             progress: self.progress.as_ref(),
             stop,
         };

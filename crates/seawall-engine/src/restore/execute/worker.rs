@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::super::durable::create_file;
 use super::super::sources::{Sources, inconsistent};
 use super::sink::FileSink;
+use crate::pace::Pace;
 
 /// A file to write.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(super) enum Job {
 pub(super) struct Worker {
     sources: Arc<Sources>,
     runtime: Handle,
+    pace: Arc<Pace>,
     reader: FrameReader,
     buffer: AlignedBuffer,
     read_bytes: u64,
@@ -60,10 +62,16 @@ enum Part {
 
 impl Worker {
     /// `piece_bytes` is how much is read and written at a time; about four times as much is held.
-    pub fn new(sources: Arc<Sources>, runtime: Handle, piece_bytes: usize) -> Result<Self> {
+    pub fn new(
+        sources: Arc<Sources>,
+        runtime: Handle,
+        pace: Arc<Pace>,
+        piece_bytes: usize,
+    ) -> Result<Self> {
         Ok(Self {
             sources,
             runtime,
+            pace,
             reader: FrameReader::new()?,
             buffer: AlignedBuffer::new(piece_bytes),
             read_bytes: piece_bytes as u64,
@@ -109,6 +117,7 @@ impl Worker {
             }
             _ => &[],
         };
+        self.pace.take(bytes.len() as u64);
         let file = create_file(&job.location, job.entry.mode)?;
         std::io::Write::write_all(&mut &file, bytes)
             .map_err(|error| super::super::durable::local(error, "writing", &job.location))?;
@@ -164,6 +173,7 @@ impl Worker {
                     let mut frames = ahead.take()?;
                     let bytes = block_offset(batch.first_block + batch.blocks, size_bytes)
                         - block_offset(batch.first_block, size_bytes);
+                    ahead.worker.pace.take(bytes);
                     sink.reserve(block_offset(batch.first_block, size_bytes), bytes)?;
                     let file = Opened { job, hashes: &hashes, size_bytes };
                     crc = ahead.worker.batch(batch, &mut frames, &file, &mut sink, crc)?;

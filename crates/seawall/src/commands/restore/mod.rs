@@ -16,7 +16,7 @@ use seawall_engine::restore::{
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 
-use super::backup::{jobs, memory};
+use super::backup::{jobs, memory, rate_limit};
 use crate::args::RestoreArgs;
 use crate::context::{Context, Opened, absolute};
 use crate::exit::Outcome;
@@ -213,6 +213,7 @@ fn options(
     Ok(RestoreOptions {
         jobs: jobs(&args.work, &context.config),
         memory_bytes: memory(&args.work, &context.config),
+        rate_limit: rate_limit(&args.work, &context.config),
         restore_command: format!(
             "{program} wal fetch %f %p --cluster {} {}",
             line.cluster(),
