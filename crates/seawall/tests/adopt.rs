@@ -95,6 +95,9 @@ fn e5_a_snapshot_that_was_put_back_is_refused_by_bytes_until_it_is_adopted() -> 
     ensure!(restored(&house, "newest", &["--latest"])? == "1,3,4");
     ensure!(restored(&house, "named", &["--latest", "--backup", &new])? == "1,3,4");
     ensure!(restored(&house, "before", &["--latest", "--backup", &old])? == "1,2");
+    let back = ["--as", "primary", "--latest", "--backup", &old];
+    let plan = house.plan(back)?;
+    ensure!(plan["warnings"].to_string().contains("whose place line"), "{plan}");
     // Nothing more is made of nothing.
     let again = house.command(["adopt", "main", "--yes", "--json"]).succeed()?.json()?;
     ensure!(again["line"].as_str().is_some_and(|line| line.ends_with("-2")), "{again}");

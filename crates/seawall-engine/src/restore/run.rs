@@ -12,9 +12,9 @@ use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
 use super::branches::{archived_from, branches};
-use super::earlier_line::hint_at_earlier_line;
 use super::execute::Execution;
 use super::layout::Layout;
+use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
 use super::plan::{
     BackupFacts, Branch, Chosen, Decision, LeftBehind, NamedDatabase, PlanInput, PlannedBackup,
     Planner, choose_timeline, databases_left_out, path_to, warning_of_invalid_pages, warnings_of,
@@ -122,6 +122,9 @@ pub async fn plan_restore(
     })?;
     if !resumed {
         leave_out_databases(&mut plan, request, &manifest.manifest.info)?;
+        if request.mode != Mode::Clone {
+            plan.warnings.extend(warning_of_later_line(line).await?);
+        }
     }
     Ok(PlannedRestore { line: line.clone(), request: request.clone(), plan, manifest, resumed })
 }

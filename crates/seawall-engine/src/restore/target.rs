@@ -75,6 +75,18 @@ fn time(text: &str, zone: &TimeZone, now: Timestamp) -> Result<Timestamp> {
     if text.contains('[') {
         return text.parse::<Zoned>().map(|time| time.timestamp()).map_err(|_| not_a_time(text));
     }
+    // As plans show times.
+    if let Some((moment, name)) = text.rsplit_once(' ')
+        && let Ok(named) = TimeZone::get(name)
+    {
+        return match moment.parse::<Timestamp>() {
+            Ok(_) => {
+                let both = format!("{moment}[{name}]").parse::<Zoned>();
+                both.map(|time| time.timestamp()).map_err(|_| not_a_time(text))
+            }
+            Err(_) => time(moment, &named, now),
+        };
+    }
     let local: DateTime = text.parse().map_err(|_| not_a_time(text))?;
     let resolved = zone.to_ambiguous_zoned(local);
     if resolved.is_ambiguous() {
@@ -169,6 +181,11 @@ mod tests {
         assert_eq!(time("2026-01-02 14:29:59+02:00"), "2026-01-02T12:29:59Z");
         assert_eq!(time("2026-01-02 14:29:59.5"), "2026-01-02T13:29:59.5Z");
         assert_eq!(time("2026-01-02T14:29:59[America/New_York]"), "2026-01-02T19:29:59Z");
+        for new_york in
+            ["2026-01-02 09:29:59 America/New_York", "2026-01-02 09:29:59-05:00 America/New_York"]
+        {
+            assert_eq!(time(new_york), "2026-01-02T14:29:59Z", "{new_york}");
+        }
         for utc in ["2026-01-02 14:29:59Z", "2026-01-02 14:29:59 UTC", "2026-01-02 14:29:59 Z"] {
             assert_eq!(time(utc), "2026-01-02T14:29:59Z", "{utc}");
         }
@@ -192,7 +209,8 @@ mod tests {
             "-5 minutes ago",
             "in 5 minutes",
             "minutes ago",
-            "2026-01-02 14:29:59 CET",
+            "2026-01-02 14:29:59 XYZ",
+            "2026-01-02 09:29:59+05:00 America/New_York",
         ] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.code(), Code::TargetInvalid, "{text}");

@@ -153,17 +153,18 @@ fn protect_again(
 ) -> Vec<String> {
     let cluster = &report.plan.cluster;
     let quoted: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
-    if context.config.path.is_some() {
-        return vec![
-            "then take a backup on the new timeline:".to_owned(),
-            format!("  seawall backup {cluster} {}", quoted.join(" ")),
-        ];
-    }
-    let connection = started.map_or_else(String::new, |started| {
+    let server = started.map(|started| {
         let socket_directory = started.socket_directory.display();
-        let server = format!("host={socket_directory} port={} user=postgres", started.port);
-        format!(" --connection {}", shell_quote(&server))
+        format!("host={socket_directory} port={} user=postgres", started.port)
     });
+    if context.config.path.is_some() {
+        let mut lines = moved(context, report, server.as_deref());
+        lines.push("then take a backup on the new timeline:".to_owned());
+        lines.push(format!("  seawall backup {cluster} {}", quoted.join(" ")));
+        return lines;
+    }
+    let connection =
+        server.map_or_else(String::new, |server| format!(" --connection {}", shell_quote(&server)));
     // A kit is a key file too.
     let key = quoted.last().map(String::as_str).unwrap_or_default();
     let mut lines = vec!["then configure this machine, or no WAL is archived:".to_owned()];
@@ -173,6 +174,23 @@ fn protect_again(
     }));
     lines.push(format!("  seawall backup {cluster}"));
     lines
+}
+
+/// What the configuration must say of a server that is elsewhere now.
+fn moved(context: &Context, report: &RestoreReport, server: Option<&str>) -> Vec<String> {
+    let cluster = &report.plan.cluster;
+    let configured = context.config.clusters.get(cluster);
+    let stayed = configured
+        .is_some_and(|one| one.data_directory.as_deref() == Some(report.data_directory.as_path()));
+    if stayed {
+        return Vec::new();
+    }
+    let server = server.unwrap_or("host=… port=… user=postgres");
+    vec![
+        format!("then set in [cluster.{cluster}] of {}:", context.config.shown_path()),
+        format!("  data_directory = \"{}\"", report.data_directory.display()),
+        format!("  connection = \"{server}\""),
+    ]
 }
 
 fn as_json(started: &Started) -> Value {

@@ -1,5 +1,5 @@
-//! What another line of the cluster may have that this one has not: `seawall adopt` begins a new
-//! line, and what was archived before stays in the old one.
+//! The cluster's other lines: `seawall adopt` begins a new one, and what was archived before stays
+//! in the old one.
 
 use seawall_core::{Code, Error, Result};
 use seawall_repo::Line;
@@ -27,26 +27,44 @@ pub(super) async fn hint_at_earlier_line(
 
 /// What the newest earlier line that covers it has, as a sentence.
 async fn earlier_line_with(line: &Line, request: &RestoreRequest) -> Result<Option<String>> {
-    let Some(about) = line.about().await? else { return Ok(None) };
-    let mut earlier = Vec::new();
-    for (cluster, id) in line.repository().lines().await? {
-        if cluster != *line.cluster() || id == line.id() {
-            continue;
-        }
-        let other = line.repository().line(&cluster, id)?;
-        if let Some(there) = other.about().await?
-            && there.created_us < about.created_us
-        {
-            earlier.push((there.created_us, other));
-        }
-    }
-    earlier.sort_by_key(|(created_us, _)| *created_us);
-    for (_, other) in earlier.into_iter().rev() {
+    let (earlier, _) = others(line).await?;
+    for other in earlier.into_iter().rev() {
         if let Some(told) = covers(&other, request).await? {
             return Ok(Some(told));
         }
     }
     Ok(None)
+}
+
+/// What to know before a server goes on in a line whose place another has taken.
+pub(super) async fn warning_of_later_line(line: &Line) -> Result<Option<String>> {
+    let (_, later) = others(line).await?;
+    Ok(later.last().map(|newest| {
+        let (old, new, cluster) = (line.id(), newest.id(), line.cluster());
+        format!(
+            "The backup is of line {old}, whose place line {new} has taken. The restored server goes on in line {old}; to make it {cluster} again, run `seawall adopt {cluster}` and `seawall backup {cluster}` once it is up. Until then restores follow line {new}."
+        )
+    }))
+}
+
+/// The cluster's lines that were made before this one, and those made after it, oldest first.
+async fn others(line: &Line) -> Result<(Vec<Line>, Vec<Line>)> {
+    let Some(about) = line.about().await? else { return Ok(Default::default()) };
+    let mut others = Vec::new();
+    for (cluster, id) in line.repository().lines().await? {
+        if cluster != *line.cluster() || id == line.id() {
+            continue;
+        }
+        let other = line.repository().line(&cluster, id)?;
+        if let Some(there) = other.about().await? {
+            others.push((there.created_us, other));
+        }
+    }
+    others.sort_by_key(|(created_us, _)| *created_us);
+    let (earlier, later): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(created_us, _)| *created_us < about.created_us);
+    let lines = |of: Vec<(i64, Line)>| of.into_iter().map(|(_, line)| line).collect();
+    Ok((lines(earlier), lines(later)))
 }
 
 async fn covers(line: &Line, request: &RestoreRequest) -> Result<Option<String>> {
