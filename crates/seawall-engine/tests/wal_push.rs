@@ -130,7 +130,7 @@ async fn e21_wal_of_an_unknown_cluster_makes_no_line() {
     let path = setting.file(&file_name(1, 3), &bytes);
     let error = push(&setting.request(path)).await.unwrap_err();
     assert_eq!(error.code(), Code::WalWrongCluster);
-    assert!(error.hint().unwrap().contains("seawall init main"), "{error:?}");
+    assert!(error.hint().unwrap().contains("seawall adopt main"), "{error:?}");
     let repository = setting.fixtures[0].archive.line().repository();
     assert_eq!(repository.lines().await.unwrap().len(), 1);
 

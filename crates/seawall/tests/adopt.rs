@@ -95,6 +95,10 @@ fn e5_a_snapshot_that_was_put_back_is_refused_by_bytes_until_it_is_adopted() -> 
     ensure!(restored(&house, "newest", &["--latest"])? == "1,3,4");
     ensure!(restored(&house, "named", &["--latest", "--backup", &new])? == "1,3,4");
     ensure!(restored(&house, "before", &["--latest", "--backup", &old])? == "1,2");
+    for list in [["list"].as_slice(), &["wal", "list"]] {
+        let listed = house.command(list.iter().copied()).succeed()?.stdout;
+        ensure!(listed.contains("LINE") && listed.contains("-1 "), "{listed}");
+    }
     let back = ["--as", "primary", "--latest", "--backup", &old];
     let plan = house.plan(back)?;
     ensure!(plan["warnings"].to_string().contains("whose place line"), "{plan}");

@@ -43,19 +43,43 @@ fn text(cluster: &ClusterReport, with_name: bool) -> String {
     text
 }
 
-/// The table of `list` and `info`.
+/// The table of `list` and `info`. Timelines and lines are told where there are several.
 pub fn backups_table(backups: &[BackupReport]) -> String {
+    let timelines = several(backups.iter().map(|backup| backup.timeline));
+    let lines = several(backups.iter().map(|backup| &backup.line));
     let columns = [
-        ("ID", Align::Left),
-        ("KIND", Align::Left),
-        ("FINISHED", Align::Left),
-        ("TOOK", Align::Right),
-        ("CLUSTER", Align::Right),
-        ("STORED", Align::Right),
-        ("STATE", Align::Left),
-        ("REPOSITORIES", Align::Left),
+        ("ID", Align::Left, true),
+        ("KIND", Align::Left, true),
+        ("FINISHED", Align::Left, true),
+        ("TOOK", Align::Right, true),
+        ("CLUSTER", Align::Right, true),
+        ("STORED", Align::Right, true),
+        ("TIMELINE", Align::Right, timelines),
+        ("LINE", Align::Left, lines),
+        ("STATE", Align::Left, true),
+        ("REPOSITORIES", Align::Left, true),
     ];
-    table(&columns, backups.iter().map(row).collect())
+    shown(&columns, backups.iter().map(row).collect())
+}
+
+/// Whether there is more than one.
+pub fn several<T: PartialEq>(all: impl IntoIterator<Item = T>) -> bool {
+    let mut all = all.into_iter();
+    all.next().is_some_and(|first| all.any(|other| other != first))
+}
+
+/// A table of those columns that are to be shown.
+pub fn shown(columns: &[(&str, Align, bool)], rows: Vec<Vec<String>>) -> String {
+    let chosen = |cells: Vec<String>| {
+        let cells = cells.into_iter().zip(columns);
+        cells.filter(|(_, (.., shown))| *shown).map(|(cell, _)| cell).collect()
+    };
+    let heads: Vec<(&str, Align)> = columns
+        .iter()
+        .filter(|(.., shown)| *shown)
+        .map(|(name, align, _)| (*name, *align))
+        .collect();
+    table(&heads, rows.into_iter().map(chosen).collect())
 }
 
 fn row(backup: &BackupReport) -> Vec<String> {
@@ -67,6 +91,8 @@ fn row(backup: &BackupReport) -> Vec<String> {
         backup.duration().map_or_else(dash, crate::render::duration),
         size(backup.cluster_bytes),
         size(backup.stored_bytes),
+        backup.timeline.map_or_else(dash, |timeline| timeline.to_string()),
+        backup.line.clone(),
         backup.state_shown(),
         backup.repositories.join(","),
     ]

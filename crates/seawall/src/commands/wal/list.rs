@@ -6,8 +6,9 @@ use seawall_core::{ByteSize, Result};
 use serde_json::{Value, json};
 
 use crate::args::ViewArgs;
+use crate::commands::list::{several, shown};
 use crate::exit::Outcome;
-use crate::render::{Align, Out, table};
+use crate::render::{Align, Out};
 use crate::report::{ClusterReport, Depth, Overview, WalReport};
 
 /// Runs the command.
@@ -34,19 +35,22 @@ fn text(cluster: &ClusterReport) -> String {
     if cluster.wal.is_empty() {
         return format!("no WAL of cluster {} is archived yet\n", cluster.name);
     }
+    let lines = several(cluster.wal.iter().map(|wal| &wal.line));
     let columns = [
-        ("CLUSTER", Align::Left),
-        ("REPOSITORY", Align::Left),
-        ("TIMELINE", Align::Right),
-        ("FROM", Align::Left),
-        ("TO", Align::Left),
-        ("STORED", Align::Right),
-        ("GAPS", Align::Left),
+        ("CLUSTER", Align::Left, true),
+        ("REPOSITORY", Align::Left, true),
+        ("LINE", Align::Left, lines),
+        ("TIMELINE", Align::Right, true),
+        ("FROM", Align::Left, true),
+        ("TO", Align::Left, true),
+        ("STORED", Align::Right, true),
+        ("GAPS", Align::Left, true),
     ];
     let row = |wal: &WalReport| {
         vec![
             cluster.name.to_string(),
             wal.repository.clone(),
+            wal.line.clone(),
             wal.timeline.to_string(),
             wal.first_lsn.to_string(),
             wal.last_lsn.to_string(),
@@ -54,5 +58,5 @@ fn text(cluster: &ClusterReport) -> String {
             wal.gaps_shown(),
         ]
     };
-    table(&columns, cluster.wal.iter().map(row).collect())
+    shown(&columns, cluster.wal.iter().map(row).collect())
 }
