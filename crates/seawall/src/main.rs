@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod context;
 mod exit;
+mod heap;
 mod kit;
 mod owner;
 mod postgres;
@@ -16,5 +17,6 @@ mod run;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    heap::bound();
     run::main()
 }
