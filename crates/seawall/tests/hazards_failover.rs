@@ -186,7 +186,10 @@ fn a_server_that_was_set_back_cannot_overwrite_what_it_archived_before() -> Resu
     set_back.psql("INSERT INTO t VALUES (20); SELECT pg_switch_wal()")?;
     refused(&set_back, "SW0503")?;
     ensure!(set_back.logs()?.contains("one was set back"), "{}", set_back.logs()?);
-    ensure!(set_back.psql("SELECT failed_count > 0 FROM pg_stat_archiver")? == "t");
+    // The log is written first, and counted in the next moment.
+    wait_until("a failure counted", LIMIT, || {
+        Ok(set_back.psql("SELECT failed_count > 0 FROM pg_stat_archiver")? == "t")
+    })?;
     kept(&house, &before)?;
     ensure!(restored_rows(&house, "restored", &["--latest"])? == "1,2");
     Ok(())
