@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 mod bench;
 mod command;
 mod demo;
+mod evidence;
 mod fuzz;
 mod paths;
 mod setup;

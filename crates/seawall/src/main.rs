@@ -10,6 +10,7 @@ mod heap;
 mod kit;
 mod owner;
 mod postgres;
+mod priority;
 mod render;
 mod report;
 mod run;

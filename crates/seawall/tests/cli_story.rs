@@ -3,11 +3,15 @@
 mod support;
 
 use std::fs;
-use std::time::Instant;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use seawall_testkit::process::{run, wait_until};
 use seawall_testkit::{Invocation, TestDir};
 use support::{Arguments, Protected, objects, seawall, tells};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn init_again<'a>(house: &Protected, more: impl IntoIterator<Item = &'a str>) -> Invocation {
     let url = format!("file://{}", house.places.repository.display());
@@ -193,4 +197,28 @@ fn a_rate_limit_holds_whoever_sets_it() -> Result<()> {
     let written = bytes / began.elapsed().as_secs_f64();
     ensure!(written < 8.1e6, "{written} bytes a second");
     Ok(())
+}
+
+#[test]
+fn a_backup_of_low_priority_leaves_processor_and_disk_to_others() -> Result<()> {
+    let house = Protected::start()?;
+    let slowly = ["backup", "--priority", "low", "--rate-limit", "8MB/s"];
+    let backup = house.command(slowly).spawn()?;
+    let tasks = format!("/proc/{}/task", backup.pid());
+    let mut threads = Vec::new();
+    wait_until("copying threads", Duration::from_secs(20), || {
+        threads = fs::read_dir(&tasks)?.map(|task| Ok(task?.path())).collect::<Result<_>>()?;
+        let names = threads.iter().filter_map(|task| fs::read_to_string(task.join("comm")).ok());
+        Ok(names.into_iter().any(|name| name.starts_with("copy-")))
+    })?;
+    for thread in &threads {
+        let stat = fs::read_to_string(thread.join("stat"))?;
+        // The name may hold blanks; what follows it does not (proc(5)).
+        let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16));
+        ensure!(nice == Some("19"), "{stat}");
+        let number = thread.file_name().context("a thread's number")?;
+        let class = run(Command::new("ionice").arg("-p").arg(number), None, PATIENCE)?;
+        ensure!(class.success()?.stdout.trim() == "idle", "{stat}");
+    }
+    backup.wait(PATIENCE)?.success().map(drop)
 }

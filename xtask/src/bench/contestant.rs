@@ -29,6 +29,9 @@ pub trait Contestant {
     /// A full backup.
     fn backup(&self) -> Command;
 
+    /// A full backup that disturbs the server as little as the tool can, and how in words.
+    fn gentle_backup(&self) -> (Command, &'static str);
+
     /// A restore of the newest backup, no further than it needs, into an empty directory.
     fn restore(&self, into: &Path) -> Command;
 }

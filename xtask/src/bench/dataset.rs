@@ -1,5 +1,6 @@
 //! The cluster that is measured, built once for each size and kept.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -54,20 +55,50 @@ pub fn reserve(directory: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// A data directory with the benchmark's tables, made unless it is there already.
-pub fn tables(directory: &Path, size_gb: u32) -> Result<PathBuf> {
-    kept(directory, &format!("cluster-{size_gb}gb"), |server| fill(server.connection(), size_gb))
+/// What is in a cluster that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contents {
+    /// The benchmark's tables, so many GB of them.
+    Tables { size_gb: u32 },
+    /// So many relations with nothing in them, one file each.
+    EmptyRelations { count: u32 },
 }
 
-/// A data directory with that many empty relations, one file each.
-pub fn empty_relations(directory: &Path, count: u32) -> Result<PathBuf> {
-    kept(directory, &format!("cluster-{count}-relations"), |server| {
-        eprintln!("xtask: creating {count} empty tables");
-        let create =
-            "SELECT format('CREATE TABLE empty_%s ()', n) FROM generate_series(1, COUNT) n";
-        let create = create.replace("COUNT", &count.to_string());
-        sql(server.connection(), &format!("{create} \\gexec\n"), &[])
-    })
+impl Contents {
+    /// A data directory with it, made unless it is there already.
+    pub fn data(self, directory: &Path) -> Result<PathBuf> {
+        kept(directory, &format!("cluster-{}", self.slug()), |server| match self {
+            Self::Tables { size_gb } => fill(server.connection(), size_gb),
+            Self::EmptyRelations { count } => create_relations(server.connection(), count),
+        })
+    }
+
+    /// A name for files.
+    pub fn slug(self) -> String {
+        match self {
+            Self::Tables { size_gb } => format!("{size_gb}gb"),
+            Self::EmptyRelations { count } => format!("{count}-relations"),
+        }
+    }
+
+    /// What a restored cluster must say too: how many rows, and what is in them.
+    pub fn fingerprint(self, server: &PgCluster) -> Result<String> {
+        match self {
+            Self::Tables { .. } => rows(server),
+            Self::EmptyRelations { .. } => {
+                server.psql("SELECT count(*) FROM pg_class WHERE relname LIKE 'empty%'")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tables { size_gb } => write!(f, "{size_gb} GB in tables"),
+            Self::EmptyRelations { count } => write!(f, "{count} empty relations"),
+        }
+    }
 }
 
 /// Starts the server on such a directory.
@@ -89,18 +120,6 @@ pub fn size_bytes(path: &Path) -> Result<u64> {
         }
     }
     Ok(bytes)
-}
-
-/// What a restored cluster must say too: how many rows, and what is in them.
-pub fn fingerprint(server: &PgCluster) -> Result<String> {
-    let sums = ["pgbench_accounts", "documents", "digests", "small_1999"].map(|table| {
-        format!(
-            "SELECT '{table}', count(*), sum(hashtextextended({table}::text, 0)) FROM {table};\n"
-        )
-    });
-    let mut command = server.connection().client("psql")?;
-    command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-"]);
-    Ok(run(&mut command, Some(&sums.concat()), PATIENCE)?.success()?.stdout)
 }
 
 fn kept(
@@ -151,7 +170,20 @@ fn sql(server: &PgConnection, text: &str, variables: &[(&str, String)]) -> Resul
     run(&mut command, Some(text), PATIENCE)?.success().context("psql").map(drop)
 }
 
-/// As [`fingerprint`], for a cluster of empty relations.
-pub fn relations(server: &PgCluster) -> Result<String> {
-    server.psql("SELECT count(*) FROM pg_class WHERE relname LIKE 'empty%'")
+fn create_relations(server: &PgConnection, count: u32) -> Result<()> {
+    eprintln!("xtask: creating {count} empty tables");
+    let create = "SELECT format('CREATE TABLE empty_%s ()', n) FROM generate_series(1, COUNT) n";
+    let create = create.replace("COUNT", &count.to_string());
+    sql(server, &format!("{create} \\gexec\n"), &[])
+}
+
+fn rows(server: &PgCluster) -> Result<String> {
+    let sums = ["pgbench_accounts", "documents", "digests", "small_1999"].map(|table| {
+        format!(
+            "SELECT '{table}', count(*), sum(hashtextextended({table}::text, 0)) FROM {table};\n"
+        )
+    });
+    let mut command = server.connection().client("psql")?;
+    command.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-"]);
+    Ok(run(&mut command, Some(&sums.concat()), PATIENCE)?.success()?.stdout)
 }

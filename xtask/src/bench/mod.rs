@@ -2,12 +2,14 @@
 
 use anyhow::{Result, bail};
 
+use self::options::Options;
 use crate::command::{cargo, run};
 
 pub mod contestant;
 pub mod dataset;
 mod floors;
 mod full_restore;
+mod impact;
 pub mod machine;
 mod measure;
 pub mod options;
@@ -15,19 +17,35 @@ mod pgbackrest;
 mod report;
 pub mod seawall;
 mod seawall_build;
+mod turn;
+mod variants;
 
 const USAGE: &str = "\
-usage: cargo xtask bench full-restore [--size-gb N] [--runs N] [--dir D] [--cold]
+usage: cargo xtask bench full-restore [--size-gb N] [--jobs N] [--runs N] [--dir D] [--cold]
+                                      backups and restores beside pgBackRest
+       cargo xtask bench scaling [--runs N] [--dir D] [--cold]
+                                      2, 6 and 20 GB, 100 000 files, one worker and two
+       cargo xtask bench choices [--size-gb N] [--runs N] [--dir D] [--cold]
+                                      compression, pack size and workers
+       cargo xtask bench impact [--size-gb N] [--runs N] [--dir D]
+                                      pgbench during backups, beside pgBackRest
        cargo xtask bench micro        hot paths alone: pages, WAL, hashes, frames, maps
   --size-gb N   size of the cluster, built once and kept (2; 6 for the numbers that count)
-  --runs N      backups and restores by each tool (5)
-  --dir D       where cluster, repositories and restored clusters go
+  --jobs N      workers of each tool (2)
+  --runs N      how often each is measured (5)
+  --dir D       where clusters, repositories and restored clusters go
   --cold        drop the page cache before every run (root; the whole machine feels it)";
 
 pub fn main(arguments: &[&str]) -> Result<()> {
     let Some((what, rest)) = arguments.split_first() else { bail!("{USAGE}") };
+    let options = |knows: &[&str]| Options::parse(rest, knows);
     match *what {
-        "full-restore" => full_restore::run(&options::Options::parse(rest)?),
+        "full-restore" => {
+            full_restore::run(&options(&["--size-gb", "--jobs", "--runs", "--dir", "--cold"])?)
+        }
+        "scaling" => variants::scaling(&options(&["--runs", "--dir", "--cold"])?),
+        "choices" => variants::choices(&options(&["--size-gb", "--runs", "--dir", "--cold"])?),
+        "impact" => impact::run(&options(&["--size-gb", "--runs", "--dir"])?),
         "micro" if rest.is_empty() => micro(),
         _ => bail!("bench: no benchmark {what}\n{USAGE}"),
     }

@@ -11,12 +11,11 @@ use crate::command::{capture, find};
 const STANZA: &str = "bench";
 
 /// What is set in the configuration file, besides paths.
-const OPTIONS: [(&str, &str); 9] = [
+const OPTIONS: [(&str, &str); 8] = [
     ("repo1-type", "posix"),
     ("repo1-bundle", "y"),
     ("compress-type", "zst"),
     ("compress-level", "3"),
-    ("process-max", "2"),
     ("start-fast", "y"),
     ("log-level-file", "off"),
     ("log-level-console", "error"),
@@ -29,14 +28,16 @@ pub struct PgBackRest {
     owner: Owner,
     directory: PathBuf,
     repository: PathBuf,
+    processes: usize,
 }
 
 impl PgBackRest {
-    pub fn new(work: &Path) -> Result<Self> {
+    /// `processes` is the number of its workers.
+    pub fn new(work: &Path, processes: usize) -> Result<Self> {
         let program = find("pgbackrest").context("no pgbackrest: run cargo xtask setup --bench")?;
         let directory = work.join("pgbackrest");
         let repository = directory.join("repository");
-        Ok(Self { program, owner: Owner::of_servers()?, directory, repository })
+        Ok(Self { program, owner: Owner::of_servers()?, directory, repository, processes })
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -57,6 +58,7 @@ impl PgBackRest {
             "[global]\nrepo1-path={}\nlock-path={directory}/lock\nspool-path={directory}/spool\n",
             self.repository.display()
         );
+        text.push_str(&format!("process-max={}\n", self.processes));
         for (name, value) in OPTIONS {
             text.push_str(&format!("{name}={value}\n"));
         }
@@ -81,10 +83,10 @@ impl Contestant for PgBackRest {
 
     fn options(&self) -> String {
         let set: Vec<String> =
-            OPTIONS.iter().take(6).map(|(name, value)| format!("{name}={value}")).collect();
+            OPTIONS.iter().take(5).map(|(name, value)| format!("{name}={value}")).collect();
         let rest = "no repo-block (2.45 has it as beta only, and a full backup gains nothing by it), \
             no encryption, files and directories synced, restore with type=immediate";
-        format!("{}; {rest}", set.join(" "))
+        format!("{} process-max={}; {rest}", set.join(" "), self.processes)
     }
 
     fn repository(&self) -> &Path {
@@ -108,6 +110,14 @@ impl Contestant for PgBackRest {
 
     fn backup(&self) -> Command {
         self.command(&["--type=full", "--no-expire-auto", "backup"])
+    }
+
+    fn gentle_backup(&self) -> (Command, &'static str) {
+        let backup =
+            self.command(&["--process-max=1", "--type=full", "--no-expire-auto", "backup"]);
+        let mut gentle = self.owner.command("nice");
+        gentle.args(["-n", "19", "ionice", "-c", "3"]).arg(&self.program).args(backup.get_args());
+        (gentle, "under nice -n 19 ionice -c 3, process-max=1: it has no limit of its own")
     }
 
     fn restore(&self, into: &Path) -> Command {

@@ -1,14 +1,15 @@
 //! What was measured, for people and for programs.
 
 use std::fmt::Write as _;
-use std::fs;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::machine;
 use super::measure::{Taken, median};
-use crate::paths;
+use super::options::JOBS;
+use super::turn::Cache;
+use crate::evidence::keep;
 
 /// What one tool's runs took, in order.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +35,8 @@ pub struct Report {
     pub postgres: String,
     pub size_gb: u32,
     pub cluster_bytes: u64,
-    pub cold: bool,
+    pub jobs: usize,
+    pub cache: Cache,
     /// Name, version and options; the reference first, Seawall second.
     pub contestants: Vec<(&'static str, String, String)>,
     /// In the same order.
@@ -59,7 +61,7 @@ enum Limit {
     Absolute(f64),
 }
 
-fn of(taken: &[Taken], value: fn(&Taken) -> f64) -> Vec<f64> {
+pub fn of(taken: &[Taken], value: fn(&Taken) -> f64) -> Vec<f64> {
     taken.iter().map(value).collect()
 }
 
@@ -118,23 +120,16 @@ const ROWS: [Row; 7] = [
 impl Report {
     /// Prints the table and keeps it, with every run, under `docs/evidence`.
     pub fn write(&self) -> Result<()> {
-        let directory = paths::repository().join("docs/evidence");
-        fs::create_dir_all(&directory)?;
-        let cache = if self.cold { "-cold" } else { "" };
-        let name = format!("bench-{}-full-restore-{}gb{cache}", self.date, self.size_gb);
-        let markdown = self.markdown();
-        print!("{markdown}");
-        fs::write(directory.join(format!("{name}.md")), &markdown)?;
-        let json = serde_json::to_string_pretty(&self.json())? + "\n";
-        fs::write(directory.join(format!("{name}.json")), json)?;
-        eprintln!("xtask: kept as docs/evidence/{name}.md and .json");
-        Ok(())
+        let cache = if self.cache == Cache::Cold { "-cold" } else { "" };
+        let jobs = if self.jobs == JOBS { String::new() } else { format!("-{}-jobs", self.jobs) };
+        let name = format!("bench-{}-full-restore-{}gb{cache}{jobs}", self.date, self.size_gb);
+        keep(&name, &self.markdown(), &self.json())
     }
 
     fn markdown(&self) -> String {
         let [reference, ours] = self.contestants.as_slice() else { return String::new() };
         let mut text = format!("# Full backup and restore, {}\n\n", self.date);
-        let cache = if self.cold { "dropped before every run" } else { "warm" };
+        let cache = if self.cache == Cache::Cold { "dropped before every run" } else { "warm" };
         let runs = self.runs.first().map_or(0, |runs| runs.backups.len());
         let gigabytes = self.cluster_bytes as f64 / 1e9;
         text.push_str(&format!(
@@ -208,7 +203,7 @@ impl Report {
         json!({
             "benchmark": "full-restore", "date": self.date, "revision": self.revision,
             "machine": self.machine, "postgres": self.postgres, "size_gb": self.size_gb,
-            "cluster_bytes": self.cluster_bytes, "cold": self.cold, "contestants": contestants,
+            "cluster_bytes": self.cluster_bytes, "cold": self.cache == Cache::Cold, "jobs": self.jobs, "contestants": contestants,
             "floors": {
                 "read": list(&self.floors.read), "compress": list(&self.floors.compress),
                 "write": list(&self.floors.write),
@@ -222,7 +217,7 @@ fn verdict(limit: String, held: bool) -> String {
 }
 
 /// A median and, of several values, their range.
-fn spread(values: &[f64], decimals: usize) -> String {
+pub fn spread(values: &[f64], decimals: usize) -> String {
     let middle = median(values);
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -254,7 +249,8 @@ mod tests {
             postgres: "postgres (PostgreSQL) 15.20".to_owned(),
             size_gb: 2,
             cluster_bytes: 2_100_000_000,
-            cold: false,
+            jobs: 2,
+            cache: Cache::Warm,
             contestants: vec![
                 ("A", "1".to_owned(), "x".to_owned()),
                 ("B", "2".to_owned(), "y".to_owned()),

@@ -15,14 +15,30 @@ pub struct Seawall {
     owner: Owner,
     directory: PathBuf,
     repository: PathBuf,
+    jobs: usize,
+    backup_options: Vec<String>,
 }
 
 impl Seawall {
-    pub fn new(work: &Path) -> Result<Self> {
+    /// `jobs` is the number of its workers.
+    pub fn new(work: &Path, jobs: usize) -> Result<Self> {
         let directory = work.join("seawall");
         let repository = directory.join("repository");
         let program = seawall_build::release()?;
-        Ok(Self { program, owner: Owner::of_servers()?, directory, repository })
+        Ok(Self {
+            program,
+            owner: Owner::of_servers()?,
+            directory,
+            repository,
+            jobs,
+            backup_options: Vec::new(),
+        })
+    }
+
+    /// Adds options to its backups.
+    pub fn with(mut self, backup_options: &[&str]) -> Self {
+        self.backup_options = backup_options.iter().map(ToString::to_string).collect();
+        self
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -52,9 +68,11 @@ impl Contestant for Seawall {
     }
 
     fn options(&self) -> String {
-        "jobs = 2, compression zstd:1, encrypted, objects and directories synced, restore with \
-         --backup-only"
-            .to_owned()
+        format!(
+            "jobs = {}, compression zstd:1, encrypted, objects and directories synced, restore with \
+             --backup-only",
+            self.jobs
+        )
     }
 
     fn repository(&self) -> &Path {
@@ -66,7 +84,7 @@ impl Contestant for Seawall {
             fs::remove_dir_all(&self.directory)?;
         }
         self.owner.create_dir(&self.directory, 0o700)?;
-        fs::write(self.config(), "jobs = 2\n")?;
+        fs::write(self.config(), format!("jobs = {}\n", self.jobs))?;
         self.owner.chown(&self.config())?;
         let repository = format!("file://{}", self.repository.display());
         let kit = self.directory.join("main.kit").display().to_string();
@@ -81,7 +99,16 @@ impl Contestant for Seawall {
     }
 
     fn backup(&self) -> Command {
-        self.command(&["backup", "main", "--full"])
+        let mut backup = self.command(&["backup", "main", "--full"]);
+        backup.args(&self.backup_options);
+        backup
+    }
+
+    fn gentle_backup(&self) -> (Command, &'static str) {
+        let options = ["--priority", "low", "--rate-limit", "100MB/s"];
+        let mut backup = self.backup();
+        backup.args(options);
+        (backup, "--priority low --rate-limit 100MB/s")
     }
 
     fn restore(&self, into: &Path) -> Command {

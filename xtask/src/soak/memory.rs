@@ -15,9 +15,11 @@ use seawall_testkit::{Owner, PgCluster, StopMode};
 use serde_json::{Value, json};
 
 use crate::bench::contestant::{Contestant, archive_for};
-use crate::bench::options::number;
+use crate::bench::dataset::Contents;
+use crate::bench::options::{JOBS, number};
 use crate::bench::seawall::Seawall;
 use crate::bench::{dataset, machine};
+use crate::evidence::keep;
 use crate::paths;
 
 /// What no backup or restore takes longer than.
@@ -79,39 +81,30 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     }
     owner.create_dir(&work, 0o755)?;
     let revision = machine::revision()?;
-    let seawall = Seawall::new(&work)?;
+    let seawall = Seawall::new(&work, JOBS)?;
     let machine = machine::describe(directory)?;
     let mut cases = Vec::new();
     for size_gb in &options.sizes_gb {
-        let data = dataset::tables(directory, *size_gb)?;
-        let name = format!("{size_gb} GB in tables");
-        cases.push(case(&seawall, &options, &name, &data, &work, dataset::fingerprint)?);
+        cases.push(case(&seawall, &options, Contents::Tables { size_gb: *size_gb }, &work)?);
     }
-    let data = dataset::empty_relations(directory, options.relations)?;
-    let name = format!("{} empty relations", options.relations);
-    cases.push(case(&seawall, &options, &name, &data, &work, dataset::relations)?);
+    let relations = Contents::EmptyRelations { count: options.relations };
+    cases.push(case(&seawall, &options, relations, &work)?);
     fs::remove_dir_all(&work)?;
     report(&options, &seawall.version()?, &revision, &machine, &cases)
 }
 
-fn case(
-    seawall: &Seawall,
-    options: &Options,
-    name: &str,
-    data: &Path,
-    work: &Path,
-    fingerprint: fn(&PgCluster) -> Result<String>,
-) -> Result<Case> {
-    let mut server = dataset::start(data)?;
-    let expected = fingerprint(&server)?;
+fn case(seawall: &Seawall, options: &Options, contents: Contents, work: &Path) -> Result<Case> {
+    let data = contents.data(&options.directory)?;
+    let mut server = dataset::start(&data)?;
+    let expected = contents.fingerprint(&server)?;
     archive_for(seawall, &server)?;
     let limited = |what: &str, command: &Command| {
         let started = Instant::now();
         let taken = run_limited(command, Some(server.owner()), options.limit_bytes, PATIENCE)?;
         let taken = survived(taken, started.elapsed());
-        let taken = taken.with_context(|| format!("{name}: {what}"))?;
+        let taken = taken.with_context(|| format!("{contents}: {what}"))?;
         let peak = taken.peak_resident_bytes as f64 / 1e6;
-        eprintln!("xtask: {name}: {what}: {peak:.1} MB, {:.1} s", taken.seconds);
+        eprintln!("xtask: {contents}: {what}: {peak:.1} MB, {:.1} s", taken.seconds);
         anyhow::Ok(taken)
     };
     let backup = limited("backup", &seawall.backup())?;
@@ -121,13 +114,13 @@ fn case(
     server.stop(StopMode::Fast)?;
     let server =
         PgCluster::open(dataset::MAJOR, &restored).config("archive_mode", "off").start()?;
-    let found = fingerprint(&server)?;
-    ensure!(found == expected, "{name}: restored was\n{found}\nnot\n{expected}");
+    let found = contents.fingerprint(&server)?;
+    ensure!(found == expected, "{contents}: restored was\n{found}\nnot\n{expected}");
     drop(server);
     fs::remove_dir_all(&restored)?;
     Ok(Case {
-        cluster: name.to_owned(),
-        cluster_bytes: dataset::size_bytes(data)?,
+        cluster: contents.to_string(),
+        cluster_bytes: dataset::size_bytes(&data)?,
         backup,
         restore,
     })
@@ -148,19 +141,13 @@ fn report(
     cases: &[Case],
 ) -> Result<()> {
     let date = machine::today()?;
-    let directory = paths::repository().join("docs/evidence");
-    fs::create_dir_all(&directory)?;
     let text = markdown(options, version, &date, revision, machine, cases);
-    print!("{text}");
-    fs::write(directory.join(format!("soak-{date}-memory.md")), text)?;
     let json = json!({
         "soak": "memory", "date": date, "seawall": version, "revision": revision,
         "machine": machine, "limit_bytes": options.limit_bytes,
         "cases": cases.iter().map(case_json).collect::<Vec<_>>(),
     });
-    let json = serde_json::to_string_pretty(&json)? + "\n";
-    fs::write(directory.join(format!("soak-{date}-memory.json")), json)?;
-    Ok(())
+    keep(&format!("soak-{date}-memory"), &text, &json)
 }
 
 fn markdown(

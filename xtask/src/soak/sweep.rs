@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::bench::machine;
 use crate::bench::options::number;
 use crate::command::{capture, cargo, step};
-use crate::paths;
+use crate::evidence::keep;
 
 /// A test whose rounds are drawn by lot.
 #[derive(Debug, Clone, Copy)]
@@ -84,18 +84,12 @@ impl Sweep {
         let (date, revision) = (machine::today()?, machine::revision()?);
         let machine = machine::describe(&std::env::temp_dir())?;
         let rustc = capture(Command::new("rustc").arg("--version"))?;
-        let directory = paths::repository().join("docs/evidence");
-        fs::create_dir_all(&directory)?;
         let text = self.markdown(seen, &date, &revision, &machine)?;
-        print!("{text}");
-        fs::write(directory.join(format!("soak-{date}-{}.md", self.name)), text)?;
         let json = json!({
             "soak": self.name, "date": date, "revision": revision, "machine": machine,
             "rustc": rustc.trim(), "seen": seen,
         });
-        let json = serde_json::to_string_pretty(&json)? + "\n";
-        fs::write(directory.join(format!("soak-{date}-{}.json", self.name)), json)?;
-        Ok(())
+        keep(&format!("soak-{date}-{}", self.name), &text, &json)
     }
 
     fn markdown(

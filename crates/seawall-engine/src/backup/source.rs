@@ -7,7 +7,7 @@ use std::thread;
 
 use rustix::fs::OFlags;
 use seawall_core::{Code, Error, Result};
-use seawall_store::direct::{ALIGNMENT, AlignedBuffer, Cached, cached};
+use seawall_store::direct::{ALIGNMENT, AlignedBuffer, Cached, cached, read_direct};
 
 /// How much of a file is read at a time: eight whole frames.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
@@ -118,7 +118,7 @@ impl Source {
         if let Some(direct) = &self.direct
             && cached(&self.file, offset, length as u64) == Cached::Hardly
         {
-            match read_direct(direct, buffer, offset, length) {
+            match read_around(direct, buffer, offset, length) {
                 // Some filesystems refuse only now.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
                 result => return result,
@@ -144,26 +144,14 @@ fn read(file: &File, buffer: &mut AlignedBuffer, offset: u64, length: usize) -> 
 }
 
 /// The same around the cache: whole blocks of the disk are asked for.
-fn read_direct(
+fn read_around(
     file: &File,
     buffer: &mut AlignedBuffer,
     offset: u64,
     length: usize,
 ) -> io::Result<u64> {
     buffer.set_length(length.next_multiple_of(ALIGNMENT));
-    let mut filled = 0;
-    while let Some(rest) = buffer.filled_mut().get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        // Part of a block is the file's last.
-        if !filled.is_multiple_of(ALIGNMENT) {
-            break;
-        }
-    }
+    let filled = read_direct(file, buffer, offset)?;
     buffer.set_length(length);
     if let Some(past_end) = buffer.filled_mut().get_mut(filled..) {
         past_end.fill(0);

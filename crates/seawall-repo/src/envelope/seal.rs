@@ -1,3 +1,5 @@
+use std::io::Cursor;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use seawall_core::{Code, Error, Result};
 use seawall_store::ObjectPath;
@@ -219,11 +221,13 @@ impl ObjectSealer {
 /// Compresses `plaintext` to the end of `out`; leaves `out` as it was if that does not pay.
 fn compress(compressor: &mut Compressor, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    // One byte less than the input: zstd stops as soon as it cannot beat that.
-    out.resize(start + plaintext.len().saturating_sub(1), 0);
-    let written = out
-        .get_mut(start..)
-        .and_then(|target| compressor.0.compress_to_buffer(plaintext, target).ok());
-    out.truncate(start + written.unwrap_or(0));
-    written.is_some()
+    out.reserve(plaintext.len());
+    let mut target = Cursor::new(&mut *out);
+    target.set_position(start as u64);
+    let written = compressor.0.compress_to_buffer(plaintext, &mut target);
+    let pays = written.is_ok_and(|bytes| bytes < plaintext.len());
+    if !pays {
+        out.truncate(start);
+    }
+    pays
 }

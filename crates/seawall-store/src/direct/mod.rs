@@ -6,6 +6,8 @@
 mod page_cache;
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -21,6 +23,28 @@ pub fn set_direct(file: &File, direct: bool) -> bool {
     let mut wanted = flags;
     wanted.set(OFlags::DIRECT, direct);
     wanted == flags || fcntl_setfl(file, wanted).is_ok()
+}
+
+/// Fills the buffer around the cache, from a file in direct mode. `offset` and the buffer's length
+/// are multiples of [`ALIGNMENT`]. Returns the bytes read: fewer than asked for at the file's end.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] where the filesystem refuses only now, and those of reading.
+pub fn read_direct(file: &File, buffer: &mut AlignedBuffer, offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.filled_mut().get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        // Part of a block is the file's last.
+        if !filled.is_multiple_of(ALIGNMENT) {
+            break;
+        }
+    }
+    Ok(filled)
 }
 
 /// A buffer that lies in memory as direct reads and writes need it.
@@ -79,10 +103,14 @@ impl AlignedBuffer {
     }
 }
 
+impl AsRef<[u8]> for AlignedBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.filled()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
 
     #[test]

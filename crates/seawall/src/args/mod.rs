@@ -18,7 +18,7 @@ use crate::config;
 pub use restore::{PromoteArgs, RestoreArgs};
 #[cfg(test)]
 pub use shared::Jobs;
-pub use shared::{ClusterArgs, JsonArgs, RepositoryArgs, ServerArgs, WorkArgs};
+pub use shared::{ClusterArgs, JsonArgs, PriorityArgs, RepositoryArgs, ServerArgs, WorkArgs};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::White.on_default().bold())
@@ -242,6 +242,8 @@ pub struct BackupArgs {
     #[command(flatten)]
     pub work: WorkArgs,
     #[command(flatten)]
+    pub priority: PriorityArgs,
+    #[command(flatten)]
     pub server: ServerArgs,
     #[command(flatten)]
     pub repository: RepositoryArgs,
@@ -354,6 +356,8 @@ pub struct VerifyArgs {
     pub sample: u8,
     #[command(flatten)]
     pub work: WorkArgs,
+    #[command(flatten)]
+    pub priority: PriorityArgs,
     #[command(flatten)]
     pub repository: RepositoryArgs,
     #[command(flatten)]

@@ -5,6 +5,7 @@ use clap::Args;
 use seawall_core::{ByteSize, ClusterName, RateLimit};
 
 use crate::config;
+use crate::priority::Priority;
 
 /// Which cluster.
 #[derive(Debug, Clone, Args)]
@@ -63,6 +64,22 @@ pub struct WorkArgs {
     #[arg(long, env = "SEAWALL_RATE_LIMIT", hide_env_values = true, value_name = "RATE")]
     #[arg(value_parser = config::parse_rate_limit)]
     pub rate_limit: Option<RateLimit>,
+}
+
+/// How a job that runs beside a database stands among the machine's programs.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct PriorityArgs {
+    /// normal, or low: leave processor and disk to others
+    #[arg(long, env = "SEAWALL_PRIORITY", hide_env_values = true, value_name = "PRIORITY")]
+    #[arg(value_parser = config::parse_priority)]
+    pub priority: Option<Priority>,
+}
+
+impl PriorityArgs {
+    /// What the flag says, or else the configuration.
+    pub fn or(self, config: &config::Config) -> Priority {
+        self.priority.unwrap_or(config.priority)
+    }
 }
 
 /// A number of workers; `None` is one for each CPU.

@@ -26,6 +26,7 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
     let data_directory = args.server.data_directory.as_deref();
     context.become_owner(data_directory)?;
     let server = target.server(&args.server)?;
+    args.priority.or(&context.config).take();
     let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for place in target.places {

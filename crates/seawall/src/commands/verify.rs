@@ -27,6 +27,7 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
         None => context.places(),
     };
     context.become_owner(None)?;
+    args.priority.or(&context.config).take();
     let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for place in places {

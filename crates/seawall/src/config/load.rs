@@ -12,12 +12,15 @@ use super::{
     Source,
 };
 use crate::owner::Owner;
+use crate::priority::Priority;
 
 /// Where the configuration is unless a flag or `SEAWALL_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
 
-const TOP: Keys =
-    Keys { known: &["jobs", "memory", "rate_limit", "cluster", "repository"], later: &[] };
+const TOP: Keys = Keys {
+    known: &["jobs", "memory", "rate_limit", "priority", "cluster", "repository"],
+    later: &[],
+};
 
 const CLUSTER: Keys = Keys {
     known: &["connection", "data_directory", "source", "repositories"],
@@ -106,6 +109,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config> {
     }
     config.memory = top.parsed("memory", parse_memory)?.unwrap_or(DEFAULT_MEMORY);
     config.rate_limit = top.parsed("rate_limit", parse_rate_limit)?.unwrap_or(RateLimit::NONE);
+    config.priority = top.parsed("priority", parse_priority)?.unwrap_or_default();
     for (name, section) in top.named("repository", REPOSITORY)? {
         config.repositories.insert(name, repository(&section)?);
     }
@@ -188,6 +192,15 @@ pub fn parse_memory(text: &str) -> Result<ByteSize, String> {
 /// `none`, or a rate, at some hours or always.
 pub fn parse_rate_limit(text: &str) -> Result<RateLimit, String> {
     text.parse().map_err(|error: seawall_core::InvalidRateLimit| error.to_string())
+}
+
+/// `normal` or `low`.
+pub fn parse_priority(text: &str) -> Result<Priority, String> {
+    match text {
+        "normal" => Ok(Priority::Normal),
+        "low" => Ok(Priority::Low),
+        _ => Err(format!("\"{text}\" is neither normal nor low")),
+    }
 }
 
 /// A size from 1 MiB to 1 GiB.

@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use seawall_core::{ByteSize, ClusterName, RateLimit};
 use seawall_store::StoreUrl;
 
+use crate::priority::Priority;
+
 pub use load::{
     DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
-    parse_rate_limit,
+    parse_priority, parse_rate_limit,
 };
 pub use load::{DEFAULT_PATH, load, parse};
 pub use secret::{SecretSource, read_file as read_key_text};
@@ -37,6 +39,8 @@ pub struct Config {
     pub memory: ByteSize,
     /// How fast a job may move a cluster's bytes.
     pub rate_limit: RateLimit,
+    /// How backups and verifications stand among the programs of the machine.
+    pub priority: Priority,
     /// The clusters, by name.
     pub clusters: BTreeMap<ClusterName, ClusterConfig>,
     /// The repositories, by name.
@@ -51,6 +55,7 @@ impl Config {
             jobs: None,
             memory: DEFAULT_MEMORY,
             rate_limit: RateLimit::NONE,
+            priority: Priority::Normal,
             clusters: BTreeMap::new(),
             repositories: BTreeMap::new(),
         }

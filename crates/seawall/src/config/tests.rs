@@ -3,11 +3,13 @@ use std::path::Path;
 use seawall_core::{ByteSize, Code, RateLimit};
 
 use super::{Config, SecretSource, Source, parse};
+use crate::priority::Priority;
 
 const WHOLE: &str = r#"
 jobs = 4
 memory = "256MiB"
 rate_limit = "50MB/s 08:00-20:00 UTC"
+priority = "low"
 
 [cluster.main]
 connection = "host=/run/postgresql user=postgres"
@@ -42,6 +44,7 @@ fn everything_this_version_acts_upon_is_read() {
     assert_eq!(config.jobs.map(std::num::NonZeroUsize::get), Some(4));
     assert_eq!(config.memory, ByteSize(256 << 20));
     assert_eq!(Ok(config.rate_limit.clone()), "50MB/s 08:00-20:00 UTC".parse());
+    assert_eq!(config.priority, Priority::Low);
     let cluster = &config.clusters[&"main".parse().unwrap()];
     assert_eq!(cluster.repositories, ["primary", "offsite"]);
     assert_eq!(cluster.source, Source::Files);
@@ -60,6 +63,7 @@ fn an_empty_file_has_the_defaults() {
     let config = read("").unwrap();
     assert_eq!(config.jobs, None);
     assert_eq!(config.rate_limit, RateLimit::NONE);
+    assert_eq!(config.priority, Priority::Normal);
     assert_eq!(config.memory, ByteSize(128 << 20));
     assert!(config.clusters.is_empty());
 }
@@ -78,6 +82,7 @@ fn every_refusal_names_file_line_and_remedy() {
         spoiled("jobs = 4", "jobs = true"),
         spoiled("jobs = 4", "jobs = = 4"),
         spoiled("\"50MB/s 08", "\"50MB 08"),
+        spoiled("\"low\"", "\"idle\""),
         spoiled("\"256MiB\"", "\"256 megs\""),
         spoiled("\"256MiB\"", "\"1MiB\""),
         spoiled("connection =", "conection ="),

@@ -1,6 +1,7 @@
 mod directory;
 mod durability;
 mod kill;
+mod reading;
 mod writer;
 
 use std::path::PathBuf;

@@ -1,0 +1,184 @@
+//! `bench scaling` and `bench choices`: Seawall alone, in several ways.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use seawall_testkit::{Owner, StopMode};
+use serde_json::{Value, json};
+
+use super::contestant::Contestant;
+use super::dataset::Contents;
+use super::measure::{Taken, median};
+use super::options::Options;
+use super::report::{of, spread};
+use super::seawall::Seawall;
+use super::turn::{Cache, one_turn, open_and_compare, retire};
+use super::{dataset, machine};
+use crate::evidence::keep;
+
+const TABLES: fn(u32) -> Contents = |size_gb| Contents::Tables { size_gb };
+const RELATIONS: Contents = Contents::EmptyRelations { count: 100_000 };
+
+/// One way to run it.
+struct Variant {
+    contents: Contents,
+    jobs: usize,
+    /// Options of the backup, besides.
+    options: &'static [&'static str],
+}
+
+impl Variant {
+    const fn new(contents: Contents, jobs: usize, options: &'static [&'static str]) -> Self {
+        Self { contents, jobs, options }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, --jobs {} {}", self.contents, self.jobs, self.options.join(" "))
+    }
+}
+
+/// What came of one of them.
+struct Case {
+    variant: Variant,
+    bytes: u64,
+    backups: Vec<Taken>,
+    restores: Vec<Taken>,
+}
+
+/// What more data, more files and more workers cost.
+pub fn scaling(options: &Options) -> Result<()> {
+    let variants = vec![
+        Variant::new(TABLES(2), 2, &[]),
+        Variant::new(TABLES(6), 2, &[]),
+        Variant::new(TABLES(20), 2, &[]),
+        Variant::new(TABLES(6), 1, &[]),
+        Variant::new(RELATIONS, 1, &[]),
+        Variant::new(RELATIONS, 2, &[]),
+    ];
+    run("scaling", options, variants)
+}
+
+/// What the defaults are chosen by.
+pub fn choices(options: &Options) -> Result<()> {
+    let tables = TABLES(options.size_gb);
+    let variants = vec![
+        Variant::new(tables, 2, &["--compression", "zstd:1"]),
+        Variant::new(tables, 2, &["--compression", "zstd:2"]),
+        Variant::new(tables, 2, &["--compression", "zstd:3"]),
+        Variant::new(tables, 2, &["--pack-size", "16MiB"]),
+        Variant::new(tables, 2, &["--pack-size", "64MiB"]),
+        Variant::new(tables, 2, &["--pack-size", "256MiB"]),
+        Variant::new(tables, 3, &[]),
+        Variant::new(tables, 4, &[]),
+    ];
+    run("choices", options, variants)
+}
+
+fn run(name: &str, options: &Options, variants: Vec<Variant>) -> Result<()> {
+    let _reserved = dataset::reserve(&options.directory)?;
+    let work = options.directory.join("work");
+    if work.exists() {
+        fs::remove_dir_all(&work).context("left behind by an earlier run")?;
+    }
+    Owner::of_servers()?.create_dir(&work, 0o755)?;
+    let revision = machine::revision()?;
+    let machine = machine::describe(&options.directory)?;
+    let mut cases = Vec::new();
+    for (number, variant) in variants.into_iter().enumerate() {
+        let what = variant.to_string();
+        let retired = work.join(format!("retired-{number}"));
+        cases.push(case(options, variant, &work, &retired).context(what)?);
+    }
+    fs::remove_dir_all(&work)?;
+    let date = machine::today()?;
+    let cache = if options.cache == Cache::Cold { "-cold" } else { "" };
+    let heading = format!("# Full backup and restore: {name}, {date}\n\n");
+    let text = heading + &markdown(options, &revision, &machine, &cases);
+    let json = json!({
+        "benchmark": name, "date": date, "revision": revision, "machine": machine,
+        "cold": options.cache == Cache::Cold, "cases": cases.iter().map(as_json).collect::<Vec<_>>(),
+    });
+    keep(&format!("bench-{date}-{name}{cache}"), &text, &json)
+}
+
+fn case(options: &Options, variant: Variant, work: &Path, retired: &Path) -> Result<Case> {
+    let contents = variant.contents;
+    let data = contents.data(&options.directory)?;
+    let seawall = Seawall::new(work, variant.jobs)?.with(variant.options);
+    let mut server = dataset::start(&data)?;
+    let expected = contents.fingerprint(&server)?;
+    let restored = work.join("restored");
+    let (mut backups, mut restores) = (Vec::new(), Vec::new());
+    for run in 1..=options.runs {
+        let (backup, restore) = one_turn(&seawall, &server, &restored, options.cache)?;
+        eprintln!(
+            "xtask: {variant}, {run}/{}: backup {:.1} s, restore {:.1} s",
+            options.runs, backup.seconds, restore.seconds
+        );
+        backups.push(backup);
+        restores.push(restore);
+        if run == options.runs {
+            open_and_compare(contents, &restored, &expected)?;
+        }
+        retire(&restored, &retired.with_extension(run.to_string()))?;
+        fs::remove_dir_all(seawall.repository())?;
+    }
+    server.stop(StopMode::Fast)?;
+    Ok(Case { bytes: dataset::size_bytes(&data)?, variant, backups, restores })
+}
+
+fn markdown(options: &Options, revision: &str, machine: &Value, cases: &[Case]) -> String {
+    let cache = if options.cache == Cache::Cold { "dropped before every run" } else { "warm" };
+    let mut text = format!(
+        "{}. Seawall ({revision}), page cache {cache}, {} runs each; medians, ranges in brackets.\n\n\
+         | | MB | backup, s | MB/s | CPU, s | peak, MB | added, MB | restore, s | MB/s | CPU, s | peak, MB |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
+        machine::in_words(machine),
+        options.runs
+    );
+    for case in cases {
+        let megabytes = case.bytes as f64 / 1e6;
+        let added = median(&of(&case.backups, |taken| taken.bytes_added as f64 / 1e6));
+        text.push_str(&format!(
+            "| {} | {megabytes:.0} | {} | {added:.0} | {} |\n",
+            case.variant,
+            columns(&case.backups, megabytes),
+            columns(&case.restores, megabytes)
+        ));
+    }
+    text
+}
+
+/// Seconds, rate, processor and memory.
+fn columns(taken: &[Taken], megabytes: f64) -> String {
+    let seconds = of(taken, |taken| taken.seconds);
+    let cpu = median(&of(taken, |taken| taken.cpu_seconds));
+    let peaks = of(taken, |taken| taken.peak_resident_bytes as f64 / 1e6);
+    let rate = megabytes / median(&seconds);
+    format!("{} | {rate:.0} | {cpu:.1} | {}", spread(&seconds, 2), spread(&peaks, 0))
+}
+
+fn as_json(case: &Case) -> Value {
+    let list = |taken: &[Taken]| taken.iter().map(|one| one.to_json()).collect::<Vec<_>>();
+    json!({
+        "variant": case.variant.to_string(), "cluster_bytes": case.bytes,
+        "backups": list(&case.backups), "restores": list(&case.restores),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_stand_beside_the_times_they_follow_from() {
+        let taken =
+            |seconds| Taken { seconds, peak_resident_bytes: 90_000_000, ..Taken::default() };
+        let row = columns(&[taken(2.0), taken(1.0), taken(4.0)], 6000.0);
+        assert_eq!(row, "2.00 (1.00–4.00) | 3000 | 3.0 | 90 (90–90)");
+    }
+}
