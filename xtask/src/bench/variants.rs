@@ -176,8 +176,12 @@ mod tests {
 
     #[test]
     fn rates_stand_beside_the_times_they_follow_from() {
-        let taken =
-            |seconds| Taken { seconds, peak_resident_bytes: 90_000_000, ..Taken::default() };
+        let taken = |seconds| Taken {
+            seconds,
+            cpu_seconds: 3.0,
+            peak_resident_bytes: 90_000_000,
+            ..Taken::default()
+        };
         let row = columns(&[taken(2.0), taken(1.0), taken(4.0)], 6000.0);
         assert_eq!(row, "2.00 (1.00–4.00) | 3000 | 3.0 | 90 (90–90)");
     }
