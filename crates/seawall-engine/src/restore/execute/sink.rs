@@ -1,29 +1,76 @@
 use std::fs::File;
 use std::io;
+use std::mem;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
-use seawall_core::Result;
+use seawall_core::{Code, Error, Result};
 use seawall_store::direct::{ALIGNMENT, AlignedBuffer, set_direct};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::super::durable::{create_file, local};
 
 /// Smaller files are written through the page cache: they are written out together at the end.
 const DIRECT_BYTES_MIN: u64 = 1 << 20;
 
+/// Two buffers: one is filled while the other is written.
+pub(super) struct WriteBehind {
+    runtime: Handle,
+    filling: AlignedBuffer,
+    written: Option<AlignedBuffer>,
+    writing: Option<JoinHandle<(AlignedBuffer, Result<()>)>>,
+}
+
+impl WriteBehind {
+    /// `capacity` is how much is written at a time.
+    pub fn new(runtime: Handle, capacity: usize) -> Self {
+        let buffer = || AlignedBuffer::new(capacity);
+        Self { runtime, filling: buffer(), written: Some(buffer()), writing: None }
+    }
+
+    /// Begins to write what is filled, once what was begun before is written.
+    fn begin(&mut self, piece: Piece) -> Result<()> {
+        self.wait()?;
+        let empty = self.written.take();
+        let empty = empty.ok_or_else(|| Error::new(Code::Internal, "a buffer was lost"))?;
+        let full = mem::replace(&mut self.filling, empty);
+        self.filling.set_length(0);
+        self.writing = Some(self.runtime.spawn_blocking(move || {
+            let result = piece.write(full.filled());
+            (full, result)
+        }));
+        Ok(())
+    }
+
+    /// Waits for what is being written.
+    fn wait(&mut self) -> Result<()> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let (buffer, result) = self.runtime.block_on(writing).map_err(|error| {
+            Error::new(Code::Internal, "a writing thread died").with_source(error)
+        })?;
+        self.written = Some(buffer);
+        result
+    }
+}
+
 /// A file that is written from its beginning to its end, with holes where nothing is stored.
 ///
 /// Large files are written around the page cache where the filesystem lets us: that is several
 /// times faster, and leaves the cache to the databases of the host.
 pub(super) struct FileSink<'b> {
-    path: PathBuf,
-    file: File,
+    path: Arc<PathBuf>,
+    file: Arc<File>,
     direct: bool,
-    buffer: &'b mut AlignedBuffer,
+    behind: &'b mut WriteBehind,
     /// Where the buffer's bytes belong.
     offset: u64,
+    /// What will be written soon.
+    reserve: Option<Range<u64>>,
 }
 
 impl<'b> FileSink<'b> {
@@ -32,38 +79,34 @@ impl<'b> FileSink<'b> {
         path: &Path,
         mode: u32,
         size_bytes: u64,
-        buffer: &'b mut AlignedBuffer,
+        behind: &'b mut WriteBehind,
     ) -> Result<Self> {
         let file = create_file(path, mode)?;
         file.set_len(size_bytes).map_err(|error| local(error, "extending", path))?;
         let direct = size_bytes >= DIRECT_BYTES_MIN && set_direct(&file, true);
-        buffer.set_length(0);
-        Ok(Self { path: path.to_owned(), file, direct, buffer, offset: 0 })
+        behind.filling.set_length(0);
+        let (path, file) = (Arc::new(path.to_owned()), Arc::new(file));
+        Ok(Self { path, file, direct, behind, offset: 0, reserve: None })
     }
 
     /// Gets room on the disk for bytes that will be written, so that a full disk is noticed early
     /// and the file lies in one piece.
-    pub fn reserve(&self, offset: u64, bytes: u64) -> Result<()> {
-        if bytes < DIRECT_BYTES_MIN {
-            return Ok(());
-        }
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, bytes) {
-            // Not every filesystem can.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(error) => Err(local(error.into(), "extending", &self.path)),
+    pub fn reserve(&mut self, offset: u64, bytes: u64) {
+        if bytes >= DIRECT_BYTES_MIN {
+            self.reserve = Some(offset..offset + bytes);
         }
     }
 
     /// Writes bytes at a place that is not before what was written already.
     pub fn write(&mut self, offset: u64, mut bytes: &[u8]) -> Result<()> {
-        if offset != self.offset + self.buffer.filled().len() as u64 {
+        if offset != self.offset + self.behind.filling.filled().len() as u64 {
             self.flush()?;
             self.offset = offset;
         }
         while !bytes.is_empty() {
-            let taken = self.buffer.take(bytes);
+            let taken = self.behind.filling.take(bytes);
             bytes = bytes.get(taken..).unwrap_or_default();
-            if self.buffer.is_full() {
+            if self.behind.filling.is_full() {
                 self.flush()?;
             }
         }
@@ -72,35 +115,73 @@ impl<'b> FileSink<'b> {
 
     /// Writes what is left. The file's bytes are not durable by this.
     pub fn finish(mut self) -> Result<()> {
-        self.flush()
+        self.behind.wait()?;
+        let last = self.next();
+        let result = last.write(self.behind.filling.filled());
+        self.behind.filling.set_length(0);
+        result
     }
 
     fn flush(&mut self) -> Result<()> {
-        let length = self.buffer.filled().len();
+        let piece = self.next();
+        self.offset += self.behind.filling.filled().len() as u64;
+        self.behind.begin(piece)
+    }
+
+    fn next(&mut self) -> Piece {
+        Piece {
+            path: Arc::clone(&self.path),
+            file: Arc::clone(&self.file),
+            direct: self.direct,
+            offset: self.offset,
+            reserve: self.reserve.take(),
+        }
+    }
+}
+
+/// Where bytes of a file go.
+struct Piece {
+    path: Arc<PathBuf>,
+    file: Arc<File>,
+    direct: bool,
+    offset: u64,
+    reserve: Option<Range<u64>>,
+}
+
+impl Piece {
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        if let Some(range) = &self.reserve {
+            self.reserve(range)?;
+        }
         let mut written = 0;
         if self.direct && self.offset.is_multiple_of(ALIGNMENT as u64) {
-            let bytes = self.buffer.filled().get(..length - length % ALIGNMENT).unwrap_or_default();
-            match self.file.write_all_at(bytes, self.offset) {
-                Ok(()) => written = bytes.len(),
+            let whole = bytes.get(..bytes.len() - bytes.len() % ALIGNMENT).unwrap_or_default();
+            match self.file.write_all_at(whole, self.offset) {
+                Ok(()) => written = whole.len(),
                 // Some filesystems refuse only now, and had better be asked in the usual way.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
                 Err(error) => return Err(local(error, "writing", &self.path)),
             }
         }
-        let rest = self.buffer.filled().get(written..).unwrap_or_default();
-        if !rest.is_empty() {
-            if self.direct && !set_direct(&self.file, false) {
-                let stays = io::Error::other("it stays in direct mode");
-                return Err(local(stays, "writing", &self.path));
-            }
-            self.direct = false;
-            self.file
-                .write_all_at(rest, self.offset + written as u64)
-                .map_err(|error| local(error, "writing", &self.path))?;
+        let rest = bytes.get(written..).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
         }
-        self.offset += length as u64;
-        self.buffer.set_length(0);
-        Ok(())
+        if self.direct && !set_direct(&self.file, false) {
+            let stays = io::Error::other("it stays in direct mode");
+            return Err(local(stays, "writing", &self.path));
+        }
+        let written = self.file.write_all_at(rest, self.offset + written as u64);
+        written.map_err(|error| local(error, "writing", &self.path))
+    }
+
+    fn reserve(&self, range: &Range<u64>) -> Result<()> {
+        let bytes = range.end - range.start;
+        match fallocate(&*self.file, FallocateFlags::KEEP_SIZE, range.start, bytes) {
+            // Not every filesystem can.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(error) => Err(local(error.into(), "extending", &self.path)),
+        }
     }
 }
 
@@ -120,7 +201,8 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("file");
-            let mut buffer = AlignedBuffer::new(64 * 1024);
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let mut behind = WriteBehind::new(runtime.handle().clone(), 64 * 1024);
             let mut expected = Vec::new();
             let mut places = Vec::new();
             for (gap, length) in pieces {
@@ -130,9 +212,9 @@ mod tests {
                 expected.extend_from_slice(&bytes);
             }
             expected.resize(expected.len() + tail as usize, 0);
-            let mut sink = FileSink::create(&path, 0o600, expected.len() as u64, &mut buffer).unwrap();
+            let mut sink = FileSink::create(&path, 0o600, expected.len() as u64, &mut behind).unwrap();
             for (offset, length) in places {
-                sink.reserve(offset as u64, length as u64).unwrap();
+                sink.reserve(offset as u64, length as u64);
                 sink.write(offset as u64, &expected[offset..offset + length]).unwrap();
             }
             sink.finish().unwrap();
@@ -144,8 +226,9 @@ mod tests {
     fn what_is_not_written_takes_no_room() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let mut buffer = AlignedBuffer::new(1 << 20);
-        let mut sink = FileSink::create(&path, 0o640, 1 << 30, &mut buffer).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let mut behind = WriteBehind::new(runtime.handle().clone(), 1 << 20);
+        let mut sink = FileSink::create(&path, 0o640, 1 << 30, &mut behind).unwrap();
         sink.write(512 << 20, &[7; 8192]).unwrap();
         sink.finish().unwrap();
         let metadata = fs::metadata(&path).unwrap();

@@ -6,13 +6,12 @@ use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable, Frames};
-use seawall_store::direct::AlignedBuffer;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::super::durable::create_file;
 use super::super::sources::{Sources, inconsistent};
-use super::sink::FileSink;
+use super::sink::{FileSink, WriteBehind};
 use crate::pace::Pace;
 
 /// A file to write.
@@ -39,7 +38,8 @@ pub(super) struct Worker {
     runtime: Handle,
     pace: Arc<Pace>,
     reader: FrameReader,
-    buffer: AlignedBuffer,
+    /// `None` while a file is written with it.
+    behind: Option<WriteBehind>,
     read_bytes: u64,
     /// The pack and frame `reader` holds.
     open: Option<(u32, u32)>,
@@ -61,19 +61,20 @@ enum Part {
 }
 
 impl Worker {
-    /// `piece_bytes` is how much is read and written at a time; about four times as much is held.
+    /// `piece_bytes` is how much is read and written at a time; about five times as much is held.
     pub fn new(
         sources: Arc<Sources>,
         runtime: Handle,
         pace: Arc<Pace>,
         piece_bytes: usize,
     ) -> Result<Self> {
+        let behind = Some(WriteBehind::new(runtime.clone(), piece_bytes));
         Ok(Self {
             sources,
             runtime,
             pace,
             reader: FrameReader::new()?,
-            buffer: AlignedBuffer::new(piece_bytes),
+            behind,
             read_bytes: piece_bytes as u64,
             open: None,
         })
@@ -161,8 +162,9 @@ impl Worker {
             return Err(wrong_frame(&job.entry));
         }
         let parts = self.runtime.block_on(parts(&sources, &map, self.read_bytes))?;
-        let mut buffer = std::mem::replace(&mut self.buffer, AlignedBuffer::new(0));
-        let mut sink = FileSink::create(&job.location, job.entry.mode, size_bytes, &mut buffer)?;
+        let behind = self.behind.take();
+        let mut behind = behind.ok_or_else(|| Error::new(Code::Internal, "a worker failed"))?;
+        let mut sink = FileSink::create(&job.location, job.entry.mode, size_bytes, &mut behind)?;
         let mut ahead = ReadAhead { parts: &parts, next: 0, reading: None, worker: self };
         let mut crc = 0;
         ahead.start();
@@ -174,7 +176,7 @@ impl Worker {
                     let bytes = block_offset(batch.first_block + batch.blocks, size_bytes)
                         - block_offset(batch.first_block, size_bytes);
                     ahead.worker.pace.take(bytes);
-                    sink.reserve(block_offset(batch.first_block, size_bytes), bytes)?;
+                    sink.reserve(block_offset(batch.first_block, size_bytes), bytes);
                     let file = Opened { job, hashes: &hashes, size_bytes };
                     crc = ahead.worker.batch(batch, &mut frames, &file, &mut sink, crc)?;
                 }
@@ -182,7 +184,7 @@ impl Worker {
         }
         sink.finish()?;
         drop(ahead);
-        self.buffer = buffer;
+        self.behind = Some(behind);
         Ok(crc)
     }
 
