@@ -26,7 +26,7 @@ usage: cargo xtask bench full-restore [--size-gb N] [--jobs N] [--runs N] [--dir
        cargo xtask bench scaling [--runs N] [--dir D] [--cold]
                                       2, 6 and 20 GB, 100 000 files, one worker and two
        cargo xtask bench choices [--size-gb N] [--runs N] [--dir D] [--cold]
-                                      compression, pack size and workers
+                                      compression, pack size, workers and memory
        cargo xtask bench impact [--size-gb N] [--runs N] [--dir D]
                                       pgbench during backups, beside pgBackRest
        cargo xtask bench micro        hot paths alone: pages, WAL, hashes, frames, maps

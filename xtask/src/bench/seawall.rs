@@ -16,6 +16,7 @@ pub struct Seawall {
     directory: PathBuf,
     repository: PathBuf,
     jobs: usize,
+    memory: Option<&'static str>,
     backup_options: Vec<String>,
 }
 
@@ -31,12 +32,14 @@ impl Seawall {
             directory,
             repository,
             jobs,
+            memory: None,
             backup_options: Vec::new(),
         })
     }
 
-    /// Adds options to its backups.
-    pub fn with(mut self, backup_options: &[&str]) -> Self {
+    /// Gives it another memory budget, and options to its backups.
+    pub fn with(mut self, memory: Option<&'static str>, backup_options: &[&str]) -> Self {
+        self.memory = memory;
         self.backup_options = backup_options.iter().map(ToString::to_string).collect();
         self
     }
@@ -84,7 +87,9 @@ impl Contestant for Seawall {
             fs::remove_dir_all(&self.directory)?;
         }
         self.owner.create_dir(&self.directory, 0o700)?;
-        fs::write(self.config(), format!("jobs = {}\n", self.jobs))?;
+        let memory = self.memory.map(|memory| format!("memory = \"{memory}\"\n"));
+        let config = format!("jobs = {}\n{}", self.jobs, memory.unwrap_or_default());
+        fs::write(self.config(), config)?;
         self.owner.chown(&self.config())?;
         let repository = format!("file://{}", self.repository.display());
         let kit = self.directory.join("main.kit").display().to_string();

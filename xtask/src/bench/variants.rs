@@ -25,19 +25,30 @@ const RELATIONS: Contents = Contents::EmptyRelations { count: 100_000 };
 struct Variant {
     contents: Contents,
     jobs: usize,
+    /// The memory budget, where it is not the usual one.
+    memory: Option<&'static str>,
     /// Options of the backup, besides.
     options: &'static [&'static str],
 }
 
 impl Variant {
     const fn new(contents: Contents, jobs: usize, options: &'static [&'static str]) -> Self {
-        Self { contents, jobs, options }
+        Self { contents, jobs, memory: None, options }
+    }
+
+    /// Of the cluster's tables, with so much memory and more workers than it allows.
+    const fn within(contents: Contents, memory: &'static str) -> Self {
+        Self { contents, jobs: 8, memory: Some(memory), options: &[] }
     }
 }
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, --jobs {} {}", self.contents, self.jobs, self.options.join(" "))
+        write!(f, "{}, --jobs {}", self.contents, self.jobs)?;
+        if let Some(memory) = self.memory {
+            write!(f, " --memory {memory}")?;
+        }
+        self.options.iter().try_for_each(|option| write!(f, " {option}"))
     }
 }
 
@@ -74,6 +85,9 @@ pub fn choices(options: &Options) -> Result<()> {
         Variant::new(tables, 2, &["--pack-size", "256MiB"]),
         Variant::new(tables, 3, &[]),
         Variant::new(tables, 4, &[]),
+        Variant::within(tables, "64MiB"),
+        Variant::within(tables, "128MiB"),
+        Variant::within(tables, "256MiB"),
     ];
     run("choices", options, variants)
 }
@@ -108,7 +122,7 @@ fn run(name: &str, options: &Options, variants: Vec<Variant>) -> Result<()> {
 fn case(options: &Options, variant: Variant, work: &Path, retired: &Path) -> Result<Case> {
     let contents = variant.contents;
     let data = contents.data(&options.directory)?;
-    let seawall = Seawall::new(work, variant.jobs)?.with(variant.options);
+    let seawall = Seawall::new(work, variant.jobs)?.with(variant.memory, variant.options);
     let mut server = dataset::start(&data)?;
     let expected = contents.fingerprint(&server)?;
     let restored = work.join("restored");

@@ -192,6 +192,6 @@ mod tests {
         let config = Config::none();
         assert_eq!(jobs(&args(4, 128 << 20), &config), 4);
         assert_eq!(jobs(&args(64, 256 << 20), &config), 9);
-        assert_eq!(jobs(&args(64, 32 << 20), &config), 1);
+        assert_eq!(jobs(&args(64, 64 << 20), &config), 1);
     }
 }

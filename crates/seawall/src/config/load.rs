@@ -35,8 +35,8 @@ const SECRET: Keys = Keys { known: &["file", "env", "command"], later: &[] };
 /// Packs smaller than this make more objects than data; larger ones are tedious to send again.
 const PACK_SIZE_RANGE: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
 
-/// Less leaves no room for the buffers of one pack.
-const MEMORY_MIN: u64 = 32 << 20;
+/// Less leaves no room for one worker.
+const MEMORY_MIN: u64 = 64 << 20;
 
 /// Reads the configuration a command needs.
 ///
@@ -180,7 +180,7 @@ pub fn parse_jobs(text: &str) -> Result<Option<NonZeroUsize>, String> {
     }
 }
 
-/// A size of at least 32 MiB.
+/// A size of at least 64 MiB.
 pub fn parse_memory(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|e: seawall_core::InvalidByteSize| e.to_string())?;
     if size.0 < MEMORY_MIN {

@@ -84,7 +84,7 @@ fn every_refusal_names_file_line_and_remedy() {
         spoiled("\"50MB/s 08", "\"50MB 08"),
         spoiled("\"low\"", "\"idle\""),
         spoiled("\"256MiB\"", "\"256 megs\""),
-        spoiled("\"256MiB\"", "\"1MiB\""),
+        spoiled("\"256MiB\"", "\"63MiB\""),
         spoiled("connection =", "conection ="),
         spoiled("connection =", "zzz ="),
         spoiled("source = \"files\"", "source = \"sql\""),
