@@ -18,7 +18,8 @@ struct Limit {
     window: Option<Window>,
 }
 
-/// Hours of every day; over midnight if it ends before it begins.
+/// Hours of every day; over midnight if it ends before it begins, all of them if it ends as it
+/// begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Window {
     from: Time,
@@ -53,7 +54,7 @@ impl RateLimit {
         let Some(Window { from, to, zone }) = &limit.window else { return Some(limit.bytes_per_s) };
         let time = now.to_zoned(zone.clone()).time();
         let within =
-            if from <= to { *from <= time && time < *to } else { time >= *from || time < *to };
+            if from < to { *from <= time && time < *to } else { time >= *from || time < *to };
         within.then_some(limit.bytes_per_s)
     }
 }
@@ -111,6 +112,7 @@ mod tests {
         assert_eq!(at(night, "2026-07-01T23:00:00Z"), Some(1_000_000_000));
         assert_eq!(at(night, "2026-07-01T05:00:00Z"), Some(1_000_000_000));
         assert_eq!(at(night, "2026-07-01T12:00:00Z"), None);
+        assert_eq!(at("1GB/s 00:00-00:00 UTC", "2026-07-01T12:00:00Z"), Some(1_000_000_000));
     }
 
     #[test]

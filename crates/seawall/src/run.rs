@@ -91,9 +91,9 @@ pub fn runtime() -> Result<Runtime> {
 
 /// A runtime for one command that moves data with `jobs` threads of its own.
 ///
-/// Files are read and written on threads that may block, and each thread's heap keeps what once
-/// passed through it: their number bounds the memory. A job may hold one of them for as long as it
-/// lasts (a pack that is written) and need another one meanwhile.
+/// Files are read and written on threads that may block, and each holds what passes through it:
+/// their number bounds the memory. A job may hold one of them for as long as it lasts (a pack that
+/// is written) and need another one meanwhile.
 ///
 /// # Errors
 /// [`Code::Internal`] if the system gives no threads.

@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::process::Command;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -200,7 +201,7 @@ fn a_rate_limit_holds_whoever_sets_it() -> Result<()> {
 }
 
 #[test]
-fn a_backup_of_low_priority_leaves_processor_and_disk_to_others() -> Result<()> {
+fn a_backup_of_low_priority_stands_behind_all_other_programs() -> Result<()> {
     let house = Protected::start()?;
     let slowly = ["backup", "--priority", "low", "--rate-limit", "8MB/s"];
     let backup = house.command(slowly).spawn()?;
@@ -216,9 +217,29 @@ fn a_backup_of_low_priority_leaves_processor_and_disk_to_others() -> Result<()> 
         // The name may hold blanks; what follows it does not (proc(5)).
         let nice = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16));
         ensure!(nice == Some("19"), "{stat}");
-        let number = thread.file_name().context("a thread's number")?;
-        let class = run(Command::new("ionice").arg("-p").arg(number), None, PATIENCE)?;
-        ensure!(class.success()?.stdout.trim() == "idle", "{stat}");
     }
     backup.wait(PATIENCE)?.success().map(drop)
+}
+
+#[test]
+fn what_waits_for_its_rate_is_interrupted_at_once() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    let slowly = ["--rate-limit", "50kB/s"];
+    let calls = [
+        house.command(["backup"]).args(slowly),
+        house.command(["verify"]).args(slowly),
+        house.restore("room", ["--backup-only"]).args(slowly),
+    ];
+    for call in calls {
+        let running = call.spawn()?;
+        sleep(Duration::from_secs(2));
+        run(Command::new("kill").arg(running.pid().to_string()), None, PATIENCE)?.success()?;
+        let began = Instant::now();
+        let output = running.wait(PATIENCE)?;
+        tells(&output, "interrupted by SIGTERM")?;
+        ensure!(began.elapsed() < Duration::from_secs(5), "{:?}: {output:?}", began.elapsed());
+    }
+    house.restore("room", ["--backup-only"]).succeed()?;
+    house.command(["verify"]).succeed().map(drop)
 }

@@ -55,6 +55,17 @@ pub fn reserve(directory: &Path) -> Result<File> {
     Ok(lock)
 }
 
+/// An empty directory of the servers' owner for all that is measured; what an earlier run left
+/// there is gone.
+pub fn workplace(directory: &Path) -> Result<PathBuf> {
+    let work = directory.join("work");
+    if work.exists() {
+        fs::remove_dir_all(&work).context("left behind by an earlier run")?;
+    }
+    Owner::of_servers()?.create_dir(&work, 0o755)?;
+    Ok(work)
+}
+
 /// What is in a cluster that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use seawall_testkit::{Owner, PgCluster, StopMode};
+use seawall_testkit::{PgCluster, StopMode};
 
 use super::contestant::Contestant;
 use super::dataset::Contents;
@@ -20,14 +20,9 @@ type Contestants = [Box<dyn Contestant>; 2];
 
 pub fn run(options: &Options) -> Result<()> {
     let _reserved = dataset::reserve(&options.directory)?;
-    let owner = Owner::of_servers()?;
     let contents = Contents::Tables { size_gb: options.size_gb };
     let data = contents.data(&options.directory)?;
-    let work = options.directory.join("work");
-    if work.exists() {
-        fs::remove_dir_all(&work).context("left behind by an earlier run")?;
-    }
-    owner.create_dir(&work, 0o755)?;
+    let work = dataset::workplace(&options.directory)?;
     let revision = machine::revision()?;
     let contestants: Contestants = [
         Box::new(PgBackRest::new(&work, options.jobs)?),

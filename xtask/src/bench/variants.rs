@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use seawall_testkit::{Owner, StopMode};
+use seawall_testkit::StopMode;
 use serde_json::{Value, json};
 
 use super::contestant::Contestant;
@@ -94,18 +94,16 @@ pub fn choices(options: &Options) -> Result<()> {
 
 fn run(name: &str, options: &Options, variants: Vec<Variant>) -> Result<()> {
     let _reserved = dataset::reserve(&options.directory)?;
-    let work = options.directory.join("work");
-    if work.exists() {
-        fs::remove_dir_all(&work).context("left behind by an earlier run")?;
-    }
-    Owner::of_servers()?.create_dir(&work, 0o755)?;
+    let work = dataset::workplace(&options.directory)?;
     let revision = machine::revision()?;
     let machine = machine::describe(&options.directory)?;
-    let mut cases = Vec::new();
-    for (number, variant) in variants.into_iter().enumerate() {
-        let what = variant.to_string();
-        let retired = work.join(format!("retired-{number}"));
-        cases.push(case(options, variant, &work, &retired).context(what)?);
+    let mut cases: Vec<Case> = variants.into_iter().map(Case::new).collect();
+    for run in 1..=options.runs {
+        for (number, case) in cases.iter_mut().enumerate() {
+            let retired = work.join(format!("retired-{number}-{run}"));
+            let what = case.variant.to_string();
+            case.turn(options, run, &work, &retired).context(what)?;
+        }
     }
     fs::remove_dir_all(&work)?;
     let date = machine::today()?;
@@ -119,30 +117,32 @@ fn run(name: &str, options: &Options, variants: Vec<Variant>) -> Result<()> {
     keep(&format!("bench-{date}-{name}{cache}"), &text, &json)
 }
 
-fn case(options: &Options, variant: Variant, work: &Path, retired: &Path) -> Result<Case> {
-    let contents = variant.contents;
-    let data = contents.data(&options.directory)?;
-    let seawall = Seawall::new(work, variant.jobs)?.with(variant.memory, variant.options);
-    let mut server = dataset::start(&data)?;
-    let expected = contents.fingerprint(&server)?;
-    let restored = work.join("restored");
-    let (mut backups, mut restores) = (Vec::new(), Vec::new());
-    for run in 1..=options.runs {
+impl Case {
+    const fn new(variant: Variant) -> Self {
+        Self { variant, bytes: 0, backups: Vec::new(), restores: Vec::new() }
+    }
+
+    fn turn(&mut self, options: &Options, run: usize, work: &Path, retired: &Path) -> Result<()> {
+        let Variant { contents, jobs, memory, options: backup_options } = self.variant;
+        let data = contents.data(&options.directory)?;
+        let seawall = Seawall::new(work, jobs)?.with(memory, backup_options);
+        let mut server = dataset::start(&data)?;
+        let restored = work.join("restored");
         let (backup, restore) = one_turn(&seawall, &server, &restored, options.cache)?;
         eprintln!(
-            "xtask: {variant}, {run}/{}: backup {:.1} s, restore {:.1} s",
-            options.runs, backup.seconds, restore.seconds
+            "xtask: {}, {run}/{}: backup {:.1} s, restore {:.1} s",
+            self.variant, options.runs, backup.seconds, restore.seconds
         );
-        backups.push(backup);
-        restores.push(restore);
+        self.backups.push(backup);
+        self.restores.push(restore);
         if run == options.runs {
-            open_and_compare(contents, &restored, &expected)?;
+            open_and_compare(contents, &restored, &contents.fingerprint(&server)?)?;
         }
-        retire(&restored, &retired.with_extension(run.to_string()))?;
-        fs::remove_dir_all(seawall.repository())?;
+        server.stop(StopMode::Fast)?;
+        self.bytes = dataset::size_bytes(&data)?;
+        retire(&restored, retired)?;
+        Ok(fs::remove_dir_all(seawall.repository())?)
     }
-    server.stop(StopMode::Fast)?;
-    Ok(Case { bytes: dataset::size_bytes(&data)?, variant, backups, restores })
 }
 
 fn markdown(options: &Options, revision: &str, machine: &Value, cases: &[Case]) -> String {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use seawall_testkit::cgroup::{MemoryUse, run_limited};
-use seawall_testkit::{Owner, PgCluster, StopMode};
+use seawall_testkit::{PgCluster, StopMode};
 use serde_json::{Value, json};
 
 use crate::bench::contestant::{Contestant, archive_for};
@@ -74,12 +74,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     let options = Options::parse(arguments)?;
     let directory = &options.directory;
     let _reserved = dataset::reserve(directory)?;
-    let owner = Owner::of_servers()?;
-    let work = directory.join("memory");
-    if work.exists() {
-        fs::remove_dir_all(&work).context("left behind by an earlier run")?;
-    }
-    owner.create_dir(&work, 0o755)?;
+    let work = dataset::workplace(directory)?;
     let revision = machine::revision()?;
     let seawall = Seawall::new(&work, JOBS)?;
     let machine = machine::describe(directory)?;

@@ -2,7 +2,7 @@
 //! collects what they did in the order of the paths.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -129,7 +129,7 @@ pub(super) struct CopyJob {
 pub(super) struct Copying {
     results: mpsc::Receiver<Copied>,
     threads: Vec<thread::JoinHandle<Result<()>>>,
-    stop: Arc<AtomicBool>,
+    pace: Arc<Pace>,
 }
 
 impl Copying {
@@ -139,7 +139,7 @@ impl Copying {
         let (result_sender, results) = mpsc::channel(RESULTS_WAITING);
         let (task_sender, tasks) = sync_channel(TASKS_WAITING);
         let tasks = Arc::new(Mutex::new(tasks));
-        let stop = Arc::new(AtomicBool::new(false));
+        let pace = Arc::clone(&job.pace);
         let mut threads = Vec::new();
         for number in 0..job.jobs.max(1) {
             let sink = PackSink::new(
@@ -152,23 +152,22 @@ impl Copying {
             let hasher = job.line.keyring().hasher().clone();
             let worker = Worker::new(Arc::clone(&job.rule), Arc::clone(&job.pace), hasher, sink);
             let (tasks, results) = (Arc::clone(&tasks), result_sender.clone());
-            threads.push(spawn(&format!("copy-{number}"), &stop, move |stop| {
-                run_worker(worker, &tasks, &results, stop)
+            threads.push(spawn(&format!("copy-{number}"), &pace, move |pace| {
+                run_worker(worker, &tasks, &results, pace)
             })?);
         }
-        threads.push(spawn("scan", &stop, move |stop| {
+        threads.push(spawn("scan", &pace, move |_| {
             Planner {
                 job: &job,
                 tasks: &task_sender,
                 results: &result_sender,
-                stop,
                 sequence: 0,
                 bundle: Vec::new(),
                 bundle_bytes: 0,
             }
             .run()
         })?);
-        Ok(Self { results, threads, stop })
+        Ok(Self { results, threads, pace })
     }
 
     /// The next result; `None` when all work is done or has failed: see [`Copying::finish`].
@@ -199,22 +198,22 @@ impl Copying {
 
 impl Drop for Copying {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.pace.stop();
     }
 }
 
 fn spawn(
     name: &str,
-    stop: &Arc<AtomicBool>,
-    body: impl FnOnce(&AtomicBool) -> Result<()> + Send + 'static,
+    pace: &Arc<Pace>,
+    body: impl FnOnce(&Pace) -> Result<()> + Send + 'static,
 ) -> Result<thread::JoinHandle<Result<()>>> {
-    let stop = Arc::clone(stop);
+    let pace = Arc::clone(pace);
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            let result = body(&stop);
+            let result = body(&pace);
             if result.is_err() {
-                stop.store(true, Ordering::Relaxed);
+                pace.stop();
             }
             result
         })
@@ -238,13 +237,11 @@ fn run_worker(
     mut worker: Worker,
     tasks: &Mutex<Receiver<Task>>,
     results: &mpsc::Sender<Copied>,
-    stop: &AtomicBool,
+    pace: &Pace,
 ) -> Result<()> {
     let mut done = |copied| results.blocking_send(copied).map_err(|_| stopped());
     loop {
-        if stop.load(Ordering::Relaxed) {
-            return Err(stopped());
-        }
+        pace.refuse_stopped()?;
         let next =
             tasks.lock().map_err(|_| Error::new(Code::Internal, "a copying thread died"))?.recv();
         match next {
@@ -259,7 +256,6 @@ struct Planner<'j> {
     job: &'j CopyJob,
     tasks: &'j SyncSender<Task>,
     results: &'j mpsc::Sender<Copied>,
-    stop: &'j AtomicBool,
     sequence: u64,
     bundle: Vec<SmallFile>,
     bundle_bytes: u64,
@@ -281,10 +277,11 @@ impl Planner<'_> {
         if ahead(self) {
             self.flush()?;
         }
-        while ahead(self) && !self.stop.load(Ordering::Relaxed) {
+        while ahead(self) {
+            self.job.pace.refuse_stopped()?;
             thread::sleep(AHEAD_PAUSE);
         }
-        if self.stop.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(()) }
+        self.job.pace.refuse_stopped()
     }
 
     fn found(&mut self, found: Found) -> Result<()> {

@@ -66,7 +66,9 @@ impl Source {
             .map(|at| (at, (end - at).min(PIECE_BYTES as u64) as usize));
         buffers.resize_with(BUFFERS.max(buffers.len()), || AlignedBuffer::new(PIECE_BYTES));
         if length < DIRECT_BYTES_MIN as u64 || cached(&self.file, offset, length) == Cached::All {
-            let Some(buffer) = buffers.first_mut() else { return Ok(()) };
+            let Some(buffer) = buffers.first_mut() else {
+                return Err(Error::new(Code::Internal, "there is no buffer to read into"));
+            };
             for (offset, length) in pieces {
                 let read_bytes = read(&self.file, buffer, offset, length)
                     .map_err(|error| unreadable(location, error))?;
@@ -92,7 +94,7 @@ impl Source {
             let _ = empty_sender.send(buffer);
         }
         thread::scope(move |scope| {
-            let reader = scope.spawn(move || {
+            let read_ahead = move || {
                 for (offset, length) in pieces {
                     let Ok(mut buffer) = empty.recv() else { break };
                     let result = self.read(&mut buffer, offset, length);
@@ -101,7 +103,11 @@ impl Source {
                     }
                 }
                 empty
-            });
+            };
+            let reader =
+                thread::Builder::new().spawn_scoped(scope, read_ahead).map_err(|error| {
+                    Error::new(Code::LocalIo, "cannot start a thread").with_source(error)
+                })?;
             for (offset, mut buffer, result) in full {
                 let read_bytes = result.map_err(|error| unreadable(location, error))?;
                 each(&self.file, Piece { offset, bytes: buffer.filled_mut(), read_bytes })?;
@@ -118,7 +124,7 @@ impl Source {
         if let Some(direct) = &self.direct
             && cached(&self.file, offset, length as u64) == Cached::Hardly
         {
-            match read_around(direct, buffer, offset, length) {
+            match read_around(direct, &self.file, buffer, offset, length) {
                 // Some filesystems refuse only now.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
                 result => return result,
@@ -143,20 +149,20 @@ fn read(file: &File, buffer: &mut AlignedBuffer, offset: u64, length: usize) -> 
     read_at(file, buffer.filled_mut(), offset)
 }
 
-/// The same around the cache: whole blocks of the disk are asked for.
+/// The same around the cache: whole blocks of the disk are asked for. What seems to be the file's
+/// end is read again through the cache, which alone says so for certain.
 fn read_around(
+    direct: &File,
     file: &File,
     buffer: &mut AlignedBuffer,
     offset: u64,
     length: usize,
 ) -> io::Result<u64> {
     buffer.set_length(length.next_multiple_of(ALIGNMENT));
-    let filled = read_direct(file, buffer, offset)?;
+    let filled = read_direct(direct, buffer, offset)?.min(length);
     buffer.set_length(length);
-    if let Some(past_end) = buffer.filled_mut().get_mut(filled..) {
-        past_end.fill(0);
-    }
-    Ok(filled.min(length) as u64)
+    let rest = buffer.filled_mut().get_mut(filled..).unwrap_or_default();
+    Ok(filled as u64 + read_at(file, rest, offset + filled as u64)?)
 }
 
 /// Fills `buffer` from the file; what lies past the file's end is zero. Returns the bytes read.

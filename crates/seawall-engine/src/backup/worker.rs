@@ -87,7 +87,7 @@ impl Worker {
             let read = read_at(file, bytes, 0).map_err(|error| unreadable(&location, error))?;
             let place = Place { file, path: entry.path(), relation_block, offset: 0 };
             let errors = self.judge(&place, bytes)?;
-            self.pace.take(read);
+            self.pace.take(read)?;
             let blocks: Vec<FullBlockHash> =
                 bytes.chunks(BLOCK_BYTES).map(|block| self.hasher.block(block)).collect();
             let short: Vec<BlockHash> = bytes
@@ -134,7 +134,7 @@ impl Worker {
             let place = Place { file, path, relation_block: span.relation_block, offset };
             errors.extend(self.judge(&place, piece.bytes)?);
             read_bytes += piece.read_bytes;
-            self.pace.take(piece.read_bytes);
+            self.pace.take(piece.read_bytes)?;
             self.frames(&place, piece.bytes, &mut map, &mut hashes)
         })?;
         self.buffers = buffers;

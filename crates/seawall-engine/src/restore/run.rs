@@ -39,12 +39,10 @@ pub struct RestoreOptions {
     pub jobs: usize,
     /// About how much memory to use.
     pub memory_bytes: usize,
-    /// How fast the cluster's files may be written.
+    /// How fast the backup may be proven and the cluster's files written.
     pub rate_limit: RateLimit,
     /// What PostgreSQL calls for WAL, with `%f` and `%p`: a `seawall wal fetch` with absolute paths.
     pub restore_command: String,
-    /// Read the stored bytes of every frame before writing. Cheap where the store is local.
-    pub check_stored: bool,
     /// Who is told how far it has come.
     pub progress: Arc<dyn Progress>,
 }
@@ -403,14 +401,10 @@ impl PlannedRestore {
         self.prove_creations(wal, &ancestry, &tablespaces).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
         let sources = Sources::open(&self.line, &self.manifest, options.memory_bytes / 8).await?;
-        let proven = prove_backup(
-            &sources,
-            &self.manifest,
-            &layout,
-            options.check_stored,
-            options.progress.as_ref(),
-        )
-        .await?;
+        let pace = Pace::new(options.rate_limit.clone());
+        let proven =
+            prove_backup(&sources, &self.manifest, &layout, Some(&pace), options.progress.as_ref())
+                .await?;
         if !self.resumed {
             self.prove_room(&layout, &proven)?;
         }
@@ -459,7 +453,7 @@ impl PlannedRestore {
         proven: Proven,
     ) -> Execution {
         let jobs = options.jobs.max(1);
-        // A worker holds two pieces that were read, one that is written, and a decoded frame.
+        // A worker holds two pieces that were read, two to be written, and a decoded frame.
         let piece_bytes = (options.memory_bytes / (jobs * 6)).clamp(256 << 10, 4 << 20);
         Execution {
             request: self.request,

@@ -68,6 +68,6 @@ async fn check_backup(
         .code(Code::ObjectInconsistent, || "its tablespace_map cannot be read".to_owned())?;
     // What a restore proves before it writes. Every object is read whole afterwards.
     let layout = Layout::new(PathBuf::from("/"), &tablespaces);
-    prove_backup(&sources, &reader, &layout, false, &NoProgress).await?;
+    prove_backup(&sources, &reader, &layout, None, &NoProgress).await?;
     Ok(objects)
 }

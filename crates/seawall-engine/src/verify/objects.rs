@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{Findings, Listed, VerifyRequest};
-use crate::pace::Pace;
+use crate::pace::{Pace, StopWhenDropped};
 
 /// How much of a pack is read at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -40,6 +40,7 @@ pub(super) async fn read_all(
 ) -> Result<ReadTotals> {
     let queue = Arc::new(Mutex::new(objects.into_iter()));
     let pace = Arc::new(Pace::new(request.rate_limit.clone()));
+    let _guard = StopWhenDropped(Arc::clone(&pace));
     let (sender, mut outcomes) = mpsc::channel(64);
     let mut threads = Vec::new();
     for _ in 0..request.jobs.max(1) {
@@ -51,8 +52,7 @@ pub(super) async fn read_all(
             loop {
                 let next = queue.lock().map_err(|_| died())?.next();
                 let Some(object) = next else { return Ok(()) };
-                pace.take(object.size_bytes);
-                let read = read_object(&repository, &object, percent, &mut reader);
+                let read = read_object(&repository, &object, percent, &pace, &mut reader);
                 let result = runtime.block_on(read);
                 let outcome = Outcome { path: object.path, bytes: object.size_bytes, result };
                 if sender.blocking_send(outcome).is_err() {
@@ -86,12 +86,14 @@ async fn read_object(
     repository: &Repository,
     object: &Listed,
     sample_percent: u8,
+    pace: &Pace,
     reader: &mut FrameReader,
 ) -> Result<()> {
+    if let ObjectName::Line(_, _, LineObject::Pack(_)) = &object.name {
+        return read_pack(repository, &object.path, sample_percent, pace, reader).await;
+    }
+    pace.wait(object.size_bytes).await?;
     match &object.name {
-        ObjectName::Line(_, _, LineObject::Pack(_)) => {
-            read_pack(repository, &object.path, sample_percent, reader).await
-        }
         // The next backup, or one that ends, takes pins away.
         ObjectName::Line(_, _, LineObject::Pin(..)) => {
             let proven = repository.prove(&object.path, &object.name).await;
@@ -108,6 +110,7 @@ async fn read_pack(
     repository: &Repository,
     path: &ObjectPath,
     sample_percent: u8,
+    pace: &Pace,
     reader: &mut FrameReader,
 ) -> Result<()> {
     let table = FrameTable::read_any(repository.store(), repository.keyring(), path).await?;
@@ -116,6 +119,7 @@ async fn read_pack(
         let count = table.frames_within(first, table.frames() - 1, READ_BYTES);
         if is_sampled(first, sample_percent) {
             let mut frames = table.fetch(repository.store(), first, count).await?;
+            pace.wait(frames.stored_bytes()).await?;
             for frame in first..first + count {
                 reader.open(&table, &mut frames, frame)?;
             }

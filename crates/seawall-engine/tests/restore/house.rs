@@ -146,7 +146,6 @@ impl House {
             memory_bytes: 64 << 20,
             rate_limit: RateLimit::NONE,
             restore_command: format!("cp {}/%f %p", self.archive.display()),
-            check_stored: true,
             progress,
         }
     }

@@ -25,6 +25,32 @@ pub fn set_direct(file: &File, direct: bool) -> bool {
     wanted == flags || fcntl_setfl(file, wanted).is_ok()
 }
 
+/// Writes all of `bytes` to a file that may be in direct mode. What cannot be written directly (an
+/// end that is no whole block, and anything where the filesystem refuses only now) goes through the
+/// cache, and the file leaves direct mode for it.
+///
+/// # Errors
+/// Those of writing.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut written = 0;
+    if is_direct(file) && offset.is_multiple_of(ALIGNMENT as u64) {
+        let whole = bytes.get(..bytes.len() - bytes.len() % ALIGNMENT).unwrap_or_default();
+        match file.write_all_at(whole, offset) {
+            Ok(()) => written = whole.len(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let rest = bytes.get(written..).unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(());
+    }
+    if !set_direct(file, false) {
+        return Err(io::Error::other("it stays in direct mode"));
+    }
+    file.write_all_at(rest, offset + written as u64)
+}
+
 /// Fills the buffer around the cache, from a file in direct mode. `offset` and the buffer's length
 /// are multiples of [`ALIGNMENT`]. Returns the bytes read: fewer than asked for at the file's end.
 ///
@@ -45,6 +71,11 @@ pub fn read_direct(file: &File, buffer: &mut AlignedBuffer, offset: u64) -> io::
         }
     }
     Ok(filled)
+}
+
+/// Whether a file's reads and writes go around the page cache.
+pub(crate) fn is_direct(file: &File) -> bool {
+    fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
 }
 
 /// A buffer that lies in memory as direct reads and writes need it.
@@ -103,12 +134,6 @@ impl AlignedBuffer {
     }
 }
 
-impl AsRef<[u8]> for AlignedBuffer {
-    fn as_ref(&self) -> &[u8] {
-        self.filled()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,8 +161,9 @@ mod tests {
         }
         file.write_all_at(buffer.filled(), 0).unwrap();
         assert!(file.write_all_at(&[6; 100], ALIGNMENT as u64).is_err(), "it is not direct");
-        assert!(set_direct(&file, false));
-        file.write_all_at(&[6; 100], ALIGNMENT as u64).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), ALIGNMENT as u64 + 100);
+        write_all_at(&file, &[6; ALIGNMENT], ALIGNMENT as u64).unwrap();
+        write_all_at(&file, &[6; 100], 2 * ALIGNMENT as u64).unwrap();
+        assert!(!is_direct(&file));
+        assert_eq!(file.metadata().unwrap().len(), 2 * ALIGNMENT as u64 + 100);
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::publish::Unfinished;
 use super::tree::Tree;
-use crate::direct::{AlignedBuffer, set_direct};
+use crate::direct::{AlignedBuffer, is_direct, set_direct};
 use crate::{ObjectWriter, Place, StoreError};
 
 /// How many bytes of one object may wait for the disk before its writer waits too.
@@ -152,14 +152,13 @@ fn write_in_order(
 struct Output {
     file: Unfinished,
     buffer: AlignedBuffer,
-    direct: bool,
     written_bytes: u64,
 }
 
 impl Output {
     fn new(file: Unfinished) -> Self {
-        let direct = set_direct(file.file(), true);
-        Self { file, buffer: AlignedBuffer::new(PIECE_BYTES), direct, written_bytes: 0 }
+        set_direct(file.file(), true);
+        Self { file, buffer: AlignedBuffer::new(PIECE_BYTES), written_bytes: 0 }
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
@@ -174,8 +173,6 @@ impl Output {
     }
 
     fn finish(mut self, tree: &Tree) -> Result<u64, StoreError> {
-        // The last bytes are not a whole number of disk blocks.
-        self.leave_direct()?;
         self.flush()?;
         self.file.publish(tree)?;
         Ok(self.written_bytes)
@@ -183,34 +180,13 @@ impl Output {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         let bytes = self.buffer.filled();
-        match self.file.write_at(bytes, self.written_bytes) {
-            // Some filesystems refuse only now, and had better be asked again in the usual way.
-            Err(StoreError::Io { source, .. })
-                if self.direct && source.kind() == std::io::ErrorKind::InvalidInput =>
-            {
-                self.leave_direct()?;
-                self.file.write_at(self.buffer.filled(), self.written_bytes)?;
-            }
-            result => result?,
-        }
-        let length = self.buffer.filled().len() as u64;
-        if !self.direct {
+        self.file.write_at(bytes, self.written_bytes)?;
+        let length = bytes.len() as u64;
+        if !is_direct(self.file.file()) {
             start_writeback(&self.file, self.written_bytes, length);
         }
         self.written_bytes += length;
         self.buffer.set_length(0);
-        Ok(())
-    }
-
-    fn leave_direct(&mut self) -> Result<(), StoreError> {
-        if self.direct && !set_direct(self.file.file(), false) {
-            return Err(StoreError::Io {
-                place: self.file.place().clone(),
-                doing: "writing",
-                source: std::io::Error::other("it stays in direct mode"),
-            });
-        }
-        self.direct = false;
         Ok(())
     }
 }

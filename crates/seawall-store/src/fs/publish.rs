@@ -1,7 +1,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{
     AtFlags, FileType, OFlags, RenameFlags, fstat, linkat, openat, renameat_with, statat, unlinkat,
@@ -11,6 +10,7 @@ use seawall_core::Ulid;
 
 use super::read::stat;
 use super::tree::{Tree, components, describe, undo_umask};
+use crate::direct::write_all_at;
 use crate::{ObjectPath, Place, RESERVED_SUFFIX, StoreError};
 
 /// How often a directory may vanish between being opened and being written to, because another
@@ -92,8 +92,7 @@ impl Unfinished {
 
     /// Writes bytes at a place in the file.
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
-        self.file
-            .write_all_at(bytes, offset)
+        write_all_at(&self.file, bytes, offset)
             .map_err(|source| StoreError::from_io(self.place.clone(), "writing", source))
     }
 

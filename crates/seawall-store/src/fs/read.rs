@@ -9,11 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::tree::{Tree, describe};
-use crate::direct::{ALIGNMENT, AlignedBuffer, Cached, cached, read_direct, set_direct};
 use crate::{MAX_READ_BYTES, ObjectInfo, ObjectPath, Place, StoreError};
-
-/// Less is read through the cache.
-const DIRECT_BYTES_MIN: u64 = 256 << 10;
 
 /// Reads all of an object.
 pub(super) fn whole(tree: &Tree, path: &ObjectPath) -> Result<Bytes, StoreError> {
@@ -33,44 +29,9 @@ pub(super) fn range(
     if range.start.max(range.end) > size_bytes {
         return Err(StoreError::RangeBeyondEnd { place, range, size_bytes });
     }
-    let failed = |source| StoreError::from_io(place.clone(), "reading", source);
-    let length = range.end.saturating_sub(range.start);
-    if (DIRECT_BYTES_MIN..=MAX_READ_BYTES).contains(&length)
-        && cached(&file, range.start, length) == Cached::Hardly
-        && let Some(bytes) = around_cache(&file, &range, &place)?
-    {
-        return Ok(bytes);
-    }
-    file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
-    exactly(&mut file, length, &place)
-}
-
-/// Reads a range without leaving it in the page cache, which belongs to the databases of the host.
-/// `None` where the filesystem cannot.
-fn around_cache(
-    file: &File,
-    range: &Range<u64>,
-    place: &Place,
-) -> Result<Option<Bytes>, StoreError> {
-    if !set_direct(file, true) {
-        return Ok(None);
-    }
-    let start = range.start - range.start % ALIGNMENT as u64;
-    let mut buffer = AlignedBuffer::new((range.end - start) as usize);
-    buffer.set_length(usize::MAX);
-    let read = read_direct(file, &mut buffer, start);
-    set_direct(file, false);
-    let wanted = (range.start - start) as usize..(range.end - start) as usize;
-    match read {
-        Ok(filled) if filled >= wanted.end => Ok(Some(Bytes::from_owner(buffer).slice(wanted))),
-        Ok(filled) => Err(StoreError::ShortRead {
-            place: place.clone(),
-            expected_bytes: wanted.len() as u64,
-            got_bytes: filled.saturating_sub(wanted.start) as u64,
-        }),
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(None),
-        Err(source) => Err(StoreError::from_io(place.clone(), "reading", source)),
-    }
+    file.seek(SeekFrom::Start(range.start))
+        .map_err(|source| StoreError::from_io(place.clone(), "reading", source))?;
+    exactly(&mut file, range.end.saturating_sub(range.start), &place)
 }
 
 /// What the filesystem knows about an object.

@@ -69,7 +69,7 @@ pub struct WorkArgs {
 /// How a job that runs beside a database stands among the machine's programs.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct PriorityArgs {
-    /// normal, or low: leave processor and disk to others
+    /// normal, or low: behind all other programs (nice 19)
     #[arg(long, env = "SEAWALL_PRIORITY", hide_env_values = true, value_name = "PRIORITY")]
     #[arg(value_parser = config::parse_priority)]
     pub priority: Option<Priority>,

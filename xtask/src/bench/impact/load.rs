@@ -51,14 +51,39 @@ pub struct Seen {
     pub p99_ms: f64,
 }
 
+/// The transactions that ended while something was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watched {
+    /// When each ended, counted from the beginning, and what it took in µs.
+    transactions: Vec<(Duration, u64)>,
+    /// How long it was done.
+    pub lasted: Duration,
+}
+
+impl Watched {
+    /// What clients saw at the beginning, for so long.
+    pub fn within(&self, window: Duration) -> Result<Seen> {
+        let ended = self.transactions.iter().filter(|(ended, _)| *ended < window);
+        let mut took_us: Vec<u64> = ended.map(|(_, took_us)| *took_us).collect();
+        ensure!(!took_us.is_empty(), "pgbench did nothing");
+        took_us.sort_unstable();
+        let part = |percent: usize| {
+            let index = (took_us.len() * percent / 100).min(took_us.len() - 1);
+            took_us.get(index).map_or(f64::NAN, |us| *us as f64 / 1e3)
+        };
+        let per_s = took_us.len() as f64 / window.as_secs_f64();
+        Ok(Seen { per_s, p50_ms: part(50), p99_ms: part(99) })
+    }
+}
+
 impl Load {
-    /// Has pgbench work, and tells what its clients saw while something was done beside it.
-    pub fn watch<T>(
+    /// Has pgbench work while something is done beside it.
+    pub fn watch(
         self,
         server: &PgConnection,
         room: &Path,
-        beside: impl FnOnce() -> Result<T>,
-    ) -> Result<(Seen, T)> {
+        beside: impl FnOnce() -> Result<()>,
+    ) -> Result<Watched> {
         let logs = room.join("pgbench");
         if logs.exists() {
             fs::remove_dir_all(&logs)?;
@@ -73,7 +98,7 @@ impl Load {
         let mut running = Running::start(pgbench.arg("postgres"), None)?;
         sleep(WARM_UP);
         let from = SystemTime::now();
-        let done = beside()?;
+        beside()?;
         let to = SystemTime::now();
         sleep(COOL_DOWN);
         ensure!(!running.has_ended()?, "pgbench ended: {}", running.stderr_so_far());
@@ -83,7 +108,7 @@ impl Load {
         for log in fs::read_dir(&logs)? {
             text.push_str(&whole_lines(&fs::read_to_string(log?.path())?));
         }
-        Ok((seen(&text, since_epoch(from)?, since_epoch(to)?)?, done))
+        watched(&text, since_epoch(from)?, since_epoch(to)?)
     }
 }
 
@@ -96,23 +121,16 @@ fn whole_lines(log: &str) -> String {
     log.rfind('\n').map(|end| log.get(..=end).unwrap_or_default().to_owned()).unwrap_or_default()
 }
 
-/// What the log says of the transactions that ended between two moments.
-fn seen(log: &str, from: Duration, to: Duration) -> Result<Seen> {
-    let mut took_us = Vec::new();
+/// What the log says of the time between two moments.
+fn watched(log: &str, from: Duration, to: Duration) -> Result<Watched> {
+    let mut transactions = Vec::new();
     for line in log.lines() {
         let (ended, us) = transaction(line).with_context(|| format!("pgbench logged {line}"))?;
         if from <= ended && ended < to {
-            took_us.push(us);
+            transactions.push((ended - from, us));
         }
     }
-    ensure!(!took_us.is_empty(), "pgbench did nothing");
-    took_us.sort_unstable();
-    let part = |percent: usize| {
-        let index = (took_us.len() * percent / 100).min(took_us.len() - 1);
-        took_us.get(index).map_or(f64::NAN, |us| *us as f64 / 1e3)
-    };
-    let per_s = took_us.len() as f64 / (to - from).as_secs_f64();
-    Ok(Seen { per_s, p50_ms: part(50), p99_ms: part(99) })
+    Ok(Watched { transactions, lasted: to - from })
 }
 
 /// When a transaction ended, and what it took in µs: `client number µs script seconds µs`, and more
@@ -139,14 +157,17 @@ mod tests {
         }
         log.push_str("0 2 9000000 0 110 0\n0 3 90");
         let log = whole_lines(&log);
-        let seen = seen(&log, Duration::from_secs(100), Duration::from_secs(110)).unwrap();
+        let seconds = Duration::from_secs;
+        let watched = watched(&log, seconds(100), seconds(110)).unwrap();
+        let seen = watched.within(seconds(10)).unwrap();
         assert_eq!(seen, Seen { per_s: 100.0, p50_ms: 1.0, p99_ms: 50.0 });
+        assert_eq!(watched.within(seconds(5)).unwrap().per_s, 100.0);
+        assert!(watched.within(Duration::ZERO).is_err());
     }
 
     #[test]
     fn what_is_not_pgbench_s_log_is_refused() {
         let hour = Duration::from_secs(3600);
-        assert!(seen("0 1 x 0 5 5\n", Duration::ZERO, hour).is_err());
-        assert!(seen("", Duration::ZERO, hour).is_err());
+        assert!(watched("0 1 x 0 5 5\n", Duration::ZERO, hour).is_err());
     }
 }

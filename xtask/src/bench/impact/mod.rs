@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 use seawall_testkit::process::run as run_program;
 use seawall_testkit::{Owner, PgCluster, StopMode};
 
-use self::load::{Load, Seen};
+use self::load::{Load, Watched};
 use self::report::{Measured, Report};
 use super::contestant::{Contestant, archive_for};
 use super::dataset::Contents;
@@ -27,8 +27,9 @@ use super::pgbackrest::PgBackRest;
 use super::seawall::Seawall;
 use super::{dataset, machine};
 
-/// How long the server is watched with nothing beside it.
-const IDLE: Duration = Duration::from_secs(20);
+/// How long the server is watched: this long, or as long as the backup lasts if that is shorter.
+/// The idle time it is compared with is cut to the same length.
+const WINDOW: Duration = Duration::from_secs(20);
 
 /// Copying a large cluster takes minutes.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -43,13 +44,8 @@ enum Phase {
 
 pub fn run(options: &Options) -> Result<()> {
     let _reserved = dataset::reserve(&options.directory)?;
-    let owner = Owner::of_servers()?;
     let kept = Contents::Tables { size_gb: options.size_gb }.data(&options.directory)?;
-    let work = options.directory.join("work");
-    if work.exists() {
-        fs::remove_dir_all(&work).context("left behind by an earlier run")?;
-    }
-    owner.create_dir(&work, 0o755)?;
+    let work = dataset::workplace(&options.directory)?;
     let revision = machine::revision()?;
     let contestants: [Box<dyn Contestant>; 2] = [
         Box::new(PgBackRest::new(&work, options.jobs)?),
@@ -57,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
     ];
     let machine = machine::describe(&options.directory)?;
     let data = work.join("cluster");
-    let mut copy = owner.command("cp");
+    let mut copy = Owner::of_servers()?.command("cp");
     run_program(copy.arg("-a").arg(&kept).arg(&data), None, PATIENCE)?.success()?;
     let mut server = dataset::start(&data)?;
     let mut loads = vec![(Load::All, rounds(options, &contestants, &server, &work, Load::All)?)];
@@ -83,9 +79,8 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// How many transactions a second the server manages with nothing beside it.
 fn most(loads: &[(Load, Vec<Measured>)]) -> f64 {
-    let idle = loads.iter().flat_map(|(_, measured)| measured);
-    let idle = idle.filter(|measured| measured.phase == Phase::Idle);
-    median(&idle.map(|measured| measured.seen.per_s).collect::<Vec<_>>())
+    let measured = loads.iter().flat_map(|(_, measured)| measured);
+    median(&measured.map(|measured| measured.idle.per_s).collect::<Vec<_>>())
 }
 
 fn rounds(
@@ -97,17 +92,25 @@ fn rounds(
 ) -> Result<Vec<Measured>> {
     let mut all = Vec::new();
     for run in 1..=options.runs {
-        for contestant in contestants {
-            archive_for(contestant.as_ref(), server)?;
-            for phase in [Phase::Idle, Phase::Backup, Phase::Gentle] {
-                let name = contestant.name();
-                let (seen, backup_s) = one(contestant.as_ref(), server, work, load, phase)
+        let mut turn: Vec<&dyn Contestant> = contestants.iter().map(AsRef::as_ref).collect();
+        if run % 2 == 0 {
+            turn.reverse();
+        }
+        for contestant in turn {
+            let name = contestant.name();
+            archive_for(contestant, server)?;
+            let idle = watch(contestant, server, work, load, Phase::Idle)?;
+            for phase in [Phase::Backup, Phase::Gentle] {
+                let watched = watch(contestant, server, work, load, phase)
                     .with_context(|| format!("{name}, {phase:?}"))?;
+                let window = watched.lasted.min(WINDOW);
+                let (seen, idle) = (watched.within(window)?, idle.within(window)?);
+                let backup_s = watched.lasted.as_secs_f64();
                 eprintln!(
-                    "xtask: {load}, {run}/{} {name} {phase:?}: {:.0} transactions/s, p99 {:.1} ms, {backup_s:.1} s",
-                    options.runs, seen.per_s, seen.p99_ms
+                    "xtask: {load}, {run}/{} {name} {phase:?}: {:.0} of {:.0} transactions/s, p99 {:.1} of {:.1} ms, {backup_s:.1} s",
+                    options.runs, seen.per_s, idle.per_s, seen.p99_ms, idle.p99_ms
                 );
-                all.push(Measured { contestant: name, phase, seen, backup_s });
+                all.push(Measured { contestant: name, phase, seen, idle, backup_s });
             }
             fs::remove_dir_all(contestant.repository())?;
         }
@@ -115,22 +118,24 @@ fn rounds(
     Ok(all)
 }
 
-fn one(
+fn watch(
     contestant: &dyn Contestant,
     server: &PgCluster,
     work: &Path,
     load: Load,
     phase: Phase,
-) -> Result<(Seen, f64)> {
+) -> Result<Watched> {
     server.psql("CHECKPOINT")?;
     nix::unistd::sync();
-    load.watch(server.connection(), work, || match phase {
-        Phase::Idle => {
-            server.psql("CHECKPOINT")?;
-            sleep(IDLE);
-            Ok(0.0)
+    load.watch(server.connection(), work, || {
+        match phase {
+            Phase::Idle => {
+                server.psql("CHECKPOINT")?;
+                sleep(WINDOW);
+            }
+            Phase::Backup => drop(measure(&mut contestant.backup())?),
+            Phase::Gentle => drop(measure(&mut contestant.gentle_backup().0)?),
         }
-        Phase::Backup => Ok(measure(&mut contestant.backup())?.0.seconds),
-        Phase::Gentle => Ok(measure(&mut contestant.gentle_backup().0)?.0.seconds),
+        Ok(())
     })
 }

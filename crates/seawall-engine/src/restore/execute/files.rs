@@ -3,7 +3,6 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -38,8 +37,6 @@ pub(super) struct Writing<'w> {
     pub piece_bytes: usize,
     pub pace: Arc<Pace>,
     pub progress: &'w dyn Progress,
-    /// Set when nobody waits for the result any more.
-    pub stop: &'w AtomicBool,
 }
 
 impl Writing<'_> {
@@ -52,13 +49,17 @@ impl Writing<'_> {
         let receiver = Arc::new(Mutex::new(receiver));
         let failure = Mutex::new(None);
         let fail = |error: Error| {
-            self.stop.store(true, Ordering::Relaxed);
+            self.pace.stop();
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         };
         let notes = thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 let (receiver, fail) = (Arc::clone(&receiver), &fail);
-                scope.spawn(move || self.work(runtime, &receiver).map_err(fail));
+                let work = move || self.work(runtime, &receiver).map_err(fail);
+                if let Err(error) = thread::Builder::new().spawn_scoped(scope, work) {
+                    let none = Error::new(Code::LocalIo, "cannot start a thread");
+                    fail(none.with_source(error));
+                }
             }
             drop(receiver);
             let found = self.find(runtime, &sender);
@@ -79,7 +80,7 @@ impl Writing<'_> {
         let (sources, pace) = (Arc::clone(&self.sources), Arc::clone(&self.pace));
         let mut worker = Worker::new(sources, runtime.clone(), pace, self.piece_bytes)?;
         while let Some(job) = next(receiver) {
-            self.refuse_stopped()?;
+            self.pace.refuse_stopped()?;
             worker.work(&job, &mut |file, crc| {
                 let bytes = file.entry.size_bytes();
                 self.progress.advance(bytes);
@@ -87,14 +88,6 @@ impl Writing<'_> {
             })?;
         }
         Ok(())
-    }
-
-    fn refuse_stopped(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) {
-            Err(Error::new(Code::Interrupted, "the restore was interrupted"))
-        } else {
-            Ok(())
-        }
     }
 
     /// Goes through the manifest, makes directories and links, and gives files to the workers.
@@ -105,7 +98,7 @@ impl Writing<'_> {
             let entries = runtime.block_on(self.manifest.page(self.sources.store(), page))?;
             let mut small = BTreeMap::<(u32, u32), Vec<FileJob>>::new();
             for entry in entries {
-                self.refuse_stopped()?;
+                self.pace.refuse_stopped()?;
                 let location = self.layout.resolve(entry.path())?;
                 let job = FileJob { number, location, entry };
                 number += 1;

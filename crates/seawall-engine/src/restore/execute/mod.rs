@@ -19,7 +19,6 @@ mod worker;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -38,7 +37,7 @@ use super::preflight::{Proven, look_at_directory};
 use super::sources::Sources;
 use super::state::{Asked, RestoreProgress, RestoreState};
 use super::{RestorePlan, RestoreReport, RestoreRequest};
-use crate::pace::Pace;
+use crate::pace::{Pace, StopWhenDropped};
 use files::Writing;
 use finish::Finishing;
 use journal::Journal;
@@ -61,29 +60,19 @@ pub(super) struct Execution {
     pub progress: Arc<dyn Progress>,
 }
 
-/// Stops the threads of a restore that nobody waits for any more.
-struct StopWhenDropped(Arc<AtomicBool>);
-
-impl Drop for StopWhenDropped {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Execution {
     /// Writes the data directory.
     pub async fn run(self) -> Result<RestoreReport> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let guard = StopWhenDropped(Arc::clone(&stop));
+        let guard = StopWhenDropped(Arc::clone(&self.pace));
         let runtime = Handle::current();
-        let written = tokio::task::spawn_blocking(move || self.write(&runtime, &stop)).await;
+        let written = tokio::task::spawn_blocking(move || self.write(&runtime)).await;
         drop(guard);
         written.unwrap_or_else(|error| {
             Err(Error::new(Code::Internal, "the restoring thread died").with_source(error))
         })
     }
 
-    fn write(&self, runtime: &Handle, stop: &AtomicBool) -> Result<RestoreReport> {
+    fn write(&self, runtime: &Handle) -> Result<RestoreReport> {
         let root = self.layout.root();
         let mode = self.directory_mode();
         create_directory(root, mode)?;
@@ -96,7 +85,7 @@ impl Execution {
             None => self.begin()?,
         };
         let notes = match state.progress {
-            RestoreProgress::InProgress => self.write_all(&state, runtime, stop)?,
+            RestoreProgress::InProgress => self.write_all(&state, runtime)?,
             // It was interrupted before its very last step.
             RestoreProgress::Complete => {
                 let control = finish::control_bytes(&self.manifest.manifest.info)?;
@@ -134,12 +123,7 @@ impl Execution {
         Ok(state)
     }
 
-    fn write_all(
-        &self,
-        state: &RestoreState,
-        runtime: &Handle,
-        stop: &AtomicBool,
-    ) -> Result<Vec<String>> {
+    fn write_all(&self, state: &RestoreState, runtime: &Handle) -> Result<Vec<String>> {
         if state.plan.backup != self.plan.backup {
             return Err(Error::new(Code::Internal, "another backup was proven than is restored"));
         }
@@ -155,7 +139,6 @@ impl Execution {
             piece_bytes: self.piece_bytes,
             pace: Arc::clone(&self.pace),
             progress: self.progress.as_ref(),
-            stop,
         };
         let mut notes = writing.run(runtime)?;
         self.progress.stage(Stage::Syncing, None);

@@ -1,15 +1,13 @@
 use std::fs::File;
-use std::io;
 use std::mem;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use seawall_core::{Code, Error, Result};
-use seawall_store::direct::{ALIGNMENT, AlignedBuffer, set_direct};
+use seawall_store::direct::{AlignedBuffer, set_direct, write_all_at};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -65,7 +63,6 @@ impl WriteBehind {
 pub(super) struct FileSink<'b> {
     path: Arc<PathBuf>,
     file: Arc<File>,
-    direct: bool,
     behind: &'b mut WriteBehind,
     /// Where the buffer's bytes belong.
     offset: u64,
@@ -83,10 +80,12 @@ impl<'b> FileSink<'b> {
     ) -> Result<Self> {
         let file = create_file(path, mode)?;
         file.set_len(size_bytes).map_err(|error| local(error, "extending", path))?;
-        let direct = size_bytes >= DIRECT_BYTES_MIN && set_direct(&file, true);
+        if size_bytes >= DIRECT_BYTES_MIN {
+            set_direct(&file, true);
+        }
         behind.filling.set_length(0);
         let (path, file) = (Arc::new(path.to_owned()), Arc::new(file));
-        Ok(Self { path, file, direct, behind, offset: 0, reserve: None })
+        Ok(Self { path, file, behind, offset: 0, reserve: None })
     }
 
     /// Gets room on the disk for bytes that will be written, so that a full disk is noticed early
@@ -123,6 +122,9 @@ impl<'b> FileSink<'b> {
     }
 
     fn flush(&mut self) -> Result<()> {
+        if self.behind.filling.filled().is_empty() {
+            return Ok(());
+        }
         let piece = self.next();
         self.offset += self.behind.filling.filled().len() as u64;
         self.behind.begin(piece)
@@ -132,7 +134,6 @@ impl<'b> FileSink<'b> {
         Piece {
             path: Arc::clone(&self.path),
             file: Arc::clone(&self.file),
-            direct: self.direct,
             offset: self.offset,
             reserve: self.reserve.take(),
         }
@@ -143,7 +144,6 @@ impl<'b> FileSink<'b> {
 struct Piece {
     path: Arc<PathBuf>,
     file: Arc<File>,
-    direct: bool,
     offset: u64,
     reserve: Option<Range<u64>>,
 }
@@ -153,26 +153,8 @@ impl Piece {
         if let Some(range) = &self.reserve {
             self.reserve(range)?;
         }
-        let mut written = 0;
-        if self.direct && self.offset.is_multiple_of(ALIGNMENT as u64) {
-            let whole = bytes.get(..bytes.len() - bytes.len() % ALIGNMENT).unwrap_or_default();
-            match self.file.write_all_at(whole, self.offset) {
-                Ok(()) => written = whole.len(),
-                // Some filesystems refuse only now, and had better be asked in the usual way.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
-                Err(error) => return Err(local(error, "writing", &self.path)),
-            }
-        }
-        let rest = bytes.get(written..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(());
-        }
-        if self.direct && !set_direct(&self.file, false) {
-            let stays = io::Error::other("it stays in direct mode");
-            return Err(local(stays, "writing", &self.path));
-        }
-        let written = self.file.write_all_at(rest, self.offset + written as u64);
-        written.map_err(|error| local(error, "writing", &self.path))
+        write_all_at(&self.file, bytes, self.offset)
+            .map_err(|error| local(error, "writing", &self.path))
     }
 
     fn reserve(&self, range: &Range<u64>) -> Result<()> {

@@ -38,8 +38,7 @@ pub(super) struct Worker {
     runtime: Handle,
     pace: Arc<Pace>,
     reader: FrameReader,
-    /// `None` while a file is written with it.
-    behind: Option<WriteBehind>,
+    behind: WriteBehind,
     read_bytes: u64,
     /// The pack and frame `reader` holds.
     open: Option<(u32, u32)>,
@@ -68,7 +67,7 @@ impl Worker {
         pace: Arc<Pace>,
         piece_bytes: usize,
     ) -> Result<Self> {
-        let behind = Some(WriteBehind::new(runtime.clone(), piece_bytes));
+        let behind = WriteBehind::new(runtime.clone(), piece_bytes);
         Ok(Self {
             sources,
             runtime,
@@ -118,7 +117,7 @@ impl Worker {
             }
             _ => &[],
         };
-        self.pace.take(bytes.len() as u64);
+        self.pace.take(bytes.len() as u64)?;
         let file = create_file(&job.location, job.entry.mode)?;
         std::io::Write::write_all(&mut &file, bytes)
             .map_err(|error| super::super::durable::local(error, "writing", &job.location))?;
@@ -162,88 +161,98 @@ impl Worker {
             return Err(wrong_frame(&job.entry));
         }
         let parts = self.runtime.block_on(parts(&sources, &map, self.read_bytes))?;
-        let behind = self.behind.take();
-        let mut behind = behind.ok_or_else(|| Error::new(Code::Internal, "a worker failed"))?;
-        let mut sink = FileSink::create(&job.location, job.entry.mode, size_bytes, &mut behind)?;
-        let mut ahead = ReadAhead { parts: &parts, next: 0, reading: None, worker: self };
-        let mut crc = 0;
+        let sink = FileSink::create(&job.location, job.entry.mode, size_bytes, &mut self.behind)?;
+        let mut target = Target { job, hashes: &hashes, size_bytes, sink, crc: 0 };
+        let mut ahead = ReadAhead {
+            sources: &self.sources,
+            runtime: &self.runtime,
+            parts: parts.iter(),
+            reading: None,
+        };
         ahead.start();
         for part in &parts {
             match part {
-                Part::Zero { bytes } => crc = crc_of_zeroes(crc, *bytes),
+                Part::Zero { bytes } => target.crc = crc_of_zeroes(target.crc, *bytes),
                 Part::Stored(batch) => {
                     let mut frames = ahead.take()?;
-                    let bytes = block_offset(batch.first_block + batch.blocks, size_bytes)
-                        - block_offset(batch.first_block, size_bytes);
-                    ahead.worker.pace.take(bytes);
-                    sink.reserve(block_offset(batch.first_block, size_bytes), bytes);
-                    let file = Opened { job, hashes: &hashes, size_bytes };
-                    crc = ahead.worker.batch(batch, &mut frames, &file, &mut sink, crc)?;
+                    target.reserve(batch);
+                    target.batch(batch, &mut frames, &mut self.reader, &self.pace)?;
                 }
             }
         }
-        sink.finish()?;
-        drop(ahead);
-        self.behind = Some(behind);
-        Ok(crc)
+        target.sink.finish()?;
+        Ok(target.crc)
+    }
+}
+
+/// A file that is being written, and what is known of it.
+struct Target<'f> {
+    job: &'f FileJob,
+    hashes: &'f [BlockHash],
+    size_bytes: u64,
+    sink: FileSink<'f>,
+    crc: u32,
+}
+
+impl Target<'_> {
+    fn offset(&self, block: u32) -> u64 {
+        block_offset(block, self.size_bytes)
+    }
+
+    fn reserve(&mut self, batch: &Batch) {
+        let start = self.offset(batch.first_block);
+        let bytes = self.offset(batch.first_block + batch.blocks) - start;
+        self.sink.reserve(start, bytes);
     }
 
     fn batch(
         &mut self,
         batch: &Batch,
         frames: &mut Frames,
-        file: &Opened<'_>,
-        sink: &mut FileSink<'_>,
-        mut crc: u32,
-    ) -> Result<u32> {
+        reader: &mut FrameReader,
+        pace: &Pace,
+    ) -> Result<()> {
         for index in 0..batch.frames {
             let block = batch.first_block + index * FRAME_BLOCKS;
             let end = block.saturating_add(FRAME_BLOCKS).min(batch.first_block + batch.blocks);
-            let offset = block_offset(block, file.size_bytes);
-            let length = block_offset(end, file.size_bytes) - offset;
-            self.reader.open(&batch.table, frames, batch.first_frame + index)?;
-            let expected = file.hashes.get(block as usize..end as usize).unwrap_or_default();
-            let payload = self.reader.payload();
-            if payload.len() as u64 != length
-                || !self.reader.block_hashes().eq(expected.iter().copied())
+            let offset = self.offset(block);
+            let length = self.offset(end) - offset;
+            pace.take(length)?;
+            reader.open(&batch.table, frames, batch.first_frame + index)?;
+            let expected = self.hashes.get(block as usize..end as usize).unwrap_or_default();
+            let payload = reader.payload();
+            if payload.len() as u64 != length || !reader.block_hashes().eq(expected.iter().copied())
             {
-                return Err(wrong_frame(&file.job.entry));
+                return Err(wrong_frame(&self.job.entry));
             }
-            crc = crc32c::crc32c_append(crc, payload);
-            sink.write(offset, payload)?;
+            self.crc = crc32c::crc32c_append(self.crc, payload);
+            self.sink.write(offset, payload)?;
         }
-        Ok(crc)
+        Ok(())
     }
 }
 
-/// What is known of a file while it is written.
-struct Opened<'f> {
-    job: &'f FileJob,
-    hashes: &'f [BlockHash],
-    size_bytes: u64,
-}
-
 /// Reads the next frames while those before are decoded and written.
-struct ReadAhead<'p, 'w> {
-    parts: &'p [Part],
-    next: usize,
+struct ReadAhead<'p> {
+    sources: &'p Arc<Sources>,
+    runtime: &'p Handle,
+    /// Those that are not being read yet.
+    parts: std::slice::Iter<'p, Part>,
     reading: Option<JoinHandle<Result<Frames>>>,
-    worker: &'w mut Worker,
 }
 
-impl ReadAhead<'_, '_> {
+impl ReadAhead<'_> {
     /// Begins to read the next frames, if there are any.
     fn start(&mut self) {
-        while let Some(part) = self.parts.get(self.next) {
-            self.next += 1;
-            if let Part::Stored(batch) = part {
-                let (sources, table) = (Arc::clone(&self.worker.sources), Arc::clone(&batch.table));
-                let (first, count) = (batch.first_frame, batch.frames);
-                let read = async move { table.fetch(sources.store(), first, count).await };
-                self.reading = Some(self.worker.runtime.spawn(read));
-                return;
-            }
-        }
+        let batch = self.parts.find_map(|part| match part {
+            Part::Stored(batch) => Some(batch),
+            Part::Zero { .. } => None,
+        });
+        let Some(batch) = batch else { return };
+        let (sources, table) = (Arc::clone(self.sources), Arc::clone(&batch.table));
+        let (first, count) = (batch.first_frame, batch.frames);
+        let read = async move { table.fetch(sources.store(), first, count).await };
+        self.reading = Some(self.runtime.spawn(read));
     }
 
     /// The frames that were begun last; the next are begun.
@@ -252,14 +261,14 @@ impl ReadAhead<'_, '_> {
         self.start();
         let reading =
             reading.ok_or_else(|| Error::new(Code::Internal, "no frames are being read"))?;
-        let read = self.worker.runtime.block_on(reading);
+        let read = self.runtime.block_on(reading);
         read.unwrap_or_else(|error| {
             Err(Error::new(Code::Internal, "reading frames was stopped").with_source(error))
         })
     }
 }
 
-impl Drop for ReadAhead<'_, '_> {
+impl Drop for ReadAhead<'_> {
     fn drop(&mut self) {
         if let Some(reading) = &self.reading {
             reading.abort();

@@ -4,6 +4,7 @@ use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
 use seawall_repo::map::{BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FrameKind};
 
+use crate::pace::Pace;
 use crate::restore::layout::Layout;
 use crate::restore::sources::{Sources, inconsistent};
 
@@ -35,7 +36,7 @@ impl Proven {
 }
 
 /// Reads every page of a manifest and every leaf it names, and proves that all packs and frames
-/// they use are there. With `check_stored` the frames' stored bytes are read and checked too.
+/// they use are there. With a pace the frames' stored bytes are read and checked too.
 ///
 /// # Errors
 /// Damage, missing or contradicting objects.
@@ -43,7 +44,7 @@ pub(crate) async fn prove_backup(
     sources: &Sources,
     manifest: &ManifestReader,
     layout: &Layout,
-    check_stored: bool,
+    stored: Option<&Pace>,
     progress: &dyn Progress,
 ) -> Result<Proven> {
     let mut frames = Frames::read(sources).await?;
@@ -69,8 +70,8 @@ pub(crate) async fn prove_backup(
             }
         }
     }
-    if check_stored {
-        frames.check_stored(sources, progress).await?;
+    if let Some(pace) = stored {
+        frames.check_stored(sources, pace, progress).await?;
     }
     Ok(proven)
 }
@@ -178,10 +179,15 @@ impl Frames {
     }
 
     /// Reads the stored bytes of every frame that is used and compares their checksums.
-    async fn check_stored(&self, sources: &Sources, progress: &dyn Progress) -> Result<()> {
+    async fn check_stored(
+        &self,
+        sources: &Sources,
+        pace: &Pace,
+        progress: &dyn Progress,
+    ) -> Result<()> {
         progress.stage(Stage::Verifying, None);
         stream::iter(self.used.iter().enumerate())
-            .map(|(pack, used)| check_pack(sources, pack, used, progress))
+            .map(|(pack, used)| check_pack(sources, pack, used, pace, progress))
             .buffer_unordered(4)
             .try_collect::<()>()
             .await
@@ -192,6 +198,7 @@ async fn check_pack(
     sources: &Sources,
     pack: usize,
     used: &[u64],
+    pace: &Pace,
     progress: &dyn Progress,
 ) -> Result<()> {
     let table = sources.read_table(pack).await?;
@@ -208,6 +215,7 @@ async fn check_pack(
         let count = table.frames_within(frame, frame + run - 1, READ_BYTES);
         let frames = table.fetch(sources.store(), frame, count).await?;
         table.check_stored(&frames)?;
+        pace.wait(frames.stored_bytes()).await?;
         progress.advance(frames.stored_bytes());
         frame += count;
     }

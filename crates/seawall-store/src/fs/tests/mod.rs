@@ -1,7 +1,6 @@
 mod directory;
 mod durability;
 mod kill;
-mod reading;
 mod writer;
 
 use std::path::PathBuf;

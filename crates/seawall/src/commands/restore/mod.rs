@@ -219,7 +219,6 @@ fn options(
             line.cluster(),
             again.join(" ")
         ),
-        check_stored: true,
         progress,
     })
 }
