@@ -299,14 +299,14 @@ mod tests {
     #[test]
     fn what_lay_elsewhere_or_whose_place_is_taken_is_led_to_where_it_is() {
         let root = tempfile::tempdir().unwrap();
-        let main = "include '/srv/all.conf'\ninclude_dir '../shared'\ninclude 'base/x.conf'\n";
+        let main = "include '/srv/all.conf'\ninclude_dir '../common'\ninclude 'base/x.conf'\n";
         fs::write(root.path().join("postgresql.conf"), main).unwrap();
         fs::create_dir(root.path().join("base")).unwrap();
         let files = [
             file("config_file", "/etc/pg/postgresql.conf", main),
             file(INCLUDED, "/srv/all.conf", "include '/srv/deep.conf'\n"),
             file(INCLUDED, "/srv/deep.conf", "port = 1\n"),
-            file(INCLUDED, "/etc/pg/../shared/s.conf", "port = 2\n"),
+            file(INCLUDED, "/etc/pg/../common/s.conf", "port = 2\n"),
             file(INCLUDED, "/etc/pg/base/x.conf", "port = 3\n"),
         ];
         let text = placed(&files, root.path());
@@ -316,7 +316,7 @@ mod tests {
             lines,
             [
                 format!("include '{own}/srv/all.conf'"),
-                format!("include_dir '{own}/etc/pg/up/shared'"),
+                format!("include_dir '{own}/etc/pg/up/common'"),
                 format!("include '{own}/etc/pg/base/x.conf'"),
             ]
         );
@@ -329,17 +329,17 @@ mod tests {
     fn nothing_is_written_outside_or_over_what_the_backup_has() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("room");
-        fs::create_dir_all(dir.path().join("shared")).unwrap();
+        fs::create_dir_all(dir.path().join("common")).unwrap();
         fs::create_dir_all(root.join("base")).unwrap();
         let precious = dir.path().join("shared/s.conf");
         fs::write(&precious, "precious").unwrap();
-        let main = "include 'conf.d/../../shared/s.conf'\ninclude 'pg_hba.conf'\n\
+        let main = "include 'conf.d/../../common/s.conf'\ninclude 'pg_hba.conf'\n\
              include 'seawall-restored/x.conf'\ninclude '/etc/pg/up/x.conf'\ninclude '../x.conf'\n";
         fs::write(root.join("postgresql.conf"), main).unwrap();
         fs::write(root.join("pg_hba.conf"), "the server's").unwrap();
         let files = [
             file("config_file", "/etc/pg/postgresql.conf", main),
-            file(INCLUDED, "/etc/pg/conf.d/../../shared/s.conf", "port = 1\n"),
+            file(INCLUDED, "/etc/pg/conf.d/../../common/s.conf", "port = 1\n"),
             file(INCLUDED, "/etc/pg/pg_hba.conf", "port = 2\n"),
             file(INCLUDED, "/etc/pg/seawall-restored/x.conf", "port = 3\n"),
             file(INCLUDED, "/etc/pg/up/x.conf", "port = 4\n"),
@@ -349,7 +349,7 @@ mod tests {
             let text = placed(&files, &root);
             let own = root.join(ELSEWHERE).display().to_string();
             for place in [
-                "conf.d/up/up/shared/s.conf",
+                "conf.d/up/up/common/s.conf",
                 "pg_hba.conf",
                 "seawall-restored/x.conf",
                 "up/x.conf",
