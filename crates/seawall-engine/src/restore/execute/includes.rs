@@ -331,7 +331,7 @@ mod tests {
         let root = dir.path().join("room");
         fs::create_dir_all(dir.path().join("common")).unwrap();
         fs::create_dir_all(root.join("base")).unwrap();
-        let precious = dir.path().join("shared/s.conf");
+        let precious = dir.path().join("common/s.conf");
         fs::write(&precious, "precious").unwrap();
         let main = "include 'conf.d/../../common/s.conf'\ninclude 'pg_hba.conf'\n\
              include 'seawall-restored/x.conf'\ninclude '/etc/pg/up/x.conf'\ninclude '../x.conf'\n";
