@@ -82,7 +82,10 @@ impl FromStr for RateLimit {
 /// `08:00-20:00` in a zone, or in the host's.
 fn window(hours: &str, zone: Option<&str>) -> Result<Window, ()> {
     let (from, to) = hours.split_once('-').ok_or(())?;
-    let time = |text: &str| Time::strptime("%H:%M", text).map_err(|_| ());
+    let time = |text: &str| match text {
+        "24:00" => Ok(Time::midnight()),
+        _ => Time::strptime("%H:%M", text).map_err(|_| ()),
+    };
     let zone = match zone {
         Some(name) => TimeZone::get(name).map_err(|_| ())?,
         None => TimeZone::system(),
@@ -112,6 +115,8 @@ mod tests {
         assert_eq!(at(night, "2026-07-01T23:00:00Z"), Some(1_000_000_000));
         assert_eq!(at(night, "2026-07-01T05:00:00Z"), Some(1_000_000_000));
         assert_eq!(at(night, "2026-07-01T12:00:00Z"), None);
+        assert_eq!(at("1GB/s 08:00-24:00 UTC", "2026-07-01T23:59:00Z"), Some(1_000_000_000));
+        assert_eq!(at("1GB/s 08:00-24:00 UTC", "2026-07-01T07:59:00Z"), None);
         assert_eq!(at("1GB/s 00:00-00:00 UTC", "2026-07-01T12:00:00Z"), Some(1_000_000_000));
     }
 

@@ -68,9 +68,10 @@ impl Pace {
         }
     }
 
-    /// How long to sleep next, if at all.
+    /// How long to sleep next, if at all. The hours of a limit may end meanwhile.
     fn nap(&self, until: Option<Instant>) -> Result<Option<Duration>> {
         self.refuse_stopped()?;
+        let until = until.filter(|_| self.limit.at(Timestamp::now()).is_some());
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         Ok(left.filter(|left| !left.is_zero()).map(|left| left.min(NAP)))
     }

@@ -238,6 +238,7 @@ fn what_waits_for_its_rate_is_interrupted_at_once() -> Result<()> {
         let began = Instant::now();
         let output = running.wait(PATIENCE)?;
         tells(&output, "interrupted by SIGTERM")?;
+        ensure!(!output.stderr.contains("defect"), "{}", output.stderr);
         ensure!(began.elapsed() < Duration::from_secs(5), "{:?}: {output:?}", began.elapsed());
     }
     house.restore("room", ["--backup-only"]).succeed()?;

@@ -1,5 +1,6 @@
 use std::mem;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,6 +18,9 @@ const PART_BYTES: usize = 4 << 20;
 
 /// A pack is closed at so many frames too, which bounds its table and the journal's records.
 const FRAMES_MAX: u32 = 8192;
+
+/// An open pack is lost when a backup dies, so it is not open for longer, however slow the backup.
+const PACK_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// The packs of one backup, numbered as its manifest will list them.
 #[derive(Debug, Default)]
@@ -71,6 +75,7 @@ struct OpenPack {
     builder: PackBuilder,
     writer: Box<dyn ObjectWriter>,
     part: Vec<u8>,
+    since: Instant,
 }
 
 /// Where a frame was put.
@@ -123,11 +128,13 @@ impl PackSink {
         Ok(Placed { pack: open.builder.id(), pack_index: open.index, frame })
     }
 
-    /// Finishes the open pack if it is full. To be called between files' pieces, so that no piece
+    /// Finishes the open pack if it is full or old. To be called between files' pieces, so that no piece
     /// lies in two packs.
     pub fn rotate(&mut self) -> Result<Option<FinishedPack>> {
         let full = self.open.as_ref().is_some_and(|open| {
-            open.builder.stored_bytes() >= self.pack_bytes || open.builder.frames() >= FRAMES_MAX
+            open.builder.stored_bytes() >= self.pack_bytes
+                || open.builder.frames() >= FRAMES_MAX
+                || open.since.elapsed() >= PACK_AGE_MAX
         });
         if full { self.finish() } else { Ok(None) }
     }
@@ -153,6 +160,6 @@ impl PackSink {
         let writer = self.runtime.block_on(self.line.store().create_large(&path))?;
         let mut part = Vec::with_capacity(PART_BYTES + PART_BYTES / 8);
         let builder = PackBuilder::begin(self.line.keyring(), id, &path, &mut part)?;
-        Ok(OpenPack { index: self.list.reserve()?, builder, writer, part })
+        Ok(OpenPack { index: self.list.reserve()?, builder, writer, part, since: Instant::now() })
     }
 }

@@ -52,8 +52,8 @@ pub(super) async fn read_all(
             loop {
                 let next = queue.lock().map_err(|_| died())?.next();
                 let Some(object) = next else { return Ok(()) };
-                let read = read_object(&repository, &object, percent, &pace, &mut reader);
-                let result = runtime.block_on(read);
+                let result =
+                    read_object(&repository, &object, percent, &pace, &runtime, &mut reader);
                 let outcome = Outcome { path: object.path, bytes: object.size_bytes, result };
                 if sender.blocking_send(outcome).is_err() {
                     return Ok(());
@@ -81,45 +81,47 @@ fn died() -> Error {
     Error::new(Code::Internal, "a verifying thread died")
 }
 
-/// Reads one object from end to end.
-async fn read_object(
+/// Reads one object from end to end. Waiting for the pace needs no runtime, which an interrupt ends
+/// under the feet of this thread.
+fn read_object(
     repository: &Repository,
     object: &Listed,
     sample_percent: u8,
     pace: &Pace,
+    runtime: &Handle,
     reader: &mut FrameReader,
 ) -> Result<()> {
+    let path = &object.path;
     if let ObjectName::Line(_, _, LineObject::Pack(_)) = &object.name {
-        return read_pack(repository, &object.path, sample_percent, pace, reader).await;
+        return read_pack(repository, path, sample_percent, pace, runtime, reader);
     }
-    pace.wait(object.size_bytes).await?;
+    pace.take(object.size_bytes)?;
+    let proven = runtime.block_on(repository.prove(path, &object.name));
     match &object.name {
         // The next backup, or one that ends, takes pins away.
-        ObjectName::Line(_, _, LineObject::Pin(..)) => {
-            let proven = repository.prove(&object.path, &object.name).await;
-            proven.or_else(
-                |error| if error.code() == Code::ObjectMissing { Ok(()) } else { Err(error) },
-            )
-        }
-        _ => repository.prove(&object.path, &object.name).await,
+        ObjectName::Line(_, _, LineObject::Pin(..)) => proven
+            .or_else(|error| if error.code() == Code::ObjectMissing { Ok(()) } else { Err(error) }),
+        _ => proven,
     }
 }
 
 /// Reads the frames of a pack, all of them or a sample, and proves each by its hash.
-async fn read_pack(
+fn read_pack(
     repository: &Repository,
     path: &ObjectPath,
     sample_percent: u8,
     pace: &Pace,
+    runtime: &Handle,
     reader: &mut FrameReader,
 ) -> Result<()> {
-    let table = FrameTable::read_any(repository.store(), repository.keyring(), path).await?;
+    let table = FrameTable::read_any(repository.store(), repository.keyring(), path);
+    let table = runtime.block_on(table)?;
     let mut first = 0;
     while first < table.frames() {
         let count = table.frames_within(first, table.frames() - 1, READ_BYTES);
         if is_sampled(first, sample_percent) {
-            let mut frames = table.fetch(repository.store(), first, count).await?;
-            pace.wait(frames.stored_bytes()).await?;
+            let mut frames = runtime.block_on(table.fetch(repository.store(), first, count))?;
+            pace.take(frames.stored_bytes())?;
             for frame in first..first + count {
                 reader.open(&table, &mut frames, frame)?;
             }

@@ -351,7 +351,7 @@ pub struct VerifyArgs {
     /// Only what this backup needs: its id or a unique beginning of it, latest, latest~1
     #[arg(long, value_name = "ID")]
     pub backup: Option<String>,
-    /// How much of the data is read; every object is looked at in any case
+    /// How much of the backups' data is read; WAL and all else is read whole
     #[arg(long, value_name = "P%", default_value = "100%", value_parser = parse_percent)]
     pub sample: u8,
     #[command(flatten)]

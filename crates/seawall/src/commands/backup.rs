@@ -74,11 +74,16 @@ const WORKER_BYTES: usize = 24 << 20;
 /// What a job holds beside its workers: lists, maps and the manifest, part by part.
 const JOB_BYTES: usize = 32 << 20;
 
-/// How many workers a job has: as many as wanted, as far as the memory budget lets.
+/// How many workers a backup or restore has.
 pub fn jobs(args: &WorkArgs, config: &Config) -> usize {
+    workers(args, config, WORKER_BYTES)
+}
+
+/// As many workers as wanted, as far as the memory budget lets when each takes `worker_bytes`.
+pub fn workers(args: &WorkArgs, config: &Config, worker_bytes: usize) -> usize {
     let wanted = args.jobs.map_or(config.jobs, |jobs| jobs.0);
     let all = || std::thread::available_parallelism().map_or(1, usize::from);
-    let affordable = memory(args, config).saturating_sub(JOB_BYTES) / WORKER_BYTES;
+    let affordable = memory(args, config).saturating_sub(JOB_BYTES) / worker_bytes;
     wanted.map_or_else(all, usize::from).min(affordable.max(1))
 }
 

@@ -6,13 +6,16 @@ use seawall_core::{BackupId, ByteSize, Code, Result, counted};
 use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
 use serde_json::{Value, json};
 
-use super::backup::{jobs, rate_limit};
+use super::backup::{rate_limit, workers};
 use crate::args::VerifyArgs;
 use crate::context::{Context, Opened};
 use crate::exit::Outcome;
 use crate::render::{self, Display, Out, Style};
 use crate::report::word;
 use crate::run;
+
+/// What a worker holds: a segment of WAL as it is stored, and as it was.
+const WORKER_BYTES: usize = 48 << 20;
 
 /// Runs the command. A repository is verified whole, whichever cluster is named: the cluster chooses
 /// its repositories, and whose backup `latest` is.
@@ -28,7 +31,8 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
     };
     context.become_owner(None)?;
     args.priority.or(&context.config).take();
-    let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
+    let jobs = workers(&args.work, &context.config, WORKER_BYTES);
+    let runtime = run::pipeline_runtime(jobs)?;
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
     for place in places {
         let verify = async {
@@ -36,7 +40,7 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
             let request = VerifyRequest {
                 backup: find(&opened, args).await?,
                 sample_percent: args.sample,
-                jobs: jobs(&args.work, &context.config),
+                jobs,
                 rate_limit: rate_limit(&args.work, &context.config),
             };
             let report = verify::run(&opened.repository, &request, &Display::new()).await?;
