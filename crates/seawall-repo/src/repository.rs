@@ -241,17 +241,16 @@ impl Repository {
                 open_clear(&self.keyring, kind, path, &bytes).map(|_| ())
             }
             kind => {
-                let opened = WholeObject::open(&self.keyring, kind, path, &bytes);
+                let proven = WholeObject::prove(&self.keyring, kind, path, &bytes);
                 let tombstone = ObjectKind::Tombstone;
-                match opened {
+                match proven {
                     Err(Damage::Kind { found, .. })
                         if kind == ObjectKind::Manifest && found == tombstone as u8 =>
                     {
-                        WholeObject::open(&self.keyring, tombstone, path, &bytes)
+                        WholeObject::prove(&self.keyring, tombstone, path, &bytes)
                     }
                     other => other,
                 }
-                .map(|_| ())
                 .map_err(|damage| damage.at(path))
             }
         }

@@ -246,44 +246,24 @@ impl WholeObject {
         path: &ObjectPath,
         bytes: &[u8],
     ) -> Result<Self, Damage> {
-        let mut bytes = bytes.to_vec();
-        let length = bytes.len() as u64;
-        let opener = ObjectOpener::new(keyring, kind, path, &bytes)?;
-        let trailer = Trailer::decode(last_bytes(&bytes), length)?;
-        let split = usize::try_from(trailer.footer_offset).map_err(|_| Damage::Length)?;
-        let (head, tail) = bytes.split_at_mut_checked(split).ok_or(Damage::Length)?;
-        let footer = opener.footer(tail, length)?;
         let mut chunks = Vec::new();
-        let mut decompressor = Decompressor::for_footer()?;
-        let mut counters = [0u32; 3];
-        let mut rest = head.get_mut(HEADER_BYTES..).ok_or(Damage::Length)?;
-        let mut offset = HEADER_BYTES as u64;
-        while !rest.is_empty() {
-            let chunk_bytes = chunk_length(rest, offset)?;
-            let (chunk, after) = rest.split_at_mut(chunk_bytes);
-            let (prefix, body) = checked_chunk(chunk, offset)?;
-            let expected = counters
-                .get_mut(usize::from(prefix.section))
-                .ok_or(Damage::Authentication { offset })?;
-            if prefix.counter != *expected {
-                return Err(Damage::Authentication { offset });
-            }
-            *expected += 1;
-            let mut plaintext = Vec::new();
-            if prefix.flags == FLAG_CLEAR && kind.may_be_clear() {
-                plaintext.extend_from_slice(body);
-            } else {
-                opener.open(prefix, body, offset, &[], &mut decompressor, &mut plaintext)?;
-            }
-            chunks.push((Section(prefix.section), plaintext));
-            offset += chunk_bytes as u64;
-            rest = after;
-        }
-        if chunks.len() as u64 + 1 == u64::from(trailer.chunks) {
-            Ok(Self { chunks, footer })
-        } else {
-            Err(Damage::Length)
-        }
+        let footer = walk(keyring, kind, path, bytes, &mut |section, plaintext| {
+            chunks.push((section, std::mem::take(plaintext)));
+        })?;
+        Ok(Self { chunks, footer })
+    }
+
+    /// Proves every chunk of an object and keeps none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn prove(
+        keyring: &Keyring,
+        kind: ObjectKind,
+        path: &ObjectPath,
+        bytes: &[u8],
+    ) -> Result<(), Damage> {
+        walk(keyring, kind, path, bytes, &mut |_, _| ()).map(drop)
     }
 
     /// Reads the first clear chunk of an object without a key. It is not authenticated by this.
@@ -309,6 +289,53 @@ impl WholeObject {
             .map(<[u8]>::to_vec)
             .ok_or_else(|| Damage::Content("the first part is not clear".to_owned()))
     }
+}
+
+/// Opens an object's chunks one after another, gives the plaintext of each to `each`, and returns
+/// the footer's.
+fn walk(
+    keyring: &Keyring,
+    kind: ObjectKind,
+    path: &ObjectPath,
+    bytes: &[u8],
+    each: &mut dyn FnMut(Section, &mut Vec<u8>),
+) -> Result<Vec<u8>, Damage> {
+    let length = bytes.len() as u64;
+    let opener = ObjectOpener::new(keyring, kind, path, bytes)?;
+    let trailer = Trailer::decode(last_bytes(bytes), length)?;
+    let split = usize::try_from(trailer.footer_offset).map_err(|_| Damage::Length)?;
+    let (head, tail) = bytes.split_at_checked(split).ok_or(Damage::Length)?;
+    let footer = opener.footer(&mut tail.to_vec(), length)?;
+    let mut decompressor = Decompressor::for_footer()?;
+    let (mut chunks, mut counters) = (0u64, [0u32; 3]);
+    let (mut sealed, mut plaintext) = (Vec::new(), Vec::new());
+    let mut rest = head.get(HEADER_BYTES..).ok_or(Damage::Length)?;
+    let mut offset = HEADER_BYTES as u64;
+    while !rest.is_empty() {
+        let chunk_bytes = chunk_length(rest, offset)?;
+        let (chunk, after) = rest.split_at(chunk_bytes);
+        sealed.clear();
+        sealed.extend_from_slice(chunk);
+        let (prefix, body) = checked_chunk(&mut sealed, offset)?;
+        let expected = counters
+            .get_mut(usize::from(prefix.section))
+            .ok_or(Damage::Authentication { offset })?;
+        if prefix.counter != *expected {
+            return Err(Damage::Authentication { offset });
+        }
+        *expected += 1;
+        plaintext.clear();
+        if prefix.flags == FLAG_CLEAR && kind.may_be_clear() {
+            plaintext.extend_from_slice(body);
+        } else {
+            opener.open(prefix, body, offset, &[], &mut decompressor, &mut plaintext)?;
+        }
+        each(Section(prefix.section), &mut plaintext);
+        chunks += 1;
+        offset += chunk_bytes as u64;
+        rest = after;
+    }
+    if chunks + 1 == u64::from(trailer.chunks) { Ok(footer) } else { Err(Damage::Length) }
 }
 
 fn last_bytes(bytes: &[u8]) -> &[u8] {
