@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
-use crate::ByteSize;
+use crate::{ByteSize, InvalidByteSize};
 
 /// How many bytes a second a job may move, and when: `none`, `50MB/s`,
 /// `50MB/s 08:00-20:00 Europe/Berlin`.
@@ -27,16 +27,19 @@ struct Window {
     zone: TimeZone,
 }
 
-/// The text is no limit.
+/// The text is no limit, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidRateLimit(String);
+pub struct InvalidRateLimit {
+    text: String,
+    problem: String,
+}
 
 impl fmt::Display for InvalidRateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, problem } = self;
         write!(
             f,
-            "\"{}\" is not a rate such as 50MB/s, none, or 50MB/s 08:00-20:00 Europe/Berlin",
-            self.0
+            "\"{text}\" is no rate: {problem}; such as none, 50MB/s, or 50MB/s 08:00-20:00 Europe/Berlin"
         )
     }
 }
@@ -63,31 +66,37 @@ impl FromStr for RateLimit {
     type Err = InvalidRateLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidRateLimit> {
-        let invalid = || InvalidRateLimit(text.to_owned());
-        if text.trim() == "none" {
-            return Ok(Self::NONE);
-        }
-        let mut words = text.split_whitespace();
-        let rate = words.next().and_then(|word| word.strip_suffix("/s")).ok_or_else(invalid)?;
-        let ByteSize(bytes_per_s) = rate.parse().map_err(|_| invalid())?;
-        let window = words.next().map(|hours| window(hours, words.next())).transpose();
-        let window = window.map_err(|()| invalid())?;
-        if bytes_per_s == 0 || words.next().is_some() {
-            return Err(invalid());
-        }
-        Ok(Self(Some(Limit { bytes_per_s, window })))
+        parse(text).map_err(|problem| InvalidRateLimit { text: text.to_owned(), problem })
     }
 }
 
+fn parse(text: &str) -> Result<RateLimit, String> {
+    if text.trim() == "none" {
+        return Ok(RateLimit::NONE);
+    }
+    let mut words = text.split_whitespace();
+    let (rate, hours, zone) = (words.next().unwrap_or_default(), words.next(), words.next());
+    if let Some(more) = words.next() {
+        return Err(format!("{more} is a word too many"));
+    }
+    let size = rate.strip_suffix("/s").ok_or_else(|| format!("{rate} does not end in /s"))?;
+    let ByteSize(bytes_per_s) = size.parse().map_err(|error: InvalidByteSize| error.to_string())?;
+    if bytes_per_s == 0 {
+        return Err("at 0 nothing would ever be done".to_owned());
+    }
+    let window = hours.map(|hours| window(hours, zone)).transpose()?;
+    Ok(RateLimit(Some(Limit { bytes_per_s, window })))
+}
+
 /// `08:00-20:00` in a zone, or in the host's.
-fn window(hours: &str, zone: Option<&str>) -> Result<Window, ()> {
-    let (from, to) = hours.split_once('-').ok_or(())?;
+fn window(hours: &str, zone: Option<&str>) -> Result<Window, String> {
+    let (from, to) = hours.split_once('-').ok_or_else(|| format!("{hours} are no hours"))?;
     let time = |text: &str| match text {
         "24:00" => Ok(Time::midnight()),
-        _ => Time::strptime("%H:%M", text).map_err(|_| ()),
+        _ => Time::strptime("%H:%M", text).map_err(|_| format!("there is no time {text}")),
     };
     let zone = match zone {
-        Some(name) => TimeZone::get(name).map_err(|_| ())?,
+        Some(name) => TimeZone::get(name).map_err(|_| format!("there is no time zone {name}"))?,
         None => TimeZone::system(),
     };
     Ok(Window { from: time(from)?, to: time(to)?, zone })
@@ -121,21 +130,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_limit_is_refused() {
-        for text in [
-            "",
-            "50",
-            "50MB",
-            "MB/s",
-            "0MB/s",
-            "50MB/s 8-20",
-            "50MB/s 08:00",
-            "50MB/s 25:00-26:00",
-            "50MB/s 08:00-20:00 Europe/Atlantis",
-            "50MB/s 08:00-20:00 UTC daily",
-            "none at all",
+    fn what_is_no_limit_is_refused_with_the_part_that_is_wrong() {
+        for (text, problem) in [
+            ("", "does not end in /s"),
+            ("50", "50 does not end in /s"),
+            ("50MB", "50MB does not end in /s"),
+            ("50 MB/s", "50 does not end in /s"),
+            ("MB/s", "MB"),
+            ("0MB/s", "nothing would ever be done"),
+            ("50MB/s 8-20", "there is no time 8"),
+            ("50MB/s 08:00", "08:00 are no hours"),
+            ("50MB/s 25:00-26:00", "there is no time 25:00"),
+            ("50MB/s 08:00-20:00 Europe/Atlantis", "there is no time zone Europe/Atlantis"),
+            ("50MB/s 08:00-20:00 UTC daily", "daily is a word too many"),
+            ("none at all", "none does not end in /s"),
         ] {
-            assert!(text.parse::<RateLimit>().is_err(), "{text}");
+            let error = text.parse::<RateLimit>().unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
         }
     }
 }
