@@ -128,8 +128,8 @@ impl PackSink {
         Ok(Placed { pack: open.builder.id(), pack_index: open.index, frame })
     }
 
-    /// Finishes the open pack if it is full or old. To be called between files' pieces, so that no piece
-    /// lies in two packs.
+    /// Finishes the open pack if it is full or old. To be called between files' pieces, so that no
+    /// piece lies in two packs.
     pub fn rotate(&mut self) -> Result<Option<FinishedPack>> {
         let full = self.open.as_ref().is_some_and(|open| {
             open.builder.stored_bytes() >= self.pack_bytes
