@@ -91,6 +91,9 @@ mod tests {
     fn unsafe_stands_only_where_it_was_reviewed() {
         let text = format!("#[allow({UNSAFE}, reason = \"fast\")]\n");
         assert!(check(&[source(UNSAFE_FILES[0], &text)], &[]).is_empty());
-        assert_eq!(check(&[source("a.rs", &text)], &[]), ["a.rs has unsafe code that nobody reviewed"]);
+        assert_eq!(
+            check(&[source("a.rs", &text)], &[]),
+            ["a.rs has unsafe code that nobody reviewed"]
+        );
     }
 }

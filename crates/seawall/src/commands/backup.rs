@@ -145,7 +145,7 @@ fn text(opened: &Opened, report: &BackupReport) -> String {
     );
     if let Some(resumed) = report.resumed {
         text.push_str(&format!(
-            "  {} of {} came from {resumed}, which had died\n",
+            "  {} of {} came from {resumed}, which did not finish\n",
             report.reused_files,
             counted(report.files, "file")
         ));

@@ -128,7 +128,10 @@ fn judge(
     for job in cluster.jobs.iter().filter(written).filter(|job| job.state == "silent") {
         status.remark(
             Level::Warning,
-            format!("{} {} on {} has died; the next one takes it over", job.kind, job.id, job.host),
+            format!(
+                "{} {} on {} did not finish; the next one takes over what it copied",
+                job.kind, job.id, job.host
+            ),
         );
     }
     status
