@@ -8,12 +8,15 @@ mod ends;
 mod layout;
 mod open;
 mod seal;
+mod whole;
 
 pub use ends::{Ends, read_ends};
 pub use layout::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TRAILER_BYTES};
-pub use open::{Decompressor, ObjectOpener, WholeObject};
+pub use open::{Decompressor, ObjectOpener};
 pub(crate) use open::{check_chunks, sha256};
 pub use seal::{Compressor, ObjectSealer};
+pub(crate) use whole::ChunkWalk;
+pub use whole::WholeObject;
 
 /// The authentication tag AES-256-GCM adds to each chunk.
 pub const TAG_BYTES: usize = 16;

@@ -128,7 +128,7 @@ impl ObjectOpener {
         self.open(prefix, body, offset, &[], decompressor, plaintext)
     }
 
-    fn open(
+    pub(super) fn open(
         &self,
         prefix: ChunkPrefix,
         body: &mut [u8],
@@ -191,7 +191,7 @@ impl ObjectOpener {
 }
 
 impl Decompressor {
-    fn for_footer() -> Result<Self, Damage> {
+    pub(super) fn for_footer() -> Result<Self, Damage> {
         Self::new().map_err(|error| Damage::Content(error.to_string()))
     }
 }
@@ -219,133 +219,14 @@ pub(crate) fn check_chunks(mut bytes: &[u8], mut offset: u64) -> Result<u32, Dam
     Ok(chunks)
 }
 
-fn checked_chunk(bytes: &mut [u8], offset: u64) -> Result<(ChunkPrefix, &mut [u8]), Damage> {
+pub(super) fn checked_chunk(
+    bytes: &mut [u8],
+    offset: u64,
+) -> Result<(ChunkPrefix, &mut [u8]), Damage> {
     let damaged = Damage::Checksum { offset };
     let prefix = ChunkPrefix::decode(bytes).ok_or_else(|| damaged.clone())?;
     let body = bytes.get_mut(CHUNK_PREFIX_BYTES..).ok_or_else(|| damaged.clone())?;
     if prefix.matches(body) { Ok((prefix, body)) } else { Err(damaged) }
-}
-
-/// A whole object in memory, authenticated from end to end.
-#[derive(Debug, Clone)]
-pub struct WholeObject {
-    /// The chunks before the footer: section and plaintext.
-    pub chunks: Vec<(Section, Vec<u8>)>,
-    /// The footer's plaintext.
-    pub footer: Vec<u8>,
-}
-
-impl WholeObject {
-    /// Opens every chunk of an object.
-    ///
-    /// # Errors
-    /// [`Damage`], naming the first chunk that is not as it was written.
-    pub fn open(
-        keyring: &Keyring,
-        kind: ObjectKind,
-        path: &ObjectPath,
-        bytes: &[u8],
-    ) -> Result<Self, Damage> {
-        let mut chunks = Vec::new();
-        let footer = walk(keyring, kind, path, bytes, &mut |section, plaintext| {
-            chunks.push((section, std::mem::take(plaintext)));
-        })?;
-        Ok(Self { chunks, footer })
-    }
-
-    /// Proves every chunk of an object and keeps none.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn prove(
-        keyring: &Keyring,
-        kind: ObjectKind,
-        path: &ObjectPath,
-        bytes: &[u8],
-    ) -> Result<(), Damage> {
-        walk(keyring, kind, path, bytes, &mut |_, _| ()).map(drop)
-    }
-
-    /// Reads the first clear chunk of an object without a key. It is not authenticated by this.
-    ///
-    /// # Errors
-    /// [`Damage`] if the object is not whole, or has no clear chunk.
-    pub fn peek_clear(kind: ObjectKind, bytes: &[u8]) -> Result<Vec<u8>, Damage> {
-        let header = Header::decode(bytes.get(..HEADER_BYTES).ok_or(Damage::Length)?)?;
-        if header.kind != kind as u8 {
-            return Err(Damage::Kind { expected: kind as u8, found: header.kind });
-        }
-        let trailer = Trailer::decode(last_bytes(bytes), bytes.len() as u64)?;
-        let end = bytes.len() - TRAILER_BYTES;
-        let chunks = bytes.get(HEADER_BYTES..end).ok_or(Damage::Length)?;
-        if check_chunks(chunks, HEADER_BYTES as u64)? != trailer.chunks {
-            return Err(Damage::Length);
-        }
-        let prefix = ChunkPrefix::decode(chunks).ok_or(Damage::Length)?;
-        let body = CHUNK_PREFIX_BYTES..CHUNK_PREFIX_BYTES + prefix.length as usize;
-        (prefix.flags == FLAG_CLEAR)
-            .then(|| chunks.get(body))
-            .flatten()
-            .map(<[u8]>::to_vec)
-            .ok_or_else(|| Damage::Content("the first part is not clear".to_owned()))
-    }
-}
-
-/// Opens an object's chunks one after another, gives the plaintext of each to `each`, and returns
-/// the footer's.
-fn walk(
-    keyring: &Keyring,
-    kind: ObjectKind,
-    path: &ObjectPath,
-    bytes: &[u8],
-    each: &mut dyn FnMut(Section, &mut Vec<u8>),
-) -> Result<Vec<u8>, Damage> {
-    let length = bytes.len() as u64;
-    let opener = ObjectOpener::new(keyring, kind, path, bytes)?;
-    let trailer = Trailer::decode(last_bytes(bytes), length)?;
-    let split = usize::try_from(trailer.footer_offset).map_err(|_| Damage::Length)?;
-    let (head, tail) = bytes.split_at_checked(split).ok_or(Damage::Length)?;
-    let footer = opener.footer(&mut tail.to_vec(), length)?;
-    let mut decompressor = Decompressor::for_footer()?;
-    let (mut chunks, mut counters) = (0u64, [0u32; 3]);
-    let (mut sealed, mut plaintext) = (Vec::new(), Vec::new());
-    let mut rest = head.get(HEADER_BYTES..).ok_or(Damage::Length)?;
-    let mut offset = HEADER_BYTES as u64;
-    while !rest.is_empty() {
-        let chunk_bytes = chunk_length(rest, offset)?;
-        let (chunk, after) = rest.split_at(chunk_bytes);
-        sealed.clear();
-        sealed.extend_from_slice(chunk);
-        let (prefix, body) = checked_chunk(&mut sealed, offset)?;
-        let expected = counters
-            .get_mut(usize::from(prefix.section))
-            .ok_or(Damage::Authentication { offset })?;
-        if prefix.counter != *expected {
-            return Err(Damage::Authentication { offset });
-        }
-        *expected += 1;
-        plaintext.clear();
-        if prefix.flags == FLAG_CLEAR && kind.may_be_clear() {
-            plaintext.extend_from_slice(body);
-        } else {
-            opener.open(prefix, body, offset, &[], &mut decompressor, &mut plaintext)?;
-        }
-        each(Section(prefix.section), &mut plaintext);
-        chunks += 1;
-        offset += chunk_bytes as u64;
-        rest = after;
-    }
-    if chunks + 1 == u64::from(trailer.chunks) { Ok(footer) } else { Err(Damage::Length) }
-}
-
-fn last_bytes(bytes: &[u8]) -> &[u8] {
-    bytes.get(bytes.len().saturating_sub(TRAILER_BYTES)..).unwrap_or_default()
-}
-
-fn chunk_length(bytes: &[u8], offset: u64) -> Result<usize, Damage> {
-    let prefix = ChunkPrefix::decode(bytes).ok_or(Damage::Checksum { offset })?;
-    let length = CHUNK_PREFIX_BYTES + prefix.length as usize;
-    if length <= bytes.len() { Ok(length) } else { Err(Damage::Checksum { offset }) }
 }
 
 /// SHA-256, as the footers of objects with a clear part carry it.

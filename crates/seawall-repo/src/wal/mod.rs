@@ -70,6 +70,14 @@ impl LsnRange {
         let to = usize::try_from(self.end.bytes_since(at)).unwrap_or(usize::MAX);
         bytes.get(from..to.min(bytes.len())).unwrap_or_default()
     }
+
+    /// The same, of bytes that nobody else needs.
+    fn out_of(self, mut bytes: Vec<u8>, at: Lsn) -> Vec<u8> {
+        let before = usize::try_from(self.start.bytes_since(at)).unwrap_or(usize::MAX);
+        bytes.truncate(usize::try_from(self.end.bytes_since(at)).unwrap_or(usize::MAX));
+        bytes.drain(..before.min(bytes.len()));
+        bytes
+    }
 }
 
 impl fmt::Display for LsnRange {

@@ -37,7 +37,7 @@ impl LogBytes<'_> {
             if let Some(part) = extent.overlap(wanted).filter(|part| part.start == wanted.start) {
                 let opened = self.archive.open_listed(&listed).await?;
                 self.position = part.end;
-                return Ok(Some(part.of(&opened.bytes, extent.start).to_vec()));
+                return Ok(Some(part.out_of(opened.bytes, extent.start)));
             }
         }
         Ok(None)

@@ -14,8 +14,8 @@ use crate::render::{self, Display, Out, Style};
 use crate::report::word;
 use crate::run;
 
-/// What a worker holds: a segment of WAL as it is stored, and as it was.
-const WORKER_BYTES: usize = 48 << 20;
+/// What a worker holds: a segment of WAL as it is stored, and the part of it that is proven.
+const WORKER_BYTES: usize = 32 << 20;
 
 /// Runs the command. A repository is verified whole, whichever cluster is named: the cluster chooses
 /// its repositories, and whose backup `latest` is.

@@ -6,7 +6,7 @@ use seawall_store::{ObjectPath, Store};
 
 use super::footer::{FooterBody, wrong};
 use super::{CHUNK_BYTES, WalRange};
-use crate::envelope::{Decompressor, ObjectKind, Section, WholeObject, read_ends};
+use crate::envelope::{ChunkWalk, Decompressor, ObjectKind, Section, read_ends};
 use crate::keys::Keyring;
 use crate::layout::WalRangeName;
 use crate::wal::index::{self, Bounds};
@@ -76,26 +76,28 @@ pub fn open_range(
     name: WalRangeName,
     object: &[u8],
 ) -> Result<OpenedRange, Damage> {
-    let object = WholeObject::open(keyring, ObjectKind::WalHot, path, object)?;
-    let mut range = footer(&object.footer, name)?;
+    let (mut chunks, plaintext) = ChunkWalk::begin(keyring, ObjectKind::WalHot, path, object)?;
+    let mut range = footer(&plaintext, name)?;
     let range_bytes = usize::try_from(range.end().bytes_since(range.start()))
         .map_err(|_| wrong("it is too long"))?;
     let mut bytes = Vec::with_capacity(range_bytes);
-    let mut chunks = object.chunks.into_iter();
-    for (section, chunk) in chunks.by_ref().take(range.chunk_lengths.len()) {
-        let expected = CHUNK_BYTES.min(range_bytes.saturating_sub(bytes.len()));
-        if section != Section::FIRST || chunk.len() != expected {
-            return Err(wrong("its chunks are not those of its bytes"));
+    let mut facts_read = None;
+    while let Some((section, chunk)) = chunks.next()? {
+        let expected = CHUNK_BYTES.min(range_bytes - bytes.len());
+        if expected > 0 {
+            if section != Section::FIRST || chunk.len() != expected {
+                return Err(wrong("its chunks are not those of its bytes"));
+            }
+            bytes.extend_from_slice(chunk);
+        } else if section == Section::SECOND && facts_read.is_none() {
+            facts_read = Some(facts(&range, chunk)?);
+        } else {
+            return Err(wrong("it has other parts than bytes and an index"));
         }
-        bytes.extend_from_slice(&chunk);
     }
-    match (chunks.next(), chunks.next()) {
-        (Some((Section::SECOND, plaintext)), None) if bytes.len() == range_bytes => {
-            range.index.facts = facts(&range, &plaintext)?;
-            Ok(OpenedRange { range, bytes })
-        }
-        _ => Err(wrong("it has other parts than bytes and an index")),
-    }
+    range.index.facts =
+        facts_read.ok_or_else(|| wrong("it has other parts than bytes and an index"))?;
+    Ok(OpenedRange { range, bytes })
 }
 
 fn footer(plaintext: &[u8], name: WalRangeName) -> Result<WalRange, Damage> {
