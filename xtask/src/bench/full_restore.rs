@@ -13,7 +13,7 @@ use super::pgbackrest::PgBackRest;
 use super::report::{Floors, Report, Runs};
 use super::seawall::Seawall;
 use super::turn::{one_turn, open_and_compare, retire, settle};
-use super::{dataset, floors, machine};
+use super::{dataset, floors, machine, seawall_build};
 
 /// The reference comes first, Seawall second.
 type Contestants = [Box<dyn Contestant>; 2];
@@ -26,7 +26,7 @@ pub fn run(options: &Options) -> Result<()> {
     let revision = machine::revision()?;
     let contestants: Contestants = [
         Box::new(PgBackRest::new(&work, options.jobs)?),
-        Box::new(Seawall::new(&work, options.jobs)?),
+        Box::new(Seawall::new(&seawall_build::release()?, &work, options.jobs)?),
     ];
     let machine = machine::describe(&options.directory)?;
     let mut server = dataset::start(&data)?;

@@ -16,7 +16,7 @@ pub mod options;
 mod pgbackrest;
 mod report;
 pub mod seawall;
-mod seawall_build;
+pub mod seawall_build;
 mod turn;
 mod variants;
 

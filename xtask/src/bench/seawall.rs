@@ -6,7 +6,6 @@ use anyhow::Result;
 use seawall_testkit::{Owner, PgCluster, SeawallBin};
 
 use super::contestant::{Contestant, quoted};
-use super::seawall_build;
 use crate::command::capture;
 
 /// The `seawall` of this checkout, as a release is built.
@@ -22,12 +21,11 @@ pub struct Seawall {
 
 impl Seawall {
     /// `jobs` is the number of its workers.
-    pub fn new(work: &Path, jobs: usize) -> Result<Self> {
+    pub fn new(program: &SeawallBin, work: &Path, jobs: usize) -> Result<Self> {
         let directory = work.join("seawall");
         let repository = directory.join("repository");
-        let program = seawall_build::release()?;
         Ok(Self {
-            program,
+            program: program.clone(),
             owner: Owner::of_servers()?,
             directory,
             repository,

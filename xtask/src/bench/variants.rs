@@ -15,7 +15,7 @@ use super::options::Options;
 use super::report::{of, spread};
 use super::seawall::Seawall;
 use super::turn::{Cache, one_turn, open_and_compare, retire};
-use super::{dataset, machine};
+use super::{dataset, machine, seawall_build};
 use crate::evidence::keep;
 
 const TABLES: fn(u32) -> Contents = |size_gb| Contents::Tables { size_gb };
@@ -25,7 +25,7 @@ const RELATIONS: Contents = Contents::EmptyRelations { count: 100_000 };
 struct Variant {
     contents: Contents,
     jobs: usize,
-    /// The memory budget, where it is not the usual one.
+    /// The memory budget, where as many workers are wanted as it allows.
     memory: Option<&'static str>,
     /// Options of the backup, besides.
     options: &'static [&'static str],
@@ -44,9 +44,10 @@ impl Variant {
 
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, --jobs {}", self.contents, self.jobs)?;
-        if let Some(memory) = self.memory {
-            write!(f, " --memory {memory}")?;
+        write!(f, "{}, ", self.contents)?;
+        match self.memory {
+            None => write!(f, "--jobs {}", self.jobs)?,
+            Some(memory) => write!(f, "--memory {memory} and the workers it allows")?,
         }
         self.options.iter().try_for_each(|option| write!(f, " {option}"))
     }
@@ -77,16 +78,14 @@ pub fn scaling(options: &Options) -> Result<()> {
 pub fn choices(options: &Options) -> Result<()> {
     let tables = TABLES(options.size_gb);
     let variants = vec![
-        Variant::new(tables, 2, &["--compression", "zstd:1"]),
+        Variant::new(tables, 2, &[]),
         Variant::new(tables, 2, &["--compression", "zstd:2"]),
         Variant::new(tables, 2, &["--compression", "zstd:3"]),
         Variant::new(tables, 2, &["--pack-size", "16MiB"]),
-        Variant::new(tables, 2, &["--pack-size", "64MiB"]),
         Variant::new(tables, 2, &["--pack-size", "256MiB"]),
         Variant::new(tables, 3, &[]),
         Variant::new(tables, 4, &[]),
         Variant::within(tables, "64MiB"),
-        Variant::within(tables, "128MiB"),
         Variant::within(tables, "256MiB"),
     ];
     run("choices", options, variants)
@@ -96,13 +95,22 @@ fn run(name: &str, options: &Options, variants: Vec<Variant>) -> Result<()> {
     let _reserved = dataset::reserve(&options.directory)?;
     let work = dataset::workplace(&options.directory)?;
     let revision = machine::revision()?;
+    let program = seawall_build::release()?;
     let machine = machine::describe(&options.directory)?;
     let mut cases: Vec<Case> = variants.into_iter().map(Case::new).collect();
     for run in 1..=options.runs {
-        for (number, case) in cases.iter_mut().enumerate() {
+        // Every other time the other way round, should one make it harder for the next.
+        let mut order: Vec<usize> = (0..cases.len()).collect();
+        if run % 2 == 0 {
+            order.reverse();
+        }
+        for number in order {
+            let Some(case) = cases.get_mut(number) else { continue };
             let retired = work.join(format!("retired-{number}-{run}"));
+            let Variant { jobs, memory, options: backup_options, .. } = case.variant;
+            let seawall = Seawall::new(&program, &work, jobs)?.with(memory, backup_options);
             let what = case.variant.to_string();
-            case.turn(options, run, &work, &retired).context(what)?;
+            case.turn(options, run, &seawall, &work.join("restored"), &retired).context(what)?;
         }
     }
     fs::remove_dir_all(&work)?;
@@ -122,13 +130,18 @@ impl Case {
         Self { variant, bytes: 0, backups: Vec::new(), restores: Vec::new() }
     }
 
-    fn turn(&mut self, options: &Options, run: usize, work: &Path, retired: &Path) -> Result<()> {
-        let Variant { contents, jobs, memory, options: backup_options } = self.variant;
+    fn turn(
+        &mut self,
+        options: &Options,
+        run: usize,
+        seawall: &Seawall,
+        restored: &Path,
+        retired: &Path,
+    ) -> Result<()> {
+        let contents = self.variant.contents;
         let data = contents.data(&options.directory)?;
-        let seawall = Seawall::new(work, jobs)?.with(memory, backup_options);
         let mut server = dataset::start(&data)?;
-        let restored = work.join("restored");
-        let (backup, restore) = one_turn(&seawall, &server, &restored, options.cache)?;
+        let (backup, restore) = one_turn(seawall, &server, restored, options.cache)?;
         eprintln!(
             "xtask: {}, {run}/{}: backup {:.1} s, restore {:.1} s",
             self.variant, options.runs, backup.seconds, restore.seconds
@@ -136,11 +149,11 @@ impl Case {
         self.backups.push(backup);
         self.restores.push(restore);
         if run == options.runs {
-            open_and_compare(contents, &restored, &contents.fingerprint(&server)?)?;
+            open_and_compare(contents, restored, &contents.fingerprint(&server)?)?;
         }
         server.stop(StopMode::Fast)?;
         self.bytes = dataset::size_bytes(&data)?;
-        retire(&restored, retired)?;
+        retire(restored, retired)?;
         Ok(fs::remove_dir_all(seawall.repository())?)
     }
 }

@@ -18,7 +18,7 @@ use crate::bench::contestant::{Contestant, archive_for};
 use crate::bench::dataset::Contents;
 use crate::bench::options::{JOBS, number};
 use crate::bench::seawall::Seawall;
-use crate::bench::{dataset, machine};
+use crate::bench::{dataset, machine, seawall_build};
 use crate::evidence::keep;
 use crate::paths;
 
@@ -76,7 +76,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     let _reserved = dataset::reserve(directory)?;
     let work = dataset::workplace(directory)?;
     let revision = machine::revision()?;
-    let seawall = Seawall::new(&work, JOBS)?;
+    let seawall = Seawall::new(&seawall_build::release()?, &work, JOBS)?;
     let machine = machine::describe(directory)?;
     let mut cases = Vec::new();
     for size_gb in &options.sizes_gb {

@@ -75,7 +75,7 @@ impl WholeObject {
 }
 
 /// The chunks of an object in memory, opened one after another: only one is held in plaintext. The
-/// object is proven when the last one was given.
+/// object is proven when [`ChunkWalk::next`] says that there are no more.
 pub(crate) struct ChunkWalk<'b> {
     kind: ObjectKind,
     opener: ObjectOpener,
@@ -124,7 +124,7 @@ impl<'b> ChunkWalk<'b> {
     /// The next chunk before the footer: its section and its plaintext.
     ///
     /// # Errors
-    /// [`Damage`] if it is not as it was written, or is not the last one where the object ends.
+    /// [`Damage`] if it is not as it was written, or if there are fewer or more than were written.
     pub fn next(&mut self) -> Result<Option<(Section, &[u8])>, Damage> {
         let offset = self.offset;
         self.left = self.left.checked_sub(1).ok_or(Damage::Length)?;

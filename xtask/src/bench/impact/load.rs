@@ -19,8 +19,8 @@ const THREADS: &str = "2";
 /// How long it works before it is watched.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// How long it works on afterwards: what it has logged by then reaches back far enough.
-const COOL_DOWN: Duration = Duration::from_secs(3);
+/// How long it works on afterwards: what waited meanwhile is done by then, and logged.
+const COOL_DOWN: Duration = Duration::from_secs(10);
 
 /// How much is asked of the server.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,27 +51,40 @@ pub struct Seen {
     pub p99_ms: f64,
 }
 
-/// The transactions that ended while something was done.
+/// The transactions before, while and after something was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watched {
-    /// When each ended, counted from the beginning, and what it took in µs.
-    transactions: Vec<(Duration, u64)>,
+    transactions: Vec<Transaction>,
+    /// When it began, since 1970.
+    from: Duration,
     /// How long it was done.
     pub lasted: Duration,
 }
 
+/// A line of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Transaction {
+    /// When it was asked for, since 1970.
+    asked: Duration,
+    /// When it ended.
+    ended: Duration,
+}
+
 impl Watched {
-    /// What clients saw at the beginning, for so long.
+    /// What clients saw at the beginning, for so long: what ended meanwhile counts for the rate, and
+    /// what was asked for meanwhile for the times, whenever it ended.
     pub fn within(&self, window: Duration) -> Result<Seen> {
-        let ended = self.transactions.iter().filter(|(ended, _)| *ended < window);
-        let mut took_us: Vec<u64> = ended.map(|(_, took_us)| *took_us).collect();
-        ensure!(!took_us.is_empty(), "pgbench did nothing");
-        took_us.sort_unstable();
+        let inside = |time: Duration| self.from <= time && time < self.from + window;
+        let asked = self.transactions.iter().filter(|one| inside(one.asked));
+        let mut took: Vec<Duration> = asked.map(|one| one.ended - one.asked).collect();
+        ensure!(!took.is_empty(), "pgbench did nothing");
+        took.sort_unstable();
         let part = |percent: usize| {
-            let index = (took_us.len() * percent / 100).min(took_us.len() - 1);
-            took_us.get(index).map_or(f64::NAN, |us| *us as f64 / 1e3)
+            let index = (took.len() * percent / 100).min(took.len() - 1);
+            took.get(index).map_or(f64::NAN, |took| took.as_secs_f64() * 1e3)
         };
-        let per_s = took_us.len() as f64 / window.as_secs_f64();
+        let ended = self.transactions.iter().filter(|one| inside(one.ended)).count();
+        let per_s = ended as f64 / window.as_secs_f64();
         Ok(Seen { per_s, p50_ms: part(50), p99_ms: part(99) })
     }
 }
@@ -123,51 +136,62 @@ fn whole_lines(log: &str) -> String {
 
 /// What the log says of the time between two moments.
 fn watched(log: &str, from: Duration, to: Duration) -> Result<Watched> {
-    let mut transactions = Vec::new();
-    for line in log.lines() {
-        let (ended, us) = transaction(line).with_context(|| format!("pgbench logged {line}"))?;
-        if from <= ended && ended < to {
-            transactions.push((ended - from, us));
-        }
-    }
-    Ok(Watched { transactions, lasted: to - from })
+    let parse = |line: &str| transaction(line).with_context(|| format!("pgbench logged {line}"));
+    let transactions = log.lines().map(parse).collect::<Result<Vec<_>>>()?;
+    let caught_up = transactions.iter().any(|one| one.asked >= to);
+    ensure!(caught_up, "pgbench has not caught up with what was asked for");
+    Ok(Watched { transactions, from, lasted: to - from })
 }
 
-/// When a transaction ended, and what it took in µs: `client number µs script seconds µs`, and more
-/// with a rate, where waiting for a free client is part of what it took (pgbench's manual, "Per-
-/// Transaction Logging").
-fn transaction(line: &str) -> Option<(Duration, u64)> {
+/// `client number µs script seconds µs`: what it took and when it ended. More follows with a rate,
+/// where waiting for a free client is part of what it took (pgbench's manual, "Per-Transaction
+/// Logging").
+fn transaction(line: &str) -> Option<Transaction> {
     let mut fields = line.split(' ').skip(2);
-    let took_us = fields.next()?.parse().ok()?;
-    let seconds: u64 = fields.nth(1)?.parse().ok()?;
-    let us: u64 = fields.next()?.parse().ok()?;
-    Some((Duration::from_secs(seconds) + Duration::from_micros(us), took_us))
+    let took = Duration::from_micros(fields.next()?.parse().ok()?);
+    let seconds = Duration::from_secs(fields.nth(1)?.parse().ok()?);
+    let ended = seconds + Duration::from_micros(fields.next()?.parse().ok()?);
+    Some(Transaction { asked: ended.checked_sub(took)?, ended })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A line of the log, of a transaction that ended so many ms after second 100.
+    fn line(ended_ms: u64, took_ms: u64) -> String {
+        let (seconds, ms) = (100 + ended_ms / 1000, ended_ms % 1000);
+        format!("0 1 {} 0 {seconds} {}\n", took_ms * 1000, ms * 1000)
+    }
+
     #[test]
-    fn transactions_between_two_moments_are_counted_and_the_slowest_is_not_the_p99_of_many() {
-        let mut log = "0 1 9000000 0 99 999999\n".to_owned();
+    fn the_slowest_of_many_is_not_their_p99_and_what_was_before_and_after_does_not_count() {
+        let mut log = line(0, 9000) + &line(10_500, 1);
         for number in 0..1000 {
-            let took_us = if number < 20 { 50_000 } else { 1000 };
-            log.push_str(&format!("0 {number} {took_us} 0 10{} {}\n", number % 10, number));
+            log.push_str(&line(60 + number * 9, if number < 20 { 50 } else { 1 }));
         }
-        log.push_str("0 2 9000000 0 110 0\n0 3 90");
-        let log = whole_lines(&log);
+        log.push_str("0 3 90");
         let seconds = Duration::from_secs;
-        let watched = watched(&log, seconds(100), seconds(110)).unwrap();
+        let watched = watched(&whole_lines(&log), seconds(100), seconds(110)).unwrap();
         let seen = watched.within(seconds(10)).unwrap();
-        assert_eq!(seen, Seen { per_s: 100.0, p50_ms: 1.0, p99_ms: 50.0 });
-        assert_eq!(watched.within(seconds(5)).unwrap().per_s, 100.0);
+        assert_eq!(seen, Seen { per_s: 100.1, p50_ms: 1.0, p99_ms: 50.0 });
         assert!(watched.within(Duration::ZERO).is_err());
     }
 
     #[test]
-    fn what_is_not_pgbench_s_log_is_refused() {
-        let hour = Duration::from_secs(3600);
-        assert!(watched("0 1 x 0 5 5\n", Duration::ZERO, hour).is_err());
+    fn what_was_asked_for_meanwhile_counts_though_it_ended_later() {
+        let log = line(500, 100) + &line(3000, 2500) + &line(3500, 400);
+        let seconds = Duration::from_secs;
+        let watched = watched(&log, seconds(100), seconds(101)).unwrap();
+        let seen = watched.within(seconds(1)).unwrap();
+        assert_eq!(seen, Seen { per_s: 1.0, p50_ms: 2500.0, p99_ms: 2500.0 });
+    }
+
+    #[test]
+    fn what_is_not_pgbench_s_log_or_does_not_reach_far_enough_is_refused() {
+        let (before, after) = (Duration::from_secs(90), Duration::from_secs(102));
+        assert!(watched("0 1 x 0 105 5\n", before, after).is_err());
+        assert!(watched(&line(3000, 2500), before, after).is_err());
+        assert!(watched(&line(3000, 1000), before, after).is_ok());
     }
 }

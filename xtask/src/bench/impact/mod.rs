@@ -25,7 +25,7 @@ use super::measure::{measure, median};
 use super::options::Options;
 use super::pgbackrest::PgBackRest;
 use super::seawall::Seawall;
-use super::{dataset, machine};
+use super::{dataset, machine, seawall_build};
 
 /// How long the server is watched: this long, or as long as the backup lasts if that is shorter.
 /// The idle time it is compared with is cut to the same length.
@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
     let revision = machine::revision()?;
     let contestants: [Box<dyn Contestant>; 2] = [
         Box::new(PgBackRest::new(&work, options.jobs)?),
-        Box::new(Seawall::new(&work, options.jobs)?),
+        Box::new(Seawall::new(&seawall_build::release()?, &work, options.jobs)?),
     ];
     let machine = machine::describe(&options.directory)?;
     let data = work.join("cluster");
@@ -100,7 +100,11 @@ fn rounds(
             let name = contestant.name();
             archive_for(contestant, server)?;
             let idle = watch(contestant, server, work, load, Phase::Idle)?;
-            for phase in [Phase::Backup, Phase::Gentle] {
+            let mut phases = [Phase::Backup, Phase::Gentle];
+            if run % 2 == 0 {
+                phases.reverse();
+            }
+            for phase in phases {
                 let watched = watch(contestant, server, work, load, phase)
                     .with_context(|| format!("{name}, {phase:?}"))?;
                 let window = watched.lasted.min(WINDOW);

@@ -43,7 +43,7 @@ impl Report {
         let mut text = format!(
             "# A live database during backups, {}\n\n{}. {:.2} GB of {}, pgbench's TPC-B-like script. {} \
              runs each, in turn; medians, ranges in brackets. Watched for the first 20 s of each backup, or all of it, and \
-             compared with as long a time without one, after a checkpoint too. Seawall is {}.\n\n",
+             for as long a time without one, after a checkpoint too. Seawall is {}.\n\n",
             self.date,
             machine::in_words(&self.machine),
             self.cluster_bytes as f64 / 1e9,
@@ -56,9 +56,10 @@ impl Report {
         }
         for (load, measured) in &self.loads {
             text.push_str(&format!(
-                "\n## {load}\n\n| | transactions/s | idle | | p99, ms | idle | | backup, s |\n\
-                 |---|---|---|---|---|---|---|---|\n"
+                "\n## {load}\n\n| | transactions/s | of idle | p50, ms | p99, ms | backup, s |\n\
+                 |---|---|---|---|---|---|\n"
             ));
+            text.push_str(&idle_row(measured));
             for (name, ..) in &self.contestants {
                 for phase in [Phase::Backup, Phase::Gentle] {
                     text.push_str(&row(name, phase, measured));
@@ -88,24 +89,35 @@ impl Report {
     }
 }
 
-/// One of the numbers measured.
-type Field = fn(&Measured) -> f64;
+/// What clients saw of all the idle times.
+fn idle_row(measured: &[Measured]) -> String {
+    let seen: Vec<Seen> = measured.iter().map(|one| one.idle).collect();
+    format!("| nothing beside it | {} | |\n", columns(&seen, None))
+}
 
+/// What they saw of one kind of backup. All idle times together are what it is compared with: they
+/// differ more from each other than from turn to turn.
 fn row(name: &str, phase: Phase, measured: &[Measured]) -> String {
-    let values = |value: Field| {
-        let of = |one: &&Measured| one.contestant == name && one.phase == phase;
-        measured.iter().filter(of).map(value).collect::<Vec<f64>>()
-    };
+    let of = |one: &&Measured| one.contestant == name && one.phase == phase;
+    let of: Vec<&Measured> = measured.iter().filter(of).collect();
+    let seen: Vec<Seen> = of.iter().map(|one| one.seen).collect();
+    let idle = median(&measured.iter().map(|one| one.idle.per_s).collect::<Vec<_>>());
     let what = if phase == Phase::Gentle { "gentle backup" } else { "backup" };
+    let lasted = spread(&of.iter().map(|one| one.backup_s).collect::<Vec<_>>(), 1);
+    format!("| {name}: {what} | {} | {lasted} |\n", columns(&seen, Some(idle)))
+}
+
+/// Rate, its part of the idle one, and times.
+fn columns(seen: &[Seen], idle_per_s: Option<f64>) -> String {
+    let of = |value: fn(&Seen) -> f64| seen.iter().map(value).collect::<Vec<f64>>();
+    let per_s = of(|seen| seen.per_s);
+    let part = idle_per_s.map(|idle| format!("{:.0} %", median(&per_s) / idle * 100.0));
     format!(
-        "| {name}: {what} | {} | {} | {:.0} % | {} | {} | {:.2} × | {} |\n",
-        spread(&values(|one| one.seen.per_s), 0),
-        spread(&values(|one| one.idle.per_s), 0),
-        median(&values(|one| one.seen.per_s / one.idle.per_s * 100.0)),
-        spread(&values(|one| one.seen.p99_ms), 1),
-        spread(&values(|one| one.idle.p99_ms), 1),
-        median(&values(|one| one.seen.p99_ms / one.idle.p99_ms)),
-        spread(&values(|one| one.backup_s), 1)
+        "{} | {} | {} | {}",
+        spread(&per_s, 0),
+        part.unwrap_or_default(),
+        spread(&of(|seen| seen.p50_ms), 1),
+        spread(&of(|seen| seen.p99_ms), 1)
     )
 }
 
@@ -114,19 +126,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_backup_stands_beside_its_own_idle_time() {
+    fn each_backup_stands_beside_all_idle_times() {
         let seen = |per_s, p99_ms| Seen { per_s, p50_ms: 1.0, p99_ms };
-        let measured = |contestant, seen| Measured {
+        let measured = |contestant, seen_by, idle_per_s| Measured {
             contestant,
             phase: Phase::Backup,
-            seen,
-            idle: Seen { per_s: 1000.0, p50_ms: 1.0, p99_ms: 10.0 },
+            seen: seen_by,
+            idle: seen(idle_per_s, 10.0),
             backup_s: 7.0,
         };
-        let all = [measured("A", seen(800.0, 15.0)), measured("B", seen(1.0, 1.0))];
+        let all = [
+            measured("A", seen(800.0, 15.0), 500.0),
+            measured("B", seen(1.0, 1.0), 1000.0),
+            measured("B", seen(3.0, 1.0), 1500.0),
+        ];
         assert_eq!(
             row("A", Phase::Backup, &all),
-            "| A: backup | 800 | 1000 | 80 % | 15.0 | 10.0 | 1.50 × | 7.0 |\n"
+            "| A: backup | 800 | 80 % | 1.0 | 15.0 | 7.0 |\n"
+        );
+        assert_eq!(
+            idle_row(&all),
+            "| nothing beside it | 1000 (500–1500) |  | 1.0 (1.0–1.0) | 10.0 (10.0–10.0) | |\n"
         );
     }
 }

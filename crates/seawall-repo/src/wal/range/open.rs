@@ -82,6 +82,7 @@ pub fn open_range(
         .map_err(|_| wrong("it is too long"))?;
     let mut bytes = Vec::with_capacity(range_bytes);
     let mut facts_read = None;
+    let other_parts = || wrong("it has other parts than bytes and an index");
     while let Some((section, chunk)) = chunks.next()? {
         let expected = CHUNK_BYTES.min(range_bytes - bytes.len());
         if expected > 0 {
@@ -92,11 +93,10 @@ pub fn open_range(
         } else if section == Section::SECOND && facts_read.is_none() {
             facts_read = Some(facts(&range, chunk)?);
         } else {
-            return Err(wrong("it has other parts than bytes and an index"));
+            return Err(other_parts());
         }
     }
-    range.index.facts =
-        facts_read.ok_or_else(|| wrong("it has other parts than bytes and an index"))?;
+    range.index.facts = facts_read.ok_or_else(other_parts)?;
     Ok(OpenedRange { range, bytes })
 }
 
