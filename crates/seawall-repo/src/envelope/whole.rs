@@ -75,7 +75,7 @@ impl WholeObject {
 }
 
 /// The chunks of an object in memory, opened one after another: only one is held in plaintext. The
-/// object is proven when [`ChunkWalk::next`] says that there are no more.
+/// object is proven when [`ChunkWalk::next`] has said, once, that there are no more.
 pub(crate) struct ChunkWalk<'b> {
     kind: ObjectKind,
     opener: ObjectOpener,
