@@ -145,6 +145,7 @@ fn restored(mode: Mode) -> RestoreState {
     let request = RestoreRequest {
         target: Target::Latest,
         target_text: "latest".to_owned(),
+        asked_at: jiff::Timestamp::UNIX_EPOCH,
         backup: None,
         timeline: TimelineChoice::Current,
         mode,

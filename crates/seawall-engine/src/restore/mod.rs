@@ -11,6 +11,7 @@ mod branches;
 pub(crate) mod durable;
 mod execute;
 mod facts;
+mod future;
 mod layout;
 mod other_lines;
 pub mod plan;

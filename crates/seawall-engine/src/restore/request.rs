@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, Result, TimelineId};
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,8 @@ pub struct RestoreRequest {
     /// The target as it was typed. The same words again resume an interrupted restore, although
     /// `5 minutes ago` is another moment by then.
     pub target_text: String,
+    /// When it was asked for: whatever is later lies in the future.
+    pub asked_at: Timestamp,
     /// The backup to start from; chosen when absent.
     pub backup: Option<BackupId>,
     /// Which timeline to follow.

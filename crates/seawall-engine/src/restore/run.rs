@@ -25,7 +25,7 @@ use super::preflight::{
 };
 use super::sources::{Sources, inconsistent};
 use super::state::{Asked, RestoreState};
-use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource};
+use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
 use crate::pace::Pace;
 
 /// What a person should know who lets a restored cluster go on archiving.
@@ -103,7 +103,10 @@ pub async fn plan_restore(
         Some(state) => prove_same_line(state, line)?,
         None => match make_plan(line, wal, request).await {
             Ok(plan) => plan,
-            Err(error) => return Err(hint_at_earlier_line(line, request, error).await),
+            Err(error) => {
+                let error = future::tell(request, error);
+                return Err(hint_at_earlier_line(line, request, error).await);
+            }
         },
     };
     let id = BackupId(plan.backup.ulid);
@@ -119,6 +122,7 @@ pub async fn plan_restore(
         .with_hint("Remove the directory that was restored into, and start anew.")
     })?;
     if !resumed {
+        plan.warnings.extend(future::warning(request));
         leave_out_databases(&mut plan, request, &manifest.manifest.info)?;
         if request.mode != Mode::Clone {
             plan.warnings.extend(warning_of_later_line(line).await?);

@@ -129,6 +129,7 @@ impl House {
     pub fn request(&self, room: &str, target: Target) -> RestoreRequest {
         RestoreRequest {
             target_text: format!("{target:?}"),
+            asked_at: Timestamp::now(),
             target,
             backup: None,
             timeline: TimelineChoice::Current,

@@ -13,8 +13,10 @@ use super::{ClusterArgs, JsonArgs, RepositoryArgs, WorkArgs, parse_duration};
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("target").args(["to", "before", "latest", "backup_only"]))]
 #[command(
-    after_help = "WHAT is a time (2026-01-02T14:29:59Z, '2026-01-02 14:29:59.5' in the local \
-    zone, '5 minutes ago'), lsn:0/5000148, xid:1004502 or name:before_migration.\n\n\
+    after_help = "WHAT is a time, lsn:0/5000148, xid:1004502 or name:before_migration. A time is \
+    written as PostgreSQL logs it ('2026-01-02 14:29:59.5 CET', '… +0545'), as 2026-01-02T14:29:59Z, \
+    or by this machine's clock: '2026-01-02 14:29:59', 14:29, 'today 8:00', 'yesterday 14:29', now, \
+    '5 minutes ago'.\n\n\
     The target is proven to be reachable before a byte is written. An interrupted restore goes on \
     when the same command is run again."
 )]

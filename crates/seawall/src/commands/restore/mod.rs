@@ -139,7 +139,8 @@ async fn request(
     mode: Mode,
     into: PathBuf,
 ) -> Result<RestoreRequest> {
-    let (target, target_text) = target(args)?;
+    let asked_at = Timestamp::now();
+    let (target, target_text) = target(args, asked_at)?;
     let backup = match &args.backup {
         Some(text) => Some(find_backup(line, text).await?),
         None => None,
@@ -155,6 +156,7 @@ async fn request(
     Ok(RestoreRequest {
         target,
         target_text,
+        asked_at,
         backup,
         timeline,
         mode,
@@ -171,8 +173,8 @@ async fn find_backup(line: &Line, text: &str) -> Result<BackupId> {
 }
 
 /// The target, and the words for it that the same command repeats.
-fn target(args: &RestoreArgs) -> Result<(Target, String)> {
-    let point = |text: &str| Point::parse(text, &TimeZone::system(), Timestamp::now());
+fn target(args: &RestoreArgs, now: Timestamp) -> Result<(Target, String)> {
+    let point = |text: &str| Point::parse(text, &TimeZone::system(), now);
     Ok(match (&args.to, &args.before) {
         (Some(text), _) => (Target::To(point(text)?), format!("to {text}")),
         (None, Some(text)) => (Target::Before(point(text)?), format!("before {text}")),
@@ -187,8 +189,8 @@ fn show_plan(args: &RestoreArgs, planned: &PlannedRestore, target: &Target) -> R
         return Out.json(planned.plan());
     }
     let mut text = format!("{}\n", planned.plan());
-    if let Target::To(Point::Time(time)) | Target::Before(Point::Time(time)) = target {
-        text.push_str(&format!("target time   {}\n", zones(*time, None)));
+    if let Some(time) = target.time() {
+        text.push_str(&format!("target time   {}\n", zones(time, None)));
     }
     if planned.is_resumed() {
         text.push_str("resuming      an interrupted restore is gone on with\n");

@@ -1,0 +1,254 @@
+//! A time as it was typed, or copied from a log, taken apart.
+
+use jiff::civil::{Date, Time};
+use jiff::tz::Offset;
+
+/// What stands in a text, before anybody knows what zone and which day it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Written<'a> {
+    pub day: Day,
+    pub time: Time,
+    pub place: Place<'a>,
+}
+
+/// Which day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Day {
+    Date(Date),
+    Today,
+    Yesterday,
+    /// Only a time of day is given.
+    Unsaid,
+}
+
+/// Whose clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place<'a> {
+    /// The clock at hand.
+    Local,
+    /// One that is so far ahead of UTC.
+    Offset(Offset),
+    /// An abbreviation, or the name of a zone.
+    Named(&'a str),
+    /// The name of a zone, and how far its clock is ahead of UTC then.
+    Both(Offset, &'a str),
+}
+
+/// The most that PostgreSQL takes for an offset: 15:59:59 (`MAX_TZDISP_HOUR`, timestamp.h).
+const MAX_OFFSET_HOURS: i32 = 15;
+
+impl<'a> Written<'a> {
+    /// Takes a text apart; `None` if it is not a time.
+    pub(super) fn read(text: &'a str) -> Option<Self> {
+        let mut rest = Rest(text);
+        let (day, is_basic) = rest.day()?;
+        let time = match day {
+            Day::Unsaid => rest.time(false)?,
+            _ if rest.begins_time() => rest.time(is_basic)?,
+            // `yesterday`, `2026-01-02 UTC`: its first moment.
+            _ if rest.0.is_empty() || rest.0.starts_with(char::is_whitespace) => Time::midnight(),
+            _ => return None,
+        };
+        Some(Self { day, time, place: rest.place()? })
+    }
+}
+
+/// What is not read yet.
+struct Rest<'a>(&'a str);
+
+impl<'a> Rest<'a> {
+    /// Whether what follows is as wanted; it is passed over then.
+    fn skip(&mut self, wanted: char) -> bool {
+        let rest = self.0.strip_prefix(wanted);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
+    fn skip_word(&mut self, word: &str) -> bool {
+        let found = self.0.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word));
+        if found {
+            self.0 = self.0.get(word.len()..).unwrap_or_default();
+        }
+        found
+    }
+
+    /// All digits that follow, however many.
+    fn digits(&mut self) -> &'a str {
+        let end = self.0.find(|next: char| !next.is_ascii_digit()).unwrap_or(self.0.len());
+        let (digits, rest) = self.0.split_at(end);
+        self.0 = rest;
+        digits
+    }
+
+    /// A number of so many digits.
+    fn number<T: std::str::FromStr>(&mut self, min: usize, max: usize) -> Option<T> {
+        let digits = self.digits();
+        let fits = (min..=max).contains(&digits.len());
+        digits.parse().ok().filter(|_| fits)
+    }
+
+    /// The day, and whether it is written without hyphens, as then the time may be without colons.
+    fn day(&mut self) -> Option<(Day, bool)> {
+        if self.skip_word("today") {
+            return Some((Day::Today, false));
+        }
+        if self.skip_word("yesterday") {
+            return Some((Day::Yesterday, false));
+        }
+        let text = self.0;
+        let digits = self.digits();
+        if digits.len() == 8 {
+            let year = digits.get(..4)?.parse().ok()?;
+            let (month, day) = (digits.get(4..6)?.parse().ok()?, digits.get(6..)?.parse().ok()?);
+            return Some((Day::Date(Date::new(year, month, day).ok()?), true));
+        }
+        if !self.skip('-') {
+            self.0 = text;
+            return Some((Day::Unsaid, false));
+        }
+        let year = digits.parse().ok().filter(|_| digits.len() == 4)?;
+        let month = self.number(1, 2)?;
+        let day = self.skip('-').then(|| self.number(1, 2)).flatten()?;
+        Some((Day::Date(Date::new(year, month, day).ok()?), false))
+    }
+
+    /// Whether a time of day follows a day; what divides them is passed over then.
+    fn begins_time(&mut self) -> bool {
+        let text = self.0;
+        self.0 = self.0.trim_start();
+        let divided = (self.skip('T') || self.skip('t')) || self.0.len() < text.len();
+        let begins = divided && self.0.starts_with(|next: char| next.is_ascii_digit());
+        if !begins {
+            self.0 = text;
+        }
+        begins
+    }
+
+    /// `8:00`, `08:00:00`, with a fraction after a point or, as some logs have it, a comma.
+    fn time(&mut self, may_be_basic: bool) -> Option<Time> {
+        let digits = self.digits();
+        if may_be_basic && matches!(digits.len(), 4 | 6) {
+            let two = |from: usize| digits.get(from..from + 2)?.parse().ok();
+            let second = if digits.len() == 6 { two(4)? } else { 0 };
+            return Time::new(two(0)?, two(2)?, second, self.fraction()?).ok();
+        }
+        let hour = digits.parse().ok().filter(|_| matches!(digits.len(), 1 | 2))?;
+        let minute = self.skip(':').then(|| self.number(2, 2)).flatten()?;
+        let (mut second, mut nanosecond) = (0, 0);
+        if self.skip(':') {
+            second = self.number(2, 2)?;
+            nanosecond = self.fraction()?;
+        }
+        Time::new(hour, minute, second, nanosecond).ok()
+    }
+
+    /// Nanoseconds.
+    fn fraction(&mut self) -> Option<i32> {
+        if !(self.skip('.') || self.skip(',')) {
+            return Some(0);
+        }
+        let digits = self.digits();
+        if !(1..=9).contains(&digits.len()) {
+            return None;
+        }
+        format!("{digits:0<9}").parse().ok()
+    }
+
+    fn place(&mut self) -> Option<Place<'a>> {
+        self.0 = self.0.trim();
+        if self.0.is_empty() {
+            return Some(Place::Local);
+        }
+        if !self.0.starts_with(['+', '-']) {
+            return self.name().map(Place::Named);
+        }
+        let offset = self.offset()?;
+        self.0 = self.0.trim_start();
+        if self.0.is_empty() {
+            return Some(Place::Offset(offset));
+        }
+        self.name().map(|name| Place::Both(offset, name))
+    }
+
+    /// `+02`, `+0200`, `+02:00`, and the seconds that some zones once had.
+    fn offset(&mut self) -> Option<Offset> {
+        let sign = if self.skip('-') { -1 } else { 1 };
+        self.skip('+');
+        let digits = self.digits();
+        let number = |digits: &str| digits.parse::<i32>().ok();
+        let (hours, mut minutes, mut seconds) = match digits.len() {
+            1 | 2 => (number(digits)?, 0, 0),
+            3 | 4 => {
+                let (hours, minutes) = digits.split_at(digits.len() - 2);
+                (number(hours)?, number(minutes)?, 0)
+            }
+            _ => return None,
+        };
+        if digits.len() <= 2 && self.skip(':') {
+            minutes = self.number(2, 2)?;
+            if self.skip(':') {
+                seconds = self.number(2, 2)?;
+            }
+        }
+        let possible = hours <= MAX_OFFSET_HOURS && minutes < 60 && seconds < 60;
+        let seconds = sign * (hours * 3600 + minutes * 60 + seconds);
+        Offset::from_seconds(seconds).ok().filter(|_| possible)
+    }
+
+    /// `Europe/Berlin`, `[Europe/Berlin]`, `CEST`.
+    fn name(&self) -> Option<&'a str> {
+        let bracketed = self.0.strip_prefix('[').map(|name| name.strip_suffix(']'));
+        let name = bracketed.unwrap_or(Some(self.0))?;
+        let possible = |next: char| next.is_ascii_alphanumeric() || "/_+-".contains(next);
+        let begins = name.starts_with(|first: char| first.is_ascii_alphabetic());
+        (begins && name.chars().all(possible)).then_some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_taken_apart_whole_or_not_at_all() {
+        let read = |text: &'static str| Written::read(text);
+        let noon = Time::constant(12, 0, 0, 0);
+        let date = Day::Date(Date::constant(2026, 1, 2));
+        let written = |day, place| Some(Written { day, time: noon, place });
+        assert_eq!(read("2026-01-02 12:00"), written(date, Place::Local));
+        assert_eq!(read("20260102T1200"), written(date, Place::Local));
+        assert_eq!(read("12:00:00 CET"), written(Day::Unsaid, Place::Named("CET")));
+        assert_eq!(read("Yesterday 12:00"), written(Day::Yesterday, Place::Local));
+        let offset = Offset::from_seconds(20_700).unwrap();
+        assert_eq!(read("today 12:00 +0545"), written(Day::Today, Place::Offset(offset)));
+        let both = Place::Both(offset, "Asia/Kathmandu");
+        assert_eq!(read("2026-01-02T12:00+05:45[Asia/Kathmandu]"), written(date, both));
+        for text in [
+            "",
+            "12",
+            "1200",
+            "yesterdays 12:00",
+            "2026-01-02 12",
+            "2026-01-02 1200",
+            "2026-01-0212:00",
+            "2026-01-02T",
+            "2026-01-02 12:0",
+            "2026-01-02 12:00:60",
+            "2026-01-02 12:00:00.",
+            "2026-01-02 12:00:00.1234567891",
+            "2026-01-02 24:00",
+            "26-01-02 12:00",
+            "2026-13-02 12:00",
+            "2026-01-02 12:00 [123] LOG",
+            "2026-01-02 12:00 +02:60",
+            "2026-01-02 12:00 +16",
+            "2026-01-02 12:00 +",
+            "2026-01-02 12:00 [Europe/Berlin",
+            "2026-01-02 12:00 Europe/Berlin x",
+            "2026-01-02 12:00 é",
+            "é",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}
