@@ -11,6 +11,7 @@ mod demo;
 mod evidence;
 mod fuzz;
 mod paths;
+mod seawall_build;
 mod setup;
 mod soak;
 mod test;
@@ -19,8 +20,8 @@ mod tidy;
 const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  setup [--majors] [--bench]   install what the demo needs
-                               --majors: PostgreSQL 12 to 18, for tests; --bench: pgBackRest
+  setup [--tests] [--bench]    install what the demo needs
+                               --tests: what tests need, PostgreSQL 12 to 18 among it; --bench: pgBackRest
   test [-- ARGS]               everything a change must pass; ARGS go to cargo nextest run
   demo [ARGS]                  build seawall and run seawall demo
   tidy                         the rules no compiler checks

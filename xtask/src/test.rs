@@ -7,7 +7,7 @@ use crate::{setup, tidy};
 
 pub fn main(arguments: &[&str]) -> Result<()> {
     let arguments = arguments.strip_prefix(&["--"]).unwrap_or(arguments);
-    setup::main(&["--majors"])?;
+    setup::main(&["--tests"])?;
     step("formatting", cargo()?.args(["fmt", "--all", "--check"]))?;
     tidy::main(&[])?;
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--locked"];

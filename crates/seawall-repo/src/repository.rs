@@ -334,7 +334,7 @@ async fn newest_format(store: &dyn Store) -> Result<(ObjectPath, Bytes)> {
             Code::NoRepository,
             format!("there is no Seawall repository at {}", store.url()),
         )
-        .with_hint("Check the URL, or make one: `seawall init CLUSTER --repo URL --kit FILE`."));
+        .with_hint("Look whether its storage is mounted, and whether the URL is right."));
     };
     let bytes = store.read(&path).await?;
     Ok((path, bytes))

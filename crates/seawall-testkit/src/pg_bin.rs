@@ -18,7 +18,7 @@ pub struct PgBin {
 }
 
 impl PgBin {
-    /// Finds Debian's server of that major, or the one `cargo xtask setup --majors` brought.
+    /// Finds Debian's server of that major, or the one `cargo xtask setup --tests` brought.
     ///
     /// # Errors
     /// Neither is there.
@@ -32,7 +32,7 @@ impl PgBin {
                 return Ok(Self { major, directory });
             }
         }
-        bail!("no PostgreSQL {major} server: run cargo xtask setup --majors")
+        bail!("no PostgreSQL {major} server: run cargo xtask setup --tests")
     }
 
     /// The majors whose server is there, oldest first.

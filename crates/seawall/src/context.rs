@@ -425,18 +425,26 @@ impl Place {
         if !error.is_not_found() {
             return self.explain(error.into());
         }
-        let directory = self.url.directory().display();
-        Error::new(Code::NoRepository, format!("there is no repository at {}", self.url))
-            .with_source(error)
-            .with_hint(format!(
-                "Is the storage mounted? `findmnt -T {directory}`. If it has moved, name its new place: `--repo URL --key FILE`; a recovery kit is a key file too."
-            ))
+        let what = format!("there is no repository at {}", self.url);
+        self.explain(Error::new(Code::NoRepository, what).with_source(error))
     }
 
-    /// A user who may not use the repository is told what helps.
+    /// A user who may not use the repository, or does not find it, is told what helps.
     pub fn explain(&self, error: Error) -> Error {
+        if error.code() == Code::NoRepository {
+            return error.with_hint(format!(
+                "{} If it has moved, name its new place: `--repo URL --key FILE`; a recovery kit is a key file too.",
+                is_it_mounted(&self.url)
+            ));
+        }
         access::explain(error, self.url.directory(), self.server_user.as_ref())
     }
+}
+
+/// What to ask first where a repository is not found: an empty mount point looks the same.
+pub fn is_it_mounted(url: &StoreUrl) -> String {
+    let directory = crate::render::shell_quote(&url.directory().display().to_string());
+    format!("Is the storage mounted? `findmnt -T {directory}` shows what is there.")
 }
 
 /// Root runs no command that somebody else wrote. Root that acts as another user for a while is
@@ -446,7 +454,7 @@ impl Place {
 /// [`Code::WrongUser`]
 pub fn refuse_foreign_command(config_owner: Option<&Owner>) -> Result<()> {
     let Some(owner) =
-        config_owner.filter(|owner| !owner.is_root()).filter(|_| nix::unistd::getuid().is_root())
+        config_owner.filter(|owner| !owner.is_root()).filter(|_| Owner::may_be_root())
     else {
         return Ok(());
     };

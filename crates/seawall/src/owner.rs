@@ -9,8 +9,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, ResUid, Uid, User};
 use seawall_core::{Code, Error, Result, ResultExt};
+
+const ROOT: Uid = Uid::from_raw(0);
 
 /// The user servers run as where packages made them.
 const PACKAGED: &str = "postgres";
@@ -107,7 +109,10 @@ impl Owner {
         nix::unistd::setuid(self.uid).code(Code::WrongUser, failed)
     }
 
-    /// Makes this process act as the user until the guard is dropped.
+    /// Makes this process act as the user until the guard is dropped. Only the saved ids stay
+    /// root's: a program that is run meanwhile has none of them, since `execve` copies the effective
+    /// ids over them, and so is the user's altogether. With another real id it would be taken for one
+    /// with raised privileges, which finds none of its libraries by `$ORIGIN` (ld.so(8)).
     ///
     /// # Errors
     /// [`Code::WrongUser`] with the command to type.
@@ -116,12 +121,25 @@ impl Owner {
             return Ok(Acting { back: None });
         }
         self.require_root()?;
-        let back = Self::current();
-        self.groups()?;
         let failed = || format!("cannot act as the user {}", self.name);
-        nix::unistd::setegid(self.gid).code(Code::WrongUser, failed)?;
-        nix::unistd::seteuid(self.uid).code(Code::WrongUser, failed)?;
-        Ok(Acting { back: Some(back) })
+        let root = Root {
+            gid: nix::unistd::getegid(),
+            groups: nix::unistd::getgroups().code(Code::WrongUser, failed)?,
+        };
+        // Undoes what of it was done if a step fails.
+        let acting = Acting { back: Some(root.clone()) };
+        self.groups()?;
+        nix::unistd::setresgid(self.gid, self.gid, root.gid).code(Code::WrongUser, failed)?;
+        nix::unistd::setresuid(self.uid, self.uid, ROOT).code(Code::WrongUser, failed)?;
+        Ok(acting)
+    }
+
+    /// Whether this process is root, or was and can be again.
+    pub fn may_be_root() -> bool {
+        nix::unistd::getresuid()
+            .map_or(true, |ResUid { real, effective, saved }| {
+                [real, effective, saved].iter().any(|uid| uid.is_root())
+            })
     }
 
     /// Gives a file or directory to the user; for root.
@@ -200,17 +218,59 @@ impl From<User> for Owner {
 #[derive(Debug)]
 #[must_use]
 pub struct Acting {
-    back: Option<Owner>,
+    back: Option<Root>,
+}
+
+/// What else root was before it acted as somebody else.
+#[derive(Debug, Clone)]
+struct Root {
+    gid: Gid,
+    groups: Vec<Gid>,
 }
 
 impl Drop for Acting {
     fn drop(&mut self) {
-        let Some(back) = &self.back else { return };
-        let returned = nix::unistd::seteuid(back.uid)
-            .and_then(|()| nix::unistd::setegid(back.gid))
-            .and_then(|()| nix::unistd::setgroups(&[back.gid]));
+        let Some(Root { gid, groups }) = &self.back else { return };
+        let returned = nix::unistd::setresuid(ROOT, ROOT, ROOT)
+            .and_then(|()| nix::unistd::setresgid(*gid, *gid, *gid))
+            .and_then(|()| nix::unistd::setgroups(groups));
         if let Err(error) = returned {
-            tracing::error!("cannot act as {} again: {error}", back.name);
+            tracing::error!("cannot act as root again: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// The ids of a program that is run now: real, effective, saved, of files.
+    fn ids_of_a_child(kind: &str) -> Vec<String> {
+        let output = Command::new("/bin/cat").arg("/proc/self/status").output().unwrap();
+        let status = String::from_utf8(output.stdout).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_program_run_meanwhile_is_the_users_altogether_and_root_comes_back() {
+        if !Owner::current().is_root() {
+            assert!(!Owner::may_be_root());
+            return;
+        }
+        let groups = nix::unistd::getgroups().unwrap();
+        let nobody = Owner::named("nobody").unwrap();
+        let acting = nobody.act_as().unwrap();
+        assert_eq!(Owner::current(), nobody);
+        assert!(Owner::may_be_root());
+        let (uid, gid) = (nobody.uid.to_string(), nobody.gid.to_string());
+        assert_eq!(ids_of_a_child("Uid:"), [uid.as_str(); 4]);
+        assert_eq!(ids_of_a_child("Gid:"), [gid.as_str(); 4]);
+        drop(acting);
+        assert!(Owner::current().is_root());
+        assert_eq!(ids_of_a_child("Uid:"), ["0"; 4]);
+        assert_eq!(nix::unistd::getgroups().unwrap(), groups);
     }
 }

@@ -4,10 +4,12 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use support::{Protected, open_restored};
+use seawall_testkit::{Invocation, TestDir};
+use support::{Arguments, Protected, open_restored, seawall, tells};
 
 /// What was in the repository, to be found there ever after.
 #[derive(Default)]
@@ -62,5 +64,49 @@ fn e64_no_object_ever_changes_or_vanishes() -> Result<()> {
     }
     let backups = |path: &&PathBuf| path.components().any(|part| part.as_os_str() == "backup");
     ensure!(witness.seen.keys().filter(backups).count() > 2, "no backups were seen");
+    Ok(())
+}
+
+#[test]
+fn an_empty_mount_point_is_not_taken_for_a_repository_that_never_was() -> Result<()> {
+    let house = Protected::start()?;
+    let (place, away) = (&house.places.repository, house.places.repository.with_file_name("away"));
+    fs::rename(place, &away)?;
+    fs::create_dir(place)?;
+    house.pg.owner().chown(place)?;
+    let url = format!("file://{}", place.display());
+    let refused = |invocation: Invocation| -> Result<()> {
+        let output = invocation.fail(3)?;
+        tells(&output, "SW0301")?;
+        ensure!(output.stderr.contains("findmnt -T"), "{}", output.stderr);
+        ensure!(!output.stderr.contains("seawall init"), "{}", output.stderr);
+        ensure!(fs::read_dir(place)?.next().is_none(), "something was made in it");
+        Ok(())
+    };
+    refused(house.command(["backup"]))?;
+    refused(house.command(["info"]))?;
+    refused(house.command(["init", "main", "--repo", &url, "--no-kit"]))?;
+
+    // On a machine that has no configuration yet, key and kit tell that there was one.
+    let room = TestDir::new()?;
+    house.pg.owner().chown(room.path())?;
+    let (config, kit) = (room.join("new.toml"), house.places.kit.display().to_string());
+    let connection = house.pg.connection_string();
+    let config = config.display().to_string();
+    let anew = |more: &[&str]| -> Result<Invocation> {
+        let init = ["init", "main", "--repo", &url, "--config", &config];
+        Ok(seawall()?.command(init).args(["--connection", &connection]).args(more.iter().copied()))
+    };
+    refused(anew(&["--key", &kit, "--no-kit"])?)?;
+    refused(anew(&["--kit", &kit])?)?;
+
+    fs::remove_dir(place)?;
+    fs::rename(&away, place)?;
+    house.command(["backup"]).succeed()?;
+
+    // Said to be gone for good, it is made.
+    fs::rename(place, &away)?;
+    house.command(["init", "main", "--repo", &url, "--no-kit", "--new-repository"]).succeed()?;
+    ensure!(place.join("format").is_dir(), "no repository was made");
     Ok(())
 }

@@ -13,7 +13,8 @@ use super::pgbackrest::PgBackRest;
 use super::report::{Floors, Report, Runs};
 use super::seawall::Seawall;
 use super::turn::{one_turn, open_and_compare, retire, settle};
-use super::{dataset, floors, machine, seawall_build};
+use super::{dataset, floors, machine};
+use crate::seawall_build;
 
 /// The reference comes first, Seawall second.
 type Contestants = [Box<dyn Contestant>; 2];

@@ -16,7 +16,6 @@ pub mod options;
 mod pgbackrest;
 mod report;
 pub mod seawall;
-pub mod seawall_build;
 mod turn;
 mod variants;
 

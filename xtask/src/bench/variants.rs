@@ -15,7 +15,8 @@ use super::options::Options;
 use super::report::{of, spread};
 use super::seawall::Seawall;
 use super::turn::{Cache, one_turn, open_and_compare, retire};
-use super::{dataset, machine, seawall_build};
+use super::{dataset, machine};
+use crate::seawall_build;
 use crate::evidence::keep;
 
 const TABLES: fn(u32) -> Contents = |size_gb| Contents::Tables { size_gb };

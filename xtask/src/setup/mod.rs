@@ -25,10 +25,10 @@ pub struct Missing {
 }
 
 pub fn main(arguments: &[&str]) -> Result<()> {
-    let (mut majors, mut bench) = (false, false);
+    let (mut tests, mut bench) = (false, false);
     for argument in arguments {
         match *argument {
-            "--majors" => majors = true,
+            "--tests" => tests = true,
             "--bench" => bench = true,
             other => bail!("setup: no option {other}"),
         }
@@ -40,9 +40,9 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         missing.extend(apt::package("zstd", "zstd")?);
     }
     missing.extend(owner()?);
-    tools::install()?;
-    missing.extend(reader::install()?);
-    if majors {
+    if tests {
+        tools::install()?;
+        missing.extend(reader::install()?);
         missing.extend(majors::install()?);
     }
     if missing.is_empty() {

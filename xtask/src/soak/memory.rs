@@ -18,7 +18,8 @@ use crate::bench::contestant::{Contestant, archive_for};
 use crate::bench::dataset::Contents;
 use crate::bench::options::{JOBS, number};
 use crate::bench::seawall::Seawall;
-use crate::bench::{dataset, machine, seawall_build};
+use crate::bench::{dataset, machine};
+use crate::seawall_build;
 use crate::evidence::keep;
 use crate::paths;
 

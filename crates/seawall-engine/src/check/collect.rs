@@ -189,7 +189,7 @@ async fn look(
                 line.id().system_id,
                 server.system_id
             ),
-            fix: "after pg_upgrade or initdb, run seawall init again".to_owned(),
+            fix: format!("after pg_upgrade or initdb: seawall adopt {}", line.cluster()),
         });
         return facts;
     }

@@ -146,6 +146,9 @@ pub struct InitArgs {
     /// Write no recovery kit; the key file is then the only key
     #[arg(long)]
     pub no_kit: bool,
+    /// Make the repository though one was there before: the old one is gone for good
+    #[arg(long)]
+    pub new_repository: bool,
 }
 
 /// `seawall adopt`

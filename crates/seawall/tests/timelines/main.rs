@@ -186,7 +186,7 @@ on_majors! {
 fn any_moment_of_any_story_is_met_on_every_major() -> Result<()> {
     let sweep = Sweep::from_environment(7)?;
     let (majors, mut counts) = (PgBin::installed(), BTreeMap::new());
-    ensure!(!majors.is_empty(), "no PostgreSQL server: run cargo xtask setup --majors");
+    ensure!(!majors.is_empty(), "no PostgreSQL server: run cargo xtask setup --tests");
     for (round, major) in (0..sweep.rounds).zip(majors.iter().copied().cycle()) {
         let random = Random::new(sweep.seed.wrapping_add(round));
         let forms = Form::ALL.repeat(PLACES.len());

@@ -25,7 +25,8 @@ use super::measure::{measure, median};
 use super::options::Options;
 use super::pgbackrest::PgBackRest;
 use super::seawall::Seawall;
-use super::{dataset, machine, seawall_build};
+use super::{dataset, machine};
+use crate::seawall_build;
 
 /// How long the server is watched: this long, or as long as the backup lasts if that is shorter.
 /// The idle time it is compared with is cut to the same length.

@@ -85,7 +85,7 @@ impl<'a> SegmentFile<'a> {
         let long = header.long.ok_or_else(|| self.damaged("its first page has no long header"))?;
         let wrong_cluster = |what: String| {
             Error::new(Code::WalWrongCluster, format!("{} {what}", self.name())).with_hint(
-                "After initdb or pg_upgrade run `seawall init` again: the cluster begins a new line.",
+                "After initdb or pg_upgrade run `seawall adopt`: the server begins a line of its own.",
             )
         };
         if long.system_id != self.system_id {

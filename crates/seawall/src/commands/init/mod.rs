@@ -16,7 +16,7 @@ use seawall_pgdata::control::ControlFile;
 
 use crate::args::InitArgs;
 use crate::config::{self, Config};
-use crate::context::absolute;
+use crate::context::{absolute, is_it_mounted};
 use crate::exit::Outcome;
 use crate::owner::Owner;
 use crate::render::{Out, Style};
@@ -63,6 +63,7 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
     };
     let owner = confirm_owner(owner, &seen.data_directory)?;
     refuse_second_name(&plan, &seen, &config, &owner)?;
+    refuse_vanished(&plan, &seen, args)?;
     let told = Told { style: Style::of_stderr() };
     eprintln!("{}", told.style.bold(&describe(&plan, &seen)));
 
@@ -160,6 +161,28 @@ fn refuse_second_name(plan: &Plan, seen: &Seen, config: &Config, owner: &Owner) 
         }
     }
     Ok(())
+}
+
+/// A repository that was there and is not now is away, as far as anybody can tell: a new one in its
+/// place would take the WAL that the old one goes on lacking.
+fn refuse_vanished(plan: &Plan, seen: &Seen, args: &InitArgs) -> Result<()> {
+    if seen.repository_exists || args.new_repository {
+        return Ok(());
+    }
+    let known = if plan.repository_configured {
+        format!("{} names it", plan.config_path.display())
+    } else if let Some(key) = &args.key {
+        format!("{} is the key of one that exists", key.display())
+    } else if let Some(kit) = args.kit.as_deref().filter(|kit| kit.exists()) {
+        format!("{} is the recovery kit of one", kit.display())
+    } else {
+        return Ok(());
+    };
+    let what = format!("there is no repository at {}, and {known}", plan.url);
+    Err(Error::new(Code::NoRepository, what).with_hint(format!(
+        "{} If it is gone for good, or shall be made now, run this again with --new-repository.",
+        is_it_mounted(&plan.url)
+    )))
 }
 
 async fn look(plan: &Plan, owner: &Owner) -> Result<Seen> {

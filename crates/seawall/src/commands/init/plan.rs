@@ -150,9 +150,8 @@ fn not_listed(
             path.display()
         ));
     }
-    hint.push_str(", then run this command again with --repo ");
-    hint.push_str(repository);
-    hint.push('.');
+    hint.push_str(&format!(", then run this command again with --repo {repository}"));
+    hint.push_str(if configured { "." } else { " --new-repository, unless it is there already." });
     Error::new(
         Code::ConfigInvalid,
         format!("cluster {cluster} is configured, and not with the repository {url}"),
