@@ -136,10 +136,9 @@ impl Owner {
 
     /// Whether this process is root, or was and can be again.
     pub fn may_be_root() -> bool {
-        nix::unistd::getresuid()
-            .map_or(true, |ResUid { real, effective, saved }| {
-                [real, effective, saved].iter().any(|uid| uid.is_root())
-            })
+        nix::unistd::getresuid().map_or(true, |ResUid { real, effective, saved }| {
+            [real, effective, saved].iter().any(|uid| uid.is_root())
+        })
     }
 
     /// Gives a file or directory to the user; for root.

@@ -16,8 +16,8 @@ use super::report::{of, spread};
 use super::seawall::Seawall;
 use super::turn::{Cache, one_turn, open_and_compare, retire};
 use super::{dataset, machine};
-use crate::seawall_build;
 use crate::evidence::keep;
+use crate::seawall_build;
 
 const TABLES: fn(u32) -> Contents = |size_gb| Contents::Tables { size_gb };
 const RELATIONS: Contents = Contents::EmptyRelations { count: 100_000 };

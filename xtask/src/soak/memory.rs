@@ -19,9 +19,9 @@ use crate::bench::dataset::Contents;
 use crate::bench::options::{JOBS, number};
 use crate::bench::seawall::Seawall;
 use crate::bench::{dataset, machine};
-use crate::seawall_build;
 use crate::evidence::keep;
 use crate::paths;
+use crate::seawall_build;
 
 /// What no backup or restore takes longer than.
 const PATIENCE: Duration = Duration::from_secs(3600);

@@ -36,9 +36,8 @@ fn find(places: impl Iterator<Item = PathBuf>, major: PgMajor) -> Result<PathBuf
         }
     }
     let missing = format!("the programs of PostgreSQL {major} are not on this host");
-    let hint = format!(
-        "Install that major, or name the directory of its programs: `{VARIABLE}=/…/bin`."
-    );
+    let hint =
+        format!("Install that major, or name the directory of its programs: `{VARIABLE}=/…/bin`.");
     Err(if broken.is_empty() {
         Error::new(Code::RestoredServerFailed, missing).with_hint(hint)
     } else {
