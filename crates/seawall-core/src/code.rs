@@ -130,6 +130,8 @@ codes! {
     UnsupportedCluster = 407, Failed;
     /// Another backup of the cluster is running.
     BackupRunning = 408, Failed;
+    /// The backup is complete, but for files that changed each time they were read.
+    FilesLeftOut = 409, Findings;
 
     /// The file pushed is not a WAL file PostgreSQL archives.
     NotWal = 501, Failed;

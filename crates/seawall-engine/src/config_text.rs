@@ -15,43 +15,56 @@ pub(crate) fn name_of(line: &[u8]) -> Option<String> {
     (!name.is_empty()).then(|| name.to_ascii_lowercase())
 }
 
-/// The value a line sets, without quotes; `None` if it cannot be read simply.
-pub(crate) fn value_of(line: &[u8]) -> Option<String> {
+/// The value a line sets, without quotes. It is bytes: a file has no encoding.
+pub(crate) fn value_of(line: &[u8]) -> Option<Vec<u8>> {
     let name = name_of(line)?;
-    let text = std::str::from_utf8(line).ok()?.trim();
-    let rest = text.get(name.len()..)?.trim_start();
-    let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
-    let Some(inner) = rest.strip_prefix('\'') else {
-        return rest.split(|c: char| c.is_whitespace() || c == '#').next().map(str::to_owned);
+    let rest = line.trim_ascii().get(name.len()..)?.trim_ascii_start();
+    let rest = rest.strip_prefix(b"=").unwrap_or(rest).trim_ascii_start();
+    let Some(inner) = rest.strip_prefix(b"'") else {
+        let ends = |byte: &u8| byte.is_ascii_whitespace() || *byte == b'#';
+        return rest.split(ends).next().map(<[u8]>::to_vec);
     };
-    let (mut value, mut characters) = (String::new(), inner.chars().peekable());
-    while let Some(character) = characters.next() {
-        match character {
-            '\'' if characters.next_if_eq(&'\'').is_none() => break,
-            '\\' => value.extend(characters.next()),
+    let (mut value, mut bytes) = (Vec::new(), inner.iter().copied().peekable());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\'' if bytes.next_if_eq(&b'\'').is_none() => break,
+            b'\\' => value.extend(bytes.next()),
             other => value.push(other),
         }
     }
     Some(value)
 }
 
+/// The path a line sets.
+pub(crate) fn path_of(line: &[u8]) -> Option<PathBuf> {
+    value_of(line).map(|value| PathBuf::from(OsString::from_vec(value)))
+}
+
 /// A value as configuration files quote it (`GUC_scanstr`): a backslash escapes there.
-pub(crate) fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+pub(crate) fn quoted(value: &[u8]) -> Vec<u8> {
+    let mut quoted = vec![b'\''];
+    for byte in value {
+        if matches!(byte, b'\\' | b'\'') {
+            quoted.push(*byte);
+        }
+        quoted.push(*byte);
+    }
+    quoted.push(b'\'');
+    quoted
 }
 
 /// What a line includes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Include {
     /// A file, which may be missing if `optional`.
-    File { path: String, optional: bool },
+    File { path: PathBuf, optional: bool },
     /// Every `*.conf` of a directory.
-    Directory(String),
+    Directory(PathBuf),
 }
 
 /// What a line includes, if it does.
 pub(crate) fn include_of(line: &[u8]) -> Option<Include> {
-    let path = || value_of(line).filter(|path| !path.is_empty());
+    let path = || path_of(line).filter(|path| !path.as_os_str().is_empty());
     match name_of(line)?.as_str() {
         "include" => Some(Include::File { path: path()?, optional: false }),
         "include_if_exists" => Some(Include::File { path: path()?, optional: true }),
@@ -83,27 +96,29 @@ mod tests {
     #[test]
     fn names_and_values_are_read_as_postgres_reads_them() {
         for (line, name, value) in [
-            (b"work_mem = 4MB # note\n".as_slice(), "work_mem", "4MB"),
-            (b"\tdata_directory='/var/lib/pg'", "data_directory", "/var/lib/pg"),
-            (b"Include_Dir 'conf.d'\n", "include_dir", "conf.d"),
-            (b"my.setting=on", "my.setting", "on"),
-            (br"x = 'it''s a \\ and \' ' # 'no'", "x", r"it's a \ and ' "),
+            (b"work_mem = 4MB # note\n".as_slice(), "work_mem", b"4MB".as_slice()),
+            (b"\tdata_directory='/var/lib/pg'", "data_directory", b"/var/lib/pg"),
+            (b"Include_Dir 'conf.d'\n", "include_dir", b"conf.d"),
+            (b"my.setting=on", "my.setting", b"on"),
+            (br"x = 'it''s a \\ and \' ' # 'no'", "x", br"it's a \ and ' "),
+            (b"include = 'caf\xe9' # \xe9", "include", b"caf\xe9"),
         ] {
             assert_eq!(name_of(line).as_deref(), Some(name));
             assert_eq!(value_of(line).as_deref(), Some(value));
         }
         assert_eq!(name_of(b"# port = 1"), None);
         assert_eq!(name_of(b"\n"), None);
-        let odd = r"it's a \ ";
-        assert_eq!(value_of(format!("x = {}", quoted(odd)).as_bytes()).as_deref(), Some(odd));
+        let odd = b"it's \xe9 \\ ".as_slice();
+        let line = [b"x = ".as_slice(), &quoted(odd)].concat();
+        assert_eq!(value_of(&line).as_deref(), Some(odd));
     }
 
     #[test]
     fn includes_are_seen_in_every_form() {
-        let file = |path: &str, optional| Some(Include::File { path: path.to_owned(), optional });
+        let file = |path: &str, optional| Some(Include::File { path: path.into(), optional });
         assert_eq!(include_of(b"include 'a.conf'"), file("a.conf", false));
         assert_eq!(include_of(b" INCLUDE_IF_EXISTS = b"), file("b", true));
-        assert_eq!(include_of(b"include_dir='c'"), Some(Include::Directory("c".to_owned())));
+        assert_eq!(include_of(b"include_dir='c'"), Some(Include::Directory("c".into())));
         assert_eq!(include_of(b"include_dir = ''"), None);
         assert_eq!(include_of(b"#include 'a'"), None);
     }

@@ -13,6 +13,7 @@ mod cursor;
 mod decimal;
 pub mod exclusion;
 pub mod history;
+pub mod own_places;
 pub mod page;
 pub mod relation_path;
 pub mod tablespace_map;

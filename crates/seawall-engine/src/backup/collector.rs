@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, Result};
 use seawall_repo::hash::BlockHash;
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{BackupInfo, Content, Entry, EntryKind, ManifestWriter, PageError};
+use seawall_repo::manifest::{
+    BackupInfo, Content, Entry, EntryKind, LeftOut, ManifestWriter, PageError,
+};
 use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo};
 use seawall_repo::{Line, new_ulid};
 use seawall_store::ObjectWriter;
@@ -25,6 +27,9 @@ const MANIFEST_PART_BYTES: usize = 4 << 20;
 /// A manifest lists so many page errors and counts the rest.
 const PAGE_ERRORS_LISTED: usize = 1000;
 
+/// More files than these are not left out: something is wrong with the cluster as a whole.
+const LEFT_OUT_MAX: usize = 1000;
+
 /// What a copy amounts to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Totals {
@@ -35,6 +40,7 @@ pub(super) struct Totals {
     pub reused_files: u64,
     pub page_errors: Vec<PageError>,
     pub page_error_count: u64,
+    pub left_out: Vec<LeftOut>,
 }
 
 /// Puts what the copying threads did into the order of the paths, and writes block maps, journal
@@ -131,6 +137,16 @@ impl Collector {
                 self.read(read_bytes, errors);
                 self.span(sequence, span, Some((map, hashes))).await?;
             }
+            Copied::Whole { sequence, entry, map, hashes, read_bytes } => {
+                self.read(read_bytes, Vec::new());
+                let spans = vec![Some((map, hashes))];
+                let entry = self.map(LargeFile { entry, spans, left: 0, gone: false }).await?;
+                self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
+            }
+            Copied::LeftOut { sequence, file } => {
+                self.leave_out(file)?;
+                self.waiting.insert(sequence, Waiting::Ready(None));
+            }
             Copied::SpanGone { sequence, span } => self.span(sequence, span, None).await?,
             Copied::Gone { sequence } => {
                 self.waiting.insert(sequence, Waiting::Ready(None));
@@ -202,6 +218,17 @@ impl Collector {
         self.faulty.extend(errors.first().map(|error| error.path.to_vec()));
         let room = PAGE_ERRORS_LISTED.saturating_sub(self.totals.page_errors.len());
         self.totals.page_errors.extend(errors.into_iter().take(room));
+    }
+
+    fn leave_out(&mut self, file: LeftOut) -> Result<()> {
+        if self.totals.left_out.len() < LEFT_OUT_MAX {
+            self.totals.left_out.push(file);
+            return Ok(());
+        }
+        let what = format!("more than {LEFT_OUT_MAX} files changed each time they were read");
+        Err(Error::new(Code::ClusterUnreadable, what).with_hint(
+            "Something that is not PostgreSQL writes into the data directory: let it write elsewhere.",
+        ))
     }
 
     async fn span(

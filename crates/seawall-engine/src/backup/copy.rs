@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use seawall_core::{BlockNumber, Code, Error, Result};
+use seawall_pgdata::own_places::is_own_file;
 use seawall_repo::Line;
 use seawall_repo::hash::BlockHash;
-use seawall_repo::manifest::{Entry, EntryKind, PageError};
+use seawall_repo::manifest::{Entry, EntryKind, LeftOut, PageError};
 use seawall_repo::map::BlockMapBuilder;
 use seawall_repo::pack::BLOCK_BYTES;
 use tokio::runtime::Handle;
@@ -25,13 +26,13 @@ use crate::cluster::{FileKind, Found, ScanOptions, scan};
 use crate::pace::Pace;
 
 /// Files up to this size share frames with others.
-const SMALL_FILE_BYTES: u64 = 64 * 1024;
+pub(super) const SMALL_FILE_BYTES: u64 = 64 * 1024;
 
 /// A frame of small files holds at most so much.
-const BUNDLE_BYTES: u64 = 128 * 1024;
+pub(super) const BUNDLE_BYTES: u64 = 128 * 1024;
 
 /// A large file is copied in spans of this size, so that all workers can share one.
-const SPAN_BYTES: u64 = 32 << 20;
+pub(super) const SPAN_BYTES: u64 = 32 << 20;
 
 /// Tasks that wait for a worker. Enough to keep all busy; files found too early grow meanwhile.
 const TASKS_WAITING: usize = 32;
@@ -50,6 +51,8 @@ const RESULTS_WAITING: usize = 256;
 pub(super) enum Task {
     /// Small files for one frame.
     Small(Vec<SmallFile>),
+    /// A large file that has to be read as it is at one moment, by one worker.
+    Settled(SmallFile),
     /// A span of a large file.
     Span(Span),
 }
@@ -58,8 +61,28 @@ pub(super) enum Task {
 pub(super) struct SmallFile {
     pub sequence: u64,
     pub location: PathBuf,
-    pub relation_block: Option<BlockNumber>,
+    pub rule: CopyRule,
     pub entry: Entry,
+}
+
+/// What makes the copy of a file right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CopyRule {
+    /// Replay does, page by page. It has the length with which it was found; the number within the
+    /// relation of its first page is absent for what is not a relation.
+    Replayed { relation_block: Option<BlockNumber> },
+    /// Only that it was so at one moment. A file that is PostgreSQL's own must be had.
+    Settled { is_own: bool },
+}
+
+impl CopyRule {
+    /// The number of the first page, for what is made of pages that can be judged.
+    pub const fn relation_block(self) -> Option<BlockNumber> {
+        match self {
+            Self::Replayed { relation_block } => relation_block,
+            Self::Settled { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -91,6 +114,16 @@ pub(super) enum Copied {
         errors: Vec<PageError>,
         read_bytes: u64,
     },
+    /// A large file is in frames, all of it.
+    Whole {
+        sequence: u64,
+        entry: Entry,
+        map: BlockMapBuilder,
+        hashes: Vec<BlockHash>,
+        read_bytes: u64,
+    },
+    /// A file changed each time it was read.
+    LeftOut { sequence: u64, file: LeftOut },
     /// A file vanished before it was read.
     Gone { sequence: u64 },
     /// A large file vanished before this span was read.
@@ -103,7 +136,9 @@ impl Copied {
     /// The bytes read for it, for a progress display.
     pub const fn read_bytes(&self) -> u64 {
         match self {
-            Self::Small { read_bytes, .. } | Self::Span { read_bytes, .. } => *read_bytes,
+            Self::Small { read_bytes, .. }
+            | Self::Span { read_bytes, .. }
+            | Self::Whole { read_bytes, .. } => *read_bytes,
             _ => 0,
         }
     }
@@ -289,28 +324,40 @@ impl Planner<'_> {
         let sequence = self.sequence;
         self.sequence += 1;
         let entry = file_entry(&found);
-        if entry.kind != EntryKind::File || found.size_bytes == 0 {
+        if entry.kind != EntryKind::File {
+            return self.result(Copied::Entry { sequence, entry, reused: false });
+        }
+        let rule = self.rule(&found);
+        // What seems empty may be about to be written.
+        if found.size_bytes == 0 && matches!(rule, CopyRule::Replayed { .. }) {
             return self.result(Copied::Entry { sequence, entry, reused: false });
         }
         if let Some(content) = self.job.parent.as_ref().and_then(|parent| parent.content(&found)) {
             let entry = Entry { content: Some(content), ..entry };
             return self.result(Copied::Entry { sequence, entry, reused: true });
         }
-        let relation_block = match &found.kind {
-            FileKind::Relation(file) => {
-                Some(file.segment.saturating_mul(self.job.relation_segment_blocks))
-            }
-            _ => None,
-        };
+        let file = SmallFile { sequence, location: found.location.clone(), rule, entry };
         if found.size_bytes <= SMALL_FILE_BYTES {
-            return self.small(SmallFile {
-                sequence,
-                location: found.location,
-                relation_block,
-                entry,
-            });
+            return self.small(file);
         }
-        self.large(sequence, &found, relation_block, entry)
+        match rule {
+            CopyRule::Replayed { relation_block } => {
+                self.large(sequence, &found, relation_block, file.entry)
+            }
+            CopyRule::Settled { .. } => self.task(Task::Settled(file)),
+        }
+    }
+
+    fn rule(&self, found: &Found) -> CopyRule {
+        match &found.kind {
+            FileKind::Relation(file) => CopyRule::Replayed {
+                relation_block: Some(file.segment.saturating_mul(self.job.relation_segment_blocks)),
+            },
+            FileKind::SimpleLog => CopyRule::Replayed { relation_block: None },
+            FileKind::Plain | FileKind::Directory | FileKind::Symlink(_) => {
+                CopyRule::Settled { is_own: is_own_file(&found.path, self.job.scan.major) }
+            }
+        }
     }
 
     fn small(&mut self, file: SmallFile) -> Result<()> {
@@ -371,7 +418,7 @@ fn file_entry(found: &Found) -> Entry {
     let (kind, link_target) = match &found.kind {
         FileKind::Directory => (EntryKind::Directory, None),
         FileKind::Symlink(target) => (EntryKind::Symlink, Some(target.clone().into())),
-        FileKind::Relation(_) | FileKind::Plain => (EntryKind::File, None),
+        FileKind::Relation(_) | FileKind::SimpleLog | FileKind::Plain => (EntryKind::File, None),
     };
     let is_file = kind == EntryKind::File;
     Entry {

@@ -8,6 +8,7 @@
 
 mod archiving;
 mod arrival;
+mod bundle;
 mod collector;
 mod config_files;
 mod copy;
@@ -18,6 +19,7 @@ mod pack_sink;
 mod page_rule;
 mod parent;
 mod publish;
+mod settled;
 mod source;
 mod start;
 mod worker;
@@ -32,10 +34,10 @@ use seawall_core::{BackupId, Error, Lsn, Progress, RateLimit, Result, Stage, Tim
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_repo::keys::random_bytes;
-use seawall_repo::manifest::PageError;
+use seawall_repo::manifest::{LeftOut, PageError};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::cluster::{BackupSession, ScanOptions, Server};
+use crate::cluster::{BackupSession, ScanOptions, Server, Survey};
 use crate::pace::Pace;
 use collector::{Collector, Totals};
 use copy::{CopyJob, Copying};
@@ -43,6 +45,7 @@ use page_rule::{PageRule, ReplayLimit};
 use start::Started;
 
 pub use start::Look;
+pub(crate) use start::survey_cluster;
 
 /// How often a copy looks whether PostgreSQL still knows of the backup.
 const PULSE: Duration = Duration::from_secs(10);
@@ -103,6 +106,10 @@ pub struct BackupReport {
     pub page_errors: Vec<PageError>,
     /// How many pages have errors.
     pub page_error_count: u64,
+    /// Files that are not PostgreSQL's and changed each time they were read.
+    pub left_out: Vec<LeftOut>,
+    /// Links that were followed, or lead to what is in no backup.
+    pub links: Survey,
 }
 
 /// Makes a full backup of a cluster into one repository.
@@ -162,6 +169,7 @@ async fn attempt(
             root: look.data_directory.clone(),
             major: look.facts.major,
             tablespaces: tablespaces.clone(),
+            links: look.survey.rules.clone(),
         },
         relation_segment_blocks: look.control.relseg_size,
         line: line.clone(),
@@ -192,7 +200,7 @@ async fn attempt(
         totals: totals.clone(),
     };
     let published = publish::publish(line, request, look, copied, progress).await.map_err(keep)?;
-    Ok(report(id, started, resumed, totals, &published))
+    Ok(report(id, (started, resumed), totals, look, &published))
 }
 
 /// Collects until the copying threads are done, and looks now and then whether the backup lives.
@@ -225,9 +233,9 @@ async fn copy(
 
 fn report(
     id: BackupId,
-    started: Timestamp,
-    resumed: Option<BackupId>,
+    (started, resumed): (Timestamp, Option<BackupId>),
     totals: Totals,
+    look: &Look,
     published: &publish::Published,
 ) -> BackupReport {
     BackupReport {
@@ -245,5 +253,7 @@ fn report(
         resumed,
         page_errors: totals.page_errors,
         page_error_count: totals.page_error_count,
+        left_out: totals.left_out,
+        links: look.survey.clone(),
     }
 }

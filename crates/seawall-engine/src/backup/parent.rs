@@ -225,6 +225,7 @@ mod tests {
             mode: 0o600,
             size_bytes: 16384,
             modified_us: 7,
+            link: None,
         }
     }
 

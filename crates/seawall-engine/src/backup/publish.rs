@@ -17,7 +17,7 @@ use seawall_repo::wal::WalArchive;
 use super::BackupRequest;
 use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::collector::{Collector, Totals};
-use super::config_files::external_files;
+use super::config_files::config_files;
 use super::pack_sink::PackList;
 use super::start::Look;
 use crate::cluster::{BackupSession, Stopped, TablespaceLinks, read_control_bytes};
@@ -73,7 +73,7 @@ pub(super) async fn publish(
     server.close().await;
     prove_own_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn).await?;
 
-    let external_files = external_files(&look.facts)?;
+    let external_files = config_files(&look.facts)?.external;
     let now = Timestamp::now();
     for attempt in &dead {
         fence(line, *attempt, now).await?;
@@ -100,7 +100,7 @@ pub(super) async fn publish(
         tablespace_map: stopped.tablespace_map.into(),
         pg_control: pg_control.into(),
         external_files,
-        left_out: Vec::new(),
+        left_out: totals.left_out,
         page_errors: totals.page_errors,
         page_error_count: totals.page_error_count,
         required_features: Vec::new(),

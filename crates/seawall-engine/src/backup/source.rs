@@ -6,6 +6,7 @@ use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use seawall_core::{Code, Error, Result};
 use seawall_store::direct::{ALIGNMENT, AlignedBuffer, Cached, cached, read_direct};
 
@@ -37,13 +38,10 @@ pub(super) struct Piece<'b> {
 }
 
 impl Source {
-    /// Opens a file; `None` if it vanished since it was found.
+    /// Opens a file; `None` if it vanished since it was found, or is no file any more.
     pub fn open(location: &Path) -> Result<Option<Self>> {
-        match File::open(location) {
-            Ok(file) => Ok(Some(Self { file, direct: None })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(location, error)),
-        }
+        let opened = open(location).map_err(|error| unreadable(location, error))?;
+        Ok(opened.map(|file| Self { file, direct: None }))
     }
 
     /// The file, to be read through the cache.
@@ -131,6 +129,21 @@ impl Source {
             }
         }
         read(&self.file, buffer, offset, length)
+    }
+}
+
+fn open(location: &Path) -> io::Result<Option<File>> {
+    // A pipe may have the name by now; opening one waits for a writer.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    match OpenOptions::new().read(true).custom_flags(flags).open(location) {
+        Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+                || error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -15,14 +15,15 @@ use seawall_repo::{Attempt, Line};
 
 use super::BackupRequest;
 use super::arrival::{OnFailure, Wait, wait_for_wal};
-use super::config_files::external_files;
+use super::config_files::config_files;
 use super::history::store_history;
 use super::journal::{Journal, SILENCE};
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
 use crate::adopt::adopt_it;
 use crate::cluster::{
-    BackupSession, Server, ServerFacts, TablespaceLinks, prove_own_files, read_control,
+    BackupSession, LinkRules, ScanOptions, Server, ServerFacts, Survey, TablespaceLinks,
+    prove_own_files, read_control, survey,
 };
 use crate::host::{Host, Process};
 use crate::line_note;
@@ -38,6 +39,8 @@ pub struct Look {
     pub data_directory: PathBuf,
     /// Its databases.
     pub databases: Vec<Database>,
+    /// Where links in it lead.
+    pub survey: Survey,
 }
 
 /// A backup that PostgreSQL and the repository know of.
@@ -81,9 +84,26 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     }
     prove_line(line, &data_directory)?;
     refuse_unsuitable(&facts)?;
-    // They are read when all else is copied; what keeps them from being read is to be known now.
-    external_files(&facts)?;
-    Ok(Look { facts, control, data_directory, databases })
+    let survey = survey_cluster(&facts, &data_directory).await?;
+    survey.unreadable.refuse()?;
+    Ok(Look { facts, control, data_directory, databases, survey })
+}
+
+/// Looks at every path that a backup will read, configuration included. What keeps one from being
+/// read is to be known before the rest is copied.
+///
+/// # Errors
+/// [`Code::ClusterUnreadable`] for configuration that cannot be read.
+pub(crate) async fn survey_cluster(facts: &ServerFacts, data_directory: &Path) -> Result<Survey> {
+    let configuration = config_files(facts)?.inside;
+    let (root, major) = (data_directory.to_owned(), facts.major);
+    let look = move || {
+        let tablespaces = TablespaceLinks::of(&root)?;
+        let links = LinkRules::for_configuration(&root, &configuration);
+        survey(&ScanOptions { root, major, tablespaces, links })
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.unwrap_or_else(|_| Err(Error::new(Code::Internal, "a looking thread died")))
 }
 
 /// The server's WAL goes to the line that its note names, and a backup is nothing without it.

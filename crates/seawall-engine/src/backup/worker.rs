@@ -1,21 +1,23 @@
 use std::fs::File;
+use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 
 use seawall_core::{BlockNumber, Result};
 use seawall_pgdata::page::{PAGE_BYTES, Page, is_all_zero};
 use seawall_repo::hash::{BlockHash, ContentHasher, FullBlockHash};
-use seawall_repo::manifest::{Content, PageError};
+use seawall_repo::manifest::{Entry, LeftOut, PageError};
 use seawall_repo::map::BlockMapBuilder;
 use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FramePayload};
 use seawall_store::direct::AlignedBuffer;
 
-use super::copy::{Copied, SmallFile, Span, Task};
+use super::bundle::{Bundle, Bundled, short_hash};
+use super::copy::{Copied, CopyRule, SMALL_FILE_BYTES, SPAN_BYTES, SmallFile, Span, Task};
 use super::pack_sink::PackSink;
 use super::page_rule::PageRule;
+use super::settled::{ATTEMPTS, Settled, describe, is_unchanged, pause, read_settled, restless};
 use super::source::{Source, read_at, unreadable};
 use crate::pace::Pace;
-
-const FRAME_BYTES: usize = FRAME_BLOCKS as usize * BLOCK_BYTES;
 
 /// Reads files, judges their pages and puts them into frames.
 pub(super) struct Worker {
@@ -35,6 +37,53 @@ struct Place<'f> {
     offset: u64,
 }
 
+/// Who is told what came of the work.
+pub(super) type Done<'d> = &'d mut dyn FnMut(Copied) -> Result<()>;
+
+/// What came of reading a file that was found to be small.
+enum Read {
+    Small(Bundled),
+    /// It has grown.
+    Larger(SmallFile),
+    /// It has no content to store.
+    None(Copied),
+}
+
+/// One way through a large file.
+#[derive(Default)]
+struct Pass {
+    map: BlockMapBuilder,
+    hashes: Vec<BlockHash>,
+    read_bytes: u64,
+}
+
+/// Reads a small file as it is at one moment.
+fn settled(file: SmallFile, is_own: bool) -> Result<Read> {
+    let sequence = file.sequence;
+    Ok(match read_settled(&file.location, SMALL_FILE_BYTES)? {
+        Settled::Gone => Read::None(Copied::Gone { sequence }),
+        Settled::Larger => Read::Larger(file),
+        Settled::Restless => Read::None(left_out(sequence, file.entry, &file.location, is_own)?),
+        Settled::Content(bytes, read) => {
+            let (read_bytes, mut entry) = (bytes.len() as u64, file.entry);
+            describe(&mut entry, read_bytes, &read);
+            if bytes.is_empty() {
+                return Ok(Read::None(Copied::Entry { sequence, entry, reused: false }));
+            }
+            Read::Small(Bundled { sequence, entry, bytes, errors: Vec::new(), read_bytes })
+        }
+    })
+}
+
+/// What is said of a file that changed each time it was read.
+fn left_out(sequence: u64, entry: Entry, location: &Path, is_own: bool) -> Result<Copied> {
+    if is_own {
+        return Err(restless(location));
+    }
+    let reason = format!("it changed each of the {ATTEMPTS} times that it was read");
+    Ok(Copied::LeftOut { sequence, file: LeftOut { path: entry.path, reason } })
+}
+
 impl Worker {
     pub fn new(
         rule: Arc<PageRule>,
@@ -46,9 +95,10 @@ impl Worker {
     }
 
     /// Does one task and hands over what came of it.
-    pub fn work(&mut self, task: Task, done: &mut dyn FnMut(Copied) -> Result<()>) -> Result<()> {
+    pub fn work(&mut self, task: Task, done: Done<'_>) -> Result<()> {
         match task {
             Task::Small(files) => self.small_files(files, done)?,
+            Task::Settled(file) => self.large_settled(file, done)?,
             Task::Span(span) => self.span(&span, done)?,
         }
         match self.sink.rotate()? {
@@ -58,68 +108,139 @@ impl Worker {
     }
 
     /// Finishes the open pack.
-    pub fn end(&mut self, done: &mut dyn FnMut(Copied) -> Result<()>) -> Result<()> {
+    pub fn end(&mut self, done: Done<'_>) -> Result<()> {
         match self.sink.finish()? {
             Some(pack) => done(Copied::Pack(pack)),
             None => Ok(()),
         }
     }
 
-    /// Bundles small files into one frame.
-    fn small_files(
-        &mut self,
-        files: Vec<SmallFile>,
-        done: &mut dyn FnMut(Copied) -> Result<()>,
-    ) -> Result<()> {
-        let mut payload = Vec::with_capacity(FRAME_BYTES);
-        let mut hashes = Vec::new();
-        let mut names = Vec::new();
-        let mut bundled = Vec::new();
-        for SmallFile { sequence, location, relation_block, mut entry } in files {
-            let Some(source) = Source::open(&location)? else {
-                done(Copied::Gone { sequence })?;
-                continue;
+    /// Bundles small files into one frame, or more if they have grown.
+    fn small_files(&mut self, files: Vec<SmallFile>, done: Done<'_>) -> Result<()> {
+        let mut bundle = Bundle::default();
+        let mut larger = Vec::new();
+        for file in files {
+            let read = match file.rule {
+                CopyRule::Replayed { .. } => self.replayed(file)?,
+                CopyRule::Settled { is_own } => settled(file, is_own)?,
             };
-            let file = source.file();
-            let start = payload.len();
-            payload.resize(start + entry.size_bytes() as usize, 0);
-            let bytes = payload.get_mut(start..).unwrap_or_default();
-            let read = read_at(file, bytes, 0).map_err(|error| unreadable(&location, error))?;
-            let place = Place { file, path: entry.path(), relation_block, offset: 0 };
-            let errors = self.judge(&place, bytes)?;
-            self.pace.take(read)?;
-            let blocks: Vec<FullBlockHash> =
-                bytes.chunks(BLOCK_BYTES).map(|block| self.hasher.block(block)).collect();
-            let short: Vec<BlockHash> = bytes
-                .chunks(BLOCK_BYTES)
-                .zip(&blocks)
-                .map(|(block, hash)| if is_all_zero(block) { [0; 8] } else { hash.short() })
-                .collect();
-            hashes.extend(blocks);
-            names.push((entry.path().to_vec(), bytes.len() as u32));
-            entry.content = Some(Content::Blob {
-                pack: 0,
-                frame: 0,
-                offset: start as u32,
-                hashes: short.as_flattened().to_vec(),
-            });
-            bundled.push((sequence, entry, errors, read));
-        }
-        if bundled.is_empty() {
-            return Ok(());
-        }
-        let placed = self.sink.frame(FramePayload::Blob { files: &names }, &payload, &hashes)?;
-        for (sequence, mut entry, errors, read_bytes) in bundled {
-            if let Some(Content::Blob { pack, frame, .. }) = &mut entry.content {
-                (*pack, *frame) = (placed.pack_index, placed.frame);
+            match read {
+                Read::Small(file) => {
+                    self.pace.take(file.read_bytes)?;
+                    if !bundle.has_room_for(&file) {
+                        mem::take(&mut bundle).store(&mut self.sink, done)?;
+                    }
+                    bundle.add(file, &self.hasher);
+                }
+                Read::Larger(file) => larger.push(file),
+                Read::None(copied) => done(copied)?,
             }
-            done(Copied::Small { sequence, entry, errors, read_bytes })?;
         }
-        Ok(())
+        bundle.store(&mut self.sink, done)?;
+        larger.into_iter().try_for_each(|file| self.large_settled(file, done))
+    }
+
+    /// A file with the length with which it was found, its pages judged.
+    fn replayed(&self, file: SmallFile) -> Result<Read> {
+        let SmallFile { sequence, location, rule, entry } = file;
+        let Some(source) = Source::open(&location)? else {
+            return Ok(Read::None(Copied::Gone { sequence }));
+        };
+        let mut bytes = vec![0; entry.size_bytes() as usize];
+        let read = read_at(source.file(), &mut bytes, 0);
+        let read_bytes = read.map_err(|error| unreadable(&location, error))?;
+        let (file, relation_block) = (source.file(), rule.relation_block());
+        let place = Place { file, path: entry.path(), relation_block, offset: 0 };
+        let errors = self.judge(&place, &mut bytes)?;
+        Ok(Read::Small(Bundled { sequence, entry, bytes, errors, read_bytes }))
+    }
+
+    /// Copies a large file as it is at one moment: all that is read is read of one open file, and
+    /// again if that changed.
+    fn large_settled(&mut self, file: SmallFile, done: Done<'_>) -> Result<()> {
+        let SmallFile { sequence, location, rule, mut entry } = file;
+        let failed = |error| unreadable(&location, error);
+        for attempt in 1..=ATTEMPTS {
+            let Some(mut source) = Source::open(&location)? else {
+                return done(Copied::Gone { sequence });
+            };
+            let opened = source.file().metadata().map_err(failed)?;
+            let size_bytes = opened.len();
+            let Pass { map, hashes, read_bytes } =
+                self.pass(&mut source, (&location, entry.path()), size_bytes, done)?;
+            let read = source.file().metadata().map_err(failed)?;
+            let whole = read_bytes == size_bytes;
+            if whole
+                && (is_unchanged(&opened, &read)
+                    || self.reads_again(&mut source, &location, size_bytes, &hashes)?)
+            {
+                describe(&mut entry, size_bytes, &read);
+                if size_bytes == 0 {
+                    return done(Copied::Entry { sequence, entry, reused: false });
+                }
+                return done(Copied::Whole { sequence, entry, map, hashes, read_bytes });
+            }
+            pause(attempt);
+        }
+        let is_own = matches!(rule, CopyRule::Settled { is_own: true });
+        done(left_out(sequence, entry, &location, is_own)?)
+    }
+
+    /// Reads a file from its beginning to `size_bytes` and puts it into frames.
+    fn pass(
+        &mut self,
+        source: &mut Source,
+        (location, path): (&Path, &[u8]),
+        size_bytes: u64,
+        done: Done<'_>,
+    ) -> Result<Pass> {
+        let mut pass = Pass::default();
+        let mut buffers = mem::take(&mut self.buffers);
+        for offset in (0..size_bytes).step_by(SPAN_BYTES as usize) {
+            let part = (offset, SPAN_BYTES.min(size_bytes - offset));
+            let mut map = BlockMapBuilder::default();
+            source.pieces(location, part, &mut buffers, &mut |file, piece| {
+                let place = Place { file, path, relation_block: None, offset: piece.offset };
+                pass.read_bytes += piece.read_bytes;
+                self.pace.take(piece.read_bytes)?;
+                self.frames(&place, piece.bytes, &mut map, &mut pass.hashes)
+            })?;
+            pass.map.append(map);
+            if let Some(pack) = self.sink.rotate()? {
+                done(Copied::Pack(pack))?;
+            }
+        }
+        self.buffers = buffers;
+        Ok(pass)
+    }
+
+    /// Whether a file still begins with what was read.
+    fn reads_again(
+        &mut self,
+        source: &mut Source,
+        location: &Path,
+        size_bytes: u64,
+        hashes: &[BlockHash],
+    ) -> Result<bool> {
+        let (mut read_bytes, mut same) = (0, true);
+        let mut buffers = mem::take(&mut self.buffers);
+        source.pieces(location, (0, size_bytes), &mut buffers, &mut |_, piece| {
+            self.pace.take(piece.read_bytes)?;
+            let first = (piece.offset / BLOCK_BYTES as u64) as usize;
+            let blocks = piece.bytes.chunks(BLOCK_BYTES).enumerate();
+            same = same
+                && blocks
+                    .map(|(index, block)| (index, short_hash(&self.hasher, block)))
+                    .all(|(index, hash)| hashes.get(first + index) == Some(&hash));
+            read_bytes += piece.read_bytes;
+            Ok(())
+        })?;
+        self.buffers = buffers;
+        Ok(same && read_bytes == size_bytes)
     }
 
     /// Copies one span of a large file.
-    fn span(&mut self, span: &Span, done: &mut dyn FnMut(Copied) -> Result<()>) -> Result<()> {
+    fn span(&mut self, span: &Span, done: Done<'_>) -> Result<()> {
         let Some(mut source) = Source::open(&span.location)? else {
             return done(Copied::SpanGone { sequence: span.sequence, span: span.number });
         };
@@ -127,7 +248,7 @@ impl Worker {
         let mut hashes = Vec::new();
         let mut errors = Vec::new();
         let mut read_bytes = 0;
-        let mut buffers = std::mem::take(&mut self.buffers);
+        let mut buffers = mem::take(&mut self.buffers);
         let part = (span.offset, span.length);
         source.pieces(&span.location, part, &mut buffers, &mut |file, piece| {
             let (path, offset) = (&span.path, piece.offset);

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use super::arrival::{Route, switch, wait_and_compare};
 use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
-use crate::cluster::{Server, ServerFacts, prove_own_files};
+use crate::backup::survey_cluster;
+use crate::cluster::{Server, ServerFacts, Survey, prove_own_files};
 
 /// How long WAL is measured to tell its rate.
 const RATE_SAMPLE: Duration = Duration::from_secs(1);
@@ -76,6 +77,11 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
         .await
         .err()
         .map(|error| trouble(&error));
+    let (files, files_trouble) = if data_directory_trouble.is_none() {
+        files(&said, &data_directory).await
+    } else {
+        (None, None)
+    };
     let missing_functions = missing_functions(&mut server).await?;
     let wal_bytes_per_s = if said.in_recovery { None } else { Some(rate(&mut server).await?) };
 
@@ -96,6 +102,8 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
         server_version: said.version,
         in_recovery: said.in_recovery,
         data_directory_trouble,
+        files,
+        files_trouble,
         settings,
         expected_archive_command: request.expected_archive_command,
         missing_functions,
@@ -106,6 +114,17 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
         data_device: device(&data_directory),
         repositories,
     })
+}
+
+/// What a backup would read, and what keeps it from that.
+async fn files(said: &ServerFacts, data_directory: &Path) -> (Option<Survey>, Option<Trouble>) {
+    match survey_cluster(said, data_directory).await {
+        Ok(survey) => {
+            let refused = survey.unreadable.refuse().err().map(|error| trouble(&error));
+            (Some(survey), refused)
+        }
+        Err(error) => (None, Some(trouble(&error))),
+    }
 }
 
 async fn settings(server: &mut Server, said: &ServerFacts) -> Result<(Settings, String)> {

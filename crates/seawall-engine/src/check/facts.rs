@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use seawall_core::Lsn;
 
+use crate::cluster::Survey;
+
 /// What a look at a cluster and its repositories showed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
@@ -13,6 +15,10 @@ pub struct Facts {
     pub in_recovery: bool,
     /// Why the configured data directory is not the server's, or cannot be read.
     pub data_directory_trouble: Option<Trouble>,
+    /// What a look at the cluster's files showed, if they are on this machine.
+    pub files: Option<Survey>,
+    /// What keeps the cluster's files from being read.
+    pub files_trouble: Option<Trouble>,
     /// The settings archiving depends on.
     pub settings: Settings,
     /// What `archive_command` ought to be.

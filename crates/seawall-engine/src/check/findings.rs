@@ -2,7 +2,7 @@ use seawall_core::{ByteSize, counted};
 use serde::Serialize;
 
 use super::facts::{Arrival, Facts, RepositoryFacts, Settings, Trouble};
-use crate::cluster::is_push_of;
+use crate::cluster::{ClusterLink, is_push_of};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -35,6 +35,9 @@ const FULL_SOON_S: f64 = 24.0 * 3600.0;
 /// A disk with less room than this share is nearly full.
 const NEARLY_FULL: f64 = 0.1;
 
+/// So many links are named.
+const LINKS_SHOWN: usize = 20;
+
 /// So many segments wait in a healthy cluster now and then.
 const WAITING_SEGMENTS: u64 = 16;
 
@@ -43,6 +46,7 @@ const WAITING_SEGMENTS: u64 = 16;
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = Found(Vec::new());
     found.data_directory(facts);
+    found.files(facts);
     found.settings(facts);
     found.privileges(facts);
     found.archiver(facts);
@@ -98,6 +102,32 @@ impl Found {
         if let Some(Trouble { what, fix }) = &facts.data_directory_trouble {
             let what = format!("no backup can be made: {what}");
             self.add("data_directory", Severity::Critical, what, fix.as_str());
+        }
+    }
+
+    fn files(&mut self, facts: &Facts) {
+        if let Some(Trouble { what, fix }) = &facts.files_trouble {
+            let what = format!("no backup can be made: {what}");
+            self.add("unreadable_files", Severity::Critical, what, fix.as_str());
+        }
+        let Some(survey) = &facts.files else { return };
+        if !survey.followed.is_empty() {
+            let what = format!(
+                "links in the data directory are followed: {}; what they lead to is in backups, and a restore makes plain files and directories of it",
+                listed(&survey.followed)
+            );
+            let fix =
+                "nothing, if that is right; a tablespace is PostgreSQL's own way to another disk";
+            self.add("links_followed", Severity::Advice, what, fix);
+        }
+        if !survey.kept.is_empty() {
+            let what = format!(
+                "links lead out of the data directory to what is in no backup: {}; a restore leaves them out",
+                listed(&survey.kept)
+            );
+            let fix =
+                "back it up by other means, if it is needed, or move it into the data directory";
+            self.add("links_out", Severity::Advice, what, fix);
         }
     }
 
@@ -355,6 +385,17 @@ impl Found {
     }
 }
 
+/// Links for people, the first few.
+fn listed(links: &[ClusterLink]) -> String {
+    let shown = links.iter().take(LINKS_SHOWN);
+    let mut shown: Vec<String> =
+        shown.map(|link| format!("{} to {}", link.path.display(), link.target.display())).collect();
+    if links.len() > LINKS_SHOWN {
+        shown.push(format!("and {} more", links.len() - LINKS_SHOWN));
+    }
+    shown.join(", ")
+}
+
 fn seconds_until_full(facts: &Facts) -> Option<f64> {
     let rate = facts.wal_bytes_per_s.filter(|rate| *rate >= 1.0)?;
     Some(facts.wal_directory?.free_bytes as f64 / rate)
@@ -373,6 +414,7 @@ fn rough(seconds: f64) -> String {
 mod tests {
     use super::super::facts::{Archiver, WalDirectory};
     use super::*;
+    use crate::cluster::Survey;
 
     const COMMAND: &str =
         "/usr/bin/seawall --config /etc/seawall/seawall.toml wal push %p --cluster main";
@@ -395,6 +437,8 @@ mod tests {
             server_version: "15.18".to_owned(),
             in_recovery: false,
             data_directory_trouble: None,
+            files: Some(Survey::default()),
+            files_trouble: None,
             settings: Settings {
                 wal_level: "replica".to_owned(),
                 archive_mode: "on".to_owned(),
@@ -468,6 +512,21 @@ mod tests {
         let what = "it belongs to another copy of the cluster".to_owned();
         facts.data_directory_trouble = Some(Trouble { what, fix: "correct it".to_owned() });
         assert_eq!(ids(&facts), ["data_directory"]);
+    }
+
+    #[test]
+    fn links_are_named_and_what_cannot_be_read_is_critical() {
+        let link = |path: &str| ClusterLink { path: path.into(), target: "/away".into() };
+        let mut facts = healthy();
+        let survey = facts.files.as_mut().unwrap();
+        survey.followed = vec![link("base/5"), link("pg_xact")];
+        survey.kept = vec![link("log"); 25];
+        facts.files_trouble =
+            Some(Trouble { what: "cannot read 2 paths".to_owned(), fix: "own them".to_owned() });
+        let found = findings(&facts);
+        assert_eq!(ids(&facts), ["unreadable_files", "links_followed", "links_out"]);
+        assert!(found[1].what.contains("base/5 to /away, pg_xact to /away;"), "{}", found[1].what);
+        assert!(found[2].what.contains("and 5 more"), "{}", found[2].what);
     }
 
     #[test]

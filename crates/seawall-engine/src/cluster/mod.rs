@@ -1,19 +1,27 @@
 //! A running cluster, seen over SQL and in its data directory.
 
 mod archiver;
+mod bytes;
 mod control;
 mod files;
+mod links;
 mod own_files;
 mod postmaster;
 mod server;
 mod session;
+mod survey;
 mod tablespace_links;
+mod unreadable;
 
 pub use archiver::{Archiver, is_push_of};
 pub use control::{read_control, read_control_bytes};
 pub use files::{FileKind, Found, ScanOptions, scan};
+pub(crate) use files::{is_lost_and_found, modified_us};
+pub use links::{LinkRules, stays_inside};
 pub use own_files::prove_own_files;
 pub use postmaster::PostmasterFile;
-pub use server::{ExternalConfig, Server, ServerFacts};
+pub use server::{ConfigFile, Server, ServerFacts};
 pub use session::{BackupSession, Stopped};
+pub use survey::{ClusterLink, Survey, survey};
 pub use tablespace_links::TablespaceLinks;
+pub use unreadable::Unreadable;

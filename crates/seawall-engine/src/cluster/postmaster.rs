@@ -1,7 +1,10 @@
 //! The note that a running server keeps in its data directory.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -22,19 +25,23 @@ impl PostmasterFile {
     /// `None` if no server runs in the directory.
     #[must_use]
     pub fn read(data_directory: &Path) -> Option<Self> {
-        let text = fs::read_to_string(data_directory.join("postmaster.pid")).ok()?;
-        let mut lines = text.lines().map(str::trim);
+        let bytes = fs::read(data_directory.join("postmaster.pid")).ok()?;
+        let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         // A stand-alone backend writes its number negated (CreateLockFile, miscinit.c).
-        let pid = lines.next()?.parse::<i32>().ok()?.saturating_abs();
+        let pid = number::<i32>(lines.next()?)?.saturating_abs();
         if pid == 0 || matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH)) {
             return None;
         }
         // data directory and start time are between
-        let port = lines.nth(2).and_then(|line| line.parse().ok()).unwrap_or_default();
-        let socket_directory = PathBuf::from(lines.next().unwrap_or_default());
-        let status = lines.nth(2).unwrap_or_default().to_owned();
+        let port = lines.nth(2).and_then(number).unwrap_or_default();
+        let socket_directory = OsStr::from_bytes(lines.next().unwrap_or_default()).into();
+        let status = String::from_utf8_lossy(lines.nth(2).unwrap_or_default()).into_owned();
         Some(Self { port, socket_directory, status })
     }
+}
+
+fn number<T: FromStr>(line: &[u8]) -> Option<T> {
+    std::str::from_utf8(line).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -54,6 +61,12 @@ mod tests {
         let socket_directory = PathBuf::from("/run/pg");
         let ready = PostmasterFile { port: 5433, socket_directory, status: "ready".to_owned() };
         assert_eq!(told, Some(ready));
+        // Its paths are bytes.
+        let note =
+            [pid.to_string().as_bytes(), b"\n/caf\xe9\n1700000000\n5433\n/run/\xe9\n"].concat();
+        fs::write(dir.path().join("postmaster.pid"), note).unwrap();
+        let told = PostmasterFile::read(dir.path()).expect("it lives");
+        assert_eq!(told.socket_directory.as_os_str().as_bytes(), b"/run/\xe9");
         assert_eq!(read(format!("-{pid}\n/data\n")), Some(PostmasterFile::default()));
         for dead in ["2147483646\n/data\n", "0\n", "no number\n", ""] {
             assert_eq!(read(dead.to_owned()), None, "{dead}");

@@ -5,6 +5,8 @@ use seawall_pgdata::PgMajor;
 use seawall_pgwire::{Config, Connection};
 use seawall_repo::manifest::Database;
 
+use super::bytes::{bytes_of, hex_of, path_of};
+
 /// A session with a cluster's server.
 #[derive(Debug)]
 pub struct Server {
@@ -37,13 +39,13 @@ pub struct ServerFacts {
     pub pending_restart: Vec<String>,
     /// `full_page_writes`.
     pub full_page_writes: bool,
-    /// Configuration files that lie outside the data directory.
-    pub external_config: Vec<ExternalConfig>,
+    /// The configuration files that settings name, wherever they lie.
+    pub config_files: Vec<ConfigFile>,
 }
 
-/// A configuration file that lies outside the data directory.
+/// A configuration file that a setting names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExternalConfig {
+pub struct ConfigFile {
     /// The setting that names it.
     pub setting: String,
     /// Where it is.
@@ -52,7 +54,6 @@ pub struct ExternalConfig {
 
 const FACTS: &str = "select current_setting('server_version') as version, \
      (select system_identifier from pg_control_system()) as system_id, \
-     current_setting('data_directory') as data_directory, \
      pg_is_in_recovery() as in_recovery, \
      current_setting('data_checksums') as data_checksums, \
      pg_size_bytes(current_setting('wal_segment_size')) as wal_segment_bytes, \
@@ -109,7 +110,9 @@ impl Server {
     /// # Errors
     /// Those of the query; [`Code::PrivilegeMissing`] for a role that may not see settings.
     pub async fn facts(&mut self) -> Result<ServerFacts> {
-        let row = self.connection.query_one(FACTS).await?;
+        let data_directory = hex_of("pg_catalog.current_setting('data_directory')");
+        let sql = format!("{FACTS}, {data_directory} as data_directory");
+        let row = self.connection.query_one(&sql).await?;
         let segment_bytes: i64 = row.get("wal_segment_bytes")?;
         let wal_segment_size = u32::try_from(segment_bytes)
             .ok()
@@ -119,8 +122,8 @@ impl Server {
             })?;
         let system_id: i64 = row.get("system_id")?;
         let pending_restart: String = row.get("pending_restart")?;
-        let data_directory = PathBuf::from(row.get::<String>("data_directory")?);
-        let mut facts = ServerFacts {
+        let data_directory = path_of(&row, "data_directory")?;
+        Ok(ServerFacts {
             major: self.major,
             version: row.get("version")?,
             system_id: SystemId(system_id.cast_unsigned()),
@@ -132,21 +135,21 @@ impl Server {
             archive_mode: row.get("archive_mode")?,
             pending_restart: pending_restart.split_whitespace().map(str::to_owned).collect(),
             full_page_writes: row.get("full_page_writes")?,
-            external_config: Vec::new(),
-        };
-        facts.external_config = self.external_config(&facts).await?;
-        Ok(facts)
+            config_files: self.config_files().await?,
+        })
     }
 
-    async fn external_config(&mut self, facts: &ServerFacts) -> Result<Vec<ExternalConfig>> {
-        let sql = "select name, setting from pg_settings \
-             where name in ('config_file', 'hba_file', 'ident_file') order by name";
+    async fn config_files(&mut self) -> Result<Vec<ConfigFile>> {
+        let sql = format!(
+            "select name, {} as path from pg_catalog.pg_settings \
+             where name in ('config_file', 'hba_file', 'ident_file') order by name",
+            hex_of("setting")
+        );
         let mut files = Vec::new();
-        for row in self.connection.query_rows(sql).await? {
-            let setting: Option<String> = row.get("setting")?;
-            let path = PathBuf::from(setting.unwrap_or_default());
-            if path.is_absolute() && !path.starts_with(&facts.data_directory) {
-                files.push(ExternalConfig { setting: row.get("name")?, path });
+        for row in self.connection.query_rows(&sql).await? {
+            let path = path_of(&row, "path")?;
+            if path.is_absolute() {
+                files.push(ConfigFile { setting: row.get("name")?, path });
             }
         }
         Ok(files)
@@ -174,18 +177,15 @@ impl Server {
     /// # Errors
     /// Those of the query.
     pub async fn databases(&mut self) -> Result<Vec<Database>> {
-        let sql = "select oid::int8 as oid, \
-             encode(convert_to(datname::text, 'SQL_ASCII'), 'hex') as name \
-             from pg_database order by pg_database.oid";
+        let sql = format!(
+            "select d.oid::pg_catalog.int8 as oid, {} as name \
+             from pg_catalog.pg_database d order by d.oid",
+            hex_of("d.datname::pg_catalog.text")
+        );
         let mut databases = Vec::new();
-        for row in self.connection.query_rows(sql).await? {
-            let oid: i64 = row.get("oid")?;
-            let name: String = row.get("name")?;
-            let name = hex::decode(&name).map_err(|error| {
-                Error::new(Code::QueryFailed, "a database's name is no bytes").with_source(error)
-            })?;
-            databases
-                .push(Database { oid: u32::try_from(oid).unwrap_or_default(), name: name.into() });
+        for row in self.connection.query_rows(&sql).await? {
+            let name = bytes_of(&row, "name")?.unwrap_or_default();
+            databases.push(Database { oid: row.get("oid")?, name: name.into() });
         }
         Ok(databases)
     }

@@ -3,6 +3,7 @@ use seawall_pgdata::PgMajor;
 use seawall_pgwire::{PgError, quote_literal};
 
 use super::Server;
+use super::bytes::{bytes_of, hex_of};
 
 /// A backup that PostgreSQL knows of: it lasts exactly as long as its session.
 #[derive(Debug)]
@@ -76,15 +77,15 @@ impl BackupSession {
         } else {
             "pg_stop_backup(false, false)"
         };
-        let sql = format!("select lsn, labelfile, spcmapfile from {call}");
+        let (label, map) = (hex_of("s.labelfile"), hex_of("s.spcmapfile"));
+        let sql = format!(
+            "select s.lsn, {label} as labelfile, {map} as spcmapfile from pg_catalog.{call} s"
+        );
         let row = self.server.connection().query_one(&sql).await.map_err(aborted)?;
-        let text = |column: &str| -> Result<Vec<u8>> {
-            Ok(row.bytes(column).map_err(aborted)?.unwrap_or_default().to_vec())
-        };
         let stopped = Stopped {
             stop_lsn: row.get("lsn").map_err(aborted)?,
-            backup_label: text("labelfile")?,
-            tablespace_map: text("spcmapfile")?,
+            backup_label: bytes_of(&row, "labelfile")?.unwrap_or_default(),
+            tablespace_map: bytes_of(&row, "spcmapfile")?.unwrap_or_default(),
         };
         Ok((stopped, self.server))
     }

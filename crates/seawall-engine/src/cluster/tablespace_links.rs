@@ -9,7 +9,7 @@ use seawall_core::{Code, Error, Oid, Result};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::relation_path::tablespace_version_directory;
 
-use super::files::unreadable;
+use super::unreadable::unreadable;
 
 /// `DROP TABLESPACE` removes the directory and then the link, with nothing in between.
 const ATTEMPTS: u32 = 10;

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub struct RestoreOptions {
     /// How fast the backup may be proven and the cluster's files written.
     pub rate_limit: RateLimit,
     /// What PostgreSQL calls for WAL, with `%f` and `%p`: a `seawall wal fetch` with absolute paths.
-    pub restore_command: String,
+    pub restore_command: OsString,
     /// Who is told how far it has come.
     pub progress: Arc<dyn Progress>,
 }
@@ -124,11 +125,23 @@ pub async fn plan_restore(
     if !resumed {
         plan.warnings.extend(future::warning(request));
         leave_out_databases(&mut plan, request, &manifest.manifest.info)?;
+        plan.warnings.extend(warning_of_left_out(&manifest.manifest.info));
         if request.mode != Mode::Clone {
             plan.warnings.extend(warning_of_later_line(line).await?);
         }
     }
     Ok(PlannedRestore { line: line.clone(), request: request.clone(), plan, manifest, resumed })
+}
+
+/// Files that a backup could not read as they were at one moment.
+fn warning_of_left_out(info: &BackupInfo) -> Option<String> {
+    let first = info.left_out.first()?;
+    let first = String::from_utf8_lossy(&first.path);
+    let more = match info.left_out.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more (`seawall show` lists them)"),
+    };
+    Some(format!("The backup does not have {first}{more}: it changed each time it was read."))
 }
 
 /// Replay finds a new page wherever a database is left out, and takes that for damage, unless the

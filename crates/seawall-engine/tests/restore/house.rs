@@ -146,7 +146,7 @@ impl House {
             jobs: 2,
             memory_bytes: 64 << 20,
             rate_limit: RateLimit::NONE,
-            restore_command: format!("cp {}/%f %p", self.archive.display()),
+            restore_command: format!("cp {}/%f %p", self.archive.display()).into(),
             progress,
         }
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use seawall_core::{ByteSize, Code, Error, RateLimit, Result, counted};
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
+use seawall_engine::cluster::{ClusterLink, Survey};
 use serde_json::{Value, json};
 
 use crate::args::{BackupArgs, WorkArgs};
@@ -67,6 +68,9 @@ fn request(args: &BackupArgs, config: &Config, server: &Server, place: &Place) -
     }
 }
 
+/// So many links of a kind are named.
+const LINKS_SHOWN: usize = 20;
+
 /// What a worker holds: what it reads, a frame and its compressed form, and parts on their way into
 /// the store.
 const WORKER_BYTES: usize = 24 << 20;
@@ -107,11 +111,36 @@ fn show(args: &BackupArgs, opened: &Opened, report: &BackupReport) -> Result<()>
         let path = String::from_utf8_lossy(&page.path);
         eprintln!("bad page: {path}, block {}: {}", page.block, page.reason);
     }
+    for file in &report.left_out {
+        eprintln!("left out: {}: {}", String::from_utf8_lossy(&file.path), file.reason);
+    }
+    links(&report.links);
     Ok(())
+}
+
+/// Where links lead that PostgreSQL did not make, and what that means for a restore.
+fn links(survey: &Survey) {
+    let each = [
+        (&survey.followed, "is in the backup; a restore makes no link of it"),
+        (&survey.kept, "is not in the backup; a restore leaves the link out"),
+    ];
+    for (links, what) in each {
+        for link in links.iter().take(LINKS_SHOWN) {
+            let (path, target) = (link.path.display(), link.target.display());
+            eprintln!("note: {path} is a link to {target}: what is there {what}");
+        }
+        if links.len() > LINKS_SHOWN {
+            eprintln!(
+                "note: so it is with {} more",
+                counted((links.len() - LINKS_SHOWN) as u64, "link")
+            );
+        }
+    }
 }
 
 /// The names are those of `info --json`.
 fn as_json(opened: &Opened, report: &BackupReport) -> Value {
+    let path = |link: &ClusterLink| link.path.to_string_lossy().into_owned();
     json!({
         "id": report.id.to_string(),
         "kind": "full",
@@ -130,6 +159,9 @@ fn as_json(opened: &Opened, report: &BackupReport) -> Value {
         "reused_files": report.reused_files,
         "resumed": report.resumed.map(|id| id.to_string()),
         "page_errors": report.page_error_count,
+        "left_out": report.left_out.iter().map(|file| String::from_utf8_lossy(&file.path)).collect::<Vec<_>>(),
+        "links_followed": report.links.followed.iter().map(path).collect::<Vec<_>>(),
+        "links_out": report.links.kept.iter().map(path).collect::<Vec<_>>(),
         "repositories": [opened.place.name],
     })
 }
@@ -176,6 +208,16 @@ fn finish(done: &[BackupReport], mut failed: Vec<Error>) -> Result<Outcome> {
             ),
         )
         .with_hint("`seawall show latest` lists them; keep older backups until they are mended."));
+    }
+    let left_out: usize = done.iter().map(|report| report.left_out.len()).sum();
+    if left_out > 0 {
+        return Err(Error::new(
+            Code::FilesLeftOut,
+            format!("the backup is complete, but for {}", counted(left_out as u64, "file")),
+        )
+        .with_hint(
+            "They are not PostgreSQL's, and something writes them all the time: let it write outside the data directory.",
+        ));
     }
     Ok(if failed.is_empty() { Outcome::Done } else { Outcome::Findings })
 }

@@ -71,5 +71,8 @@ fn text(cluster: &ClusterName, backup: &BackupReport, now: Timestamp) -> String 
     for (path, block, reason) in &backup.bad_pages {
         text.push_str(&format!("  {path}, block {block}: {reason}\n"));
     }
+    for (path, reason) in &backup.left_out {
+        text.push_str(&format!("  {path} was left out: {reason}\n"));
+    }
     text
 }

@@ -43,6 +43,9 @@ pub struct BackupReport {
     pub data_checksums: Option<bool>,
     #[serde(skip)]
     pub program: Option<String>,
+    /// Path and reason, of the files that were left out.
+    #[serde(skip)]
+    pub left_out: Vec<(String, String)>,
     /// Path, block and what is wrong, of the pages that are listed.
     #[serde(skip)]
     pub bad_pages: Vec<(String, u32, String)>,
@@ -80,6 +83,11 @@ impl BackupReport {
             files: info.map(|info| info.files),
             data_checksums: info.map(|info| info.data_checksums),
             program: info.map(|info| info.program.clone()),
+            left_out: info
+                .map_or(&[][..], |info| info.left_out.as_slice())
+                .iter()
+                .map(|file| (String::from_utf8_lossy(&file.path).into_owned(), file.reason.clone()))
+                .collect(),
             bad_pages: pages
                 .iter()
                 .map(|page| {

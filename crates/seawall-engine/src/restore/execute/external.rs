@@ -13,7 +13,7 @@ use seawall_repo::manifest::{ExternalFile, INCLUDED};
 use super::super::durable::{create_directory, local, publish};
 use super::includes::Included;
 use super::settings::{Setting, append_settings};
-use crate::config_text::{Include, conf_files, include_of, name_of, value_of};
+use crate::config_text::{Include, conf_files, include_of, name_of, path_of};
 
 /// Where files go whose usual place in the data directory is taken.
 pub(super) const ELSEWHERE: &str = "seawall-restored";
@@ -70,7 +70,7 @@ pub(super) fn place(
         placed.files.push((to.as_os_str().as_bytes().to_vec(), file.content.to_vec()));
         placed.notes.push(format!("{} was restored as {}.", original.display(), target.display()));
         if let Some(setting) = setting {
-            placed.settings.push((setting, target.display().to_string()));
+            placed.settings.push((setting, bytes_of(&target)));
         }
     }
     Included::of(files, root, taken).place(mode, &mut placed)?;
@@ -113,7 +113,7 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
             name_of(&line).as_deref(),
             Some("data_directory" | "include" | "include_if_exists" | "include_dir")
         ) {
-            settings.push(("data_directory", root.display().to_string()));
+            settings.push(("data_directory", bytes_of(root)));
         }
         settings.extend(own_name(root, &line));
     }
@@ -141,19 +141,21 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
 
 /// A file of the data directory that is named by where the data directory was.
 fn own_file(root: &Path, line: &[u8], setting: &'static str, name: &str) -> Option<Setting> {
-    let named = PathBuf::from(value_of(line)?);
+    let named = path_of(line)?;
     let own = root.join(name);
-    (named.is_absolute() && !named.exists() && own.exists())
-        .then(|| (setting, own.display().to_string()))
+    (named.is_absolute() && !named.exists() && own.exists()).then(|| (setting, bytes_of(&own)))
+}
+
+/// A path as configuration files have it.
+fn bytes_of(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
 }
 
 /// What a line has to set instead, where it names a file that may be the original cluster's.
 fn own_name(root: &Path, line: &[u8]) -> Option<Setting> {
     match name_of(line)?.as_str() {
         // An empty name is no way to have none: PostgreSQL tries to write it, and complains.
-        "external_pid_file" => {
-            Some(("external_pid_file", root.join(PID_FILE).display().to_string()))
-        }
+        "external_pid_file" => Some(("external_pid_file", bytes_of(&root.join(PID_FILE)))),
         "hba_file" => own_file(root, line, "hba_file", "pg_hba.conf"),
         "ident_file" => own_file(root, line, "ident_file", "pg_ident.conf"),
         _ => None,
@@ -214,7 +216,7 @@ mod tests {
         let pid = format!("\nexternal_pid_file = '{}/external.pid'\n", root.path().display());
         assert!(text.contains(&pid), "{text}");
         assert!(root.path().join("conf.d").is_dir());
-        let hba = root.path().join("pg_hba.conf").display().to_string();
+        let hba = bytes_of(&root.path().join("pg_hba.conf"));
         assert_eq!(placed.settings, [("hba_file", hba)]);
         assert!(!root.path().join("pg_ident.conf").exists());
         assert_eq!(placed.files.len(), 2);
@@ -284,6 +286,6 @@ mod tests {
             let line = format!("\n{setting} = '{}'\n", own(name));
             assert!(text.contains(&line), "{line} in {text}");
         }
-        assert_eq!(placed.settings, [("external_pid_file", own(PID_FILE))]);
+        assert_eq!(placed.settings, [("external_pid_file", own(PID_FILE).into_bytes())]);
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
@@ -8,15 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use seawall_core::{Code, Error, Progress, Result};
+use seawall_pgdata::PgMajor;
+use seawall_pgdata::own_places::{is_own_directory, is_own_file};
 use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
 use tokio::runtime::Handle;
 
-use super::super::Mode;
 use super::super::durable::{create_directory, create_file, local};
 use super::super::layout::Layout;
 use super::super::sources::Sources;
 use super::journal::Journal;
 use super::worker::{FileJob, Job, Worker, crc_of_zeroes};
+use crate::cluster::stays_inside;
 use crate::pace::Pace;
 
 /// Jobs that wait for a worker.
@@ -31,7 +34,7 @@ pub(super) struct Writing<'w> {
     pub manifest: &'w ManifestReader,
     pub layout: &'w Layout,
     pub journal: &'w Journal,
-    pub mode: Mode,
+    pub major: PgMajor,
     pub jobs: usize,
     /// How much one worker reads and writes at a time.
     pub piece_bytes: usize,
@@ -154,15 +157,22 @@ impl Writing<'_> {
         self.journal.note(job.number, crc_of_zeroes(0, bytes), bytes, self.layout)
     }
 
-    /// A link out of the data directory is made for the primary only: through it another one would
-    /// write where production does.
+    /// A link out of the data directory is made for nobody: through it the restored server would
+    /// read and write what is production's.
     fn link(&self, entry: &Entry, location: &Path, notes: &mut Vec<String>) -> Result<()> {
         let target = entry.link_target.as_ref().map(|target| target.as_slice()).unwrap_or_default();
-        let target = Path::new(std::ffi::OsStr::from_bytes(target));
-        let path = String::from_utf8_lossy(entry.path());
-        if self.mode != Mode::Primary && !stays_inside(entry.path(), target) {
+        let target = Path::new(OsStr::from_bytes(target));
+        if !stays_inside(entry.path(), target) {
+            let path = String::from_utf8_lossy(entry.path());
+            let lost = if is_own_directory(entry.path(), self.major)
+                || is_own_file(entry.path(), self.major)
+            {
+                " What was behind it is PostgreSQL's own, and this backup does not have it."
+            } else {
+                " It is yours to make again, if what it leads to is this server's."
+            };
             notes.push(format!(
-                "The link {path} to {} was left out: production may write there.",
+                "The link {path} to {} was left out: production may write there.{lost}",
                 target.display()
             ));
             return Ok(());
@@ -172,20 +182,6 @@ impl Writing<'_> {
         }
         symlink(target, location).map_err(|error| local(error, "linking", location))
     }
-}
-
-/// Whether a relative link stays below the data directory, read without looking at the disk.
-fn stays_inside(path: &[u8], target: &Path) -> bool {
-    let mut depth = path.iter().filter(|byte| **byte == b'/').count();
-    for component in target.components() {
-        match component {
-            std::path::Component::Normal(_) => depth += 1,
-            std::path::Component::CurDir => {}
-            std::path::Component::ParentDir if depth > 0 => depth -= 1,
-            _ => return false,
-        }
-    }
-    true
 }
 
 fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
@@ -206,23 +202,4 @@ fn send_small(small: BTreeMap<(u32, u32), Vec<FileJob>>, jobs: &SyncSender<Job>)
         }
     }
     if batch.is_empty() { Ok(()) } else { send(jobs, Job::Small(batch)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_of_a_clone_stay_inside() {
-        for (path, target, inside) in [
-            (b"log".as_slice(), "/var/log/postgresql", false),
-            (b"log", "../log", false),
-            (b"log", "base/x", true),
-            (b"base/1/x", "../../y", true),
-            (b"base/1/x", "../../../y", false),
-            (b"a/b", "c/../../../d", false),
-        ] {
-            assert_eq!(stays_inside(path, Path::new(target)), inside, "{target}");
-        }
-    }
 }

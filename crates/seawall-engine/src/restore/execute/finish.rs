@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::symlink;
@@ -51,7 +52,7 @@ pub(super) struct Finishing<'f> {
     pub tablespaces: &'f TablespaceMap,
     pub journal: &'f Journal,
     pub group_access: bool,
-    pub restore_command: &'f str,
+    pub restore_command: &'f OsStr,
 }
 
 impl Finishing<'_> {

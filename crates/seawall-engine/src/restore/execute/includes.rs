@@ -133,10 +133,10 @@ impl<'f> Included<'f> {
                 new.extend_from_slice(line);
                 continue;
             };
-            let value = quoted(&self.root.join(target).display().to_string());
+            let value = quoted(self.root.join(target).as_os_str().as_bytes());
             new.extend_from_slice(DISABLED.as_bytes());
             new.extend_from_slice(line.trim_ascii_end());
-            new.extend_from_slice(format!("\n{name} {value}\n").as_bytes());
+            new.extend([b"\n", name.as_bytes(), b" ", &value, b"\n"].concat());
         }
         Redirected { content: new, directories }
     }
@@ -153,7 +153,7 @@ impl<'f> Included<'f> {
         let (Include::File { path, .. } | Include::Directory(path)) = include;
         let was = match beside {
             Some(beside) => Some(beside.join(path)),
-            None if path.starts_with('/') => Some(PathBuf::from(path)),
+            None if path.is_absolute() => Some(path.clone()),
             None => None,
         };
         let by_itself = place.parent().map(|parent| parent.join(path));

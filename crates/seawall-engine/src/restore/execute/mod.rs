@@ -16,6 +16,7 @@ mod settings;
 mod sink;
 mod worker;
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub(super) struct Execution {
     pub layout: Layout,
     pub tablespaces: TablespaceMap,
     pub proven: Proven,
-    pub restore_command: String,
+    pub restore_command: OsString,
     pub jobs: usize,
     pub piece_bytes: usize,
     /// How fast files are written.
@@ -134,7 +135,7 @@ impl Execution {
             manifest: &self.manifest,
             layout: &self.layout,
             journal: &journal,
-            mode: state.plan.mode,
+            major: self.major,
             jobs: self.jobs,
             piece_bytes: self.piece_bytes,
             pace: Arc::clone(&self.pace),

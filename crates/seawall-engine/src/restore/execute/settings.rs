@@ -1,6 +1,7 @@
 //! What the restored server is told, as text of configuration files.
 
-use std::fmt::Write as _;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 use seawall_core::{Code, Error, Result, TimelineId};
 use seawall_pgdata::PgMajor;
@@ -14,8 +15,8 @@ const END: &str = "# End of what \"seawall restore\" wrote.";
 /// What stands before a line that no longer counts.
 pub(super) const DISABLED: &str = "#(before restore) ";
 
-/// A setting and its value, not quoted.
-pub(super) type Setting = (&'static str, String);
+/// A setting and its value, not quoted: bytes, since paths have no encoding.
+pub(super) type Setting = (&'static str, Vec<u8>);
 
 /// What `postgresql.auto.conf` says to recover as planned. `restore_command` is used as it is.
 ///
@@ -24,12 +25,13 @@ pub(super) type Setting = (&'static str, String);
 pub(super) fn recovery_settings(
     plan: &RestorePlan,
     major: PgMajor,
-    restore_command: &str,
+    restore_command: &OsStr,
 ) -> Result<Vec<Setting>> {
-    if restore_command.contains(['\n', '\r', '\0']) {
+    let restore_command = restore_command.as_bytes();
+    if restore_command.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
         return Err(Error::new(Code::Usage, "restore_command must be one line"));
     }
-    let text = |name, value: &str| (name, value.to_owned());
+    let text = |name, value: &str| (name, value.as_bytes().to_vec());
     let mut settings = vec![
         // They may run production's scripts.
         text("recovery_end_command", ""),
@@ -41,13 +43,13 @@ pub(super) fn recovery_settings(
         settings.push(text("promote_trigger_file", ""));
     }
     if plan.mode == Mode::Standby {
-        settings.push(("restore_command", format!("{restore_command} --standby")));
+        settings.push(("restore_command", [restore_command, b" --standby"].concat()));
         settings.extend(no_target_but(None));
         // It follows the primary, and whoever becomes it.
         settings.push(text("recovery_target_timeline", "latest"));
         return Ok(settings);
     }
-    settings.push(text("restore_command", restore_command));
+    settings.push(("restore_command", restore_command.to_vec()));
     // A standby's, which may wait for hours.
     settings.push(text("recovery_min_apply_delay", "0"));
     settings.push(text("primary_conninfo", ""));
@@ -86,10 +88,10 @@ fn target_settings(plan: &RestorePlan) -> Vec<Setting> {
         Stop::After { lsn, .. } => ("recovery_target_lsn", lsn.to_string(), "on"),
     };
     let mut settings: Vec<Setting> = no_target_but(Some(chosen)).collect();
-    settings.push((chosen, value));
-    settings.push(("recovery_target_inclusive", inclusive.to_owned()));
-    settings.push(("recovery_target_timeline", target_timeline(plan)));
-    settings.push(("recovery_target_action", plan.then.as_str().to_owned()));
+    settings.push((chosen, value.into_bytes()));
+    settings.push(("recovery_target_inclusive", inclusive.into()));
+    settings.push(("recovery_target_timeline", target_timeline(plan).into_bytes()));
+    settings.push(("recovery_target_action", plan.then.as_str().into()));
     settings
 }
 
@@ -114,7 +116,7 @@ fn no_target_but(chosen: Option<&str>) -> impl Iterator<Item = Setting> + use<'_
         "recovery_target_xid",
     ];
     let others = kinds.into_iter().filter(move |kind| Some(*kind) != chosen);
-    others.map(|kind| (kind, String::new()))
+    others.map(|kind| (kind, Vec::new()))
 }
 
 /// Adds settings to the end of a configuration file, where they win. Lines that set the same
@@ -138,14 +140,11 @@ pub(super) fn append_settings(old: &[u8], settings: &[Setting]) -> Vec<u8> {
     if !new.is_empty() && !new.ends_with(b"\n") {
         new.push(b'\n');
     }
-    let mut block = format!("{BEGIN}\n");
+    new.extend_from_slice(format!("{BEGIN}\n").as_bytes());
     for (name, value) in settings {
-        // Writing to a string cannot fail.
-        let _ = writeln!(block, "{name} = {}", quoted(value));
+        new.extend([name.as_bytes(), b" = ", &quoted(value), b"\n"].concat());
     }
-    block.push_str(END);
-    block.push('\n');
-    new.extend_from_slice(block.as_bytes());
+    new.extend_from_slice(format!("{END}\n").as_bytes());
     new
 }
 
@@ -157,7 +156,7 @@ mod tests {
     fn what_was_set_before_no_longer_counts() {
         let old = b"# by ALTER SYSTEM\nwork_mem = '4MB'\n  Primary_Conninfo 'host=db1'\nport=5433";
         let settings =
-            [("primary_conninfo", String::new()), ("restore_command", r"a 'b' \c".into())];
+            [("primary_conninfo", Vec::new()), ("restore_command", br"a 'b' \c".to_vec())];
         let new = append_settings(old, &settings);
         let text = String::from_utf8(new.clone()).unwrap();
         insta::assert_snapshot!(text);
@@ -167,7 +166,7 @@ mod tests {
     #[test]
     fn a_block_without_its_end_takes_nothing_of_the_users_along() {
         let old = format!("{BEGIN}\nwork_mem = '4MB'\n");
-        let new = append_settings(old.as_bytes(), &[("port", "1".to_owned())]);
+        let new = append_settings(old.as_bytes(), &[("port", b"1".to_vec())]);
         assert!(new.starts_with(old.as_bytes()));
     }
 }

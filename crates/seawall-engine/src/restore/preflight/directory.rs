@@ -6,7 +6,7 @@ use std::path::Path;
 
 use seawall_core::{Code, Error, Result};
 
-use crate::cluster::PostmasterFile;
+use crate::cluster::{PostmasterFile, is_lost_and_found};
 use crate::restore::RestoreState;
 use crate::restore::durable::{UNFINISHED_SUFFIX, local};
 use crate::restore::state::Asked;
@@ -41,14 +41,16 @@ pub fn look(into: &Path, asked: &Asked) -> Result<Option<RestoreState>> {
     Ok(None)
 }
 
-/// The names in a directory, without what a restore may have left that died at its first step.
+/// The names in a directory, without what a restore may have left that died at its first step, and
+/// without what a file system is made with.
 pub(super) fn names(directory: &Path) -> Result<Vec<OsString>> {
     let leftover = format!("{RESTORE_STATE_FILE}{UNFINISHED_SUFFIX}");
     let read = |error| local(error, "reading", directory);
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).map_err(read)? {
-        let name = entry.map_err(read)?.file_name();
-        if name != leftover.as_str() {
+        let entry = entry.map_err(read)?;
+        let name = entry.file_name();
+        if name != leftover.as_str() && !is_lost_and_found(&entry.path()) {
             names.push(name);
         }
     }

@@ -220,7 +220,8 @@ fn options(
             "{program} wal fetch %f %p --cluster {} {}",
             line.cluster(),
             again.join(" ")
-        ),
+        )
+        .into(),
         progress,
     })
 }
