@@ -299,7 +299,7 @@ struct Planner<'j> {
 impl Planner<'_> {
     fn run(mut self) -> Result<()> {
         let options = self.job.scan.clone();
-        scan(&options, &mut |found| self.found(found))?;
+        scan(&options, &mut |found| self.found(&found))?;
         self.flush()
     }
 
@@ -319,20 +319,20 @@ impl Planner<'_> {
         self.job.pace.refuse_stopped()
     }
 
-    fn found(&mut self, found: Found) -> Result<()> {
+    fn found(&mut self, found: &Found) -> Result<()> {
         self.keep_pace()?;
         let sequence = self.sequence;
         self.sequence += 1;
-        let entry = file_entry(&found);
+        let entry = file_entry(found);
         if entry.kind != EntryKind::File {
             return self.result(Copied::Entry { sequence, entry, reused: false });
         }
-        let rule = self.rule(&found);
+        let rule = self.rule(found);
         // What seems empty may be about to be written.
         if found.size_bytes == 0 && matches!(rule, CopyRule::Replayed { .. }) {
             return self.result(Copied::Entry { sequence, entry, reused: false });
         }
-        if let Some(content) = self.job.parent.as_ref().and_then(|parent| parent.content(&found)) {
+        if let Some(content) = self.job.parent.as_ref().and_then(|parent| parent.content(found)) {
             let entry = Entry { content: Some(content), ..entry };
             return self.result(Copied::Entry { sequence, entry, reused: true });
         }
@@ -342,7 +342,7 @@ impl Planner<'_> {
         }
         match rule {
             CopyRule::Replayed { relation_block } => {
-                self.large(sequence, &found, relation_block, file.entry)
+                self.large(sequence, found, relation_block, file.entry)
             }
             CopyRule::Settled { .. } => self.task(Task::Settled(file)),
         }
