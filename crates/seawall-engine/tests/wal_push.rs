@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use archive_support::wal::{SYSTEM_ID, WalWriter};
 use archive_support::*;
 use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId, Ulid};
+use seawall_engine::restore::plan::Removals;
 use seawall_engine::restore::{
     Mode, PlannedBackup, RestorePlan, RestoreRequest, RestoreState, Stop, Target, TargetAction,
     TimelineChoice,
@@ -177,6 +178,7 @@ fn restored(mode: Mode) -> RestoreState {
         wal_end: stop_lsn,
         last_commit_kept: None,
         first_commit_left_out: None,
+        removals: Removals::default(),
         left_behind: Vec::new(),
         then,
         left_out_databases: Vec::new(),

@@ -44,6 +44,31 @@ fn a_time_is_taken_from_the_server_s_log_as_it_stands() -> Result<()> {
     Ok(())
 }
 
+/// Two minutes ago was after the drop, and whoever says so has to be told.
+#[test]
+fn a_plan_that_keeps_a_drop_names_it_and_how_to_undo_it() -> Result<()> {
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE orders (i int)")?;
+    house.backup()?;
+    let drop = "BEGIN; DROP TABLE orders; SELECT txid_current(); COMMIT";
+    let xid = house.pg.psql(drop)?;
+    house.pg.psql("CREATE TABLE other (i int)")?;
+    house.archive_everything()?;
+    let undo = format!("`--before xid:{xid}` undoes it");
+
+    let after = house.restore("planned", ["--latest", "--dry-run"]).succeed()?.stdout;
+    let kept = after.lines().find(|line| line.starts_with("drops kept")).context("no drop")?;
+    ensure!(
+        kept.contains("relations in database \"postgres\"") && kept.ends_with(&undo),
+        "{after}"
+    );
+    let before = house.plan(["--before", &format!("xid:{xid}")])?;
+    let (kept, left_out) = (&before["removals"]["kept"], &before["removals"]["left_out"]);
+    ensure!(kept.as_array().is_some_and(Vec::is_empty), "{before}");
+    ensure!(left_out[0]["xid"].as_u64() == Some(xid.parse()?), "{before}");
+    Ok(())
+}
+
 #[test]
 fn a_time_in_the_future_says_so_and_what_time_it_is() -> Result<()> {
     let house = Protected::start()?;

@@ -3,7 +3,7 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{EventKind, LastRecord, WalFacts};
+use seawall_pgdata::wal::{Event, EventKind, LastRecord, WalFacts};
 use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive, WalHole};
 
 use super::{
@@ -113,6 +113,8 @@ fn in_order(facts: WalFacts) -> Vec<Fact> {
             time: commit.time.to_timestamp(),
             kind: commit.kind,
             subxids: commit.subxids,
+            database: commit.database,
+            drops_relations: commit.drops_relations,
         })
     }));
     ordered.extend(facts.restore_points.into_iter().map(|point| Fact::RestorePoint {
@@ -126,6 +128,18 @@ fn in_order(facts: WalFacts) -> Vec<Fact> {
             .into_iter()
             .map(|mark| Fact::TimeMark { lsn: mark.lsn, time: mark.time.to_timestamp() }),
     );
+    ordered.extend(facts.events.into_iter().filter_map(|event| database_fact(&event)));
     ordered.sort_by_key(Fact::lsn);
     ordered
+}
+
+/// What an event says of databases that are dropped.
+const fn database_fact(event: &Event) -> Option<Fact> {
+    match &event.kind {
+        EventKind::DatabaseRowChangedInPlace => Some(Fact::DatabaseRowChanged { lsn: event.lsn }),
+        EventKind::DatabaseDropped(drop) => {
+            Some(Fact::DatabaseDropped { lsn: event.lsn, xid: event.xid, database: drop.database })
+        }
+        _ => None,
+    }
 }

@@ -30,6 +30,10 @@ pub struct XactFact {
     pub kind: XactEndKind,
     /// The subtransactions that ended with it.
     pub subxids: Vec<Xid>,
+    /// The database the session was in, if the record says so.
+    pub database: Option<Oid>,
+    /// Whether it removed relations' files: dropped, truncated or rewrote them.
+    pub drops_relations: bool,
 }
 
 /// Something a record says that a target may refer to.
@@ -53,6 +57,20 @@ pub enum Fact {
         /// The time, in whole seconds, rounded down.
         time: Timestamp,
     },
+    /// A row of `pg_database` was changed in place. `DROP DATABASE` does so, and it is not alone.
+    DatabaseRowChanged {
+        /// The record.
+        lsn: Lsn,
+    },
+    /// A database's files were removed.
+    DatabaseDropped {
+        /// The record.
+        lsn: Lsn,
+        /// The transaction, which ends later.
+        xid: Xid,
+        /// The database.
+        database: Oid,
+    },
     /// What stands here is not known.
     Unreadable(UnreadableWal),
 }
@@ -75,19 +93,26 @@ impl Fact {
         match self {
             Self::Xact(xact) => xact.place.lsn,
             Self::RestorePoint { place, .. } => place.lsn,
-            Self::TimeMark { lsn, .. } => *lsn,
+            Self::TimeMark { lsn, .. }
+            | Self::DatabaseRowChanged { lsn }
+            | Self::DatabaseDropped { lsn, .. } => *lsn,
             Self::Unreadable(unreadable) => unreadable.start,
         }
     }
 
-    /// What the server's clock showed: not before the first and not after the second time.
+    /// What the server's clock showed: not before the first and not after the second time. `None`
+    /// if the record does not tell.
     #[must_use]
-    pub fn time(&self) -> (Timestamp, Timestamp) {
+    pub fn time(&self) -> Option<(Timestamp, Timestamp)> {
         match self {
-            Self::Xact(xact) => (xact.time, xact.time),
-            Self::RestorePoint { time, .. } => (*time, *time),
-            Self::TimeMark { time, .. } => (*time, *time + SignedDuration::from_micros(999_999)),
-            Self::Unreadable(_) => (Timestamp::MIN, Timestamp::MAX),
+            Self::Xact(xact) => Some((xact.time, xact.time)),
+            Self::RestorePoint { time, .. } => Some((*time, *time)),
+            Self::TimeMark { time, .. } => {
+                Some((*time, *time + SignedDuration::from_micros(999_999)))
+            }
+            Self::DatabaseRowChanged { .. }
+            | Self::DatabaseDropped { .. }
+            | Self::Unreadable(_) => None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod execute;
 mod facts;
 mod future;
 mod layout;
+mod look_ahead;
 mod other_lines;
 pub mod plan;
 mod preflight;

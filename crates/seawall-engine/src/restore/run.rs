@@ -15,10 +15,12 @@ use serde::Serialize;
 use super::branches::{archived_from, branches};
 use super::execute::Execution;
 use super::layout::Layout;
+use super::look_ahead::look_ahead;
 use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
 use super::plan::{
     BackupFacts, Branch, Chosen, Decision, LeftBehind, NamedDatabase, PlanInput, PlannedBackup,
-    Planner, choose_timeline, databases_left_out, path_to, warning_of_invalid_pages, warnings_of,
+    Planner, Removals, choose_timeline, databases_left_out, path_to, warning_of_invalid_pages,
+    warnings_of,
 };
 use super::preflight::{
     Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_outside,
@@ -123,6 +125,11 @@ pub async fn plan_restore(
         .with_hint("Remove the directory that was restored into, and start anew.")
     })?;
     if !resumed {
+        if let Some(databases) = &manifest.manifest.info.databases {
+            plan.removals.name_databases(databases);
+        }
+        let half_done = plan.removals.warnings(plan.stop.kept_until());
+        plan.warnings.extend(half_done);
         plan.warnings.extend(future::warning(request));
         leave_out_databases(&mut plan, request, &manifest.manifest.info)?;
         plan.warnings.extend(warning_of_left_out(&manifest.manifest.info));
@@ -224,7 +231,15 @@ async fn make_plan(
     } else {
         return Err(ambiguous(wal, &chosen, &doubts).await?);
     };
-    Ok(plan_of(line, request, &chosen.ancestry, branches, decision))
+    let (from, log) = (decision.stop.kept_until(), decision.removals.clone());
+    let mut plan = plan_of(line, request, &chosen.ancestry, branches, decision);
+    // A restore does not fail for what it leaves out.
+    if let Err(error) = look_ahead(wal, &chosen.ancestry, from, &log, &mut plan.removals).await {
+        let told = error.chain();
+        plan.warnings
+            .push(format!("What is dropped after the target could not be looked for: {told}."));
+    }
+    Ok(plan)
 }
 
 /// The backups of a line.
@@ -353,6 +368,11 @@ fn plan_of(
         wal_end: decision.wal_end,
         last_commit_kept: decision.last_commit_kept,
         first_commit_left_out: decision.first_commit_left_out,
+        removals: Removals {
+            kept: decision.removals.found().rev().cloned().collect(),
+            looked_from: decision.scanned_from,
+            ..Removals::default()
+        },
         left_behind: left_behind.filter(|left| leaves_behind(&decision, left)).collect(),
         then: request.then,
         left_out_databases: Vec::new(),

@@ -3,5 +3,6 @@
 mod house;
 mod interrupted;
 mod places;
+mod removals;
 mod started;
 mod targets;

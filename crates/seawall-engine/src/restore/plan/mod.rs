@@ -5,6 +5,7 @@
 
 mod databases;
 mod planner;
+mod removals;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,8 @@ pub use databases::{
 };
 pub(in crate::restore) use planner::record_position;
 pub use planner::{Decision, PlanInput, Planner};
+pub use removals::{Removal, Removals, Removed};
+pub(in crate::restore) use removals::{RemovalLog, TOLD};
 pub use resolver::Resolver;
 pub use timeline::{Branch, Chosen, LeftBehind, choose_timeline};
 
@@ -214,6 +217,9 @@ pub struct RestorePlan {
     pub last_commit_kept: Option<CommitPlace>,
     /// The first transaction that is left out, if one is archived.
     pub first_commit_left_out: Option<CommitPlace>,
+    /// What is dropped just before replay stops, and just after.
+    #[serde(default)]
+    pub removals: Removals,
     /// What is archived of other timelines that went another way before replay stops.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<LeftBehind>,

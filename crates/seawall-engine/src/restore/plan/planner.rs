@@ -3,7 +3,7 @@ use seawall_pgdata::history::Ancestry;
 
 use super::resolver::{Cut, Found, NOT_ARCHIVED};
 use super::timeline::{no_such_backup, shown};
-use super::{BackupFacts, CommitPlace, Resolver, Stop};
+use super::{BackupFacts, CommitPlace, RemovalLog, Resolver, Stop};
 use crate::restore::{CoveredSpan, Point, RecordPlace, Target, UnreadableWal, WalCoverage};
 
 /// What is known of a line along the ancestry that is followed.
@@ -53,6 +53,10 @@ pub struct Decision {
     pub last_commit_kept: Option<CommitPlace>,
     /// The first one that is left out.
     pub first_commit_left_out: Option<CommitPlace>,
+    /// What was dropped before replay stops.
+    pub(in crate::restore) removals: RemovalLog,
+    /// Where the facts began.
+    pub scanned_from: Lsn,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -252,6 +256,8 @@ impl Planner {
             stop_record_at: None,
             last_commit_kept: found.last_commit_kept,
             first_commit_left_out: found.first_commit_left_out,
+            removals: found.removals,
+            scanned_from: self.scan_from(),
             warnings,
         }
     }

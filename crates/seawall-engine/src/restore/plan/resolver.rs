@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use seawall_core::{Code, Error, Lsn, Result};
 
-use super::CommitPlace;
+use super::{CommitPlace, RemovalLog};
 use crate::restore::{Fact, Point, RecordPlace, Target, UnreadableWal, XactFact};
 
 /// The position where a target cuts the log: everything before it is wanted, nothing from it on.
@@ -21,6 +21,8 @@ pub(super) struct Found {
     pub anchor: Option<Lsn>,
     pub last_commit_kept: Option<CommitPlace>,
     pub first_commit_left_out: Option<CommitPlace>,
+    /// What was dropped before the cut.
+    pub removals: RemovalLog,
     pub warnings: Vec<String>,
     /// What is not known of the log, as far as it was read.
     pub unreadable: Vec<UnreadableWal>,
@@ -64,12 +66,13 @@ pub struct Resolver {
     latest_time: Option<Timestamp>,
     last_commit_kept: Option<CommitPlace>,
     first_commit_left_out: Option<CommitPlace>,
+    removals: RemovalLog,
     unreadable: Vec<UnreadableWal>,
 }
 
 impl Resolver {
     /// `cut` is given where it is known without any fact.
-    pub(super) const fn new(target: Target, cut: Option<Cut>) -> Self {
+    pub(super) fn new(target: Target, cut: Option<Cut>) -> Self {
         Self {
             target,
             cut,
@@ -80,14 +83,15 @@ impl Resolver {
             latest_time: None,
             last_commit_kept: None,
             first_commit_left_out: None,
+            removals: RemovalLog::default(),
             unreadable: Vec::new(),
         }
     }
 
     /// Takes the next fact, which begins after all before.
     pub fn feed(&mut self, fact: &Fact) {
-        if !matches!(fact, Fact::Unreadable(_)) {
-            self.note_time(fact.lsn(), fact.time());
+        if let Some(time) = fact.time() {
+            self.note_time(fact.lsn(), time);
         }
         match fact {
             Fact::Unreadable(unreadable) => self.unreadable.push(unreadable.clone()),
@@ -96,7 +100,13 @@ impl Resolver {
                 self.note_commit(xact);
             }
             Fact::RestorePoint { place, name, .. } => self.note_restore_point(*place, name),
-            Fact::TimeMark { .. } => {}
+            Fact::TimeMark { .. }
+            | Fact::DatabaseRowChanged { .. }
+            | Fact::DatabaseDropped { .. } => {}
+        }
+        if self.cut.is_none_or(|cut| fact.lsn() < cut.lsn) {
+            self.removals.feed(fact);
+            self.removals.keep_last();
         }
     }
 
@@ -198,6 +208,7 @@ impl Resolver {
             anchor: self.anchor,
             last_commit_kept: self.last_commit_kept,
             first_commit_left_out: self.first_commit_left_out,
+            removals: self.removals,
             warnings,
             unreadable: self.unreadable,
         })

@@ -28,7 +28,15 @@ fn place(record: u64) -> RecordPlace {
 
 fn xact(record: u64, xid: Xid, second: i64, kind: XactEndKind) -> Fact {
     let place = place(record);
-    Fact::Xact(XactFact { place, xid, time: at(second), kind, subxids: vec![xid + 1000] })
+    Fact::Xact(XactFact {
+        place,
+        xid,
+        time: at(second),
+        kind,
+        subxids: vec![xid + 1000],
+        database: None,
+        drops_relations: false,
+    })
 }
 
 fn commit(record: u64, xid: Xid, second: i64) -> Fact {
@@ -476,6 +484,18 @@ fn a_backup_of_an_abandoned_branch_is_refused_and_an_ancestors_is_used() {
     assert!(text.contains("--timeline 1"), "{text}");
 }
 
+fn removal(removed: Removed, xid: Xid) -> Removal {
+    Removal {
+        removed,
+        xid,
+        lsn: lsn(u64::from(xid) - 100),
+        time: Some(at(i64::from(xid) - 100)),
+        database: Some(16_384),
+        database_name: Some("shop".to_owned()),
+        before: format!("xid:{xid}"),
+    }
+}
+
 fn whole_plan() -> RestorePlan {
     let decision = decide(input(to_time(44)), &history()).unwrap();
     RestorePlan {
@@ -490,6 +510,13 @@ fn whole_plan() -> RestorePlan {
         wal_end: decision.wal_end,
         last_commit_kept: decision.last_commit_kept,
         first_commit_left_out: decision.first_commit_left_out,
+        removals: Removals {
+            kept: vec![removal(Removed::Relations, 140)],
+            looked_from: lsn(0),
+            left_out: vec![removal(Removed::Database, 146)],
+            looked_to: lsn(90),
+            reached_end: true,
+        },
         left_behind: Vec::new(),
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,
@@ -574,13 +601,15 @@ fn naive_time_cut(log: &RandomLog, wanted: Timestamp, inclusive: bool) -> Option
     let first = log.backups.iter().map(|backup| backup.start_lsn).min()?;
     let facts: Vec<&Fact> = log.facts.iter().filter(|fact| fact.lsn() >= first).collect();
     let later = |time: Timestamp| time > wanted || (!inclusive && time == wanted);
-    let ends_later = |fact: &&&Fact| matches!(fact, Fact::Xact(_)) && later(fact.time().0);
-    if !facts.iter().any(|fact| later(fact.time().0)) {
+    let ends_later = |fact: &&&Fact| {
+        matches!(fact, Fact::Xact(_)) && fact.time().is_some_and(|time| later(time.0))
+    };
+    if !facts.iter().any(|fact| fact.time().is_some_and(|time| later(time.0))) {
         return None;
     }
     let cut = facts.iter().find(ends_later).map(|fact| fact.lsn());
     let before_cut = |fact: &&&Fact| cut.is_none_or(|cut| fact.lsn() < cut);
-    if !facts.iter().filter(before_cut).any(|fact| !later(fact.time().1)) {
+    if !facts.iter().filter(before_cut).any(|fact| fact.time().is_some_and(|time| !later(time.1))) {
         return None;
     }
     let kept = cut.map_or(log.records, |cut| (cut.0 - BASE) / 64);

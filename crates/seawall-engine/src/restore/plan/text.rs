@@ -2,6 +2,7 @@ use std::fmt;
 
 use seawall_core::ByteSize;
 
+use super::removals::{kept_lines, undone_lines};
 use super::timeline::{commits_of, shown as moment};
 use super::{CommitPlace, LeftBehind, RestorePlan, Stop};
 use crate::restore::{Mode, TargetAction};
@@ -40,6 +41,14 @@ impl fmt::Display for RestorePlan {
         writeln!(f, "keeps         {}", kept(self.last_commit_kept.as_ref()))?;
         for left_out in left_out(self.first_commit_left_out.as_ref(), &self.left_behind) {
             writeln!(f, "leaves out    {left_out}")?;
+        }
+        for line in kept_lines(&self.removals) {
+            writeln!(f, "drops kept    {line}")?;
+        }
+        if self.first_commit_left_out.is_some() {
+            for line in undone_lines(&self.removals, self.stop.kept_until()) {
+                writeln!(f, "drops undone  {line}")?;
+            }
         }
         let then = match (self.mode, self.then) {
             (Mode::Standby, _) => "replays what is archived from then on, readable",

@@ -191,6 +191,7 @@ mod tests {
             wal_end: END,
             last_commit_kept: None,
             first_commit_left_out: None,
+            removals: crate::restore::plan::Removals::default(),
             left_behind: Vec::new(),
             then: TargetAction::Promote,
             left_out_databases: Vec::new(),
