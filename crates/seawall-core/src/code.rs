@@ -81,6 +81,8 @@ codes! {
     SettingUnsuitable = 108, Usage;
     /// TLS was required and could not be set up.
     TlsFailed = 109, Failed;
+    /// A connection pooler answers instead of PostgreSQL.
+    PoolerInBetween = 110, Usage;
 
     /// The store could not be reached or failed.
     StoreFailed = 201, Failed;

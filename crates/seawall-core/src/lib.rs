@@ -12,6 +12,7 @@ mod ids;
 mod lsn;
 mod pg_time;
 mod postgres;
+mod printable;
 mod progress;
 mod rate;
 mod units;
@@ -26,6 +27,7 @@ pub use pg_time::PgTimestamp;
 pub use postgres::{
     BlockNumber, InvalidSegmentSize, Oid, SystemId, TimelineId, WalSegmentSize, Xid,
 };
+pub use printable::printable;
 pub use progress::{NoProgress, Progress, Stage};
 pub use rate::{InvalidRateLimit, RateLimit};
 pub use units::{ByteSize, InvalidByteSize, counted};

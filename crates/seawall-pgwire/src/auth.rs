@@ -1,13 +1,15 @@
 //! Logging in: cleartext, MD5, SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (fe-auth.c).
 
+use std::time::Duration;
+
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{self, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
 
 use crate::config::{AllowedAuth, ChannelBinding};
 use crate::message::{BackendMessage, MessageStream};
+use crate::scram::{self, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 use crate::server_message::server_error;
 use crate::transport::Stream;
 use crate::{Password, PgError};
@@ -21,6 +23,8 @@ pub(crate) struct Login<'a> {
     pub(crate) encrypted: bool,
     /// The hash of the server's certificate, if the session has one.
     pub(crate) endpoint: Option<&'a [u8]>,
+    /// What the login may take, of which hashing a password is the only long part.
+    pub(crate) time: Duration,
 }
 
 /// How far the login is.
@@ -30,7 +34,9 @@ enum Progress {
     /// A password was sent, in clear or as MD5.
     PasswordSent,
     /// SCRAM is under way.
-    Scram { exchange: sasl::ScramSha256, bound: bool },
+    ScramBegun { exchange: scram::ClientFirst, bound: bool },
+    /// The client has proven that it knows the password.
+    ClientProven { exchange: scram::ClientFinal, bound: bool },
     /// The server has proven that it knows the password.
     ServerProven { bound: bool },
 }
@@ -52,7 +58,7 @@ pub(crate) async fn authenticate(
                 return Err(PgError::Server(Box::new(server_error(body.fields()))));
             }
             Message::NoticeResponse(_) => progress,
-            message => answer(wire, progress, login, message)?,
+            message => answer(wire, progress, login, message).await?,
         };
         wire.flush().await?;
     }
@@ -63,7 +69,7 @@ fn auth(message: impl Into<String>) -> PgError {
 }
 
 /// Queues the answer to one request.
-fn answer(
+async fn answer(
     wire: &mut MessageStream<Stream>,
     progress: Progress,
     login: &Login<'_>,
@@ -83,14 +89,14 @@ fn answer(
             allow(login.allowed.scram, "SCRAM", login)?;
             begin_scram(wire, login, &body)
         }
-        (Message::AuthenticationSaslContinue(body), Progress::Scram { mut exchange, bound }) => {
-            exchange.update(body.data()).map_err(|error| scram_failed(&error))?;
-            frontend::sasl_response(exchange.message(), wire.outgoing())
+        (Message::AuthenticationSaslContinue(body), Progress::ScramBegun { exchange, bound }) => {
+            let exchange = exchange.answer(body.data(), password(login)?, login.time).await?;
+            frontend::sasl_response(exchange.message().as_bytes(), wire.outgoing())
                 .map_err(|error| unsendable(&error))?;
-            Ok(Progress::Scram { exchange, bound })
+            Ok(Progress::ClientProven { exchange, bound })
         }
-        (Message::AuthenticationSaslFinal(body), Progress::Scram { mut exchange, bound }) => {
-            exchange.finish(body.data()).map_err(|error| scram_failed(&error))?;
+        (Message::AuthenticationSaslFinal(body), Progress::ClientProven { exchange, bound }) => {
+            exchange.check(body.data())?;
             Ok(Progress::ServerProven { bound })
         }
         (Message::AuthenticationGss | Message::AuthenticationSspi, _) => {
@@ -105,10 +111,6 @@ fn answer(
 
 fn unsendable(error: &std::io::Error) -> PgError {
     PgError::Auth(format!("the password cannot be sent: {error}"))
-}
-
-fn scram_failed(error: &std::io::Error) -> PgError {
-    PgError::Auth(format!("SCRAM failed: {error}"))
 }
 
 /// Refuses what `require_auth` leaves out, and whatever cannot bind if `channel_binding` asks for
@@ -151,10 +153,11 @@ fn begin_scram(
     }
     let (mechanism, binding) = choose_mechanism(login, plain, plus)?;
     let bound = mechanism == SCRAM_SHA_256_PLUS;
-    let exchange = sasl::ScramSha256::new(password(login)?.as_bytes(), binding);
-    frontend::sasl_initial_response(mechanism, exchange.message(), wire.outgoing())
+    password(login)?;
+    let exchange = scram::ClientFirst::new(binding)?;
+    frontend::sasl_initial_response(mechanism, exchange.message().as_bytes(), wire.outgoing())
         .map_err(|error| unsendable(&error))?;
-    Ok(Progress::Scram { exchange, bound })
+    Ok(Progress::ScramBegun { exchange, bound })
 }
 
 /// `pg_SASL_init` (fe-auth.c). A client that could bind and was not offered to says so; the server
@@ -163,22 +166,22 @@ fn choose_mechanism(
     login: &Login<'_>,
     plain: bool,
     plus: bool,
-) -> Result<(&'static str, sasl::ChannelBinding), PgError> {
+) -> Result<(&'static str, scram::ChannelBinding), PgError> {
     if plus && !login.encrypted {
         return Err(auth("the server offers channel binding without TLS"));
     }
     let endpoint = login.endpoint.filter(|_| login.channel_binding != ChannelBinding::Disable);
     match endpoint {
         Some(hash) if plus => {
-            let binding = sasl::ChannelBinding::tls_server_end_point(hash.to_vec());
+            let binding = scram::ChannelBinding::TlsServerEndPoint(hash.to_vec());
             Ok((SCRAM_SHA_256_PLUS, binding))
         }
         _ if login.channel_binding == ChannelBinding::Require => Err(auth(
             "channel_binding=require, and it is not possible: it needs TLS, a server that offers \
              SCRAM-SHA-256-PLUS, and a certificate whose signature has a hash (not Ed25519)",
         )),
-        Some(_) if plain => Ok((SCRAM_SHA_256, sasl::ChannelBinding::unrequested())),
-        None if plain => Ok((SCRAM_SHA_256, sasl::ChannelBinding::unsupported())),
+        Some(_) if plain => Ok((SCRAM_SHA_256, scram::ChannelBinding::Unrequested)),
+        None if plain => Ok((SCRAM_SHA_256, scram::ChannelBinding::Unsupported)),
         _ => Err(auth("the server offers no SASL mechanism that Seawall speaks")),
     }
 }
@@ -189,7 +192,7 @@ fn finish(progress: &Progress, login: &Login<'_>) -> Result<(), PgError> {
         Progress::Begun if !login.allowed.none => {
             return Err(auth("require_auth asks for a login, and the server wants none"));
         }
-        Progress::Scram { .. } => {
+        Progress::ScramBegun { .. } | Progress::ClientProven { .. } => {
             return Err(auth("the server ended SCRAM without proving that it knows the password"));
         }
         Progress::ServerProven { bound } => *bound,

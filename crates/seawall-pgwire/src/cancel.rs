@@ -13,9 +13,6 @@ use crate::connect::open;
 use crate::startup::Session;
 use crate::transport::Address;
 
-/// Cancel requests are small and answered by closing; longer than this nobody waits.
-const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Cancels whatever a session is running, from anywhere.
 #[derive(Debug, Clone)]
 pub struct CancelToken(Arc<Inner>);
@@ -48,12 +45,19 @@ impl CancelToken {
     }
 
     /// Asks the server to cancel; the query then fails with SQLSTATE 57014, unless it ended before.
-    /// The server does not say whether it did anything.
+    /// The server does not say whether it did anything. It has [`Limits`](crate::Limits)'
+    /// `cancel_time` to take the request.
     ///
     /// # Errors
     /// The request could not be sent.
     pub async fn cancel(&self) -> Result<(), PgError> {
-        timeout(CANCEL_TIMEOUT, self.send()).await.unwrap_or(Err(PgError::Timeout(CANCEL_TIMEOUT)))
+        let limit = self.limit();
+        timeout(limit, self.send()).await.unwrap_or(Err(PgError::Timeout(limit)))
+    }
+
+    /// How long the request may take, and then the end of the query.
+    pub(crate) fn limit(&self) -> Duration {
+        self.0.config.limits.cancel_time
     }
 
     async fn send(&self) -> Result<(), PgError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Password;
 use crate::conninfo::{Conninfo, ConninfoError, Environment, PassfileWarning};
+use crate::vet::SESSION_SETTINGS;
 
 /// The port PostgreSQL listens on unless told otherwise.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
@@ -22,7 +23,8 @@ pub struct Config {
     pub(crate) options: Option<String>,
     pub(crate) replication: Replication,
     pub(crate) startup_parameters: Vec<(String, String)>,
-    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) time_for_all_hosts: Option<Duration>,
     pub(crate) target_session_attrs: TargetSessionAttrs,
     pub(crate) tls: TlsSettings,
     pub(crate) channel_binding: ChannelBinding,
@@ -54,7 +56,16 @@ impl Config {
         self
     }
 
-    /// Replaces the limits on what a server may send.
+    /// Bounds the time that all hosts together may take to give a session. Each address still to be
+    /// tried gets an equal share of what is left, at most `connect_timeout`: a host that is dead does
+    /// not use up the time of one that lives.
+    #[must_use]
+    pub fn with_time_to_connect(mut self, time: Duration) -> Self {
+        self.time_for_all_hosts = Some(time);
+        self
+    }
+
+    /// Replaces the limits on what a server may send, and on the time it may take.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -98,6 +109,8 @@ impl Config {
         }
         packet.push(("application_name", &self.application_name));
         packet.push(("client_encoding", "UTF8"));
+        // The later one of a name counts: nothing in `options` comes before these.
+        packet.extend(SESSION_SETTINGS);
         let extra = self.startup_parameters.iter();
         packet.extend(extra.map(|(name, value)| (name.as_str(), value.as_str())));
         packet
@@ -203,6 +216,7 @@ pub(crate) struct TlsSettings {
     /// Starts TLS without asking first (PostgreSQL 17 and later).
     pub(crate) direct: bool,
     pub(crate) roots: RootCertificates,
+    pub(crate) revoked: Option<RevocationList>,
     pub(crate) client: Option<ClientCertificate>,
     pub(crate) versions: TlsVersions,
     /// Whether the host name is sent in clear, for proxies that route by it.
@@ -218,6 +232,14 @@ pub(crate) enum RootCertificates {
     System,
     /// The authorities of a PEM file. Below `verify-ca` it need not exist.
     File(PathBuf),
+}
+
+/// The file of certificates that their authorities have taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RevocationList {
+    pub(crate) file: PathBuf,
+    /// Named by `sslcrl`, not found in `~/.postgresql`.
+    pub(crate) explicit: bool,
 }
 
 /// The client's own certificate.
@@ -254,28 +276,38 @@ pub(crate) struct AllowedAuth {
     pub(crate) scram: bool,
 }
 
-/// TCP keepalives. What is `None` is left to the operating system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// TCP keepalives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keepalive {
     pub(crate) enabled: bool,
-    pub(crate) idle: Option<Duration>,
-    pub(crate) interval: Option<Duration>,
-    pub(crate) count: Option<u32>,
+    pub(crate) idle: Duration,
+    pub(crate) interval: Duration,
+    pub(crate) count: u32,
     pub(crate) user_timeout: Option<Duration>,
 }
 
-/// What a server may make this client hold in memory.
+/// What a server may make this client hold in memory, and how long it may keep it waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest message accepted.
     pub message_bytes: usize,
-    /// The longest result of one query string, all its rows together.
+    /// The longest result of one query string: all its rows, columns and tags together.
     pub result_bytes: usize,
+    /// How long one query string may take, unless [`Connection::within`](crate::Connection::within)
+    /// says otherwise.
+    pub query_time: Duration,
+    /// How long the request to cancel a query may take after that, and then the query's end.
+    pub cancel_time: Duration,
 }
 
 impl Default for Limits {
-    /// 64 MiB a message, 256 MiB a result.
+    /// 16 MiB a message, 64 MiB a result; a minute for a query, and twice ten seconds to end it.
     fn default() -> Self {
-        Self { message_bytes: 64 << 20, result_bytes: 256 << 20 }
+        Self {
+            message_bytes: 16 << 20,
+            result_bytes: 64 << 20,
+            query_time: Duration::from_secs(60),
+            cancel_time: Duration::from_secs(10),
+        }
     }
 }

@@ -11,13 +11,11 @@ use crate::query::{Answer, Step};
 use crate::server_message::{log_notice, server_error};
 use crate::startup::Session;
 use crate::transport::Stream;
+use crate::vet::is_pooler_version;
 use crate::{CancelToken, Config, FromText, Limits, PgError, ResultSet, Row, ServerError, connect};
 
 /// The longest query: what fits a PostgreSQL allocation (`MaxAllocSize`).
 const MAX_QUERY_BYTES: usize = (1 << 30) - 1;
-
-/// How long a cancelled query may take to end.
-const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
 /// How long closing and last words may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -30,8 +28,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 ///
 /// **Cancellation.** A query's future that is dropped before it ends leaves an answer on the wire
 /// that nobody will read, so the session is over: the next call returns [`PgError::Lost`]. To end a
-/// query and keep the session, use [`cancel_token`](Self::cancel_token) or
-/// [`simple_query_within`](Self::simple_query_within).
+/// query and keep the session, use [`cancel_token`](Self::cancel_token) or [`within`](Self::within).
+///
+/// **Time.** Every question has a limit, [`Limits::query_time`] unless [`within`](Self::within) names
+/// another one. A query that exceeds it is cancelled, and the session lost if that does not help.
 pub struct Connection {
     wire: MessageStream<Stream>,
     session: Session,
@@ -79,6 +79,10 @@ impl Connection {
         limits: Limits,
     ) -> Result<Self, PgError> {
         let version = session.parameters.get("server_version");
+        if let Some(version) = version.filter(|version| is_pooler_version(version)) {
+            let evidence = format!("this is the console of version {version}");
+            return Err(PgError::Pooler { evidence, port: None });
+        }
         let version_num = version
             .and_then(|text| version_num(text))
             .ok_or_else(|| PgError::Protocol(format!("not a PostgreSQL version: {version:?}")))?;
@@ -127,13 +131,50 @@ impl Connection {
         self.token.clone()
     }
 
-    /// Runs one or more statements separated by semicolons; a result set for each.
+    /// Gives questions another limit of time than [`Limits::query_time`].
+    pub fn within(&mut self, limit: Duration) -> Timed<'_> {
+        Timed { connection: self, limit }
+    }
+
+    fn in_usual_time(&mut self) -> Timed<'_> {
+        let limit = self.limits.query_time;
+        self.within(limit)
+    }
+
+    /// As [`Timed::simple_query`], in the usual time.
     ///
     /// # Errors
-    /// [`PgError::Server`] if a statement fails, after which those that follow were not run;
-    /// [`PgError::Lost`], [`PgError::Protocol`] and [`PgError::TooLarge`], after which the session
-    /// is over; [`PgError::Value`] for text that cannot be sent.
+    /// As [`Timed::simple_query`].
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<ResultSet>, PgError> {
+        self.in_usual_time().simple_query(sql).await
+    }
+
+    /// As [`Timed::query_one`], in the usual time.
+    ///
+    /// # Errors
+    /// As [`Timed::query_one`].
+    pub async fn query_one(&mut self, sql: &str) -> Result<Row, PgError> {
+        self.in_usual_time().query_one(sql).await
+    }
+
+    /// As [`Timed::query_rows`], in the usual time.
+    ///
+    /// # Errors
+    /// As [`Timed::query_rows`].
+    pub async fn query_rows(&mut self, sql: &str) -> Result<Vec<Row>, PgError> {
+        self.in_usual_time().query_rows(sql).await
+    }
+
+    /// As [`Timed::query_value`], in the usual time.
+    ///
+    /// # Errors
+    /// As [`Timed::query_value`].
+    pub async fn query_value<T: FromText>(&mut self, sql: &str) -> Result<T, PgError> {
+        self.in_usual_time().query_value(sql).await
+    }
+
+    /// One question and its answer, however long it takes.
+    async fn untimed(&mut self, sql: &str) -> Result<Vec<ResultSet>, PgError> {
         match self.state {
             State::Idle => {}
             State::Busy => return Err(PgError::lost("an earlier query was abandoned midway")),
@@ -147,67 +188,6 @@ impl Connection {
         let over = answer.as_ref().is_err_and(PgError::ends_session);
         self.state = if over { State::Over } else { State::Idle };
         answer
-    }
-
-    /// As [`simple_query`](Self::simple_query), but cancels the query after `limit`.
-    ///
-    /// # Errors
-    /// Also [`PgError::Timeout`], after which the session can be used on.
-    pub async fn simple_query_within(
-        &mut self,
-        sql: &str,
-        limit: Duration,
-    ) -> Result<Vec<ResultSet>, PgError> {
-        let token = self.cancel_token();
-        let mut query = pin!(self.simple_query(sql));
-        if let Ok(answer) = timeout(limit, &mut query).await {
-            return answer;
-        }
-        if let Err(error) = token.cancel().await {
-            tracing::debug!(%error, "the cancel request could not be sent");
-        }
-        match timeout(CANCEL_GRACE, query).await {
-            Ok(Err(PgError::Server(error))) if error.sqlstate == "57014" => {
-                Err(PgError::Timeout(limit))
-            }
-            Ok(answer) => answer,
-            Err(_) => Err(PgError::lost("a cancelled query did not end")),
-        }
-    }
-
-    /// Runs one statement that returns exactly one row.
-    ///
-    /// # Errors
-    /// As [`simple_query`](Self::simple_query); [`PgError::Value`] if there are more or fewer rows.
-    pub async fn query_one(&mut self, sql: &str) -> Result<Row, PgError> {
-        let rows = self.query_rows(sql).await?;
-        match <[Row; 1]>::try_from(rows) {
-            Ok([row]) => Ok(row),
-            Err(rows) => Err(PgError::Value(format!("{} rows instead of one", rows.len()))),
-        }
-    }
-
-    /// Runs one statement and returns its rows.
-    ///
-    /// # Errors
-    /// As [`simple_query`](Self::simple_query); [`PgError::Value`] for several statements.
-    pub async fn query_rows(&mut self, sql: &str) -> Result<Vec<Row>, PgError> {
-        match <[ResultSet; 1]>::try_from(self.simple_query(sql).await?) {
-            Ok([set]) => Ok(set.into_rows()),
-            Err(sets) => Err(PgError::Value(format!("{} results instead of one", sets.len()))),
-        }
-    }
-
-    /// Runs one statement that returns one row of one column.
-    ///
-    /// # Errors
-    /// As [`query_one`](Self::query_one); [`PgError::Value`] if the value is not a `T`.
-    pub async fn query_value<T: FromText>(&mut self, sql: &str) -> Result<T, PgError> {
-        let row = self.query_one(sql).await?;
-        match row.columns() {
-            [column] => row.get(column),
-            columns => Err(PgError::Value(format!("{} columns instead of one", columns.len()))),
-        }
     }
 
     /// Ends the session. The server rolls back what was not committed.
@@ -294,6 +274,85 @@ impl Connection {
         match self.farewell.take() {
             Some(words) if broken => ended_by(words),
             _ => error.into(),
+        }
+    }
+}
+
+/// Questions with a limit of time, see [`Connection::within`].
+#[derive(Debug)]
+pub struct Timed<'a> {
+    connection: &'a mut Connection,
+    limit: Duration,
+}
+
+impl Timed<'_> {
+    /// Runs one or more statements separated by semicolons; a result set for each.
+    ///
+    /// # Errors
+    /// [`PgError::Server`] if a statement fails, after which those that follow were not run;
+    /// [`PgError::Timeout`] if it was cancelled for taking too long;
+    /// [`PgError::Lost`], [`PgError::Protocol`] and [`PgError::TooLarge`], after which the session
+    /// is over; [`PgError::Value`] for text that cannot be sent.
+    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<ResultSet>, PgError> {
+        let token = self.connection.cancel_token();
+        let limit = self.limit;
+        let answer = {
+            let mut query = pin!(self.connection.untimed(sql));
+            if let Ok(answer) = timeout(limit, &mut query).await {
+                return answer;
+            }
+            if let Err(error) = token.cancel().await {
+                tracing::debug!(%error, "the cancel request could not be sent");
+            }
+            timeout(token.limit(), query).await
+        };
+        match answer {
+            Ok(Err(PgError::Server(error))) if error.sqlstate == "57014" => {
+                Err(PgError::Timeout(limit))
+            }
+            Ok(answer) => answer,
+            Err(_) => {
+                self.connection.state = State::Over;
+                Err(PgError::lost(format!(
+                    "no answer within {:.1} s, and a request to cancel the query did not end it",
+                    limit.as_secs_f64()
+                )))
+            }
+        }
+    }
+
+    /// Runs one statement that returns exactly one row.
+    ///
+    /// # Errors
+    /// As [`simple_query`](Self::simple_query); [`PgError::Value`] if there are more or fewer rows.
+    pub async fn query_one(&mut self, sql: &str) -> Result<Row, PgError> {
+        let rows = self.query_rows(sql).await?;
+        match <[Row; 1]>::try_from(rows) {
+            Ok([row]) => Ok(row),
+            Err(rows) => Err(PgError::Value(format!("{} rows instead of one", rows.len()))),
+        }
+    }
+
+    /// Runs one statement and returns its rows.
+    ///
+    /// # Errors
+    /// As [`simple_query`](Self::simple_query); [`PgError::Value`] for several statements.
+    pub async fn query_rows(&mut self, sql: &str) -> Result<Vec<Row>, PgError> {
+        match <[ResultSet; 1]>::try_from(self.simple_query(sql).await?) {
+            Ok([set]) => Ok(set.into_rows()),
+            Err(sets) => Err(PgError::Value(format!("{} results instead of one", sets.len()))),
+        }
+    }
+
+    /// Runs one statement that returns one row of one column.
+    ///
+    /// # Errors
+    /// As [`query_one`](Self::query_one); [`PgError::Value`] if the value is not a `T`.
+    pub async fn query_value<T: FromText>(&mut self, sql: &str) -> Result<T, PgError> {
+        let row = self.query_one(sql).await?;
+        match row.columns() {
+            [column] => row.get(column),
+            columns => Err(PgError::Value(format!("{} columns instead of one", columns.len()))),
         }
     }
 }

@@ -24,12 +24,28 @@ pub enum PgError {
     #[error("{0}")]
     Unreachable(io::Error),
     /// Something did not happen in time.
-    #[error("timed out after {:.1} s", .0.as_secs_f64())]
+    #[error("no answer within {:.1} s", .0.as_secs_f64())]
     Timeout(Duration),
     /// The login failed on this side: no password, a method that is unknown or not allowed, or a
     /// server that could not prove it knows the password.
     #[error("{0}")]
     Auth(String),
+    /// The server asks for more SCRAM iterations than can be counted in time.
+    #[error("the server asks for {iterations} SCRAM iterations, which take longer than {:.1} s here", .limit.as_secs_f64())]
+    ScramTooSlow {
+        /// `scram_iterations`, as the role's password was set with.
+        iterations: u32,
+        /// `connect_timeout`
+        limit: Duration,
+    },
+    /// A connection pooler answers instead of the server.
+    #[error("a connection pooler is between Seawall and PostgreSQL: {evidence}")]
+    Pooler {
+        /// How it was noticed.
+        evidence: String,
+        /// The port on which the server says that it listens.
+        port: Option<u16>,
+    },
     /// TLS could not be set up.
     #[error("{0}")]
     Tls(String),

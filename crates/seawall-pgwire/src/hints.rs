@@ -15,11 +15,12 @@ impl PgError {
             // The last attempt decides: nothing is tried after a refused login.
             Self::Connect { attempts } => match attempts.last().map(|last| last.reason.code()) {
                 Some(code @ (Code::AuthenticationFailed | Code::TlsFailed)) => code,
-                Some(code @ Code::PrivilegeMissing) => code,
+                Some(code @ (Code::PrivilegeMissing | Code::PoolerInBetween)) => code,
                 _ => Code::ConnectFailed,
             },
             Self::Unreachable(_) | Self::Unsuitable(_) => Code::ConnectFailed,
-            Self::Auth(_) => Code::AuthenticationFailed,
+            Self::Auth(_) | Self::ScramTooSlow { .. } => Code::AuthenticationFailed,
+            Self::Pooler { .. } => Code::PoolerInBetween,
             Self::Tls(_) => Code::TlsFailed,
             Self::Server(error) => server_code(error),
             Self::Lost { .. } | Self::Protocol(_) => Code::ConnectionLost,
@@ -42,10 +43,30 @@ impl PgError {
                  `chmod 600 ~/.pgpass`, or set PGPASSWORD."
                     .to_owned(),
             ),
+            Self::ScramTooSlow { .. } => Some(
+                "Allow more time with connect_timeout=SECONDS, or lower scram_iterations on the \
+                 server and set the role's password again: ALTER ROLE name PASSWORD '...'."
+                    .to_owned(),
+            ),
+            Self::Pooler { port, .. } => Some(pooler_hint(*port)),
+            Self::Timeout(_) => Some(
+                "The server takes no queries or is overloaded: see pg_stat_activity and its log, \
+                 and whether host= and port= lead to PostgreSQL itself."
+                    .to_owned(),
+            ),
             Self::Lost { server: Some(error), .. } => error.hint.clone(),
             _ => None,
         }
     }
+}
+
+fn pooler_hint(port: Option<u16>) -> String {
+    let place = port.map_or_else(String::new, |port| format!(" (it says that its port is {port})"));
+    format!(
+        "A backup lasts as long as its session, so it must be PostgreSQL's own: connect to the \
+         server directly{place}, with host= and port= of SHOW unix_socket_directories or \
+         SHOW listen_addresses and SHOW port."
+    )
 }
 
 fn server_code(error: &ServerError) -> Code {

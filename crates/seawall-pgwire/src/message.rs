@@ -31,6 +31,22 @@ pub(crate) enum BackendMessage {
     NegotiateProtocolVersion,
 }
 
+/// The longest error, notice or notification. PostgreSQL's own are far shorter.
+const COMPLAINT_BYTES: usize = 1 << 20;
+
+/// The longest of all other messages but results, in libpq too (`pqParseInput3`, fe-protocol3.c, 18).
+const SHORT_MESSAGE_BYTES: usize = 30_000;
+
+/// How long a message with this tag may be (`VALID_LONG_MESSAGE_TYPE`, fe-protocol3.c, 18), if none
+/// may exceed `limit`.
+fn limit_for(tag: u8, limit: usize) -> usize {
+    match tag {
+        b'T' | b'D' | b'd' => limit,
+        b'E' | b'N' | b'A' => limit.min(COMPLAINT_BYTES),
+        _ => limit.min(SHORT_MESSAGE_BYTES),
+    }
+}
+
 /// Why no message could be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
@@ -58,7 +74,7 @@ pub(crate) struct MessageStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> MessageStream<S> {
-    /// `message_bytes` limits the messages accepted.
+    /// `message_bytes` limits the messages accepted; most kinds may not even be that long.
     pub(crate) fn new(stream: S, message_bytes: usize) -> Self {
         Self { stream, incoming: BytesMut::new(), outgoing: BytesMut::new(), message_bytes }
     }
@@ -110,8 +126,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MessageStream<S> {
                 None => HEADER_BYTES,
                 Some(header) => {
                     let bytes = usize::try_from(header.len()).unwrap_or(usize::MAX);
-                    if bytes > self.message_bytes {
-                        return Err(WireError::TooLarge { bytes, limit: self.message_bytes });
+                    let limit = limit_for(header.tag(), self.message_bytes);
+                    if bytes > limit {
+                        return Err(WireError::TooLarge { bytes, limit });
                     }
                     if self.incoming.len() > bytes {
                         return Ok((header.tag(), self.incoming.split_to(bytes + 1)));
@@ -132,11 +149,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MessageStream<S> {
             _ => Ok(()),
         }
     }
-}
-
-/// Text from the server for people: never refused for its encoding.
-pub(crate) fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]

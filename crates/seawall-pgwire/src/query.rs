@@ -21,13 +21,21 @@ pub(crate) struct Answer {
     complete: Vec<ResultSet>,
     current: Option<ResultSet>,
     failure: Option<PgError>,
+    copy_refused: bool,
     held_bytes: usize,
     limit_bytes: usize,
 }
 
 impl Answer {
     pub(crate) fn new(limit_bytes: usize) -> Self {
-        Self { complete: Vec::new(), current: None, failure: None, held_bytes: 0, limit_bytes }
+        Self {
+            complete: Vec::new(),
+            current: None,
+            failure: None,
+            copy_refused: false,
+            held_bytes: 0,
+            limit_bytes,
+        }
     }
 
     /// Takes a message other than `ReadyForQuery`, `ParameterStatus` and notices.
@@ -43,21 +51,24 @@ impl Answer {
             }
             Message::CommandComplete(body) => {
                 let set = self.current.take().unwrap_or_default();
-                self.complete.push(set.complete(body.tag()?));
-                self.hold(size_of::<ResultSet>())?;
+                self.end(set.complete(body.tag()?))?;
             }
-            Message::EmptyQueryResponse => self.complete.push(ResultSet::default()),
+            Message::EmptyQueryResponse => self.end(ResultSet::default())?,
             Message::ErrorResponse(body) => {
                 let error = Box::new(server_error(body.fields()));
                 if error.is_fatal() {
                     return Ok(Step::Over(error));
                 }
-                self.failure = Some(PgError::Server(error));
+                // A statement that failed is the last one; what was found out here comes first.
+                self.failure.get_or_insert(PgError::Server(error));
             }
-            Message::CopyInResponse(_) => return Ok(Step::RefuseCopyIn),
+            Message::CopyInResponse(_) if !self.copy_refused => {
+                self.copy_refused = true;
+                return Ok(Step::RefuseCopyIn);
+            }
             Message::CopyOutResponse(_) => {
                 let problem = "COPY TO STDOUT is not a simple query".to_owned();
-                self.failure = Some(PgError::Value(problem));
+                self.failure.get_or_insert(PgError::Value(problem));
             }
             Message::CopyData(_) | Message::CopyDone if self.failure.is_some() => {}
             _ => return Err(out_of_order("a message")),
@@ -66,10 +77,19 @@ impl Answer {
     }
 
     fn begin(&mut self, body: &RowDescriptionBody) -> Result<(), PgError> {
+        if self.current.is_some() {
+            return Err(out_of_order("a description of rows"));
+        }
         let columns = column_names(body)?;
         let names = columns.iter().map(String::len).sum::<usize>();
         self.hold(names + columns.len() * size_of::<String>())?;
         self.current = Some(ResultSet::new(columns));
+        Ok(())
+    }
+
+    fn end(&mut self, set: ResultSet) -> Result<(), PgError> {
+        self.hold(set.memory_bytes())?;
+        self.complete.push(set);
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, RowDescriptionBody};
+
+use seawall_core::printable;
 
 use crate::{FromText, PgError};
 
@@ -29,8 +30,13 @@ impl ResultSet {
     }
 
     pub(crate) fn complete(mut self, command_tag: &str) -> Self {
-        command_tag.clone_into(&mut self.command_tag);
+        self.command_tag = printable(command_tag);
         self
+    }
+
+    /// What the set costs in memory beside its rows and columns.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.command_tag.len()
     }
 
     /// The names of the columns; none if the statement returns no rows.
@@ -62,7 +68,9 @@ impl ResultSet {
 #[derive(Debug, Clone)]
 pub struct Row {
     columns: Arc<[String]>,
-    body: Bytes,
+    /// A copy: a part of what was read would keep the whole of it, and what surrounds a row is not
+    /// counted.
+    body: Box<[u8]>,
     values: Vec<Option<Range<usize>>>,
 }
 
@@ -77,7 +85,7 @@ impl Row {
                 columns.len()
             )));
         }
-        Ok(Self { columns, body: body.buffer_bytes().clone(), values })
+        Ok(Self { columns, body: body.buffer().into(), values })
     }
 
     /// What the row costs in memory.
@@ -100,19 +108,21 @@ impl Row {
         let index = self.columns.iter().position(|name| name == column);
         let value = index
             .and_then(|index| self.values.get(index))
-            .ok_or_else(|| PgError::Value(format!("there is no column \"{column}\"")))?;
+            .ok_or_else(|| PgError::Value(format!("there is no column \"{}\"", shown(column))))?;
         Ok(value.as_ref().and_then(|range| self.body.get(range.clone())))
     }
 
-    /// A value as text; `None` is NULL.
+    /// A value as text, with every character the server sent; `None` is NULL. What is shown to
+    /// people is got as a `String` instead.
     ///
     /// # Errors
     /// [`PgError::Value`] if there is no such column or the value is not UTF-8.
     pub fn text(&self, column: &str) -> Result<Option<&str>, PgError> {
         self.bytes(column)?
             .map(|bytes| {
-                std::str::from_utf8(bytes)
-                    .map_err(|_| PgError::Value(format!("column \"{column}\" is not UTF-8")))
+                std::str::from_utf8(bytes).map_err(|_| {
+                    PgError::Value(format!("column \"{}\" is not UTF-8", shown(column)))
+                })
             })
             .transpose()
     }
@@ -124,16 +134,16 @@ impl Row {
     pub fn get<T: FromText>(&self, column: &str) -> Result<T, PgError> {
         let text = self.text(column)?;
         T::from_text(text).map_err(|expected| {
-            let found = text.map_or_else(|| "NULL".to_owned(), |text| format!("\"{}\"", cut(text)));
-            PgError::Value(format!("column \"{column}\" is {found}, expected {expected}"))
+            let found =
+                text.map_or_else(|| "NULL".to_owned(), |text| format!("\"{}\"", shown(text)));
+            PgError::Value(format!("column \"{}\" is {found}, expected {expected}", shown(column)))
         })
     }
 }
 
 /// The beginning of a text, enough to recognise it.
-fn cut(text: &str) -> &str {
-    let end = text.char_indices().nth(80).map_or(text.len(), |(end, _)| end);
-    text.get(..end).unwrap_or(text)
+fn shown(text: &str) -> String {
+    printable(&text.chars().take(80).collect::<String>())
 }
 
 /// The names of a `RowDescription`.

@@ -3,15 +3,31 @@
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::ErrorFields;
 
+use seawall_core::printable;
+
 use crate::ServerError;
-use crate::message::lossy;
+
+/// The longest text of an error that is kept, in characters. The rest is of use to nobody.
+const FIELD_CHARACTERS: usize = 2000;
+
+/// Text from the server for people: never refused for its encoding, one line, and of bounded length.
+fn shown(bytes: &[u8]) -> String {
+    // A character has four bytes at most.
+    let beginning = bytes.get(..4 * FIELD_CHARACTERS).unwrap_or(bytes);
+    let text = String::from_utf8_lossy(beginning);
+    let mut shown = printable(&text.chars().take(FIELD_CHARACTERS).collect::<String>());
+    if text.chars().nth(FIELD_CHARACTERS).is_some() || beginning.len() < bytes.len() {
+        shown.push('…');
+    }
+    shown
+}
 
 /// Collects the fields. A malformed rest is left out: half an error says more than none.
 pub(crate) fn server_error(mut fields: ErrorFields<'_>) -> ServerError {
     let mut error = ServerError::default();
     let mut translated_severity = String::new();
     while let Ok(Some(field)) = fields.next() {
-        let value = lossy(field.value_bytes());
+        let value = shown(field.value_bytes());
         match field.type_() {
             b'S' => translated_severity = value,
             b'V' => error.severity = value,

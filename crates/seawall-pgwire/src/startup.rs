@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 
+use seawall_core::printable;
+
 use crate::PgError;
 use crate::auth::{Login, authenticate};
-use crate::config::{Config, Host};
+use crate::config::Config;
+use crate::connect::Attempt;
 use crate::message::{BackendMessage, MessageStream, WireError};
 use crate::server_message::{log_notice, server_error};
 use crate::transport::Stream;
@@ -15,8 +18,8 @@ use crate::transport::Stream;
 /// No honest message before the first query is longer.
 const STARTUP_MESSAGE_BYTES: usize = 64 << 10;
 
-/// PostgreSQL reports some fifteen.
-const MAX_PARAMETERS: usize = 1000;
+/// PostgreSQL reports some fifteen. All names and values together; libpq takes 30 000 bytes of each.
+const PARAMETERS_BYTES: usize = 256 << 10;
 
 /// What a session is known by.
 #[derive(Debug, Default)]
@@ -32,12 +35,21 @@ pub(crate) struct Session {
 impl Session {
     /// Takes a `ParameterStatus`.
     pub(crate) fn set_parameter(&mut self, name: &str, value: &str) -> Result<(), PgError> {
-        if self.parameters.len() >= MAX_PARAMETERS && !self.parameters.contains_key(name) {
-            return Err(PgError::Protocol("the server reports too many parameters".to_owned()));
+        let others = self.parameters.iter().filter(|(other, _)| *other != name);
+        let held: usize = others.map(|(name, value)| parameter_bytes(name, value)).sum();
+        if held + parameter_bytes(name, value) > PARAMETERS_BYTES {
+            return Err(PgError::TooLarge(format!(
+                "the parameters that the server reports exceed the limit of {PARAMETERS_BYTES} bytes"
+            )));
         }
-        self.parameters.insert(name.to_owned(), value.to_owned());
+        self.parameters.insert(name.to_owned(), printable(value));
         Ok(())
     }
+}
+
+/// What a parameter costs in memory, about.
+fn parameter_bytes(name: &str, value: &str) -> usize {
+    2 * size_of::<String>() + name.len() + value.len()
 }
 
 /// What the stream is, as far as the login cares.
@@ -50,20 +62,23 @@ pub(crate) struct Security {
 pub(crate) async fn start(
     stream: Stream,
     security: &Security,
-    host: &Host,
+    attempt: &Attempt<'_>,
     config: &Config,
 ) -> Result<(MessageStream<Stream>, Session), PgError> {
     let mut wire = MessageStream::new(stream, STARTUP_MESSAGE_BYTES);
-    frontend::startup_message(config.startup_packet(), wire.outgoing())
+    let mut packet = config.startup_packet();
+    packet.extend(attempt.without.iter().map(|limit| (limit.as_str(), "0")));
+    frontend::startup_message(packet, wire.outgoing())
         .map_err(|error| PgError::Auth(format!("a startup parameter: {error}")))?;
     wire.flush().await?;
     let login = Login {
         user: &config.user,
-        password: host.password.as_ref(),
+        password: attempt.host.password.as_ref(),
         allowed: config.allowed_auth,
         channel_binding: config.channel_binding,
         encrypted: security.encrypted,
         endpoint: security.endpoint.as_deref(),
+        time: attempt.limit,
     };
     authenticate(&mut wire, &login).await?;
     let session = read_session(&mut wire).await?;

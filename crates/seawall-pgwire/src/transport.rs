@@ -124,16 +124,10 @@ fn set_options(stream: &TcpStream, keepalive: &Keepalive) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     if keepalive.enabled {
-        let mut settings = TcpKeepalive::new();
-        if let Some(idle) = keepalive.idle {
-            settings = settings.with_time(idle);
-        }
-        if let Some(interval) = keepalive.interval {
-            settings = settings.with_interval(interval);
-        }
-        if let Some(count) = keepalive.count {
-            settings = settings.with_retries(count);
-        }
+        let settings = TcpKeepalive::new()
+            .with_time(keepalive.idle)
+            .with_interval(keepalive.interval)
+            .with_retries(keepalive.count);
         socket.set_keepalive(true)?;
         socket.set_tcp_keepalive(&settings)?;
     }

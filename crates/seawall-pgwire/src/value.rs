@@ -1,4 +1,4 @@
-use seawall_core::Lsn;
+use seawall_core::{Lsn, printable};
 
 /// A type that PostgreSQL's text output can be read as.
 pub trait FromText: Sized {
@@ -16,9 +16,11 @@ impl<T: FromText> FromText for Option<T> {
     }
 }
 
+/// For people and comparisons: without control characters, see [`printable`]. What must be exact,
+/// such as a path, is got with [`Row::bytes`](crate::Row::bytes).
 impl FromText for String {
     fn from_text(text: Option<&str>) -> Result<Self, &'static str> {
-        text.map(str::to_owned).ok_or("text")
+        text.map(printable).ok_or("text")
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::{
     self, ClusterConfig, Config, DEFAULT_PACK_SIZE, RepositoryConfig, SecretSource,
 };
 use crate::kit::Kit;
+use crate::masking::masked;
 use crate::owner::{Acting, Owner};
 use crate::postgres;
 
@@ -71,6 +72,8 @@ pub struct Target {
     pub name: ClusterName,
     /// Its section of the configuration.
     pub config: Option<ClusterConfig>,
+    /// The file that has the section.
+    pub config_path: PathBuf,
     /// Its repositories.
     pub places: Vec<Place>,
 }
@@ -146,7 +149,11 @@ impl Context {
                     self.config.repositories.keys().map(String::as_str).collect();
                 Err(Error::new(
                     Code::NotConfigured,
-                    format!("there is no repository \"{repo}\" in {}", self.config.shown_path()),
+                    format!(
+                        "there is no repository \"{}\" in {}",
+                        masked(repo),
+                        self.config.shown_path()
+                    ),
                 )
                 .with_hint(match names.as_slice() {
                     [] => "None is configured; give its URL and key: `--repo URL --key FILE`."
@@ -245,7 +252,8 @@ impl Context {
                 .collect(),
             (None, None) => self.places(),
         };
-        Ok(Target { name: name.clone(), config: config.cloned(), places })
+        let config_path = self.config.path.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
+        Ok(Target { name: name.clone(), config: config.cloned(), config_path, places })
     }
 
     /// Root becomes the user whose files the command touches: the data directory's owner, or the
@@ -333,11 +341,15 @@ impl Target {
     ///
     /// # Errors
     /// [`Code::NotConfigured`] if neither flags nor configuration say how,
-    /// [`Code::ConninfoInvalid`].
+    /// [`Code::ConninfoInvalid`], and [`Code::ConfigUnreadable`] if others can read its password.
     pub fn server(&self, flags: &ServerArgs) -> Result<Server> {
         let configured = self.config.as_ref();
-        let connection = flags.connection.clone();
-        let connection = connection.or_else(|| configured.and_then(|c| c.connection.clone()));
+        let source = configured.and_then(|cluster| cluster.connection.as_ref());
+        let connection = match (&flags.connection, source) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(source)) => Some(source.read(&self.config_path)?),
+            (None, None) => None,
+        };
         let connection = connection.ok_or_else(|| {
             Error::new(
                 Code::NotConfigured,

@@ -8,6 +8,7 @@ mod context;
 mod exit;
 mod heap;
 mod kit;
+mod masking;
 mod owner;
 mod postgres;
 mod priority;

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{Gid, ResUid, Uid, User};
 use seawall_core::{Code, Error, Result, ResultExt};
 
+use crate::masking::masked;
+use crate::render::shell_quote;
+
 const ROOT: Uid = Uid::from_raw(0);
 
 /// The user servers run as where packages made them.
@@ -184,7 +187,7 @@ impl Owner {
     pub fn again(&self) -> String {
         let arguments = std::env::args().skip(1);
         let words: Vec<String> =
-            arguments.map(|argument| crate::render::shell_quote(&argument)).collect();
+            arguments.map(|argument| shell_quote(&masked(&argument))).collect();
         format!("sudo -u {} seawall {}", self.name, words.join(" "))
     }
 

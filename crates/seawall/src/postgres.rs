@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Error, Result};
-use seawall_pgwire::{Config, Conninfo, ConninfoError, Environment};
+use seawall_pgwire::{Config, Conninfo, ConninfoError, Environment, quote_conninfo_value};
 
 use crate::owner::Owner;
 
@@ -55,20 +55,11 @@ pub fn spelled_out(config: &Config) -> Option<String> {
     let directory = host.socket_directory()?;
     Some(format!(
         "host={} port={} user={} dbname={}",
-        quoted(&directory.display().to_string()),
+        quote_conninfo_value(&directory.display().to_string()),
         host.port(),
-        quoted(config.user()),
-        quoted(config.dbname()),
+        quote_conninfo_value(config.user()),
+        quote_conninfo_value(config.dbname()),
     ))
-}
-
-/// A value of a keyword/value connection string.
-pub fn quoted(value: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./@:".contains(&b);
-    if !value.is_empty() && value.bytes().all(plain) {
-        return value.to_owned();
-    }
-    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// The program's own absolute path, for `archive_command` and `restore_command`.

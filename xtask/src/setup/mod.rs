@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what tests and the demo need, on Debian and Ubuntu. Running it again
 //! where everything is there costs nothing.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -44,6 +45,9 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         tools::install()?;
         missing.extend(reader::install()?);
         missing.extend(majors::install()?);
+        // Where people without root's PATH do not look.
+        let pooler = Path::new("/usr/sbin/pgbouncer").exists();
+        missing.extend(apt::unless(pooler, "pgbouncer")?);
     }
     if missing.is_empty() {
         return Ok(());

@@ -63,19 +63,13 @@ const FACTS: &str = "select current_setting('server_version') as version, \
      coalesce((select string_agg(name, ' ' order by name) from pg_settings where pending_restart), '') \
        as pending_restart";
 
-/// A session that is kept open for hours must not be ended by settings meant for applications.
-/// PostgreSQL 14 added the idle session timeout.
-const KEEP_OPEN: &str = "set statement_timeout = 0; set lock_timeout = 0; \
-     set idle_in_transaction_session_timeout = 0";
-const KEEP_OPEN_14: &str = "set idle_session_timeout = 0";
-
 impl Server {
-    /// Connects, and makes the session one that may last.
+    /// Connects, for a session that may last.
     ///
     /// # Errors
     /// Those of the connection, and [`Code::UnknownPostgresVersion`].
     pub async fn connect(config: &Config) -> Result<Self> {
-        let mut connection = Connection::connect(config).await?;
+        let connection = Connection::connect(config).await?;
         let number = connection.server_version_num();
         let major = PgMajor::from_number(number).ok_or_else(|| {
             Error::new(
@@ -87,10 +81,6 @@ impl Server {
             )
             .with_hint("PostgreSQL 12 to 18 are supported; use a newer Seawall for newer majors.")
         })?;
-        connection.simple_query(KEEP_OPEN).await?;
-        if major >= PgMajor::V14 {
-            connection.simple_query(KEEP_OPEN_14).await?;
-        }
         Ok(Self { connection, major })
     }
 

@@ -1,9 +1,20 @@
+use std::time::Duration;
+
 use seawall_core::{Code, Error, Lsn, Result, TimelineId};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::{PgError, quote_literal};
 
 use super::Server;
 use super::bytes::{bytes_of, hex_of};
+
+/// What writing all of a large `shared_buffers` to slow disks may take.
+const CHECKPOINT: Duration = Duration::from_secs(2 * 3600);
+
+/// The most that `checkpoint_timeout` can be (guc_parameters.dat, 18).
+const CHECKPOINT_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A backup of hours is not given up because the server's disks are busy for minutes.
+const ANSWER_OF_A_BUSY_SERVER: Duration = Duration::from_secs(600);
 
 /// A backup that PostgreSQL knows of: it lasts exactly as long as its session.
 #[derive(Debug)]
@@ -41,7 +52,8 @@ impl BackupSession {
             format!("pg_start_backup({label}, {fast}, false)")
         };
         let sql = format!("select {call}");
-        let start_lsn: Lsn = server.connection().query_value(&sql).await?;
+        let time = checkpoint_time(&mut server, fast).await?;
+        let start_lsn: Lsn = server.connection().within(time).query_value(&sql).await?;
         let timeline: String = server
             .connection()
             .query_value(&format!("select substr(pg_walfile_name('{start_lsn}'), 1, 8)"))
@@ -58,7 +70,9 @@ impl BackupSession {
     /// # Errors
     /// [`Code::BackupAborted`] if it does not.
     pub async fn prove_alive(&mut self) -> Result<()> {
-        let alive: Result<i32, PgError> = self.server.connection().query_value("select 1").await;
+        let connection = self.server.connection();
+        let alive: Result<i32, PgError> =
+            connection.within(ANSWER_OF_A_BUSY_SERVER).query_value("select 1").await;
         alive.map(|_| ()).map_err(aborted)
     }
 
@@ -81,7 +95,9 @@ impl BackupSession {
         let sql = format!(
             "select s.lsn, {label} as labelfile, {map} as spcmapfile from pg_catalog.{call} s"
         );
-        let row = self.server.connection().query_one(&sql).await.map_err(aborted)?;
+        let connection = self.server.connection();
+        let row = connection.within(ANSWER_OF_A_BUSY_SERVER).query_one(&sql).await;
+        let row = row.map_err(aborted)?;
         let stopped = Stopped {
             stop_lsn: row.get("lsn").map_err(aborted)?,
             backup_label: bytes_of(&row, "labelfile")?.unwrap_or_default(),
@@ -89,6 +105,22 @@ impl BackupSession {
         };
         Ok((stopped, self.server))
     }
+}
+
+/// How long the start of a backup may take: as long as its checkpoint. A spread one takes most of
+/// `checkpoint_timeout`, and one that is under way already comes first (`RequestCheckpoint`,
+/// checkpointer.c).
+///
+/// # Errors
+/// Those of the question.
+async fn checkpoint_time(server: &mut Server, fast: bool) -> Result<Duration, PgError> {
+    if fast {
+        return Ok(CHECKPOINT);
+    }
+    let sql = "select pg_catalog.date_part('epoch', \
+         pg_catalog.current_setting('checkpoint_timeout')::pg_catalog.interval)::pg_catalog.int8";
+    let seconds: u64 = server.connection().query_value(sql).await?;
+    Ok(CHECKPOINT + 2 * Duration::from_secs(seconds).min(CHECKPOINT_TIMEOUT_MAX))
 }
 
 fn aborted(error: PgError) -> Error {

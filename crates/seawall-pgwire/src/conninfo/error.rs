@@ -4,7 +4,8 @@ use super::keywords;
 
 /// What is wrong with a connection string or a file it refers to.
 ///
-/// No variant holds a password: text that may be part of one is left out.
+/// No variant holds a password: text that may be part of one is left out, and that is all text in
+/// a place where it makes no sense. A mistyped port of `postgresql://u:secret#host:5432` is one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConninfoError {
@@ -21,11 +22,16 @@ pub enum ConninfoError {
         keyword: String,
     },
     /// libpq has no such keyword.
-    #[error("unknown connection keyword \"{keyword}\"{}", did_you_mean(.keyword))]
+    #[error("unknown connection keyword{}", keyword_shown(.keyword.as_deref()))]
     UnknownKeyword {
-        /// As it was written.
-        keyword: String,
+        /// As it was written; `None` if it does not look like a keyword.
+        keyword: Option<String>,
     },
+    /// It looks like a URI, and not like PostgreSQL's.
+    #[error(
+        "a connection URI begins with postgresql:// or postgres://, and this one with another scheme"
+    )]
+    UnknownScheme,
     /// The URI is not well-formed.
     #[error("invalid connection URI: {problem}")]
     InvalidUri {
@@ -33,12 +39,12 @@ pub enum ConninfoError {
         problem: String,
     },
     /// The value is none the keyword takes.
-    #[error("invalid value \"{value}\" for \"{keyword}\": expected {expected}")]
+    #[error("invalid value{} for \"{keyword}\": expected {expected}", value_shown(.value.as_deref()))]
     InvalidValue {
         /// The keyword.
         keyword: &'static str,
-        /// As it was written.
-        value: String,
+        /// As it was written; `None` if it may be a part of something else.
+        value: Option<String>,
         /// What would have been right.
         expected: String,
     },
@@ -98,8 +104,14 @@ fn following(keyword: Option<&str>) -> String {
     keyword.map(|keyword| format!("after the value of \"{keyword}\" ")).unwrap_or_default()
 }
 
-fn did_you_mean(keyword: &str) -> String {
-    keywords::suggest(keyword).map(|name| format!(" (\"{name}\"?)")).unwrap_or_default()
+fn keyword_shown(keyword: Option<&str>) -> String {
+    let Some(keyword) = keyword else { return String::new() };
+    let meant = keywords::suggest(keyword).map(|name| format!(" (\"{name}\"?)"));
+    format!(" \"{keyword}\"{}", meant.unwrap_or_default())
+}
+
+fn value_shown(value: Option<&str>) -> String {
+    value.map(|value| format!(" \"{value}\"")).unwrap_or_default()
 }
 
 fn quoted(values: &[&str]) -> String {
@@ -127,7 +139,7 @@ impl ConninfoError {
             Self::UnknownKeyword { .. } => {
                 "The keywords are libpq's: host, port, dbname, user, sslmode and so on."
             }
-            Self::InvalidUri { .. } => {
+            Self::InvalidUri { .. } | Self::UnknownScheme => {
                 "Write postgresql://USER@HOST:PORT/DBNAME?keyword=value; @, :, / and % within a \
                  part are written %40, %3A, %2F and %25."
             }

@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::{Conninfo, ConninfoError, keywords};
+use super::{Conninfo, ConninfoError, keywords, shown};
 
 /// Parses a keyword/value string. Of a keyword given twice the last value counts.
 pub(super) fn parse(text: &str) -> Result<Conninfo, ConninfoError> {
@@ -61,7 +61,8 @@ fn value(chars: &mut Peekable<Chars<'_>>, keyword: &str) -> Result<String, Conni
     loop {
         match chars.next() {
             None if quoted => {
-                return Err(ConninfoError::UnterminatedQuote { keyword: keyword.to_owned() });
+                let keyword = shown::harmless_keyword(keyword).unwrap_or("?").to_owned();
+                return Err(ConninfoError::UnterminatedQuote { keyword });
             }
             None => return Ok(value),
             Some('\'') if quoted => return Ok(value),

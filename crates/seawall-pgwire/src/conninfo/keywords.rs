@@ -86,7 +86,7 @@ pub(crate) const KEYWORDS: &[Keyword] = &[
     only("sslcertmode", Some("PGSSLCERTMODE"), &["allow", "disable"]),
     only("sslpassword", None, &[""]),
     used("sslrootcert", Some("PGSSLROOTCERT")),
-    only("sslcrl", Some("PGSSLCRL"), &[""]),
+    used("sslcrl", Some("PGSSLCRL")),
     only("sslcrldir", Some("PGSSLCRLDIR"), &[""]),
     only("sslkeylogfile", None, &[""]),
     used("sslsni", Some("PGSSLSNI")),

@@ -7,6 +7,7 @@ mod keywords;
 mod passfile;
 mod resolve;
 mod service;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod uri;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 pub use environment::Environment;
 pub use error::ConninfoError;
 pub use passfile::PassfileWarning;
+pub use shown::{masked_conninfo, quote_conninfo_value};
 
 use keywords::{Keyword, Support};
 
@@ -56,6 +58,12 @@ impl Conninfo {
         self.values.get(keyword).map(|value| value.as_str())
     }
 
+    /// Whether a password or another secret is spelled out.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        self.values.iter().any(|(keyword, value)| keywords::is_secret(keyword) && !value.is_empty())
+    }
+
     /// Sets an option that is not set yet.
     fn set_default(
         &mut self,
@@ -70,8 +78,9 @@ impl Conninfo {
 }
 
 fn known(keyword: &str) -> Result<&'static Keyword, ConninfoError> {
-    keywords::find(keyword)
-        .ok_or_else(|| ConninfoError::UnknownKeyword { keyword: keyword.to_owned() })
+    keywords::find(keyword).ok_or_else(|| ConninfoError::UnknownKeyword {
+        keyword: shown::harmless_keyword(keyword).map(str::to_owned),
+    })
 }
 
 impl FromStr for Conninfo {
@@ -80,8 +89,23 @@ impl FromStr for Conninfo {
     fn from_str(text: &str) -> Result<Self, ConninfoError> {
         match uri::strip_scheme(text) {
             Some(rest) => uri::parse(rest),
+            None if uri::has_scheme(text) => Err(ConninfoError::UnknownScheme),
             None => keyvalue::parse(text),
         }
+    }
+}
+
+/// A keyword/value string without passwords and other secrets.
+impl fmt::Display for Conninfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut space = "";
+        for (keyword, value) in &self.values {
+            if !keywords::is_secret(keyword) {
+                write!(f, "{space}{keyword}={}", quote_conninfo_value(value))?;
+                space = " ";
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::keywords::KEYWORDS;
 use super::passfile::{Login, Passfile};
-use super::{Conninfo, ConninfoError, Environment, PassfileWarning, service};
+use super::{Conninfo, ConninfoError, Environment, PassfileWarning, service, shown};
 use crate::Password;
 use crate::config::{
     AllowedAuth, ChannelBinding, ClientCertificate, Config, DEFAULT_PORT, Host, Keepalive, Limits,
-    Place, Replication, RootCertificates, SslMode, TargetSessionAttrs, TlsSettings, TlsVersions,
+    Place, Replication, RevocationList, RootCertificates, SslMode, TargetSessionAttrs, TlsSettings,
+    TlsVersions,
 };
 
 /// Where a server's socket is when no host is named: Debian's and Red Hat's packages use the
@@ -23,6 +24,15 @@ const LOCALHOST_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresq
 
 /// How long one address is tried unless `connect_timeout` says otherwise. libpq waits forever.
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What `connect_timeout=0`, which is no limit to libpq, comes to.
+const LONGEST_CONNECT_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// A peer whose machine is gone is noticed within two minutes. Linux would begin to ask after two
+/// hours, and a backup's session is idle for longer than firewalls remember it.
+const DEFAULT_KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const DEFAULT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const DEFAULT_KEEPALIVE_COUNT: u32 = 6;
 
 impl Conninfo {
     /// Fills in what the options leave open: the service file, then the environment, then
@@ -57,6 +67,7 @@ impl Conninfo {
             replication: self.replication()?,
             startup_parameters: Vec::new(),
             connect_timeout: self.connect_timeout()?,
+            time_for_all_hosts: None,
             target_session_attrs: self.target_session_attrs()?,
             tls: self.tls(environment)?,
             channel_binding: self.channel_binding()?,
@@ -209,11 +220,12 @@ impl Conninfo {
         Ok(allowed)
     }
 
-    fn connect_timeout(&self) -> Result<Option<Duration>, ConninfoError> {
+    fn connect_timeout(&self) -> Result<Duration, ConninfoError> {
         let Some(seconds) = self.integer("connect_timeout")? else {
-            return Ok(Some(DEFAULT_CONNECT_TIMEOUT));
+            return Ok(DEFAULT_CONNECT_TIMEOUT);
         };
-        Ok(positive(Some(seconds)).map(|seconds| Duration::from_secs(seconds.into())))
+        let limit = positive(Some(seconds)).map(|seconds| Duration::from_secs(seconds.into()));
+        Ok(limit.unwrap_or(LONGEST_CONNECT_TIMEOUT).min(LONGEST_CONNECT_TIMEOUT))
     }
 
     fn keepalive(&self) -> Result<Keepalive, ConninfoError> {
@@ -224,9 +236,9 @@ impl Conninfo {
         let user_timeout_ms = positive(self.integer("tcp_user_timeout")?);
         Ok(Keepalive {
             enabled: self.integer("keepalives")? != Some(0),
-            idle: seconds("keepalives_idle")?,
-            interval: seconds("keepalives_interval")?,
-            count: positive(self.integer("keepalives_count")?),
+            idle: seconds("keepalives_idle")?.unwrap_or(DEFAULT_KEEPALIVE_IDLE),
+            interval: seconds("keepalives_interval")?.unwrap_or(DEFAULT_KEEPALIVE_INTERVAL),
+            count: positive(self.integer("keepalives_count")?).unwrap_or(DEFAULT_KEEPALIVE_COUNT),
             user_timeout: user_timeout_ms.map(|ms| Duration::from_millis(ms.into())),
         })
     }
@@ -242,6 +254,7 @@ impl Conninfo {
         let home = environment.home().map(|home| home.join(".postgresql"));
         let file = self.text("sslrootcert").map(PathBuf::from);
         let file = file.or_else(|| home.as_ref().map(|home| home.join("root.crt")));
+        let revoked = self.revocation_list(home.as_deref());
         let roots = match file {
             _ if system => RootCertificates::System,
             Some(file) => RootCertificates::File(file),
@@ -251,6 +264,7 @@ impl Conninfo {
             mode,
             direct,
             roots,
+            revoked,
             client: self.client_certificate(home.as_deref()),
             versions: self.tls_versions()?,
             sni: self.integer("sslsni")? != Some(0),
@@ -273,6 +287,14 @@ impl Conninfo {
             return Err(contradiction("sslrootcert=system needs sslmode=verify-full"));
         }
         Ok(mode)
+    }
+
+    /// `sslcrl`, else `root.crl` beside `root.crt` (`initialize_SSL`, fe-secure-openssl.c, 18).
+    fn revocation_list(&self, home: Option<&std::path::Path>) -> Option<RevocationList> {
+        let named = self.text("sslcrl").map(PathBuf::from);
+        let explicit = named.is_some();
+        let file = named.or_else(|| home.map(|home| home.join("root.crl")))?;
+        Some(RevocationList { file, explicit })
     }
 
     fn client_certificate(&self, home: Option<&std::path::Path>) -> Option<ClientCertificate> {
@@ -328,12 +350,9 @@ impl Conninfo {
     }
 }
 
-fn invalid(
-    keyword: &'static str,
-    value: impl Into<String>,
-    expected: impl Into<String>,
-) -> ConninfoError {
-    ConninfoError::InvalidValue { keyword, value: value.into(), expected: expected.into() }
+fn invalid(keyword: &'static str, value: &str, expected: impl Into<String>) -> ConninfoError {
+    let value = shown::harmless_value(keyword, value).map(str::to_owned);
+    ConninfoError::InvalidValue { keyword, value, expected: expected.into() }
 }
 
 fn contradiction(problem: &str) -> ConninfoError {
@@ -363,6 +382,14 @@ fn places(name: &str, address: &str) -> Result<Vec<Place>, ConninfoError> {
     // `is_unixsock_path` (fe-connect.c)
     if name.starts_with(['/', '@']) {
         return Ok(vec![Place::Socket(name.into())]);
+    }
+    // Hosts are shown. What cannot be one may be anything: `host=db;password=secret`.
+    if name.contains(['=', ';', '@', '/', '\'', '"']) || name.contains(char::is_whitespace) {
+        return Err(invalid(
+            "host",
+            name,
+            "host names, addresses or directories, with commas between",
+        ));
     }
     Ok(vec![Place::Tcp { name: name.to_owned(), address: None }])
 }

@@ -10,6 +10,7 @@ use super::*;
 use crate::config::{
     AllowedAuth, Config, Place, Replication, RootCertificates, SslMode, TargetSessionAttrs,
 };
+use crate::vet::SESSION_SETTINGS;
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
     let variables: HashMap<String, String> =
@@ -66,8 +67,9 @@ fn keyword_value_mistakes_are_named() {
     assert_eq!(message("host='a"), "the quoted value of \"host\" does not end");
     assert_eq!(message(r"host='a\'"), "the quoted value of \"host\" does not end");
     assert_eq!(message("hots=a"), "unknown connection keyword \"hots\" (\"host\"?)");
-    assert_eq!(message("=a"), "unknown connection keyword \"\"");
-    assert_eq!(message("sslcrl=x"), "connection keyword \"sslcrl\" is supported only as \"\"");
+    assert_eq!(message("=a"), "unknown connection keyword");
+    let directory = message("sslcrldir=x");
+    assert_eq!(directory, "connection keyword \"sslcrldir\" is supported only as \"\"");
 }
 
 #[test]
@@ -198,10 +200,10 @@ fn tls_keywords_depend_on_each_other() {
 #[test]
 fn times_and_sessions_are_typed() {
     use std::time::Duration;
-    assert_eq!(config("").connect_timeout, Some(Duration::from_secs(30)));
-    assert_eq!(config("connect_timeout=0").connect_timeout, None);
-    assert_eq!(config("connect_timeout=-1").connect_timeout, None);
-    assert_eq!(config("connect_timeout=' 5 '").connect_timeout, Some(Duration::from_secs(5)));
+    assert_eq!(config("").connect_timeout, Duration::from_secs(30));
+    assert_eq!(config("connect_timeout=0").connect_timeout, Duration::from_secs(3600));
+    assert_eq!(config("connect_timeout=-1").connect_timeout, Duration::from_secs(3600));
+    assert_eq!(config("connect_timeout=' 5 '").connect_timeout, Duration::from_secs(5));
     assert!(resolve("connect_timeout=5s", &[]).is_err());
     assert_eq!(
         config("tcp_user_timeout=250").keepalive.user_timeout,
@@ -228,16 +230,17 @@ fn require_auth_allows_or_forbids() {
 #[test]
 fn the_startup_packet_holds_what_was_asked_for() {
     let config = config("user=u dbname=d options='-c x=y' replication=database")
-        .with_startup_parameter("statement_timeout", "0");
-    let expected = [
+        .with_startup_parameter("work_mem", "5MB");
+    let first = [
         ("user", "u"),
         ("database", "d"),
         ("replication", "database"),
         ("options", "-c x=y"),
         ("application_name", "seawall"),
         ("client_encoding", "UTF8"),
-        ("statement_timeout", "0"),
     ];
+    // What every session has comes after what `options` may say of it.
+    let expected = [first.as_slice(), &SESSION_SETTINGS, &[("work_mem", "5MB")]].concat();
     assert_eq!(config.startup_packet(), expected);
 }
 
@@ -330,6 +333,30 @@ fn passwords_are_never_shown() {
         "postgresql://u:hunter2/@h/d",
         "postgresql://u:hunter2%@h/d",
         "host=h password=hunter2 port=x",
+        // Another scheme, or none.
+        "pgsql://u:hunter2@h/d",
+        "pgsql://u:hunter2@h/d?sslmode=require",
+        "jdbc:postgresql://h/d?password=hunter2",
+        "u:hunter2@h/d?sslmode=require",
+        // A mistyped port, and things that are taken for one.
+        "postgresql://u:hunter2#h:5432/d",
+        "postgresql://u:hunter2/d",
+        "postgresql://h:hunter2/d",
+        "host=h port=5432,password=hunter2",
+        "host=h port=hunter2",
+        "hostaddr=hunter2",
+        "host=h connect_timeout=10;password=hunter2",
+        "sslmode=require;password=hunter2",
+        "target_session_attrs=hunter2",
+        "require_auth=hunter2",
+        // Separators that are none.
+        "host=h;password=hunter2=x",
+        "host=h,hunter2=x port=1",
+        "hunter2='x",
+        "postgresql://h/d?password=a&hunter2=b",
+        "postgresql://h/d?password=a&hunter2",
+        "postgresql://h/d?hunter2=b",
+        "postgresql://h/d?hunter2%=b",
     ] {
         let error = resolve(text, &[]).unwrap_err();
         let shown = format!("{error} {error:?} {:?}", error.hint());
@@ -372,4 +399,23 @@ proptest! {
         let _ = resolve(&format!("postgresql://{text}"), &[]);
         let _ = resolve(&format!("host={text}"), &[]);
     }
+}
+
+#[test]
+fn a_connection_string_is_shown_without_its_secrets() {
+    for (text, shown) in [
+        ("password=hunter2 host=h user='a b'", "host=h user='a b'"),
+        (
+            "postgresql://u:hunter2@h:5433/d?sslmode=require",
+            "dbname=d host=h port=5433 sslmode=require user=u",
+        ),
+        ("postgresql://h/d?password=hunter2", "dbname=d host=h"),
+        ("pgsql://u:hunter2@h/d", "(a connection string that cannot be read)"),
+        ("password=hunter2 hunter2", "(a connection string that cannot be read)"),
+    ] {
+        assert_eq!(masked_conninfo(text), shown, "{text}");
+    }
+    let has_secret = |text: &str| text.parse::<Conninfo>().unwrap().has_secret();
+    assert!(has_secret("postgresql://u:hunter2@h/d") && has_secret("password=x"));
+    assert!(!has_secret("postgresql://u@h/d") && !has_secret("password=''"));
 }

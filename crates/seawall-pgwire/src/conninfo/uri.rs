@@ -1,11 +1,19 @@
 //! Connection URIs: `postgresql://user@host:port,host2/dbname?keyword=value`
 //! (`conninfo_uri_parse_options`, fe-connect.c).
 
-use super::{Conninfo, ConninfoError};
+use super::{Conninfo, ConninfoError, keywords};
 
 /// What follows the scheme of a connection URI; `None` if `text` is not one.
 pub(super) fn strip_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://"))
+}
+
+/// Whether `text` looks like a URI (RFC 3986, section 3.1), whatever its scheme.
+pub(super) fn has_scheme(text: &str) -> bool {
+    text.trim_start().split_once("://").is_some_and(|(scheme, _)| {
+        let part = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        !scheme.is_empty() && scheme.bytes().all(part)
+    })
 }
 
 /// Parses what follows the scheme.
@@ -95,14 +103,22 @@ fn set_query(conninfo: &mut Conninfo, query: &str) -> Result<(), ConninfoError> 
     if query.is_empty() {
         return Ok(());
     }
+    let mut after_secret = false;
     for parameter in query.strip_suffix('&').unwrap_or(query).split('&') {
         let (keyword, value) =
             parameter.split_once('=').ok_or_else(|| invalid("a query parameter has no \"=\""))?;
+        // An "&" of a password that is not written %26 makes a parameter of its rest.
+        if after_secret && keywords::find(keyword).is_none() {
+            return Err(invalid(
+                "what follows a password is no parameter: \"&\" in it is written %26",
+            ));
+        }
+        after_secret = keywords::is_secret(keyword);
         if value.contains('=') {
             return Err(invalid("a query parameter has more than one \"=\""));
         }
         let keyword = decode(keyword, "a query parameter")?;
-        let value = decode(value, &format!("the value of \"{keyword}\""))?;
+        let value = decode(value, "the value of a query parameter")?;
         // libpq takes JDBC's spelling too.
         if keyword == "ssl" && value == "true" {
             conninfo.set("sslmode", "require")?;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Algorithm, SHA256, SHA384, SHA512, digest};
-use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
-use x509_cert::certificate::{Certificate, Version};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, SubjectPublicKeyInfoDer};
+use x509_cert::certificate::{Certificate, Rfc5280, Version};
+use x509_cert::crl::CertificateList;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode, Reader, TagMode, TagNumber};
 use x509_cert::ext::pkix::SubjectAltName;
@@ -68,6 +69,29 @@ pub(super) fn is_valid_at(certificate: &CertificateDer<'_>, unix_time: Duration)
     let validity = parsed.tbs_certificate().validity();
     let begin = validity.not_before.to_unix_duration();
     Some((begin..=validity.not_after.to_unix_duration()).contains(&unix_time))
+}
+
+/// Whether there is a list of the certificate's own issuer, and the certificate is on none.
+pub(super) fn is_spared(
+    certificate: &CertificateDer<'_>,
+    lists: &[CertificateRevocationListDer<'_>],
+) -> bool {
+    let Ok(parsed) = Certificate::from_der(certificate) else { return false };
+    let tbs = parsed.tbs_certificate();
+    let mut covered = false;
+    for list in lists {
+        let Ok(list) = CertificateList::<Rfc5280>::from_der(list) else { return false };
+        let list = list.tbs_cert_list;
+        if list.issuer != *tbs.issuer() {
+            continue;
+        }
+        covered = true;
+        let revoked = list.revoked_certificates.unwrap_or_default();
+        if revoked.iter().any(|revoked| revoked.serial_number == *tbs.serial_number()) {
+            return false;
+        }
+    }
+    covered
 }
 
 /// The subject's common name, of a certificate that names hosts nowhere else.

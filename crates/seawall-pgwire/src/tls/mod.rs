@@ -10,14 +10,14 @@ use std::sync::Arc;
 use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use crate::PgError;
-use crate::config::{ClientCertificate, RootCertificates, SslMode, TlsSettings};
+use crate::config::{ClientCertificate, RevocationList, RootCertificates, SslMode, TlsSettings};
 use crate::transport::{Address, Stream};
 use verifier::{ServerVerifier, Verification};
 
@@ -74,12 +74,17 @@ fn verifier(
         }
         RootCertificates::File(_) | RootCertificates::None => None,
     };
+    let revoked = match (&roots, &settings.revoked) {
+        // libpq reads it beside the certificates of a file only.
+        (Some(_), Some(list)) if settings.roots != RootCertificates::System => read_revoked(list)?,
+        _ => Vec::new(),
+    };
     let verification = match (roots, settings.mode) {
         (None, _) => Verification::Nothing,
         (Some(roots), SslMode::VerifyFull) => Verification::AuthorityAndName(roots),
         (Some(roots), _) => Verification::Authority(roots),
     };
-    Ok(ServerVerifier::new(verification, provider.signature_verification_algorithms))
+    ServerVerifier::new(verification, revoked, provider)
 }
 
 fn system_roots() -> Result<Vec<CertificateDer<'static>>, PgError> {
@@ -98,6 +103,29 @@ fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, PgError> {
         return Err(tls(format!("no usable certificate in \"{}\"", path.display())));
     }
     Ok(certificates)
+}
+
+/// Like libpq, an absent `root.crl` is none; unlike it, a file that was named must be there.
+fn read_revoked(
+    list: &RevocationList,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PgError> {
+    let unreadable = |problem: String| {
+        tls(format!("certificate revocation list \"{}\": {problem}", list.file.display()))
+    };
+    let pem = match std::fs::read(&list.file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !list.explicit => {
+            return Ok(Vec::new());
+        }
+        read => read.map_err(|error| unreadable(error.to_string()))?,
+    };
+    let lists: Vec<CertificateRevocationListDer<'static>> =
+        CertificateRevocationListDer::pem_slice_iter(&pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| unreadable(error.to_string()))?;
+    if lists.is_empty() {
+        return Err(unreadable("no list in it".to_owned()));
+    }
+    Ok(lists)
 }
 
 fn read_certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, PgError> {

@@ -1,14 +1,17 @@
+use std::sync::Arc;
+
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{
-    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
     verify_tls13_signature_with_raw_key,
 };
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::certificate;
+use crate::PgError;
 
 /// What of a server's certificate is checked.
 #[derive(Debug)]
@@ -25,20 +28,41 @@ pub(super) enum Verification {
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
     verification: Verification,
-    store: RootCertStore,
+    /// Checks who signed a certificate, and whether that was taken back; `None` if nothing is to be
+    /// checked.
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerVerifier {
-    pub(super) fn new(verification: Verification, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        let mut store = RootCertStore::empty();
-        match &verification {
-            Verification::Nothing => {}
+    /// Every certificate of a chain must be covered by one of the lists `revoked`, none of which may
+    /// have expired, as with OpenSSL's `X509_V_FLAG_CRL_CHECK_ALL`. No list means no such check.
+    pub(super) fn new(
+        verification: Verification,
+        revoked: Vec<CertificateRevocationListDer<'static>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, PgError> {
+        let authority = match &verification {
+            Verification::Nothing => None,
             Verification::Authority(roots) | Verification::AuthorityAndName(roots) => {
+                let mut store = RootCertStore::empty();
                 store.add_parsable_certificates(roots.iter().cloned());
+                let builder =
+                    WebPkiServerVerifier::builder_with_provider(store.into(), Arc::clone(provider))
+                        .with_crls(revoked.iter().cloned())
+                        .enforce_revocation_expiration();
+                let built = builder.build();
+                Some(built.map_err(|error| {
+                    PgError::Tls(format!(
+                        "checking certificates: {error} (a revocation list must be of version 2, as \
+                         `openssl ca -gencrl` makes it with crlnumber)"
+                    ))
+                })?)
             }
-        }
-        Self { verification, store, algorithms }
+        };
+        let algorithms = provider.signature_verification_algorithms;
+        Ok(Self { verification, authority, revoked, algorithms })
     }
 
     /// A certificate that is itself among the trusted ones needs no signature: self-signed server
@@ -48,17 +72,22 @@ impl ServerVerifier {
         roots: &[CertificateDer<'_>],
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
-        if !roots.contains(leaf) {
-            let parsed = ParsedCertificate::try_from(leaf)?;
-            return verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &self.store,
-                intermediates,
-                now,
-                self.algorithms.all,
-            );
+        if let (false, Some(authority)) = (roots.contains(leaf), &self.authority) {
+            return match authority.verify_server_cert(leaf, intermediates, name, &[], now) {
+                // The name comes last, and is checked apart from this if it is to be checked.
+                Ok(_)
+                | Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. },
+                )) => Ok(()),
+                Err(error) => Err(error),
+            };
+        }
+        if !self.revoked.is_empty() && !certificate::is_spared(leaf, &self.revoked) {
+            return Err(CertificateError::Revoked.into());
         }
         let unix_time = std::time::Duration::from_secs(now.as_secs());
         match certificate::is_valid_at(leaf, unix_time) {
@@ -93,10 +122,10 @@ impl ServerCertVerifier for ServerVerifier {
         match &self.verification {
             Verification::Nothing => {}
             Verification::Authority(roots) => {
-                self.check_authority(roots, end_entity, intermediates, now)?;
+                self.check_authority(roots, end_entity, intermediates, server_name, now)?;
             }
             Verification::AuthorityAndName(roots) => {
-                self.check_authority(roots, end_entity, intermediates, now)?;
+                self.check_authority(roots, end_entity, intermediates, server_name, now)?;
                 check_name(end_entity, server_name)?;
             }
         }

@@ -8,12 +8,14 @@ use seawall_core::{Code, Error, Lsn};
 use seawall_pgwire::{Connection, Limits, PgError, TransactionStatus, quote_ident, quote_literal};
 
 const HBA: &str = "local all,replication postgres trust\nlocal all peered peer\nhost all peered all trust\n\
-    host all scrammed all scram-sha-256\nhost all hashed all md5\nhost all plain all password\n\
+    host all scrammed,thorough all scram-sha-256\nhost all hashed all md5\nhost all plain all password\n\
     local all all trust\n";
 
 const USERS: &str = "SET password_encryption = 'scram-sha-256';
     CREATE ROLE scrammed LOGIN PASSWORD 'se''cr\u{e9}t';
     CREATE ROLE plain LOGIN PASSWORD 'plain text';
+    CREATE ROLE thorough LOGIN PASSWORD
+        'SCRAM-SHA-256$300000:MDEyMzQ1Njc4OWFiY2RlZg==$cQt8fFj3h1L93IM/YLRqRjR8JLSxIfEs+Nc6v0mIjVs=:oMMt3K+QqQEI0/7RS4k3ZmUnDxsYXslpukPe67xrmAU=';
     SET password_encryption = 'md5';
     CREATE ROLE hashed LOGIN PASSWORD 'hash';
     CREATE ROLE peered LOGIN";
@@ -37,6 +39,8 @@ async fn every_login_works_and_every_refusal_says_why() {
     for login in [
         r"user=scrammed password='se\'crét'",
         r"user=scrammed password='se\'crét' require_auth=scram-sha-256",
+        // Of 300 000 iterations, as scram_iterations makes them since PostgreSQL 16.
+        "user=thorough password=secret",
         "user=hashed password=hash",
         "user=plain password='plain text'",
     ] {
@@ -58,6 +62,7 @@ async fn every_login_works_and_every_refusal_says_why() {
 
     let refused: &[(&str, &str, &str)] = &[
         ("user=scrammed password=wrong", "28P01", "Check the password"),
+        ("user=thorough password=wrong", "28P01", "Check the password"),
         ("user=hashed password=wrong", "28P01", "Check the password"),
         ("user=scrammed", "", ".pgpass"),
         ("user=plain password='plain text' require_auth=scram-sha-256", "", ""),
@@ -200,7 +205,7 @@ async fn big_results(server: &Server, session: &mut Connection) {
     let whole: String = session.query_value("SELECT repeat('x', 10485760)").await.unwrap();
     assert_eq!(whole.len(), 10 << 20);
 
-    let limits = Limits { message_bytes: 1 << 20, result_bytes: 2 << 20 };
+    let limits = Limits { message_bytes: 1 << 20, result_bytes: 2 << 20, ..Limits::default() };
     for too_much in
         ["SELECT repeat('x', 1048577)", "SELECT repeat('x', 1000) FROM generate_series(1, 3000)"]
     {
@@ -215,7 +220,7 @@ async fn big_results(server: &Server, session: &mut Connection) {
 async fn time_limits_and_cancelling(session: &mut Connection) {
     let limit = Duration::from_millis(100);
     let begun = Instant::now();
-    let error = session.simple_query_within("SELECT pg_sleep(30)", limit).await.unwrap_err();
+    let error = session.within(limit).simple_query("SELECT pg_sleep(30)").await.unwrap_err();
     assert!(matches!(error, PgError::Timeout(found) if found == limit), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert_eq!(session.query_value::<i32>("SELECT 1").await.unwrap(), 1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::server::{Server, connect};
 use nix::sys::signal::Signal;
 use seawall_core::{Code, Error};
-use seawall_pgwire::{Connection, PgError};
+use seawall_pgwire::{Config, Connection, Environment, PgError};
 
 const HBA: &str = "local all all trust\nhostnossl all plain 127.0.0.1/32 trust\n\
     hostssl all certified all cert\nhostssl all scrammed all scram-sha-256\n\
@@ -42,6 +42,31 @@ fn make_certificates(dir: &Path) {
     openssl(dir, &format!("{sign} -in server.csr -out other.crt -extfile other"));
     openssl(dir, &format!("{sign} -in server.csr -out version1.crt"));
     openssl(dir, &format!("{sign} -in client.csr -out client.crt -extfile other"));
+    make_revocation_lists(dir);
+}
+
+/// Two lists of the authority's, an empty one and one that has the server's certificate; and two of
+/// the self-signed certificate's own.
+fn make_revocation_lists(dir: &Path) {
+    let list = |name: &str, signer: &str, revoked: Option<&str>| {
+        // With a number it is of version 2, as RFC 5280 has it.
+        let config = format!(
+            "[ca]\ndefault_ca = x\n[x]\ndatabase = {name}.db\ncrlnumber = {name}.number\n\
+             default_md = sha256\n"
+        );
+        fs::write(dir.join(format!("{name}.cnf")), config).unwrap();
+        fs::write(dir.join(format!("{name}.db")), "").unwrap();
+        fs::write(dir.join(format!("{name}.number")), "01\n").unwrap();
+        let ca = format!("ca -config {name}.cnf -cert {signer}.crt -keyfile {signer}.key");
+        if let Some(revoked) = revoked {
+            openssl(dir, &format!("{ca} -revoke {revoked}"));
+        }
+        openssl(dir, &format!("{ca} -gencrl -crldays 2 -out {name}.crl"));
+    };
+    list("none", "ca", None);
+    list("revoked", "ca", Some("good.crt"));
+    list("own", "self", None);
+    list("own-revoked", "self", Some("self.crt"));
 }
 
 struct Setup {
@@ -108,6 +133,8 @@ async fn tls_is_as_strict_as_sslmode_asks() {
     with_a_signed_certificate(&setup).await;
     channel_binding(&setup).await;
     client_certificates(&setup).await;
+    setup.present("good.crt", "server.key").await;
+    revoked_certificates(&setup).await;
     cancelling(&setup).await;
     other_certificates(&setup).await;
 }
@@ -185,10 +212,39 @@ async fn client_certificates(setup: &Setup) {
     assert!(problem.contains("0644"), "{problem}");
 }
 
+async fn revoked_certificates(setup: &Setup) {
+    let ca = setup.file("ca.crt");
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let login = format!("user=trusted sslmode={mode} sslrootcert={ca}");
+        let list = |name: &str| format!("{login} sslcrl={}", setup.file(name));
+        assert!(setup.has_tls(&list("none.crl")).await, "{mode}");
+        let problem = setup.tls_problem(&list("revoked.crl")).await;
+        assert!(problem.to_lowercase().contains("revoked"), "{mode}: {problem}");
+        // A list of somebody else's says nothing of this certificate, and that is not enough.
+        setup.tls_problem(&list("own.crl")).await;
+        setup.tls_problem(&list("missing.crl")).await;
+    }
+    // `root.crl` beside `root.crt` in the home directory is read unasked.
+    let home = tempfile::tempdir().unwrap();
+    let place = home.path().join(".postgresql");
+    fs::create_dir(&place).unwrap();
+    fs::copy(setup.file("ca.crt"), place.join("root.crt")).unwrap();
+    let text = format!(
+        "host=127.0.0.1 port={} dbname=postgres user=trusted sslmode=verify-ca",
+        setup.server.port
+    );
+    let environment = Environment::new(|_| None).with_os_user("x").with_home(home.path());
+    let config = Config::parse(&text, &environment).unwrap();
+    assert!(connect(&config).await.is_ok());
+    fs::copy(setup.file("revoked.crl"), place.join("root.crl")).unwrap();
+    let error = connect(&config).await.unwrap_err();
+    assert_eq!(error.code(), Code::TlsFailed, "{error}");
+}
+
 async fn cancelling(setup: &Setup) {
     let mut session = setup.connect("user=trusted sslmode=require").await.unwrap();
     let limit = Duration::from_millis(100);
-    let error = session.simple_query_within("SELECT pg_sleep(30)", limit).await.unwrap_err();
+    let error = session.within(limit).simple_query("SELECT pg_sleep(30)").await.unwrap_err();
     assert!(matches!(error, PgError::Timeout(_)), "{error}");
     assert_eq!(session.query_value::<i32>("SELECT 1").await.unwrap(), 1);
 }
@@ -205,6 +261,12 @@ async fn other_certificates(setup: &Setup) {
     let full = format!("user=trusted sslmode=verify-full sslrootcert={own}");
     assert!(setup.has_tls(&format!("host=localhost hostaddr=127.0.0.1 {full}")).await);
     setup.tls_problem(&full).await;
+
+    let (list, revoked) = (setup.file("own.crl"), setup.file("own-revoked.crl"));
+    let own_ca = format!("user=trusted sslmode=verify-ca sslrootcert={own}");
+    assert!(setup.has_tls(&format!("{own_ca} sslcrl={list}")).await);
+    setup.tls_problem(&format!("{own_ca} sslcrl={revoked}")).await;
+    setup.tls_problem(&format!("{own_ca} sslcrl={}", setup.file("none.crl"))).await;
 
     // The hash of an RSASSA-PSS signature is one of its parameters; Ed25519 has none to bind to.
     let login = "user=scrammed password=secret sslmode=require";

@@ -131,6 +131,9 @@ pub struct InitArgs {
     /// How to reach the server: a libpq connection string or URI [default: the local socket]
     #[arg(long, env = "SEAWALL_CONNECTION", hide_env_values = true, value_name = "CONNINFO")]
     pub connection: Option<String>,
+    /// A file that holds the connection string, where a password has to be in it
+    #[arg(long, value_name = "FILE", conflicts_with = "connection")]
+    pub connection_file: Option<PathBuf>,
     /// Where the cluster's files are [default: what the server says]
     #[arg(long, env = "SEAWALL_DATA_DIRECTORY", hide_env_values = true, value_name = "DIR")]
     pub data_directory: Option<PathBuf>,

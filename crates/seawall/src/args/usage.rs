@@ -1,6 +1,7 @@
-use clap::error::ErrorKind;
+use clap::error::{ContextValue, ErrorKind};
 use seawall_core::Code;
 
+use crate::masking::masked;
 use crate::render::Style;
 
 /// What clap ends an error with.
@@ -10,7 +11,7 @@ const MORE: &str = "For more information, try '--help'.";
 /// clap says. Help and version, which are no errors, stay as they are.
 pub fn with_code(error: clap::Error) -> clap::Error {
     let kind: ErrorKind = error.kind();
-    let text = error.render().to_string();
+    let text = without_secrets(&error, error.render().to_string());
     let Some(said) = text.strip_prefix("error: ").filter(|_| error.use_stderr()) else {
         return error;
     };
@@ -24,4 +25,14 @@ pub fn with_code(error: clap::Error) -> clap::Error {
         text.push_str(&format!("  {} {hint}\n", style.bold("hint:")));
     }
     clap::Error::raw(kind, text)
+}
+
+/// An argument that clap repeats may be a password that went astray.
+fn without_secrets(error: &clap::Error, text: String) -> String {
+    error.context().fold(text, |text, (_, value)| match value {
+        ContextValue::String(repeated) if !repeated.is_empty() => {
+            text.replace(repeated.as_str(), &masked(repeated))
+        }
+        _ => text,
+    })
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use seawall_core::{ByteSize, ClusterName, Code, Error, RateLimit, Result};
 use toml::de::DeTable;
 
+use super::connection::exposed;
 use super::walk::{Document, Keys, Section};
 use super::{
-    ClusterConfig, Config, DEFAULT_MEMORY, DEFAULT_PACK_SIZE, RepositoryConfig, SecretSource,
-    Source,
+    ClusterConfig, Config, ConnectionSource, DEFAULT_MEMORY, DEFAULT_PACK_SIZE, RepositoryConfig,
+    SecretSource, Source,
 };
 use crate::owner::Owner;
 use crate::priority::Priority;
@@ -31,6 +32,8 @@ const REPOSITORY: Keys =
     Keys { known: &["url", "key", "compression", "pack_size"], later: &["rate_limit"] };
 
 const SECRET: Keys = Keys { known: &["file", "env", "command"], later: &[] };
+
+const CONNECTION: Keys = Keys { known: &["file"], later: &[] };
 
 /// Packs smaller than this make more objects than data; larger ones are tedious to send again.
 const PACK_SIZE_RANGE: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
@@ -64,7 +67,20 @@ fn find(explicit: Option<&Path>) -> Result<Option<Config>> {
     };
     warn_if_writable_by_others(path);
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    parse(&path, &text).map(Some)
+    let config = parse(&path, &text)?;
+    warn_if_a_password_is_exposed(&path, &config);
+    Ok(Some(config))
+}
+
+/// Commands that log in refuse it. To refuse it here would stop an archiver that works, and needs no
+/// password.
+fn warn_if_a_password_is_exposed(path: &Path, config: &Config) {
+    let connections = config.clusters.values().filter_map(|cluster| cluster.connection.as_ref());
+    if connections.into_iter().any(ConnectionSource::has_secret)
+        && let Some(problem) = exposed(path)
+    {
+        tracing::warn!("others can read a password in {}: {problem}", path.display());
+    }
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
@@ -135,11 +151,21 @@ fn cluster(
         );
     }
     Ok(ClusterConfig {
-        connection: section.string("connection")?,
+        connection: connection(section)?,
         data_directory: section.parsed("data_directory", absolute_path)?,
         source: section.parsed("source", parse_source)?.unwrap_or_default(),
         repositories,
     })
+}
+
+/// A text, or `{ file = "…" }`.
+fn connection(section: &Section<'_>) -> Result<Option<ConnectionSource>> {
+    if !section.is_table("connection") {
+        return Ok(section.string("connection")?.map(ConnectionSource::Text));
+    }
+    let Some((_, path)) = section.choice("connection", CONNECTION)? else { return Ok(None) };
+    let path = absolute_path(&path).map_err(|problem| section.wrong("connection", problem))?;
+    Ok(Some(ConnectionSource::File(path)))
 }
 
 fn repository(section: &Section<'_>) -> Result<RepositoryConfig> {

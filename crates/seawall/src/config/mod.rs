@@ -1,5 +1,6 @@
 //! The configuration file: where it is, what it may say, what it means.
 
+mod connection;
 mod load;
 mod secret;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use seawall_store::StoreUrl;
 
 use crate::priority::Priority;
 
+pub use connection::ConnectionSource;
 pub use load::{
     DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
     parse_priority, parse_rate_limit,
@@ -70,8 +72,8 @@ impl Config {
 /// A `[cluster.NAME]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// A libpq connection string or URI.
-    pub connection: Option<String>,
+    /// How its server is reached.
+    pub connection: Option<ConnectionSource>,
     /// Where the cluster's files are on this machine.
     pub data_directory: Option<PathBuf>,
     /// How its files are read.

@@ -91,6 +91,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Whether a key's value is a table.
+    pub fn is_table(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| value.get_ref().is_table())
+    }
+
     /// A text.
     pub fn string(&self, key: &str) -> Result<Option<String>> {
         let Some(value) = self.table.get(key) else { return Ok(None) };

@@ -7,6 +7,9 @@ use seawall_pgwire::Config;
 /// How long a server may take to answer: a monitor waits for it.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// How long all hosts together may take of it to give a session.
+const SESSION: Duration = Duration::from_secs(7);
+
 /// What a running server says of its archiving.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Archiving {
@@ -50,7 +53,8 @@ impl Archiving {
     /// Why there is no answer, in a line.
     pub async fn ask(connection: &Config) -> Result<Self, String> {
         let ask = async {
-            let mut server = Server::connect(connection).await?;
+            let connection = connection.clone().with_time_to_connect(SESSION);
+            let mut server = Server::connect(&connection).await?;
             let row = server.connection().query_one(SQL).await?;
             server.close().await;
             Ok::<_, Error>(Self {

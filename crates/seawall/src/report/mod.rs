@@ -190,7 +190,13 @@ async fn stored_targets(opened: &[Opened], named: Option<&ClusterName>) -> Resul
     }
     let places: Vec<Place> = opened.iter().map(|opened| opened.place.clone()).collect();
     names.retain(|name| named.is_none_or(|named| name == named));
-    let target = |name| Target { name, config: None, places: places.clone() };
+    let config_path = std::path::PathBuf::new();
+    let target = |name| Target {
+        name,
+        config: None,
+        config_path: config_path.clone(),
+        places: places.clone(),
+    };
     Ok(names.into_iter().map(target).collect())
 }
 

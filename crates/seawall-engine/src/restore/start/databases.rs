@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use seawall_core::{Code, Oid, Result, ResultExt};
-use seawall_pgwire::{Config, Connection, Environment};
+use seawall_pgwire::{Config, Connection, Environment, quote_conninfo_value};
 
 use super::{Recovered, StartOptions, failed};
 use crate::restore::RestoreReport;
@@ -88,13 +88,12 @@ async fn ask(
 }
 
 async fn connect(options: &StartOptions, database: &str) -> Result<Connection> {
-    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let conninfo = format!(
         "host={} port={} user={} dbname={} connect_timeout=10",
-        quoted(&options.socket_directory.display().to_string()),
+        quote_conninfo_value(&options.socket_directory.display().to_string()),
         options.port,
-        quoted(&options.user),
-        quoted(database)
+        quote_conninfo_value(&options.user),
+        quote_conninfo_value(database)
     );
     let config = Config::parse(&conninfo, &Environment::of_process())
         .code(Code::ConninfoInvalid, || "the restored server cannot be reached".to_owned())?;
@@ -175,7 +174,7 @@ fn notes(left_out: &[NamedDatabase], kept: &[NamedDatabase], databases: &[Found]
             Some(is) if is.name == was.name => {}
             Some(is) => notes.push(format!(
                 "What was called {name} when the backup began is called {} here: it was renamed since. It has its content, and what is called {name} now is another database (OID {} is the one restored).",
-                quoted(&is.name),
+                quote_conninfo_value(&is.name),
                 was.oid
             )),
             None => notes.push(format!(
@@ -192,7 +191,7 @@ fn notes(left_out: &[NamedDatabase], kept: &[NamedDatabase], databases: &[Found]
     for copy in databases.iter().filter(|database| database.is_empty) {
         notes.push(format!(
             "{} (OID {}) was copied from a database left out, since the backup, and is as empty: {}",
-            quoted(&copy.name),
+            quote_conninfo_value(&copy.name),
             copy.oid,
             drop_statements(copy)
         ));

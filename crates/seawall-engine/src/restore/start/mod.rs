@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use seawall_core::{Code, Error, Lsn, Result, ResultExt, TimelineId};
+use seawall_core::{Code, Error, Lsn, Result, ResultExt, TimelineId, printable};
 use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
-use seawall_pgwire::{Config, Connection, Environment};
+use seawall_pgwire::{Config, Connection, Environment, quote_conninfo_value};
 use tokio::time::sleep;
 
 use super::durable::local;
@@ -250,7 +250,7 @@ impl Server<'_> {
     fn with_log(&self, error: Error) -> Error {
         let log = fs::read(&self.options.log_file).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<String> = log.lines().map(printable).collect();
         let tail = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
         if tail.is_empty() || error.code() != Code::RestoredServerFailed {
             return error;
@@ -295,9 +295,8 @@ fn failed(what: String) -> Error {
 }
 
 async fn connect(socket_directory: &Path, port: u16, user: &str) -> Result<Connection> {
-    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
-    let host = quoted(&socket_directory.display().to_string());
-    let user = quoted(user);
+    let host = quote_conninfo_value(&socket_directory.display().to_string());
+    let user = quote_conninfo_value(user);
     let conninfo =
         format!("host={host} port={port} user={user} dbname=postgres connect_timeout=10");
     let config = Config::parse(&conninfo, &Environment::of_process())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use seawall_core::{Code, Error, Result, ResultExt};
 use seawall_engine::restore::find_programs;
 use seawall_pgdata::PgMajor;
-use seawall_pgwire::{Config, Connection};
+use seawall_pgwire::{Config, Connection, quote_conninfo_value};
 
 use super::narrator::Narrator;
 use super::place::{Place, quiet};
@@ -49,7 +49,7 @@ impl Server {
     pub fn new(programs: Programs, place: &Place) -> Self {
         let conninfo = format!(
             "host={} port=5432 user=postgres",
-            postgres::quoted(&place.directory().display().to_string())
+            quote_conninfo_value(&place.directory().display().to_string())
         );
         Self { programs, directory: place.join("data"), conninfo }
     }
@@ -224,7 +224,7 @@ fn running_in(directory: &Path) -> Option<String> {
     let text = fs::read_to_string(directory.join("postmaster.pid")).ok()?;
     let mut lines = text.lines();
     let (port, socket) = (lines.nth(3)?.trim(), lines.next()?.trim());
-    Some(format!("host={} port={port} user=postgres", postgres::quoted(socket)))
+    Some(format!("host={} port={port} user=postgres", quote_conninfo_value(socket)))
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

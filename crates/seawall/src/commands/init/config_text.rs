@@ -10,7 +10,7 @@ use seawall_store::StoreUrl;
 use toml::Value;
 
 use super::trust::who_touches;
-use crate::config;
+use crate::config::{self, ConnectionSource};
 use crate::kit::sync_parent;
 use crate::owner::Owner;
 
@@ -20,13 +20,13 @@ const HEADER: &str =
 /// A `[cluster.NAME]` section.
 pub fn cluster_section(
     name: &ClusterName,
-    connection: &str,
+    connection: &ConnectionSource,
     data_directory: &Path,
     repository: &str,
 ) -> String {
     format!(
         "[cluster.{name}]\nconnection = {}\ndata_directory = {}\nrepositories = [{}]\n",
-        text(connection),
+        connection.to_toml(),
         text(&data_directory.display().to_string()),
         text(repository)
     )
@@ -125,11 +125,13 @@ fn addition(old: &str, sections: &[String]) -> String {
 mod tests {
     use super::*;
 
+    const CONNECTION: &str = "host=/tmp user='a\"b\\\\c'";
+
     fn sections() -> Vec<String> {
         vec![
             cluster_section(
                 &"main".parse().unwrap(),
-                "host=/tmp password='a\"b\\\\c'",
+                &ConnectionSource::Text(CONNECTION.to_owned()),
                 Path::new("/var/lib/pg"),
                 "primary",
             ),
@@ -148,7 +150,8 @@ mod tests {
         add_sections(&path, &sections(), &Owner::current()).unwrap();
         let config = config::load(Some(&path)).unwrap();
         let cluster = &config.clusters[&"main".parse().unwrap()];
-        assert_eq!(cluster.connection.as_deref(), Some("host=/tmp password='a\"b\\\\c'"));
+        let connection = ConnectionSource::Text(CONNECTION.to_owned());
+        assert_eq!(cluster.connection, Some(connection));
         assert_eq!(config.repositories["primary"].url, "/srv/my repo".parse().unwrap());
     }
 

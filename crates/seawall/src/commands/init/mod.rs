@@ -13,17 +13,18 @@ use seawall_engine::adopt::make_first_line;
 use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
 use seawall_engine::line_note::branch_of;
 use seawall_pgdata::control::ControlFile;
+use seawall_pgwire::masked_conninfo;
 
 use crate::args::InitArgs;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConnectionSource};
 use crate::context::{absolute, is_it_mounted};
 use crate::exit::Outcome;
 use crate::owner::Owner;
-use crate::render::{Out, Style};
+use crate::render::{Out, Style, shell_quote};
 use crate::{postgres, run};
 
 use parts::{make_directory, make_key, make_kit, make_repository, repository_exists};
-use plan::{Plan, Wish};
+use plan::{Connection, Plan, Wish};
 use settings::{Settings, Steps};
 
 /// The server, as `init` needs to know it.
@@ -33,8 +34,7 @@ struct Seen {
     data_directory: PathBuf,
     settings: Settings,
     repository_exists: bool,
-    /// What to write into the configuration.
-    connection: String,
+    connection: Connection,
 }
 
 /// Runs the command.
@@ -50,7 +50,7 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
     let wish = Wish {
         cluster: &args.cluster,
         repo: &args.repo,
-        connection: args.connection.as_deref(),
+        connection: wished_connection(args)?,
         data_directory: data_directory.as_deref(),
     };
     let plan = Plan::new(wish, &config, &path)?;
@@ -95,6 +95,24 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// A password on the command line is seen by every user of the machine, and one in the configuration
+/// by whoever can read that; it is not copied from one into the other.
+fn wished_connection(args: &InitArgs) -> Result<Option<ConnectionSource>> {
+    if let Some(file) = &args.connection_file {
+        return Ok(Some(ConnectionSource::File(absolute(file))));
+    }
+    let given = args.connection.clone().map(ConnectionSource::Text);
+    if given.as_ref().is_none_or(|given| !given.has_secret()) {
+        return Ok(given);
+    }
+    let what = "--connection has a password in it, and the configuration is no place for one";
+    Err(Error::new(Code::Usage, what).with_hint(
+        "Leave it out of the string and put a line HOST:PORT:DATABASE:USER:PASSWORD into ~/.pgpass \
+         of the user PostgreSQL runs as, with mode 0600. Or write the whole string into a file of \
+         that user's with mode 0600, and give `--connection-file FILE` instead.",
+    ))
+}
+
 /// The user the files will belong to, as far as it can be known without asking the server.
 fn owner(args: &InitArgs, plan: &Plan) -> Result<Owner> {
     if let Some(name) = &args.owner {
@@ -107,7 +125,8 @@ fn owner(args: &InitArgs, plan: &Plan) -> Result<Owner> {
     if !current.is_root() {
         return Ok(current);
     }
-    let config = postgres::resolve(plan.connection.as_deref().unwrap_or_default(), &current)?;
+    let connection = plan.connection.as_ref().map_or("", |connection| connection.text.as_str());
+    let config = postgres::resolve(connection, &current)?;
     postgres::socket_file(&config)
         .and_then(|socket| Owner::of(&socket))
         .or_else(Owner::packaged)
@@ -145,8 +164,10 @@ fn refuse_second_name(plan: &Plan, seen: &Seen, config: &Config, owner: &Owner) 
     for (name, other) in config.clusters.iter().filter(|(name, _)| **name != plan.cluster) {
         let directory = other.data_directory.as_deref();
         let same_files = directory.is_some_and(|path| place(path) == place(&seen.data_directory));
-        let same_server = other.connection.as_deref().is_some_and(|connection| {
-            server(connection).is_some_and(|one| server(&seen.connection) == Some(one))
+        // One that cannot be read is told apart by its files.
+        let other = other.connection.as_ref().and_then(|other| other.read(&plan.config_path).ok());
+        let same_server = other.is_some_and(|connection| {
+            server(&connection).is_some_and(|one| server(&seen.connection.text) == Some(one))
         });
         if same_files || same_server {
             let what = if same_files { "data directory" } else { "connection" };
@@ -186,14 +207,18 @@ fn refuse_vanished(plan: &Plan, seen: &Seen, args: &InitArgs) -> Result<()> {
 }
 
 async fn look(plan: &Plan, owner: &Owner) -> Result<Seen> {
-    let given = plan.connection.as_deref();
-    let config = postgres::resolve(given.unwrap_or_default(), owner)?;
+    let given = plan.connection.as_ref();
+    let text = given.map_or("", |given| given.text.as_str());
+    let config = postgres::resolve(text, owner)?;
     let connection = match given {
-        Some(given) => given.to_owned(),
-        None => postgres::spelled_out(&config).ok_or_else(|| {
-            Error::new(Code::Usage, "the environment names a server elsewhere (PGHOST)")
-                .with_hint("Say where the server is: `--connection 'host=… user=…'`.")
-        })?,
+        Some(given) => given.clone(),
+        None => {
+            let text = postgres::spelled_out(&config).ok_or_else(|| {
+                Error::new(Code::Usage, "the environment names a server elsewhere (PGHOST)")
+                    .with_hint("Say where the server is: `--connection 'host=… user=…'`.")
+            })?;
+            Connection { source: ConnectionSource::Text(text.clone()), text }
+        }
     };
     let mut server = Server::connect(&config).await?;
     let facts = server.facts().await?;
@@ -229,7 +254,7 @@ fn sections(plan: &Plan, seen: &Seen) -> Vec<String> {
     if !plan.cluster_configured {
         sections.push(config_text::cluster_section(
             &plan.cluster,
-            &seen.connection,
+            &seen.connection.source,
             &seen.data_directory,
             &plan.repository,
         ));
@@ -262,7 +287,7 @@ fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> 
         eprintln!("\nThe server archives with Seawall already.");
     } else {
         let sudo = owner.sudo(&Owner::current());
-        let psql = format!("{sudo}psql {}", crate::render::shell_quote(&seen.connection));
+        let psql = format!("{sudo}psql {}", shell_quote(&masked_conninfo(&seen.connection.text)));
         eprintln!("\n{} {psql}", style.bold("Run this SQL as a superuser, with:"));
         for (sql, why) in statements {
             Out.line(&format!("{sql}; -- {why}"))?;
@@ -272,7 +297,7 @@ fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> 
     if restart {
         then.push("restart PostgreSQL".to_owned());
     }
-    let config = crate::render::shell_quote(&plan.config_path.display().to_string());
+    let config = shell_quote(&plan.config_path.display().to_string());
     let flag = if plan.config_path == Path::new(config::DEFAULT_PATH) {
         String::new()
     } else {

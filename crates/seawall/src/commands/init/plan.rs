@@ -5,11 +5,19 @@ use std::path::{Path, PathBuf};
 use seawall_core::{ClusterName, Code, Error, Result};
 use seawall_store::StoreUrl;
 
-use crate::config::{Config, SecretSource};
+use crate::config::{Config, ConnectionSource, SecretSource};
 use crate::context::is_url;
+use crate::masking::masked;
 
 /// The names new repositories get, until they run out.
 const REPOSITORY_NAMES: [&str; 3] = ["primary", "secondary", "tertiary"];
+
+/// How the server is reached: what a command goes by, and what the configuration says or will say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    pub text: String,
+    pub source: ConnectionSource,
+}
 
 /// What an `init` is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +37,17 @@ pub struct Plan {
     /// Where its key is or will be.
     pub key: SecretSource,
     /// How to reach the server, where it is known.
-    pub connection: Option<String>,
+    pub connection: Option<Connection>,
     /// Where the cluster's files are, where it is known.
     pub data_directory: Option<PathBuf>,
 }
 
 /// What the user asks for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Wish<'a> {
     pub cluster: &'a ClusterName,
     pub repo: &'a str,
-    pub connection: Option<&'a str>,
+    pub connection: Option<ConnectionSource>,
     pub data_directory: Option<&'a Path>,
 }
 
@@ -82,6 +90,11 @@ impl Plan {
                 config_path.display()
             )));
         }
+        let source =
+            wish.connection.or_else(|| cluster.and_then(|cluster| cluster.connection.clone()));
+        let connection = source
+            .map(|source| Ok::<_, Error>(Connection { text: source.read(config_path)?, source }))
+            .transpose()?;
         Ok(Self {
             cluster: wish.cluster.clone(),
             config_path: config_path.to_owned(),
@@ -90,10 +103,7 @@ impl Plan {
             url,
             repository_configured: configured.is_some(),
             key,
-            connection: wish
-                .connection
-                .map(str::to_owned)
-                .or_else(|| cluster.and_then(|cluster| cluster.connection.clone())),
+            connection,
             data_directory: data_directory.or_else(|| wish.data_directory.map(Path::to_owned)),
         })
     }
@@ -109,7 +119,7 @@ fn find_repository<'c>(
             Some(configured) => Ok((repo.to_owned(), Some(configured))),
             None => Err(Error::new(
                 Code::NotConfigured,
-                format!("\"{repo}\" is neither a URL nor a configured repository"),
+                format!("\"{}\" is neither a URL nor a configured repository", masked(repo)),
             )
             .with_hint(known_or_url(config))),
         };
