@@ -33,6 +33,11 @@ fn masked_text(text: &str) -> String {
     {
         return format!("{scheme}://{HIDDEN}@{}", masked_text(place));
     }
+    if let Some((login, place)) = text.rsplit_once('@')
+        && let Some((user, _)) = login.split_once(':')
+    {
+        return format!("{user}:{HIDDEN}@{}", masked_text(place));
+    }
     let lower = text.to_ascii_lowercase();
     let secret = ["password", "secret", "passwd", "token"].iter().find_map(|word| {
         let after = lower.find(word)? + word.len();
@@ -58,6 +63,7 @@ mod tests {
             ("pgsql://h/d?password=hunter2", "pgsql://h/d?password=***"),
             ("s3://key:hunter2@bucket/x", "s3://***@bucket/x"),
             ("--repo=s3://key:hunter2@bucket", "--repo=s3://***@bucket"),
+            ("key:hunter2@bucket", "key:***@bucket"),
             ("password=hunter2", "password=***"),
             ("PASSWORD = hunter2", "PASSWORD =***"),
             ("host=h password='hunter2", "host=h password=***"),

@@ -45,7 +45,7 @@ impl Pooler {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
             .into_iter()
             .find(|p| Path::new(p).exists());
-        let program = program.context("no pgbouncer: cargo xtask setup --majors")?;
+        let program = program.context("no pgbouncer: cargo xtask setup --tests")?;
         let mut command: Command = house.pg.owner().command(program);
         let process = command.args(["-q"]).arg(directory.join("ini")).spawn()?;
         let pooler = Self { process, port };
