@@ -153,6 +153,8 @@ codes! {
     HistoryConflict = 508, Refused;
     /// The WAL does not continue the WAL before it.
     WalDiscontinuous = 509, Refused;
+    /// `wal_level` was `minimal` for a while: the WAL does not hold what was written then.
+    WalMinimal = 510, Integrity;
 
     /// No such backup.
     NoSuchBackup = 601, NotFound;

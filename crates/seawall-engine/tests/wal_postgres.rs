@@ -89,7 +89,8 @@ async fn push_file(fixture: &Fixture, path: PathBuf) -> Result<(), seawall_core:
         compression_level: 1,
     };
     let cluster = "main".parse().unwrap();
-    push(&PushRequest { cluster, path, places: vec![place], system_id: None, branch: None })
+    let places = vec![place];
+    push(&PushRequest { cluster, path, places, system_id: None, branch: None, partial: false })
         .await
         .map(drop)
 }

@@ -49,6 +49,7 @@ impl Setting {
             places: self.fixtures.iter().enumerate().map(place).collect(),
             system_id: None,
             branch: None,
+            partial: false,
         }
     }
 

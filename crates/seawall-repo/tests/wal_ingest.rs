@@ -211,20 +211,132 @@ async fn a_partial_segment_whose_last_record_is_torn_ends_before_it() {
 }
 
 #[tokio::test]
-async fn the_last_segment_of_a_dead_server_can_be_pushed_by_hand() {
+async fn the_last_segment_of_a_dead_server_is_taken_as_a_partial_one_only() {
     let fixture = Fixture::new().await;
     let mut log = WalWriter::new(PgMajor::V15, 3);
     log.fill_past(start(3).saturating_add(300_000));
     let valid = log.position().align_up();
-    let stored = fixture.push(&file_name(1, 3), &segment(&log, 3)).await.unwrap();
+    let partial = |number| format!("{}.partial", file_name(1, number));
+    let stored = fixture.push(&partial(3), &segment(&log, 3)).await.unwrap();
     assert_eq!(stored.valid_to, valid);
     assert_eq!(read(&fixture.archive, 1, 3).await.unwrap().covered_to, valid);
     // A segment without a single record adds nothing and is not an error.
     let mut empty = WalWriter::new(PgMajor::V15, 7);
     empty.commit(1);
     empty.bytes.truncate(40);
-    let stored = fixture.push(&file_name(1, 7), &segment(&empty, 7)).await.unwrap();
+    let stored = fixture.push(&partial(7), &segment(&empty, 7)).await.unwrap();
     assert_eq!((stored.valid_to, stored.pieces.len()), (start(7), 0));
+    // Under the names of whole segments they are not whole.
+    let objects = fixture.objects();
+    for (number, log) in [(3, &log), (7, &empty)] {
+        let error = fixture.push(&file_name(1, number), &segment(log, number)).await.unwrap_err();
+        assert_eq!(error.code(), Code::WalDamaged);
+        assert!(error.hint().unwrap().contains("--partial"), "{error:?}");
+    }
+    assert_eq!(fixture.objects(), objects);
+}
+
+#[tokio::test]
+async fn a_segment_that_ends_early_is_refused_wherever_it_ends() {
+    let log = three_segments();
+    let good = segment(&log, 3);
+    let (half, last_page) = (good.len() / 2, good.len() - 8192);
+    let next = segment(&log, 4);
+    for end in [half, last_page, good.len() - 4096] {
+        let (mut zeroed, mut recycled) = (good.clone(), good.clone());
+        zeroed[end..].fill(0);
+        recycled[end..].copy_from_slice(&next[end..]);
+        let fixture = Fixture::new().await;
+        for damaged in [zeroed, recycled] {
+            let error = fixture.push(&file_name(1, 3), &damaged).await.unwrap_err();
+            assert_eq!(error.code(), Code::WalDamaged, "from {end} on: {error:?}");
+            assert_eq!(fixture.objects(), Vec::<std::path::PathBuf>::new());
+        }
+        fixture.push(&file_name(1, 3), &good).await.unwrap();
+        assert_eq!(read_whole(&fixture.archive, 1, 3).await, good);
+    }
+}
+
+/// A standby that has all archived names the segment so in which its primary's timeline ended.
+#[tokio::test]
+async fn a_segment_that_a_known_timeline_left_is_whole_up_to_there() {
+    let fixture = Fixture::new().await;
+    let mut log = WalWriter::new(PgMajor::V15, 3);
+    log.fill_past(start(3).saturating_add(300_000));
+    let (_, switch) = fork(&log);
+    let mut left = segment(&log, 3);
+    with_recycled_tail(&mut left, log.bytes.len().next_multiple_of(8));
+    let early = fixture.push(&file_name(1, 3), &left).await.unwrap_err();
+    assert_eq!(early.code(), Code::WalDamaged, "nothing is known of a fork yet");
+    fixture.push_history(2, &history_of_2(switch)).await;
+    let stored = fixture.push(&file_name(1, 3), &left).await.unwrap();
+    assert_eq!(stored.valid_to, switch);
+    // Short of the fork, what the child needs is missing.
+    let other = Fixture::new().await;
+    other.push_history(2, &history_of_2(switch)).await;
+    left[200_000..].fill(0);
+    let error = other.push(&file_name(1, 3), &left).await.unwrap_err();
+    assert_eq!(error.code(), Code::WalDamaged, "{error:?}");
+}
+
+/// A log whose last record before the end of segment 3 leaves only `left` bytes there, then a switch.
+fn with_crossing_switch(left: u64) -> WalWriter {
+    let mut log = WalWriter::new(PgMajor::V15, 3);
+    log.fill_past(Lsn(start(4).0 - 7000));
+    let overhead = 24 + 5;
+    let room = start(4).0 - left - log.position().align_up().0 - overhead;
+    log.message(room as usize);
+    assert_eq!(log.position().align_up().0, start(4).0 - left);
+    log.switch();
+    assert_eq!(log.position(), start(5));
+    log.fill_past(start(6));
+    log.switch();
+    log
+}
+
+#[tokio::test]
+async fn a_switch_that_crosses_into_a_segment_leaves_that_empty_and_the_log_goes_on() {
+    for left in [8, 16] {
+        let log = with_crossing_switch(left);
+        for reverse in [false, true] {
+            let fixture = Fixture::new().await;
+            let mut files: Vec<_> = named(&log).into_iter().collect();
+            if reverse {
+                files.reverse();
+            }
+            for (name, bytes) in &files {
+                fixture.push(name, bytes).await.unwrap();
+            }
+            assert_eq!(read_whole(&fixture.archive, 1, 4).await, segment(&log, 4));
+            let root = fixture.archive.ancestry(T1).await.unwrap();
+            let stretches = fixture.archive.coverage(&root, start(3)).await.unwrap();
+            assert_eq!(stretches.len(), 1, "{stretches:?}");
+            assert_eq!(stretches[0].range.end, start(7));
+        }
+        // What follows the switch is nothing.
+        let fixture = Fixture::new().await;
+        let mut damaged = segment(&log, 4);
+        *damaged.last_mut().unwrap() = 1;
+        let error = fixture.push(&file_name(1, 4), &damaged).await.unwrap_err();
+        assert_eq!(error.code(), Code::WalDamaged);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_segment_behind_anything_but_a_switch_is_refused() {
+    let log = with_crossing_switch(16);
+    let mut other = with_crossing_switch(16);
+    // The same bytes but for the record that crosses: it ends as a switch does and is none.
+    let from = (start(4).0 - 16 - start(3).0) as usize;
+    other.bytes.truncate(from);
+    other.prev = log.prev;
+    other.append(21, 0, 0, &[7; 100]);
+    let fixture = Fixture::new().await;
+    fixture.push(&file_name(1, 4), &segment(&log, 4)).await.unwrap();
+    let mut before = segment(&other, 3);
+    before.truncate(SEGMENT_BYTES as usize);
+    let error = fixture.push(&file_name(1, 3), &before).await.unwrap_err();
+    assert_eq!(error.code(), Code::WalDiscontinuous, "{error:?}");
 }
 
 #[tokio::test]

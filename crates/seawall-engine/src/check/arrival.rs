@@ -1,5 +1,6 @@
 //! Sends a WAL segment the whole way: written by the server, archived, read back, compared.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,17 +70,27 @@ pub(super) async fn wait_and_compare(
     let seconds = route.since.elapsed().as_secs_f64();
     let path: Vec<_> = ancestry.spans().collect();
     let read = archive.read_segment(route.segment, &path).await?;
-    let used = usize::try_from(route.to.bytes_since(route.segment.start())).unwrap_or(usize::MAX);
-    let written = std::fs::read(pg_wal.join(route.segment.to_string())).ok();
-    let same = match (&read, &written) {
-        (Some(read), Some(written)) => read.bytes.get(..used) == written.get(..used),
-        // The server has recycled it; what was read back is authentic.
-        (Some(_), None) => true,
-        (None, _) => false,
+    let segment = route.segment.to_string();
+    let Some(read) = read else { return Ok(Arrival::Different { segment }) };
+    let path = pg_wal.join(&segment);
+    let written = match std::fs::read(&path) {
+        Ok(written) => written,
+        // On another machine, or recycled meanwhile; what was read back is authentic.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Ok(Arrival::Proven { seconds, compared: false });
+        }
+        Err(error) => {
+            let what = format!("cannot read {} to compare it", path.display());
+            return Err(Error::new(Code::LocalIo, what).with_source(error));
+        }
     };
-    if same {
-        Ok(Arrival::Proven { seconds })
-    } else {
-        Ok(Arrival::Different { segment: route.segment.to_string() })
+    // A record may go on in the next segment; behind the last one stands filler.
+    let to = route.to.min(route.segment.end());
+    let used = usize::try_from(to.bytes_since(route.segment.start())).unwrap_or(usize::MAX);
+    match (read.bytes.get(..used), written.get(..used)) {
+        (Some(read), Some(written)) if read == written => {
+            Ok(Arrival::Proven { seconds, compared: true })
+        }
+        _ => Ok(Arrival::Different { segment }),
     }
 }

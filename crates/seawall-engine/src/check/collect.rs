@@ -7,12 +7,14 @@ use seawall_core::{ClusterName, Error, Progress, Result, Stage};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::Config;
 use seawall_repo::Line;
+use seawall_repo::wal::WalArchive;
 use tokio::time::{Instant, sleep};
 
 use super::arrival::{Route, switch, wait_and_compare};
 use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
 use crate::backup::survey_cluster;
 use crate::cluster::{Server, ServerFacts, Survey, prove_own_files};
+use crate::wal::{BackupPlace, Obstacle, reach};
 
 /// How long WAL is measured to tell its rate.
 const RATE_SAMPLE: Duration = Duration::from_secs(1);
@@ -192,6 +194,7 @@ async fn look(
         trouble: None,
         arrival: None,
         has_backup: false,
+        obstacle: None,
     };
     let line = match candidate.line {
         Ok(line) => line,
@@ -212,15 +215,23 @@ async fn look(
         });
         return facts;
     }
-    match line.backups().await {
-        Ok(backups) => facts.has_backup = backups.iter().any(|backup| backup.info.is_ok()),
-        Err(error) => facts.trouble = Some(trouble(&error)),
-    }
     if let Some(route) = route {
-        let arrival = wait_and_compare(line, route, pg_wal, patience).await;
+        let arrival = wait_and_compare(line.clone(), route, pg_wal, patience).await;
         facts.arrival = Some(arrival.unwrap_or_else(|error| Arrival::Unreadable(trouble(&error))));
     }
+    match look_at_backups(line).await {
+        Ok((has_backup, obstacle)) => (facts.has_backup, facts.obstacle) = (has_backup, obstacle),
+        Err(error) => facts.trouble = Some(trouble(&error)),
+    }
     facts
+}
+
+/// Whether there is a complete backup, and what keeps archived WAL from being of use to the newest.
+async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
+    let backups = line.backups().await?;
+    let places: Vec<BackupPlace> = backups.iter().filter_map(BackupPlace::of).collect();
+    let reached = reach(&WalArchive::open(line).await?, &places).await?;
+    Ok((!places.is_empty(), reached.and_then(|reached| reached.obstacle)))
 }
 
 fn trouble(error: &Error) -> Trouble {

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use seawall_core::Lsn;
 
 use crate::cluster::Survey;
+use crate::wal::Obstacle;
 
 /// What a look at a cluster and its repositories showed.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +102,8 @@ pub struct RepositoryFacts {
     pub arrival: Option<Arrival>,
     /// Whether there is a complete backup.
     pub has_backup: bool,
+    /// What keeps archived WAL from being restored with the newest backup.
+    pub obstacle: Option<Obstacle>,
 }
 
 /// Why something failed.
@@ -115,10 +118,12 @@ pub struct Trouble {
 /// What became of a WAL segment on its way into a repository.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Arrival {
-    /// It arrived, and what was read back is what PostgreSQL wrote.
+    /// It arrived and was read back.
     Proven {
         /// How long it took.
         seconds: f64,
+        /// Whether the server's own file was at hand and has the same bytes.
+        compared: bool,
     },
     /// It did not arrive in time.
     Missing {

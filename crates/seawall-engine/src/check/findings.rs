@@ -3,6 +3,7 @@ use serde::Serialize;
 
 use super::facts::{Arrival, Facts, RepositoryFacts, Settings, Trouble};
 use crate::cluster::{ClusterLink, is_push_of};
+use crate::wal::Obstacle;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -75,10 +76,15 @@ pub fn proven(facts: &Facts) -> Vec<String> {
         if repository.trouble.is_none() {
             proven.push(format!("the key opens repository {}", repository.name));
         }
-        if let Some(Arrival::Proven { seconds }) = repository.arrival {
+        if let Some(Arrival::Proven { seconds, compared }) = repository.arrival {
             proven.push(format!(
-                "WAL arrives in repository {} within {seconds:.1} s, and reads back as it was written",
-                repository.name
+                "WAL arrives in repository {} within {seconds:.1} s, and {}",
+                repository.name,
+                if compared {
+                    "reads back as it was written"
+                } else {
+                    "can be read back; the server's own file is not here to compare it with"
+                }
             ));
         }
     }
@@ -330,6 +336,14 @@ impl Found {
             return;
         }
         self.arrival(name, repository.arrival.as_ref());
+        if let Some(obstacle) = &repository.obstacle {
+            self.add(
+                obstacle_id(obstacle),
+                Severity::Critical,
+                format!("what repository {name} has newer than its newest backup cannot be restored: {obstacle}"),
+                format!("seawall backup {}", facts.cluster),
+            );
+        }
         if repository.device.is_some() && repository.device == facts.data_device {
             self.add(
                 "same_disk",
@@ -396,6 +410,13 @@ fn listed(links: &[ClusterLink]) -> String {
     shown.join(", ")
 }
 
+const fn obstacle_id(obstacle: &Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Hole { .. } => "wal_hole",
+        Obstacle::MinimalWal { .. } => "wal_minimal",
+    }
+}
+
 fn seconds_until_full(facts: &Facts) -> Option<f64> {
     let rate = facts.wal_bytes_per_s.filter(|rate| *rate >= 1.0)?;
     Some(facts.wal_directory?.free_bytes as f64 / rate)
@@ -412,6 +433,9 @@ fn rough(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use seawall_core::Lsn;
+    use seawall_repo::wal::LsnRange;
+
     use super::super::facts::{Archiver, WalDirectory};
     use super::*;
     use crate::cluster::Survey;
@@ -426,8 +450,9 @@ mod tests {
             device: Some(device),
             free_bytes: Some(1 << 40),
             trouble: None,
-            arrival: Some(Arrival::Proven { seconds: 0.4 }),
+            arrival: Some(Arrival::Proven { seconds: 0.4, compared: true }),
             has_backup: true,
+            obstacle: None,
         }
     }
 
@@ -537,6 +562,7 @@ mod tests {
             ("seawall wal push %p --cluster other", Severity::Critical),
             ("seawall wal push --cluster main", Severity::Critical),
             ("pgbackrest archive-push %p", Severity::Critical),
+            ("seawall wal push --partial %p --cluster main", Severity::Critical),
             ("/bin/true", Severity::Critical),
         ] {
             let mut facts = healthy();
@@ -593,6 +619,33 @@ mod tests {
             seconds: 30,
         });
         assert_eq!(ids(&facts), ["wal_arrival", "no_backup", "same_disk", "one_repository"]);
+    }
+
+    #[test]
+    fn wal_that_no_backup_leads_across_is_critical_and_a_backup_mends_it() {
+        let minimal = Obstacle::MinimalWal { lsn: Lsn(0x300_0000) };
+        let hole = LsnRange { start: Lsn(0x300_0000), end: Lsn(0x400_0000) };
+        let hole = Obstacle::Hole { range: hole, why: "nothing is archived there".to_owned() };
+        for (id, obstacle) in [("wal_hole", hole), ("wal_minimal", minimal)] {
+            let mut facts = healthy();
+            facts.repositories[0].obstacle = Some(obstacle);
+            let found = findings(&facts);
+            assert_eq!(ids(&facts), [id]);
+            assert_eq!(found[0].severity, Severity::Critical);
+            assert!(found[0].what.contains("0/3000000"), "{}", found[0].what);
+            assert_eq!(found[0].fix, "seawall backup main");
+        }
+    }
+
+    #[test]
+    fn what_was_not_compared_is_not_said_to_be_as_it_was_written() {
+        let mut facts = healthy();
+        let said = |facts: &Facts| proven(facts).join("\n").contains("as it was written");
+        assert!(said(&facts));
+        for repository in &mut facts.repositories {
+            repository.arrival = Some(Arrival::Proven { seconds: 0.4, compared: false });
+        }
+        assert!(!said(&facts));
     }
 
     #[test]

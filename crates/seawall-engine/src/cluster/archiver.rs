@@ -61,7 +61,8 @@ impl Archiver {
     }
 }
 
-/// Whether an `archive_command` is `wal push` for this cluster, whatever its path and flags.
+/// Whether an `archive_command` is `wal push` for this cluster, whatever its path and flags. One that
+/// takes segments that are not whole (`--partial`) is none.
 #[must_use]
 pub fn is_push_of(command: &str, cluster: &str) -> bool {
     let words: Vec<&str> = command.split_whitespace().collect();
@@ -69,5 +70,6 @@ pub fn is_push_of(command: &str, cluster: &str) -> bool {
     let named = words.windows(2).any(|pair| pair == ["--cluster", cluster])
         || words.contains(&format!("--cluster={cluster}").as_str());
     let names_none = !words.iter().any(|word| word.starts_with("--cluster"));
-    pushes && (named || names_none) && command.contains("%p")
+    let takes_anything = words.contains(&"--partial");
+    pushes && (named || names_none) && command.contains("%p") && !takes_anything
 }

@@ -128,6 +128,8 @@ fn in_order(facts: WalFacts) -> Vec<Fact> {
             .into_iter()
             .map(|mark| Fact::TimeMark { lsn: mark.lsn, time: mark.time.to_timestamp() }),
     );
+    let minimal = facts.events.iter().filter(|event| event.kind.begins_minimal_wal());
+    ordered.extend(minimal.map(|event| Fact::Minimal { lsn: event.lsn }));
     ordered.extend(facts.events.into_iter().filter_map(|event| database_fact(&event)));
     ordered.sort_by_key(Fact::lsn);
     ordered

@@ -71,6 +71,11 @@ pub enum Fact {
         /// The database.
         database: Oid,
     },
+    /// `wal_level` became `minimal`: what follows is not all in the log.
+    Minimal {
+        /// The record that says so.
+        lsn: Lsn,
+    },
     /// What stands here is not known.
     Unreadable(UnreadableWal),
 }
@@ -94,6 +99,7 @@ impl Fact {
             Self::Xact(xact) => xact.place.lsn,
             Self::RestorePoint { place, .. } => place.lsn,
             Self::TimeMark { lsn, .. }
+            | Self::Minimal { lsn }
             | Self::DatabaseRowChanged { lsn }
             | Self::DatabaseDropped { lsn, .. } => *lsn,
             Self::Unreadable(unreadable) => unreadable.start,
@@ -110,7 +116,8 @@ impl Fact {
             Self::TimeMark { time, .. } => {
                 Some((*time, *time + SignedDuration::from_micros(999_999)))
             }
-            Self::DatabaseRowChanged { .. }
+            Self::Minimal { .. }
+            | Self::DatabaseRowChanged { .. }
             | Self::DatabaseDropped { .. }
             | Self::Unreadable(_) => None,
         }

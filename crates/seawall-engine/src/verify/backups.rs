@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use seawall_core::{BackupId, Code, Lsn, NoProgress, Result, ResultExt, TimelineId};
+use seawall_core::{BackupId, Code, NoProgress, Result, ResultExt};
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
@@ -11,6 +11,7 @@ use seawall_store::ObjectPath;
 
 use super::{Findings, VerifyRequest, name_of};
 use crate::restore::{Layout, Sources, prove_backup};
+use crate::wal::BackupPlace;
 
 /// What a look at a line's backups gives.
 #[derive(Debug, Default)]
@@ -19,10 +20,15 @@ pub(super) struct Checked {
     pub whole: Vec<(BackupId, BTreeSet<ObjectPath>)>,
     /// How many others there are.
     pub broken: u64,
-    /// All objects that the backups looked at use.
-    pub objects: BTreeSet<ObjectPath>,
-    /// The WAL each backup needs: timeline, start and stop.
-    pub spans: Vec<(BackupId, TimelineId, Lsn, Lsn)>,
+    /// Where in the log the backups are that were looked at.
+    pub places: Vec<BackupPlace>,
+}
+
+impl Checked {
+    /// All objects that backups use.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectPath> {
+        self.whole.iter().flat_map(|(_, objects)| objects)
+    }
 }
 
 /// Checks the backups of a line.
@@ -36,7 +42,8 @@ pub(super) async fn check(
         if request.backup.is_some_and(|wanted| wanted != summary.id) {
             continue;
         }
-        match check_backup(line, summary.id, &mut checked).await {
+        checked.places.extend(BackupPlace::of(&summary));
+        match check_backup(line, summary.id).await {
             Ok(objects) => checked.whole.push((summary.id, objects)),
             Err(error) => {
                 checked.broken += 1;
@@ -48,18 +55,13 @@ pub(super) async fn check(
     Ok(checked)
 }
 
-async fn check_backup(
-    line: &Line,
-    id: BackupId,
-    checked: &mut Checked,
-) -> Result<BTreeSet<ObjectPath>> {
+async fn check_backup(line: &Line, id: BackupId) -> Result<BTreeSet<ObjectPath>> {
     let Some(reader) = line.manifest(id).await? else { return Ok(BTreeSet::new()) };
     let info = &reader.manifest.info;
-    checked.spans.push((id, info.stop_timeline, info.start_lsn, info.stop_lsn));
     let sources = Sources::open(line, &reader, 0).await?;
     let mut objects: BTreeSet<ObjectPath> = sources.objects(&reader)?.into_iter().collect();
     objects.insert(line.paths().path(&LineObject::Backup(id, info.generation))?);
-    checked.objects.extend(objects.iter().cloned());
+    objects.insert(line.paths().path(&LineObject::About)?);
     if let Some(head) = info.head {
         let path = line.paths().path(&LineObject::Head(head))?;
         line.store().stat(&path).await?;

@@ -12,16 +12,18 @@ mod record;
 mod tests;
 mod wal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Progress, RateLimit, Result, Stage};
+use seawall_core::{BackupId, ClusterName, Code, Error, Progress, RateLimit, Result, Stage};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 use seawall_store::{ObjectPath, ObjectPrefix};
 use serde::Serialize;
+
+use crate::wal::{BackupPlace, Obstacle, reach};
 
 /// How many names a listing asks for at a time.
 const LIST_PAGE: usize = 5000;
@@ -61,8 +63,23 @@ pub struct VerifyReport {
     pub backups: u64,
     /// What is wrong; empty is good.
     pub findings: Vec<Finding>,
-    /// Backups of which every part was read and found whole.
+    /// Archived WAL that no backup leads to, where all that is archived was looked at.
+    pub blocked_wal: Vec<BlockedWal>,
+    /// Backups of which every part was read and found whole, the WAL they need included.
     pub verified: Vec<String>,
+}
+
+/// Why a line cannot be restored to the end of what is archived of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockedWal {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The newest backup that can be restored.
+    pub backup: String,
+    /// What is in the way of rolling it forward.
+    pub obstacle: Obstacle,
+    /// The same in words.
+    pub message: String,
 }
 
 impl VerifyReport {
@@ -77,7 +94,7 @@ impl VerifyReport {
         Some(
             Error::new(Code::VerifyFailed, format!("{}: {}{more}", first.object, first.problem))
                 .with_hint(
-                    "Backups that are not named are whole. Make a new backup now; restore damaged objects from another repository if there is one.",
+                    "Only backups listed as whole are known to be. Make a new backup now; restore damaged objects from another repository if there is one.",
                 ),
         )
     }
@@ -122,15 +139,21 @@ pub async fn run(
         bytes: 0,
         backups: 0,
         findings: Vec::new(),
+        blocked_wal: Vec::new(),
         verified: Vec::new(),
     };
     let mut whole = Vec::new();
+    let mut current = BTreeMap::new();
     for (cluster, id) in repository.lines().await? {
         let line = repository.line(&cluster, id)?;
         let mut checked = backups::check(&line, request, &mut findings).await?;
         report.backups += checked.whole.len() as u64 + checked.broken;
         match WalArchive::open(line.clone()).await {
-            Ok(archive) => wal::check(&archive, &checked.spans, &mut findings).await,
+            Ok(archive) => {
+                wal::check(&archive, &mut checked, &mut findings).await;
+                let places = checked.places.clone();
+                current.insert((cluster.clone(), created_us(&line).await?), (archive, places));
+            }
             Err(error) => {
                 unknown_line(&line, &error, &mut findings);
                 // Nothing can be said for backups of an unknown cluster.
@@ -140,13 +163,13 @@ pub async fn run(
         heads::check(&line, &objects, &mut findings).await?;
         whole.push((line, checked));
     }
+    if request.backup.is_none() {
+        report.blocked_wal = blocked_wal(current, &mut findings).await;
+    }
     let wanted = request.backup.map(|_| {
-        whole
-            .iter()
-            .flat_map(|(_, checked)| checked.objects.iter().cloned())
-            .collect::<BTreeSet<_>>()
+        let all = whole.iter().flat_map(|(_, checked)| checked.objects());
+        all.cloned().collect::<BTreeSet<_>>()
     });
-    let listed: BTreeSet<ObjectPath> = objects.iter().map(|object| object.path.clone()).collect();
     let selected: Vec<Listed> = objects
         .into_iter()
         .filter(|object| wanted.as_ref().is_none_or(|wanted| wanted.contains(&object.path)))
@@ -156,12 +179,39 @@ pub async fn run(
     if request.sample_percent >= 100 {
         for (line, checked) in whole {
             report.verified.extend(
-                record::record(&line, checked, &listed, &findings, Timestamp::now()).await?,
+                record::record(&line, checked, &read.proven, &findings, Timestamp::now()).await?,
             );
         }
     }
     report.findings = findings.into_list();
     Ok(report)
+}
+
+/// When a line was made, by the clock of the host that made it.
+async fn created_us(line: &Line) -> Result<i64> {
+    Ok(line.about().await?.map_or(i64::MIN, |about| about.created_us))
+}
+
+/// What keeps the lines that are written now, each cluster's youngest, from being restored to their
+/// ends.
+async fn blocked_wal(
+    lines: BTreeMap<(ClusterName, i64), (WalArchive, Vec<BackupPlace>)>,
+    findings: &mut Findings,
+) -> Vec<BlockedWal> {
+    let youngest: BTreeMap<ClusterName, _> =
+        lines.into_iter().map(|((cluster, _), line)| (cluster, line)).collect();
+    let mut blocked = Vec::new();
+    for (cluster, (archive, places)) in youngest {
+        match reach(&archive, &places).await {
+            Ok(reached) => blocked.extend(reached.and_then(|reached| {
+                let obstacle = reached.obstacle?;
+                let message = obstacle.to_string();
+                Some(BlockedWal { cluster, backup: reached.backup.to_string(), obstacle, message })
+            })),
+            Err(error) => findings.error(format!("WAL of cluster {cluster}"), &error),
+        }
+    }
+    blocked
 }
 
 /// Tells of a line that does not say what it is. Creating that object creates the line, so where

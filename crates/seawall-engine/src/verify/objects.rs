@@ -1,5 +1,6 @@
 //! Every object by itself: is it what was written under its name?
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use seawall_core::{Code, Error, Progress, Result};
@@ -21,6 +22,8 @@ const READ_BYTES: u64 = 4 << 20;
 pub(super) struct ReadTotals {
     pub objects: u64,
     pub bytes: u64,
+    /// Objects of which all that was asked for was read and is authentic.
+    pub proven: BTreeSet<ObjectPath>,
 }
 
 /// One object that was read.
@@ -67,8 +70,9 @@ pub(super) async fn read_all(
         totals.objects += 1;
         totals.bytes += outcome.bytes;
         progress.advance(outcome.bytes);
-        if let Err(error) = outcome.result {
-            findings.error(&outcome.path, &error);
+        match outcome.result {
+            Ok(()) => _ = totals.proven.insert(outcome.path),
+            Err(error) => findings.error(&outcome.path, &error),
         }
     }
     for thread in threads {

@@ -13,22 +13,21 @@ use super::backups::Checked;
 use super::{Findings, subject};
 use crate::host::{Host, Process};
 
-/// Adds a `verified` event to every backup without a finding, of which all was `read`. Returns
-/// their ids.
+/// Adds a `verified` event to every backup without a finding, of which all was read and `proven`.
+/// Returns their ids.
 pub(super) async fn record(
     line: &Line,
     checked: Checked,
-    read: &BTreeSet<ObjectPath>,
+    proven: &BTreeSet<ObjectPath>,
     findings: &Findings,
     now: Timestamp,
 ) -> Result<Vec<String>> {
     let found: BTreeSet<&str> = findings.0.iter().map(|(object, ..)| object.as_str()).collect();
-    let wal = found.iter().any(|object| object.contains("/wal/") || object.contains("/history/"));
     let mut verified = Vec::new();
     for (id, objects) in checked.whole {
         let whole = !found.contains(subject(id).as_str())
-            && objects.iter().all(|path| read.contains(path) && !found.contains(path.as_str()));
-        if wal || !whole {
+            && objects.iter().all(|path| proven.contains(path) && !found.contains(path.as_str()));
+        if !whole {
             continue;
         }
         commit(line, id, now).await?;

@@ -5,6 +5,7 @@ mod fetch;
 mod list;
 mod places;
 mod push;
+mod reach;
 mod server;
 mod wanted;
 
@@ -12,5 +13,6 @@ pub use fetch::{FetchRequest, fetch};
 pub use list::{TimelineListing, WalListing, list};
 pub use places::WalPlace;
 pub use push::{PlacePushed, PushReport, PushRequest, push};
+pub use reach::{BackupPlace, Obstacle, Reach, reach};
 pub use server::RecoveringServer;
 pub use wanted::RestorePath;

@@ -30,6 +30,9 @@ pub struct PushRequest {
     pub system_id: Option<SystemId>,
     /// The branch the server writes ([`crate::line_note`]), if its data directory is at hand.
     pub branch: Option<BranchNumber>,
+    /// A segment is the last one of a server that is gone: it is taken up to its last whole record,
+    /// as a `.partial` one is.
+    pub partial: bool,
 }
 
 /// What one repository made of the file.
@@ -81,7 +84,7 @@ pub async fn push(request: &PushRequest) -> Result<PushReport> {
     let pushes = request.places.iter().map(async |place| {
         let archive = place.archive(&request.cluster, system_id, request.branch).await;
         let pushed = match archive {
-            Ok(archive) => push_to(place, &archive, &name, &bytes).await,
+            Ok(archive) => push_to(place, &archive, request.partial, &name, &bytes).await,
             Err(error) => Err(error),
         };
         pushed.map_err(|error| error.context(format_args!("repository {}", place.name)))
@@ -103,13 +106,16 @@ pub async fn push(request: &PushRequest) -> Result<PushReport> {
 async fn push_to(
     place: &WalPlace,
     archive: &WalArchive,
+    partial: bool,
     name: &str,
     bytes: &[u8],
 ) -> Result<PlacePushed> {
     let file = WalFileName::parse(name, archive.segment_size()).ok_or_else(|| not_wal(name))?;
     let (segment, kind) = match file {
-        WalFileName::Segment(segment) => (segment, SegmentKind::Whole),
-        WalFileName::Partial(segment) => (segment, SegmentKind::Partial),
+        WalFileName::Segment(segment) if !partial => (segment, SegmentKind::Whole),
+        WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
+            (segment, SegmentKind::Partial)
+        }
         WalFileName::TimelineHistory(_) | WalFileName::BackupHistory(..) => {
             let new_bytes = match archive.store_history(file, bytes).await? {
                 HistoryStored::Stored => bytes.len() as u64,

@@ -168,6 +168,7 @@ impl RangeChain {
                 if let Some(expected) = self.last_record.filter(|expected| *expected != found) {
                     return Err(StitchFault::WrongPrev { expected, found });
                 }
+                check_crossing_switch(&record, next)?;
                 Ok((Crossing::Closed(Link::Record(Box::new(record))), Some(tail.lsn)))
             }
             Stitch::Overwritten => closed(Link::Overwritten),
@@ -177,6 +178,18 @@ impl RangeChain {
             Stitch::NeedMore(tail) => Ok((Crossing::Open(tail), None)),
             Stitch::Mismatch(fault) => Err(fault),
         }
+    }
+}
+
+/// A segment switch that crosses into a segment leaves the rest of it empty, and nothing else does.
+fn check_crossing_switch(record: &StitchedRecord, next: &RangeIndex) -> Result<(), StitchFault> {
+    let record = record.record();
+    let rest = record.end.align_up();
+    let is_empty = next.padding_from == Some(rest);
+    match (record.header.is_wal_switch(), is_empty) {
+        (true, false) if rest < next.end => Err(StitchFault::RecordsInPadding { start: rest }),
+        (false, true) if next.first_record.is_none() => Err(StitchFault::EndedBefore { lsn: rest }),
+        _ => Ok(()),
     }
 }
 

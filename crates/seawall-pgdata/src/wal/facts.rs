@@ -9,7 +9,7 @@ use super::operation::Operation;
 use super::record::Record;
 use super::storage::{DatabaseCreate, DatabaseDrop};
 use super::xact::{XactEnd, XactEndKind};
-use super::xlog::{EndOfRecovery, ParameterChange};
+use super::xlog::{EndOfRecovery, ParameterChange, WalLevel};
 
 /// The end of one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +119,29 @@ pub enum EventKind {
         /// Where the record that was given up begins.
         lsn: Lsn,
     },
+}
+
+impl EventKind {
+    /// Whether from here on changes may be missing in the log: a server that ran with
+    /// `wal_level = minimal` did not log what it wrote into relations of the same transaction
+    /// (`RelationNeedsWAL`, rel.h), and recovery must not cross it (`CheckRequiredParameterValues`,
+    /// xlogrecovery.c).
+    #[must_use]
+    pub fn begins_minimal_wal(&self) -> bool {
+        match self {
+            Self::ParameterChange(change) => change.wal_level == WalLevel::Minimal,
+            Self::EndOfRecovery(end) => end.wal_level == Some(WalLevel::Minimal),
+            Self::DatabaseCreated(_)
+            | Self::DatabaseDropped(_)
+            | Self::DatabaseRowChangedInPlace
+            | Self::RelationTruncated { .. }
+            | Self::TablespaceCreated { .. }
+            | Self::TablespaceDropped { .. }
+            | Self::TimelineSwitch { .. }
+            | Self::Prepared { .. }
+            | Self::RecordOverwritten { .. } => false,
+        }
+    }
 }
 
 /// `pg_database`, which all databases share (`DatabaseRelationId`, pg_database.h).

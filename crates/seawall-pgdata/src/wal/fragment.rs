@@ -2,6 +2,9 @@
 
 use seawall_core::Lsn;
 
+use super::record::{RECORD_HEADER_BYTES, is_wal_switch};
+use super::rmgr::Rmgr;
+
 /// A cut-off part longer than this is kept by reference: its place is known, its bytes are not
 /// held.
 pub const FRAGMENT_CAP_BYTES: usize = 1 << 20;
@@ -82,6 +85,23 @@ pub struct HeadFragment {
     pub bytes: FragmentBytes,
     /// How it ended.
     pub state: HeadState,
+}
+
+impl HeadFragment {
+    /// Whether these are the last bytes of a segment switch, as far as they tell: of its header,
+    /// which is all it has, the first 8 or 16 bytes are in the range before, and resource manager
+    /// and info in this one.
+    pub(super) fn may_end_switch(&self) -> bool {
+        let FragmentBytes::Verbatim(bytes) = &self.bytes else { return false };
+        match bytes.as_slice() {
+            [before @ .., info, rmgr, 0, 0, _, _, _, _] => {
+                self.state == HeadState::Complete
+                    && before.len() < RECORD_HEADER_BYTES - 8
+                    && is_wal_switch(Rmgr(*rmgr), *info)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The beginning of a record that ends after the range.

@@ -502,7 +502,25 @@ impl WalReader {
     /// Ends the log because of the header of the record at hand.
     fn end_record(&mut self, reason: EndReason) {
         let lsn = if self.partial.is_empty() { self.lsn } else { self.partial_lsn };
+        if reason == EndReason::ZeroLength && self.is_behind_crossing_switch(lsn) {
+            self.drop_partial();
+            self.phase = Phase::Padding;
+            self.padding_from = Some(lsn);
+            return;
+        }
         self.finish_with(lsn, lsn, reason);
+    }
+
+    /// Whether nothing but the end of a segment switch that began in the segment before precedes
+    /// `lsn` in its segment. A switch that crosses leaves the whole next segment empty
+    /// (`ReserveXLogSwitch`, xlog.c).
+    fn is_behind_crossing_switch(&self, lsn: Lsn) -> bool {
+        self.last_record == self.start.prev
+            && self.head.as_ref().is_some_and(|head| {
+                head.lsn.0.is_multiple_of(self.start.segment_size.bytes())
+                    && head.end.align_up() == lsn
+                    && head.may_end_switch()
+            })
     }
 
     /// Ends the log because of what stands at `fault_lsn`; an open record never was one.

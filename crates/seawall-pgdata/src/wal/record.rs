@@ -68,7 +68,7 @@ impl RecordHeader {
     /// Whether this is a segment switch, after which the segment is padding (`XLOG_SWITCH`).
     #[must_use]
     pub fn is_wal_switch(&self) -> bool {
-        self.rmgr == Rmgr::XLOG && self.rmgr_info() == XLOG_SWITCH
+        is_wal_switch(self.rmgr, self.info)
     }
 
     /// Whether the record says that it changes relation files beyond its block references
@@ -77,6 +77,11 @@ impl RecordHeader {
     pub const fn is_special(&self) -> bool {
         self.info & SPECIAL_REL_UPDATE != 0
     }
+}
+
+/// Whether a record of that resource manager and info is a segment switch.
+pub(super) fn is_wal_switch(rmgr: Rmgr, info: u8) -> bool {
+    rmgr == Rmgr::XLOG && info & RMGR_INFO_MASK == XLOG_SWITCH
 }
 
 /// A whole record whose CRC is right, decoded. Borrows from the reader and its input.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use seawall_core::{Lsn, Result, TimelineId, WalSegment};
 use seawall_store::{ObjectPath, ObjectPrefix};
 
-use super::range::{WalRange, read_index, read_range};
+use super::range::{WalRange, read_events, read_index, read_range};
 use super::{LsnRange, WalArchive};
 use crate::error;
 use crate::layout::{LineObject, ObjectName, WalRangeName};
@@ -120,6 +120,13 @@ impl WalArchive {
     pub(super) async fn read_index(&self, listed: &Listed) -> Result<WalRange> {
         let line = self.line();
         let range = read_index(line.store(), line.keyring(), &listed.path, listed.name).await?;
+        self.accept(listed, range)
+    }
+
+    /// Reads the footer of a range, and of its index the events.
+    pub(super) async fn read_events(&self, listed: &Listed) -> Result<WalRange> {
+        let line = self.line();
+        let range = read_events(line.store(), line.keyring(), &listed.path, listed.name).await?;
         self.accept(listed, range)
     }
 

@@ -1,9 +1,10 @@
 //! Gives segments back.
 
 use seawall_core::{Code, Error, Lsn, Result, WalSegment};
-use seawall_pgdata::history::TimelineSpan;
+use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, header_bytes};
 use seawall_pgdata::wal::{PageContext, PageHeader};
+use seawall_store::ObjectPath;
 
 use super::listing::Listed;
 use super::range::{OpenedRange, open_range};
@@ -47,15 +48,9 @@ impl WalArchive {
             missing: vec![whole],
             filler_from: segment.end(),
         };
-        for span in path {
-            let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
-            let Some(wanted) = whole.overlap(lived) else { continue };
-            for listed in self.ranges_in(WalSegment { timeline: span.timeline, ..segment }).await? {
-                if listed.name.start < wanted.end {
-                    let opened = self.open_listed(&listed).await?;
-                    assembly.add(&listed, &opened, wanted)?;
-                }
-            }
+        for (wanted, listed) in self.parts_of(segment, path).await? {
+            let opened = self.open_listed(&listed).await?;
+            assembly.add(&listed, &opened, wanted)?;
         }
         let covered_to = assembly.missing.first().map_or(whole.end, |hole| hole.start);
         if let Some(hole) = assembly.missing.first().filter(|hole| hole.end < whole.end) {
@@ -66,6 +61,46 @@ impl WalArchive {
         }
         self.check_pages(&assembly, covered_to)?;
         Ok(Some(SegmentRead { bytes: assembly.bytes, covered_to }))
+    }
+
+    /// The ranges a segment is put together from, each with what is wanted of its timeline.
+    async fn parts_of(
+        &self,
+        segment: WalSegment,
+        path: &[TimelineSpan],
+    ) -> Result<Vec<(LsnRange, Listed)>> {
+        let whole = LsnRange { start: segment.start(), end: segment.end() };
+        let mut parts = Vec::new();
+        for span in path {
+            let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
+            let Some(wanted) = whole.overlap(lived) else { continue };
+            let ranges = self.ranges_in(WalSegment { timeline: span.timeline, ..segment }).await?;
+            let of_use = ranges.into_iter().filter(|listed| listed.name.start < wanted.end);
+            parts.extend(of_use.map(|listed| (wanted, listed)));
+        }
+        Ok(parts)
+    }
+
+    /// The objects that are read when PostgreSQL asks for the segments that hold the log from `from`
+    /// to `to` along `ancestry`. What is missing is not among them.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn objects_of(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<ObjectPath>> {
+        let path: Vec<TimelineSpan> = ancestry.spans().collect();
+        let mut segment = self.segment_at(ancestry.tip(), from);
+        let mut objects = Vec::new();
+        while segment.start() < to {
+            let parts = self.parts_of(segment, &path).await?;
+            objects.extend(parts.into_iter().map(|(_, listed)| listed.path));
+            segment = WalSegment { number: segment.number + 1, ..segment };
+        }
+        Ok(objects)
     }
 
     /// Reads a whole range.

@@ -20,7 +20,9 @@ use crate::error;
 pub enum Detail {
     /// Only its footer: where it ends, and whether the next one continues it.
     Seams,
-    /// Its index too: what its records say.
+    /// Of its index, the events too.
+    Events,
+    /// Its whole index: what its records say.
     Facts,
     /// All of it: every byte is proven to be what was written.
     Bytes,
@@ -30,8 +32,16 @@ impl Detail {
     /// How many ranges are read at the same time: bytes one by one, for the sake of memory.
     const fn read_ahead(self) -> usize {
         match self {
-            Self::Seams | Self::Facts => 8,
+            Self::Seams | Self::Events | Self::Facts => 8,
             Self::Bytes => 1,
+        }
+    }
+
+    /// Whether a record that crosses ranges is read if these do not hold its bytes.
+    const fn reads_crossing_records(self) -> bool {
+        match self {
+            Self::Events | Self::Facts => true,
+            Self::Seams | Self::Bytes => false,
         }
     }
 }
@@ -254,6 +264,7 @@ impl LogWalker {
             let load = async |listed: Listed| {
                 let range = match detail {
                     Detail::Seams => archive.read_footer(&listed).await,
+                    Detail::Events => archive.read_events(&listed).await,
                     Detail::Facts => archive.read_index(&listed).await,
                     Detail::Bytes => archive.open_listed(&listed).await.map(|opened| opened.range),
                 };
@@ -312,7 +323,7 @@ impl LogWalker {
                 Some(LastRecord { lsn: record.lsn, end: record.end })
             }
             Link::ByReference { lsn, end } => {
-                if self.detail == Detail::Facts {
+                if self.detail.reads_crossing_records() {
                     match self.archive.facts_of_record(&self.ancestry, lsn, end).await {
                         Ok(read) => facts = read,
                         Err(error)

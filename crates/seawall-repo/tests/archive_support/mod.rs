@@ -97,10 +97,10 @@ impl Fixture {
         push(&self.archive, name, bytes).await
     }
 
-    /// Stores every whole segment of the writer.
+    /// Stores every segment of the writer, the last one as far as it goes.
     pub async fn push_all(&self, log: &WalWriter) {
-        for (segment, bytes) in segments(log) {
-            self.push(&segment.to_string(), &bytes).await.unwrap();
+        for (name, bytes) in named(log) {
+            self.push(&name, &bytes).await.unwrap();
         }
     }
 
@@ -160,9 +160,13 @@ pub fn segment(log: &WalWriter, number: u64) -> Vec<u8> {
     segments(log).into_iter().find(|(segment, _)| segment.number == number).unwrap().1
 }
 
-/// Files as the archive is given them: name and bytes.
+/// Files as the archive is given them: name and bytes. The last one is partial unless it is full.
 pub fn named(log: &WalWriter) -> BTreeMap<String, Vec<u8>> {
-    segments(log).into_iter().map(|(segment, bytes)| (segment.to_string(), bytes)).collect()
+    let name = |segment: WalSegment| match segment.end() <= log.position() {
+        true => segment.to_string(),
+        false => format!("{segment}.partial"),
+    };
+    segments(log).into_iter().map(|(segment, bytes)| (name(segment), bytes)).collect()
 }
 
 pub fn file_name(timeline: u32, number: u64) -> String {

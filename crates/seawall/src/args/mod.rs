@@ -323,6 +323,11 @@ pub struct PushArgs {
     /// The cluster, where several are configured
     #[arg(long, env = "SEAWALL_CLUSTER", hide_env_values = true, value_name = "CLUSTER")]
     pub cluster: Option<ClusterName>,
+    /// By hand only: the file is from pg_wal of a server that is gone; a segment that was not full
+    /// is archived up to its last whole record. Without this it is refused: in archive_command it
+    /// would be a damaged one
+    #[arg(long)]
+    pub partial: bool,
     #[command(flatten)]
     pub repository: RepositoryArgs,
 }

@@ -10,7 +10,7 @@ use crate::args::{ServerArgs, ViewArgs};
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::render::{Out, Style};
-use crate::report::{Archiving, ClusterReport, Depth, Overview, RepositoryReport};
+use crate::report::{Archiving, Blocked, ClusterReport, Depth, Overview, RepositoryReport};
 use crate::run;
 
 /// Runs the command.
@@ -47,7 +47,7 @@ fn ask_servers(context: &Context, overview: &mut Overview) -> Result<()> {
         let Ok(server) = target.server(&ServerArgs::default()) else { continue };
         match runtime.block_on(Archiving::ask(&server.connection)) {
             Ok(archiving) => {
-                cluster.rpo_seconds = archiving.at_risk_s(cluster.archived_to());
+                cluster.rpo_seconds = cluster.at_risk_s(&archiving, Timestamp::now());
                 cluster.postgres_version = Some(archiving.version);
             }
             Err(why) => tracing::info!("{}: {why}", cluster.name),
@@ -88,6 +88,10 @@ fn cluster_text(cluster: &ClusterReport, style: Style, now: Timestamp) -> String
     }
     for wal in &cluster.wal {
         text.push_str(&format!("  WAL {}\n", wal.line()));
+    }
+    for blocked in &cluster.blocked_wal {
+        let Blocked { repository, message, .. } = blocked;
+        text.push_str(&format!("  nothing newer can be restored from {repository}: {message}\n"));
     }
     if cluster.backups.is_empty() {
         text.push_str("  no backups yet\n");

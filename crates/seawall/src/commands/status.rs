@@ -110,20 +110,10 @@ fn judge(
         }
         Some(Ok(archiving)) => {
             status.timelines(cluster, archiving.timeline);
-            status.archiving(cluster, &archiving, limits);
+            status.archiving(cluster, &archiving, limits, now);
         }
     }
-    for wal in cluster.wal_with_gaps() {
-        status.remark(
-            Level::Warning,
-            format!(
-                "WAL of timeline {} in {} has {}",
-                wal.timeline,
-                wal.repository,
-                wal.gaps_shown()
-            ),
-        );
-    }
+    status.reach(cluster);
     let written = |job: &&JobReport| Some(&job.line) == cluster.line.as_ref();
     for job in cluster.jobs.iter().filter(written).filter(|job| job.state == "silent") {
         status.remark(
@@ -193,7 +183,32 @@ impl Status {
         }
     }
 
-    fn archiving(&mut self, cluster: &ClusterReport, archiving: &Archiving, limits: Limits) {
+    /// What is archived and cannot be restored. A backup that begins behind it ends the alarm.
+    fn reach(&mut self, cluster: &ClusterReport) {
+        let covered = cluster.reach.as_ref().is_some_and(|reach| reach.obstacle.is_none());
+        for blocked in &cluster.blocked_wal {
+            let level = if covered { Level::Warning } else { Level::Critical };
+            self.remark(
+                level,
+                format!(
+                    "nothing newer can be restored from {}: {}; take a backup",
+                    blocked.repository, blocked.message
+                ),
+            );
+        }
+        if cluster.reach.is_none() && cluster.written_backups().next().is_some() {
+            let what = "no backup has the WAL it needs: none can be restored";
+            self.remark(Level::Critical, what.to_owned());
+        }
+    }
+
+    fn archiving(
+        &mut self,
+        cluster: &ClusterReport,
+        archiving: &Archiving,
+        limits: Limits,
+        now: Timestamp,
+    ) {
         if archiving.idle {
             let what = "PostgreSQL archives nothing: archive_mode or archive_command is not set";
             self.remark(Level::Critical, what.to_owned());
@@ -201,13 +216,16 @@ impl Status {
             let what = format!("the archiver fails on {wal}: PostgreSQL's log says why");
             self.remark(Level::Critical, what);
         }
-        self.rpo_seconds = archiving.at_risk_s(cluster.archived_to());
-        let Some(seconds) = self.rpo_seconds else {
-            return self.remark(Level::Critical, "no WAL was ever archived".to_owned());
-        };
+        if !cluster.archived_to().is_valid() {
+            self.remark(Level::Critical, "no WAL was ever archived".to_owned());
+        }
+        self.rpo_seconds = cluster.at_risk_s(archiving, now);
+        // Without a backup to roll forward there is nothing to measure from; that is told already.
+        let Some(seconds) = self.rpo_seconds else { return };
         let at_risk = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         if let Some(level) = over(at_risk, limits.max_rpo, 10) {
-            self.remark(level, format!("up to {} of commits are not archived", duration(at_risk)));
+            let what = format!("up to {} of commits cannot be restored", duration(at_risk));
+            self.remark(level, what);
         }
     }
 

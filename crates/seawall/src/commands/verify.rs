@@ -54,9 +54,12 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
     }
     show(args, &reports)?;
     failed.extend(reports.iter().filter_map(|(_, report)| report.error()));
-    let Some(last) = failed.pop() else { return Ok(Outcome::Done) };
-    failed.iter().for_each(render::report);
-    Err(last)
+    if let Some(last) = failed.pop() {
+        failed.iter().for_each(render::report);
+        return Err(last);
+    }
+    let is_blocked = reports.iter().any(|(_, report)| !report.blocked_wal.is_empty());
+    Ok(if is_blocked { Outcome::Findings } else { Outcome::Done })
 }
 
 async fn find(opened: &Opened, args: &VerifyArgs) -> Result<Option<BackupId>> {
@@ -74,12 +77,12 @@ fn show(args: &VerifyArgs, reports: &[(String, VerifyReport)]) -> Result<()> {
     }
     let style = Style::of_stdout();
     for (name, report) in reports {
-        Out.text(&text(name, report, args.sample, style))?;
+        Out.text(&text(name, report, args, style))?;
     }
     Ok(())
 }
 
-fn text(name: &str, report: &VerifyReport, sample: u8, style: Style) -> String {
+fn text(name: &str, report: &VerifyReport, args: &VerifyArgs, style: Style) -> String {
     let mut text = format!(
         "repository {name}: {}, {}, {}\n",
         counted(report.objects, "object"),
@@ -95,13 +98,24 @@ fn text(name: &str, report: &VerifyReport, sample: u8, style: Style) -> String {
             finding.code
         ));
     }
+    for blocked in &report.blocked_wal {
+        text.push_str(&format!(
+            "{} cluster {} cannot be restored past this with backup {}: {}\n  fix: seawall backup {}\n",
+            style.red("finding"),
+            blocked.cluster,
+            blocked.backup,
+            blocked.message,
+            blocked.cluster
+        ));
+    }
     for backup in &report.verified {
         text.push_str(&format!("{} backup {backup}\n", style.green("whole")));
     }
-    if report.findings.is_empty() && sample < 100 {
+    if report.findings.is_empty() && args.sample < 100 {
+        let sample = args.sample;
         text.push_str(&format!("nothing is wrong with what was read, {sample}% of the data\n"));
-    } else if report.findings.is_empty() {
-        text.push_str("everything is whole\n");
+    } else if report.findings.is_empty() && args.backup.is_none() {
+        text.push_str("every object is whole\n");
     }
     text
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, LineId, Lsn, TimelineId};
+use seawall_engine::wal::BackupPlace;
 use seawall_repo::BackupSummary;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use serde::Serialize;
@@ -108,6 +109,17 @@ impl BackupReport {
         }
         self.verified_at = verified_at;
         self.repositories = repositories;
+    }
+
+    /// Where it is in the log, if its manifest tells.
+    pub fn place(&self) -> Option<BackupPlace> {
+        Some(BackupPlace {
+            id: self.key,
+            start_lsn: self.start_lsn?,
+            stop_lsn: self.stop_lsn?,
+            stop_timeline: self.timeline?,
+            finished_at: self.finished_at?,
+        })
     }
 
     /// How long it took.

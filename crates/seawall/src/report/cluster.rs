@@ -2,12 +2,14 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId};
+use seawall_engine::wal::{BackupPlace, Obstacle, Reach, reach};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::{About, Event};
+use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line, Repository};
 use serde::Serialize;
 
-use super::{BackupReport, Depth, Reach, WalReport, wal};
+use super::{Archiving, BackupReport, Depth, WalReport};
 use crate::context::{Opened, Target, ambiguous, no_such_cluster};
 
 /// A cluster, over all its repositories.
@@ -24,8 +26,12 @@ pub struct ClusterReport {
     pub recovery_window: Option<RecoveryWindow>,
     /// Seconds of commits that would be lost if the server were lost now; `None` if unknown.
     pub rpo_seconds: Option<f64>,
+    /// Up to where the line that is written can be restored, from the repository that leads
+    /// farthest.
     #[serde(skip)]
     pub reach: Option<Reach>,
+    /// Archived WAL that no backup leads to, by repository.
+    pub blocked_wal: Vec<Blocked>,
     /// Jobs that began and have not ended, as far as a repository knows of them.
     pub jobs: Vec<JobReport>,
 }
@@ -37,6 +43,16 @@ pub struct RecoveryWindow {
     pub earliest: Timestamp,
     /// The last commit that is archived without a gap.
     pub latest: Timestamp,
+}
+
+/// Why archived WAL of a repository is of no use to its newest backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Blocked {
+    pub repository: String,
+    /// What is in the way.
+    pub obstacle: Obstacle,
+    /// The same in words.
+    pub message: String,
 }
 
 /// A job.
@@ -70,6 +86,7 @@ impl ClusterReport {
             recovery_window: None,
             rpo_seconds: None,
             reach: None,
+            blocked_wal: Vec::new(),
             jobs: Vec::new(),
         }
     }
@@ -124,34 +141,46 @@ impl ClusterReport {
         whole.filter(|backup| Some(&backup.line) == self.line.as_ref())
     }
 
-    /// Archived WAL with gaps behind the first backup of the line that is written.
-    pub fn wal_with_gaps(&self) -> impl Iterator<Item = &WalReport> {
-        let needed = self.written_backups().filter_map(|backup| backup.start_lsn).min();
-        self.written_wal().filter(move |wal| {
-            wal.gaps.iter().any(|gap| needed.is_none_or(|needed| gap.end_lsn > needed))
-        })
+    /// Seconds of commits that would be lost if the server were lost now: those that no repository
+    /// can give back, be they archived or not. `None` if nothing can be restored, or nobody knows.
+    pub fn at_risk_s(&self, archiving: &Archiving, now: Timestamp) -> Option<f64> {
+        let reach = self.reach.as_ref()?;
+        // By the clock of this host; the commit was timed by the server's.
+        let since_last = now.duration_since(reach.time).as_secs_f64().max(0.0);
+        match reach.obstacle {
+            Some(_) => Some(since_last),
+            None => archiving.at_risk_s(reach.lsn).or(Some(since_last)),
+        }
     }
 
     /// From the end of the oldest backup to the last commit that follows the newest one without a
-    /// gap, in the repository that has most.
+    /// gap, in the repository that leads farthest; and what is in the way of more.
     async fn find_window(&mut self, target: &Target, opened: &[Opened]) -> Result<()> {
-        let earliest = self.written_backups().next().and_then(|oldest| oldest.finished_at);
-        let newest = self.written_backups().next_back().cloned();
-        let (Some(earliest), Some(newest)) = (earliest, newest) else { return Ok(()) };
+        let Some(oldest) = self.written_backups().next() else { return Ok(()) };
+        let earliest = oldest.finished_at;
         for opened in
             opened.iter().filter(|opened| target.places.iter().any(|p| p.name == opened.place.name))
         {
-            if !newest.repositories.contains(&opened.place.name) {
+            let repository = &opened.place.name;
+            let here = self.written_backups().filter(|it| it.repositories.contains(repository));
+            let places: Vec<BackupPlace> = here.filter_map(BackupReport::place).collect();
+            if places.is_empty() {
                 continue;
             }
             let line = current_line(&opened.repository, &self.name).await?;
-            let reach = wal::reach(&line, &newest).await?;
-            if reach.map(|reach| reach.lsn) > self.reach.map(|reach| reach.lsn) {
-                self.reach = reach;
+            let found = reach(&WalArchive::open(line).await?, &places).await?;
+            if let Some(obstacle) = found.as_ref().and_then(|found| found.obstacle.clone()) {
+                let (repository, message) = (repository.clone(), obstacle.to_string());
+                self.blocked_wal.push(Blocked { repository, obstacle, message });
+            }
+            let far = |reach: &Option<Reach>| reach.as_ref().map(|it| (it.timeline, it.lsn));
+            if far(&found) > far(&self.reach) {
+                self.reach = found;
             }
         }
-        self.recovery_window =
-            self.reach.map(|reach| RecoveryWindow { earliest, latest: reach.time });
+        self.recovery_window = earliest
+            .zip(self.reach.as_ref())
+            .map(|(earliest, reach)| RecoveryWindow { earliest, latest: reach.time });
         Ok(())
     }
 

@@ -22,8 +22,8 @@ use crate::{render, run};
 
 pub use archiving::Archiving;
 pub use backup::BackupReport;
-pub use cluster::{ClusterReport, JobReport, current_line, lines, stored_cluster};
-pub use wal::{Reach, WalReport};
+pub use cluster::{Blocked, ClusterReport, JobReport, current_line, lines, stored_cluster};
+pub use wal::WalReport;
 
 /// The one format this version opens.
 const FORMAT: u32 = 1;

@@ -1,15 +1,8 @@
-use jiff::Timestamp;
 use seawall_core::{Lsn, Result, TimelineId};
 use seawall_engine::wal::TimelineListing;
-use seawall_pgdata::history::Ancestry;
 use seawall_repo::Line;
-use seawall_repo::wal::{FactsPart, LsnRange, WalArchive};
+use seawall_repo::wal::LsnRange;
 use serde::Serialize;
-
-use super::BackupReport;
-
-/// How many segments are searched for the last commit before all of them are.
-const LAST_SEGMENTS: u64 = 8;
 
 /// The WAL of one timeline in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,15 +23,6 @@ pub struct WalReport {
 pub struct Gap {
     pub start_lsn: Lsn,
     pub end_lsn: Lsn,
-}
-
-/// Up to where the newest backup can be rolled forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reach {
-    /// The end of the WAL that follows it without a gap.
-    pub lsn: Lsn,
-    /// The last commit in it; the end of the backup if none followed.
-    pub time: Timestamp,
 }
 
 impl WalReport {
@@ -81,53 +65,4 @@ impl WalReport {
             gaps => format!("gaps {}", gaps.join(", ")),
         }
     }
-}
-
-/// Up to where a backup can be rolled forward, along the newest timeline it is part of.
-///
-/// # Errors
-/// Those of the repository.
-pub async fn reach(line: &Line, backup: &BackupReport) -> Result<Option<Reach>> {
-    let (Some(start), Some(timeline), Some(finished)) =
-        (backup.start_lsn, backup.timeline, backup.finished_at)
-    else {
-        return Ok(None);
-    };
-    let archive = WalArchive::open(line.clone()).await?;
-    let mut newest: Option<Ancestry> = None;
-    for ancestry in archive.ancestries().await? {
-        let holds = ancestry.span(timeline).is_some_and(|span| {
-            let stop = backup.stop_lsn.unwrap_or(start);
-            span.end.is_none_or(|end| stop <= end)
-        });
-        if holds && newest.as_ref().is_none_or(|newest| newest.tip() < ancestry.tip()) {
-            newest = Some(ancestry);
-        }
-    }
-    let Some(ancestry) = newest else { return Ok(None) };
-    let lsn = archive.contiguous_end(&ancestry, start).await?;
-    let back = archive.segment_size().bytes().saturating_mul(LAST_SEGMENTS);
-    let near = Lsn(lsn.0.saturating_sub(back)).max(start);
-    let mut time = last_commit(&archive, &ancestry, near, lsn).await?;
-    if time.is_none() && near > start {
-        time = last_commit(&archive, &ancestry, start, near).await?;
-    }
-    Ok(Some(Reach { lsn, time: time.map_or(finished, |time| time.max(finished)) }))
-}
-
-async fn last_commit(
-    archive: &WalArchive,
-    ancestry: &Ancestry,
-    from: Lsn,
-    to: Lsn,
-) -> Result<Option<Timestamp>> {
-    let mut parts = archive.facts(ancestry, from, to);
-    let mut last = None;
-    while let Some(part) = parts.next().await? {
-        if let FactsPart::Facts { facts, .. } = part {
-            let newest = facts.commits.iter().map(|commit| commit.time.to_timestamp()).max();
-            last = last.max(newest);
-        }
-    }
-    Ok(last)
 }

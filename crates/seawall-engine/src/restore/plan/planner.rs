@@ -123,14 +123,19 @@ impl Planner {
         let from = match &self.input.target {
             Target::BackupOnly => preferred(&self.usable),
             Target::Latest => preferred(self.in_last_span()),
+            // Any from the preferred one on may be used in the end.
             Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) => {
                 let before = self.usable.partition_point(|usable| usable.backup.stop_lsn <= *lsn);
-                self.usable.get(..before).and_then(<[Usable]>::last)
+                preferred(self.usable.get(..before).unwrap_or_default())
             }
             _ => None,
         };
         let first = from.or(self.usable.first());
-        first.map_or(Lsn::INVALID, |usable| usable.backup.start_lsn)
+        let may_be_used = |usable: &&Usable| {
+            first.is_none_or(|first| usable.backup.stop_lsn >= first.backup.stop_lsn)
+        };
+        let starts = self.usable.iter().filter(may_be_used).map(|usable| usable.backup.start_lsn);
+        starts.min().unwrap_or(Lsn::INVALID)
     }
 
     /// For [`Target::BackupOnly`]: the end of the backup that will be used.
@@ -169,8 +174,8 @@ impl Planner {
     /// Decides, once all facts are in.
     ///
     /// # Errors
-    /// [`Code::TargetUnreachable`], [`Code::TargetInvalid`] and [`Code::WalGap`], each with what
-    /// can be reached instead.
+    /// [`Code::TargetUnreachable`], [`Code::TargetInvalid`], [`Code::WalGap`] and
+    /// [`Code::WalMinimal`], each with what can be reached instead.
     pub fn decide(&self, resolver: Resolver) -> Result<Decision> {
         let found = resolver.finish().map_err(|error| match error.hint() {
             Some(_) => error,
@@ -203,7 +208,7 @@ impl Planner {
             None => self.stop_at_end()?,
         };
         self.prove_anchor(span, found.anchor)?;
-        let chosen = self.choose(span, stop)?;
+        let chosen = self.choose(span, stop, &found.minimal)?;
         let is_open = found.cut.is_some_and(|cut| cut.record_end.is_none());
         let mut decision = self.decision(chosen, stop, wal_end, found);
         if let Stop::Before { lsn } = stop {
@@ -346,14 +351,26 @@ impl Planner {
         }
     }
 
-    /// The backup to reach `stop` from, which lies in one stretch of WAL.
-    fn choose(&self, span: usize, stop: Stop) -> Result<&Usable> {
+    /// The backup to reach `stop` from, which lies in one stretch of WAL. What was written with
+    /// `wal_level = minimal` is in backups that were made afterwards, and not in the WAL before.
+    fn choose(&self, span: usize, stop: Stop, minimal: &[Lsn]) -> Result<&Usable> {
         let until = self.usable.partition_point(|it| it.backup.stop_lsn <= stop.kept_until());
         let early_enough = self.usable.get(..until).unwrap_or_default();
         let from = early_enough.partition_point(|usable| usable.span < span);
-        let candidates = early_enough.get(from..).unwrap_or_default();
-        if let Some(chosen) = preferred(candidates) {
+        let in_stretch = early_enough.get(from..).unwrap_or_default();
+        let lacking = |usable: &Usable| {
+            let replayed = usable.backup.start_lsn..stop.kept_until();
+            minimal.iter().find(|lsn| replayed.contains(lsn)).copied()
+        };
+        let candidates: Vec<&Usable> =
+            in_stretch.iter().filter(|usable| lacking(usable).is_none()).collect();
+        if let Some(chosen) = preferred(candidates.iter().copied()) {
             return Ok(chosen);
+        }
+        if let Some(newest) = in_stretch.last()
+            && let Some(lsn) = lacking(newest)
+        {
+            return Err(self.minimal(newest, lsn));
         }
         let Some(nearest) = early_enough.last() else { return Err(self.too_early()) };
         let ends = |index: usize| self.input.wal.spans.get(index);
@@ -361,6 +378,26 @@ impl Planner {
             (Some(before), Some(after)) => gap(&self.input, before.end, after.start),
             _ => self.too_early(),
         })
+    }
+
+    /// That a backup cannot be rolled forward past a change to `wal_level = minimal`.
+    fn minimal(&self, newest: &Usable, lsn: Lsn) -> Error {
+        let later = self.usable.iter().find(|usable| usable.backup.start_lsn > lsn);
+        let what = format!(
+            "wal_level was set to minimal at LSN {lsn}, after backup {} began: what was written then is not in the WAL, and a restore across it would lose it or fail",
+            newest.backup.id
+        );
+        let beyond = match later {
+            Some(Usable { backup, .. }) => format!(
+                "the next moment that can be restored is the end of backup {}, LSN {}, about {}",
+                backup.id,
+                backup.stop_lsn,
+                shown(backup.finished_at)
+            ),
+            None => "what came after can be restored only from a backup made since: if the server still runs, `seawall backup` now".to_owned(),
+        };
+        Error::new(Code::WalMinimal, what)
+            .with_hint(format!("Restore up to it: `--before lsn:{lsn}`; {beyond}."))
     }
 
     fn too_early(&self) -> Error {
@@ -390,8 +427,12 @@ impl Planner {
 }
 
 /// The newest without page errors, else the newest.
-fn preferred(candidates: &[Usable]) -> Option<&Usable> {
-    candidates.iter().rfind(|usable| usable.backup.page_errors == 0).or(candidates.last())
+fn preferred<'u>(
+    candidates: impl IntoIterator<Item = &'u Usable, IntoIter: DoubleEndedIterator + Clone>,
+) -> Option<&'u Usable> {
+    let mut candidates = candidates.into_iter();
+    let whole = candidates.clone().rfind(|usable| usable.backup.page_errors == 0);
+    whole.or_else(|| candidates.next_back())
 }
 
 /// Where a record begins that follows what ends at `lsn`: behind a page header if a page begins

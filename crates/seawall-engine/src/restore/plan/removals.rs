@@ -89,7 +89,10 @@ impl RemovalLog {
             Fact::DatabaseDropped { lsn, xid, database } => {
                 self.note_database(*lsn, *xid, *database);
             }
-            Fact::Xact(_) | Fact::RestorePoint { .. } | Fact::Unreadable(_) => {}
+            Fact::Xact(_)
+            | Fact::RestorePoint { .. }
+            | Fact::Minimal { .. }
+            | Fact::Unreadable(_) => {}
         }
     }
 

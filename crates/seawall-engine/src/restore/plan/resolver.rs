@@ -26,6 +26,8 @@ pub(super) struct Found {
     pub warnings: Vec<String>,
     /// What is not known of the log, as far as it was read.
     pub unreadable: Vec<UnreadableWal>,
+    /// Where `wal_level` became `minimal`, as far as the log was read.
+    pub minimal: Vec<Lsn>,
 }
 
 /// What to do about a target behind the end of the archive.
@@ -68,6 +70,7 @@ pub struct Resolver {
     first_commit_left_out: Option<CommitPlace>,
     removals: RemovalLog,
     unreadable: Vec<UnreadableWal>,
+    minimal: Vec<Lsn>,
 }
 
 impl Resolver {
@@ -85,6 +88,7 @@ impl Resolver {
             first_commit_left_out: None,
             removals: RemovalLog::default(),
             unreadable: Vec::new(),
+            minimal: Vec::new(),
         }
     }
 
@@ -95,6 +99,7 @@ impl Resolver {
         }
         match fact {
             Fact::Unreadable(unreadable) => self.unreadable.push(unreadable.clone()),
+            Fact::Minimal { lsn } => self.minimal.push(*lsn),
             Fact::Xact(xact) => {
                 self.note_xact(xact);
                 self.note_commit(xact);
@@ -211,6 +216,7 @@ impl Resolver {
             removals: self.removals,
             warnings,
             unreadable: self.unreadable,
+            minimal: self.minimal,
         })
     }
 

@@ -387,6 +387,53 @@ fn no_wal_is_needed_behind_the_record_at_which_replay_stops() {
     assert_eq!((before.wal_end, before.stop_record_at), (place(70).end, None));
 }
 
+/// `wal_level` became `minimal` with record 30, between the backups.
+fn history_with_minimal() -> Vec<Fact> {
+    let mut facts = history();
+    facts.push(Fact::Minimal { lsn: lsn(30) });
+    facts.sort_by_key(Fact::lsn);
+    facts
+}
+
+#[test]
+fn what_was_written_with_wal_level_minimal_is_never_restored_from_an_older_backup() {
+    let facts = history_with_minimal();
+    for target in [
+        to_time(44),
+        Target::To(Point::Xid(703)),
+        Target::Before(Point::Xid(704)),
+        Target::To(Point::Lsn(lsn(40))),
+        Target::Before(Point::Lsn(Lsn(lsn(30).0 + 1))),
+    ] {
+        let text = refused(decide(input(target), &facts), Code::WalMinimal);
+        assert!(text.contains(&format!("--before lsn:{}", lsn(30))), "{text}");
+        assert!(text.contains(&backup_id(2).to_string()), "the backup that holds it: {text}");
+    }
+    // Up to it, and from the backup that was made after it.
+    let mut up_to_it = input(Target::Before(Point::Lsn(lsn(30))));
+    up_to_it.record_at_target = Some(place(30));
+    assert_eq!(decide(up_to_it, &facts).unwrap().stop, Stop::Before { lsn: lsn(30) });
+    assert_eq!(decide(input(to_time(24)), &facts).unwrap().backup.id, backup_id(1));
+    for target in [Target::Latest, to_time(74)] {
+        assert_eq!(decide(input(target.clone()), &facts).unwrap().backup.id, backup_id(2));
+        let mut older = input(target);
+        older.backup = Some(backup_id(1));
+        refused(decide(older, &facts), Code::WalMinimal);
+    }
+}
+
+#[test]
+fn with_minimal_wal_between_a_backup_with_page_errors_is_better_than_an_older_one() {
+    for target in [Target::Latest, to_time(74), Target::To(Point::Lsn(lsn(80)))] {
+        let mut with = input(target);
+        with.backups[1].page_errors = 3;
+        assert_eq!(decide(with.clone(), &history()).unwrap().backup.id, backup_id(1));
+        let decision = decide(with, &history_with_minimal()).unwrap();
+        assert_eq!(decision.backup.id, backup_id(2));
+        assert!(decision.warnings.iter().any(|it| it.contains("damaged page")), "{decision:?}");
+    }
+}
+
 /// What follows the newest backup, where it is asked for.
 fn backup_2_ends(target: &Target) -> Option<RecordPlace> {
     (*target == Target::BackupOnly).then(|| place(60))

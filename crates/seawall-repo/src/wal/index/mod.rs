@@ -6,7 +6,7 @@ mod events;
 
 use minicbor::{Decode, Encode};
 use seawall_core::{Lsn, PgTimestamp};
-use seawall_pgdata::wal::{RestorePoint, TimeMark, WalFacts};
+use seawall_pgdata::wal::{Event, RestorePoint, TimeMark, WalFacts};
 
 use crate::{Damage, cbor};
 use changes::ChangesBody;
@@ -110,12 +110,18 @@ pub(super) fn decode(bytes: &[u8], bounds: Bounds) -> Result<WalFacts, Damage> {
             .collect::<Result<_, Damage>>()?,
         time_marks: body.time_marks.into_iter().map(time_mark).collect::<Result<_, Damage>>()?,
         changes: body.changes.map()?,
-        events: body
-            .events
-            .into_iter()
-            .map(|row| row.event(bounds))
-            .collect::<Result<_, Damage>>()?,
+        events: events(body.events, bounds)?,
     })
+}
+
+/// Reads of an index chunk only what a person may look for.
+pub(super) fn decode_events(bytes: &[u8], bounds: Bounds) -> Result<Vec<Event>, Damage> {
+    let body: IndexBody = cbor::decode(bytes)?;
+    events(body.events, bounds)
+}
+
+fn events(rows: Vec<EventRow>, bounds: Bounds) -> Result<Vec<Event>, Damage> {
+    rows.into_iter().map(|row| row.event(bounds)).collect()
 }
 
 /// The index is authentic and cannot be read.

@@ -50,10 +50,7 @@ impl<'a> SegmentFile<'a> {
     }
 
     pub(super) fn name(&self) -> String {
-        match self.kind {
-            SegmentKind::Whole => self.segment.to_string(),
-            SegmentKind::Partial => format!("{}.partial", self.segment),
-        }
+        self.segment.to_string()
     }
 
     fn range(&self) -> LsnRange {
@@ -132,6 +129,7 @@ impl<'a> SegmentFile<'a> {
             let prev = pieces.last().and_then(|piece| piece.index.last_record);
             let prev = prev.map(|record| record.lsn);
             let mut index = self.index(span.timeline, range, prev)?;
+            self.check_crossing_switch(&index)?;
             let end = valid_end(&index);
             if span.end.is_some_and(|switch| switch <= self.segment.end()) {
                 self.check_left_whole(&index, end)?;
@@ -186,17 +184,27 @@ impl<'a> SegmentFile<'a> {
         }
     }
 
-    /// Whether bytes that look like the end of the log may be damage: of a whole segment's last
-    /// page nothing behind it tells. Zeros do, since damage does not make them.
-    fn is_doubtful(&self, ended: &EndOfWal) -> bool {
-        if ended.later_page.is_some() {
-            return true;
+    /// Whether bytes that look like the end of the log are damage, or may be. PostgreSQL has a
+    /// segment archived that is full or switched, so that a whole one does not end before its end
+    /// (`XLogWrite`, xlog.c). Whether a timeline left it there is for the caller to know.
+    const fn is_doubtful(&self, ended: &EndOfWal) -> bool {
+        match self.kind {
+            SegmentKind::Whole => true,
+            SegmentKind::Partial => ended.later_page.is_some(),
         }
-        let in_last_page = ended.fault_lsn.saturating_add(PAGE_BYTES) >= self.segment.end();
-        let rest = LsnRange { start: ended.lsn, end: self.segment.end() };
-        self.kind == SegmentKind::Whole
-            && in_last_page
-            && self.slice(rest).iter().any(|byte| *byte != 0)
+    }
+
+    /// A switch that began in the segment before leaves this one empty. Of a switch in it the record
+    /// itself tells; here only the end of one does, so nothing else may be there.
+    fn check_crossing_switch(&self, index: &RangeIndex) -> Result<()> {
+        let Some(filler) = index.padding_from.filter(|_| index.last_record.is_none()) else {
+            return Ok(());
+        };
+        let rest = LsnRange { start: filler, end: index.end };
+        if self.slice(rest).iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        Err(self.damaged(format!("behind the segment switch that ends at {filler} something stands")))
     }
 
     /// Every page names the timeline that began it. It has to be the one the history names.

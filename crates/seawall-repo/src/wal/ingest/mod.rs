@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalSegment};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::RangeIndex;
+use seawall_pgdata::wal::{EndOfWal, RangeIndex};
 use seawall_store::StoreError;
 
 use super::listing::Listed;
@@ -26,10 +26,10 @@ const RACES_LOST_MAX: usize = 16;
 /// Whether a file holds a segment to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentKind {
-    /// A segment as PostgreSQL archives it when it is full or switched. Also the last one of a
-    /// server that is gone, pushed by hand.
+    /// A segment as PostgreSQL archives it: full, or switched, or left by a timeline that is known.
     Whole,
-    /// `.partial`: the last segment of a timeline that was left.
+    /// The last segment of a timeline that was left (`.partial`), or of a server that is gone: up to
+    /// its last whole record.
     Partial,
 }
 
@@ -84,9 +84,11 @@ impl WalArchive {
         let examined = file.examine(&ancestry)?;
         if let Some(doubt) = examined.doubt {
             let forks = self.forks_of(segment.timeline).await?;
-            let left = |fork: &Lsn| segment.start() <= *fork && *fork <= examined.valid_to;
+            // A standby has the segment archived under its own name when its primary's timeline
+            // ends in it (`WalReceiverMain`, walreceiver.c; `archive_mode = always`).
+            let left = |fork: &Lsn| segment.start() < *fork && *fork <= examined.valid_to;
             if !forks.iter().any(left) {
-                return Err(doubtful(&file, doubt.lsn, doubt.reason));
+                return Err(doubtful(&file, examined.valid_to, &doubt));
             }
         }
         let mut pieces = Vec::new();
@@ -175,15 +177,26 @@ fn gap_index<'a>(
     }
 }
 
-fn doubtful(file: &SegmentFile<'_>, lsn: Lsn, why: impl std::fmt::Display) -> Error {
-    let what = format!("{} cannot be archived: its records end at {lsn}: {why}", file.name());
-    let hint = match file.kind {
+fn doubtful(file: &SegmentFile<'_>, valid_to: Lsn, ended: &EndOfWal) -> Error {
+    let (name, reason) = (file.name(), ended.reason);
+    match file.kind {
         SegmentKind::Whole => {
-            "The segment is damaged. If it is the last one of a server that is gone, rename it to end in `.partial` and push that."
+            let what = format!(
+                "{name} cannot be archived: it is not whole; its records end at {valid_to}, not at its end, with a segment switch or where a timeline left it: at {}, {reason}",
+                ended.fault_lsn
+            );
+            Error::new(Code::WalDamaged, what).with_hint(
+                "PostgreSQL keeps the segment and pushes it again; look at the disk, and take a backup. If the server is gone and this is its last segment: `seawall wal push --partial PATH`.",
+            )
         }
         SegmentKind::Partial => {
-            "More WAL follows behind the damage. Push the history of the timeline that continued, then push this again."
+            let what = format!(
+                "{name} cannot be archived: its records end at {valid_to}, and more WAL follows behind: at {}, {reason}",
+                ended.fault_lsn
+            );
+            Error::new(Code::WalDamaged, what).with_hint(
+                "Push the history of the timeline that continued, then push this again.",
+            )
         }
-    };
-    Error::new(Code::WalDamaged, what).with_hint(hint)
+    }
 }

@@ -14,7 +14,7 @@ use seawall_pgdata::wal::page::PAGE_BYTES;
 
 use crate::hash::{BlockHash, ContentHasher};
 
-pub use open::{OpenedRange, open_range, read_index, read_range};
+pub use open::{OpenedRange, open_range, read_events, read_index, read_range};
 pub use seal::{DEFAULT_COMPRESSION_LEVEL, RangeSealer};
 
 /// Bytes of WAL in a chunk.

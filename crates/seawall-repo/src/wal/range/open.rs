@@ -45,6 +45,33 @@ pub async fn read_index(
     path: &ObjectPath,
     name: WalRangeName,
 ) -> Result<WalRange> {
+    read_facts(store, keyring, path, name, facts).await
+}
+
+/// As [`read_index`], of the facts the events alone: the others are many.
+///
+/// # Errors
+/// Damage, a missing object, or a store that fails.
+pub async fn read_events(
+    store: &dyn Store,
+    keyring: &Keyring,
+    path: &ObjectPath,
+    name: WalRangeName,
+) -> Result<WalRange> {
+    let of_index = |range: &WalRange, plaintext: &[u8]| {
+        let events = index::decode_events(plaintext, bounds(range))?;
+        Ok(WalFacts { events, ..WalFacts::default() })
+    };
+    read_facts(store, keyring, path, name, of_index).await
+}
+
+async fn read_facts(
+    store: &dyn Store,
+    keyring: &Keyring,
+    path: &ObjectPath,
+    name: WalRangeName,
+    of_index: impl Fn(&WalRange, &[u8]) -> Result<WalFacts, Damage>,
+) -> Result<WalRange> {
     let ends = read_ends(store, keyring, ObjectKind::WalHot, path).await?;
     let mut range = footer(&ends.footer, name).map_err(|damage| damage.at(path))?;
     let (offset, length) = range.index_at;
@@ -61,7 +88,7 @@ pub async fn read_index(
         &mut decompressor,
         &mut plaintext,
     );
-    let facts = opened.and_then(|plaintext| facts(&range, plaintext));
+    let facts = opened.and_then(|plaintext| of_index(&range, plaintext));
     range.index.facts = facts.map_err(|damage| damage.at(path))?;
     Ok(range)
 }
@@ -105,5 +132,9 @@ fn footer(plaintext: &[u8], name: WalRangeName) -> Result<WalRange, Damage> {
 }
 
 fn facts(range: &WalRange, plaintext: &[u8]) -> Result<WalFacts, Damage> {
-    index::decode(plaintext, Bounds { start: range.start(), end: range.end() })
+    index::decode(plaintext, bounds(range))
+}
+
+const fn bounds(range: &WalRange) -> Bounds {
+    Bounds { start: range.start(), end: range.end() }
 }

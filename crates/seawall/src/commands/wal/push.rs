@@ -42,7 +42,14 @@ pub fn main(config: Option<&Path>, args: &PushArgs) -> Result<Outcome> {
         {
             return Err(failure);
         }
-        let request = PushRequest { cluster: target.name, path, places, system_id, branch };
+        let request = PushRequest {
+            cluster: target.name,
+            path,
+            places,
+            system_id,
+            branch,
+            partial: args.partial,
+        };
         let report = push(&request).await?;
         for place in &report.places {
             tracing::info!(file = report.file, place.name, place.new_bytes, "archived");
