@@ -177,9 +177,7 @@ fn load_with_minimal_wal(pg: &mut PgCluster) -> Result<()> {
     pg.psql("ALTER SYSTEM SET archive_mode = 'off'")?;
     pg.psql("ALTER SYSTEM SET max_wal_senders = 0")?;
     pg.restart()?;
-    pg.psql(
-        "BEGIN; CREATE TABLE bulk (a int); COPY bulk FROM PROGRAM 'seq 1 50000'; COMMIT",
-    )?;
+    pg.psql("BEGIN; CREATE TABLE bulk (a int); COPY bulk FROM PROGRAM 'seq 1 50000'; COMMIT")?;
     pg.psql("ALTER SYSTEM SET wal_level = 'replica'")?;
     pg.psql("ALTER SYSTEM SET archive_mode = 'on'")?;
     pg.psql("ALTER SYSTEM SET max_wal_senders = 10")?;
@@ -244,9 +242,9 @@ fn a_full_segment_that_is_not_whole_is_refused_and_kept() -> Result<()> {
     house.pg.reload()?;
     let first = house.pg.current_lsn()?;
     let first: Lsn = house.pg.psql(&format!("SELECT pg_lsn '{first}'"))?.parse()?;
-    house.pg.psql(
-        "CREATE TABLE t AS SELECT md5(g::text) AS a FROM generate_series(1, 600000) g",
-    )?;
+    house
+        .pg
+        .psql("CREATE TABLE t AS SELECT md5(g::text) AS a FROM generate_series(1, 600000) g")?;
     let name = |lsn: u64| house.pg.psql(&format!("SELECT pg_walfile_name('{}')", Lsn(lsn)));
     let name_of_full = name(first.0 - first.0 % SEGMENT_BYTES + SEGMENT_BYTES + 1)?;
     let name_of_next = name(first.0 - first.0 % SEGMENT_BYTES + 2 * SEGMENT_BYTES + 1)?;

@@ -204,7 +204,8 @@ impl<'a> SegmentFile<'a> {
         if self.slice(rest).iter().all(|byte| *byte == 0) {
             return Ok(());
         }
-        Err(self.damaged(format!("behind the segment switch that ends at {filler} something stands")))
+        Err(self
+            .damaged(format!("behind the segment switch that ends at {filler} something stands")))
     }
 
     /// Every page names the timeline that began it. It has to be the one the history names.

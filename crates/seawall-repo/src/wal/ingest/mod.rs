@@ -194,9 +194,8 @@ fn doubtful(file: &SegmentFile<'_>, valid_to: Lsn, ended: &EndOfWal) -> Error {
                 "{name} cannot be archived: its records end at {valid_to}, and more WAL follows behind: at {}, {reason}",
                 ended.fault_lsn
             );
-            Error::new(Code::WalDamaged, what).with_hint(
-                "Push the history of the timeline that continued, then push this again.",
-            )
+            Error::new(Code::WalDamaged, what)
+                .with_hint("Push the history of the timeline that continued, then push this again.")
         }
     }
 }
