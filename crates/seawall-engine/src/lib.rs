@@ -3,6 +3,11 @@
 //! Each verb plans first, as a pure function of what it saw, and then does what the plan says.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// A number that is cut says something else: what gets narrower is converted with a check.
+#![cfg_attr(
+    not(test),
+    deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod adopt;
@@ -12,6 +17,7 @@ pub mod cluster;
 mod config_text;
 mod host;
 pub mod line_note;
+pub mod liveness;
 mod pace;
 pub mod restore;
 pub mod verify;

@@ -275,10 +275,14 @@ fn verify_crc(bytes: &[u8]) -> Result<(u32, u32), ControlError> {
     }
 }
 
+/// [`PAGE_BYTES`], as the field has it.
+const BLCKSZ: u32 = 8192;
+const _: () = assert!(BLCKSZ as usize == PAGE_BYTES);
+
 /// The checks PostgreSQL makes of how a cluster was built (`ReadControlFile`, xlog.c).
 fn check_build(fields: &Fields<'_>) -> Result<(), ControlError> {
     for (field, offset, expected) in
-        [("maxAlign", 204, 8), ("blcksz", 216, PAGE_BYTES as u32), ("xlog_blcksz", 224, 8192)]
+        [("maxAlign", 204, 8), ("blcksz", 216, BLCKSZ), ("xlog_blcksz", 224, 8192)]
     {
         let value = fields.u32(offset)?;
         if value != expected {

@@ -4,6 +4,11 @@
 //! panics. A PostgreSQL major this crate does not know is refused; a new one enters in [`version`].
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// A number that is cut says something else: what gets narrower is converted with a check.
+#![cfg_attr(
+    not(test),
+    deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 
 pub mod backup_label;
 pub mod backup_manifest;

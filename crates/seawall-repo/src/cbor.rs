@@ -12,10 +12,31 @@ pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
     bytes
 }
 
+/// Encodes a value and proves that it is read again.
+pub(crate) fn encode_readable<T>(value: &T, what: &str) -> seawall_core::Result<Vec<u8>>
+where
+    T: Encode<()> + for<'b> Decode<'b, ()>,
+{
+    let bytes = encode(value);
+    decode::<T>(&bytes).map_err(|damage| crate::error::unreadable(what, &damage))?;
+    Ok(bytes)
+}
+
 /// Appends the head of an array of `count` values, which the caller appends.
 pub(crate) fn array_head(count: u32, out: &mut Vec<u8>) {
     let encoded = minicbor::Encoder::new(out).array(u64::from(count)).map(|_| ());
     debug_assert!(encoded.is_ok(), "encoding to memory failed: {encoded:?}");
+}
+
+/// How many bytes the head of a length, a count or an unsigned integer takes (RFC 8949, 3).
+pub(crate) const fn head_bytes(value: u64) -> u64 {
+    match value {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        _ => 9,
+    }
 }
 
 /// Decodes a value that fills `bytes` exactly.

@@ -66,3 +66,12 @@ pub(crate) fn inconsistent(path: &ObjectPath, what: impl std::fmt::Display) -> E
     )
     .with_hint("Run `seawall verify` to learn which backups are affected.")
 }
+
+/// What was about to be written breaks the rules it would be read by. Whoever writes proves it
+/// first: what nobody can open must not count as stored.
+pub(crate) fn unreadable(what: &str, damage: &Damage) -> Error {
+    let message =
+        format!("a {what} that was about to be written could not be read again: {damage}");
+    Error::new(Code::Internal, message)
+        .with_hint("It was not written, and what the repository holds is whole. Please report it.")
+}

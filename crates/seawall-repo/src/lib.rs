@@ -6,6 +6,11 @@
 //! tie them to a store. The crate is asynchronous where it touches the store and knows no runtime.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// A number that is cut says something else: what gets narrower is converted with a check.
+#![cfg_attr(
+    not(test),
+    deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 
 mod cbor;
 pub mod envelope;

@@ -39,6 +39,8 @@ pub struct Attempt {
     pub id: BackupId,
     /// Its records, in order.
     pub records: Vec<Pin>,
+    /// The number of the newest record by name, which may be damaged.
+    pub newest_record: u32,
 }
 
 impl Line {
@@ -219,14 +221,19 @@ impl Line {
     /// A store that fails.
     pub async fn attempts(&self) -> Result<Vec<Attempt>> {
         let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
-        let mut attempts: BTreeMap<BackupId, Vec<Pin>> = BTreeMap::new();
+        let mut attempts: BTreeMap<BackupId, Attempt> = BTreeMap::new();
         let (mut gone, mut cut) = (BTreeSet::new(), BTreeSet::new());
         for pin in self.numbered("pin").await? {
             let id = BackupId(pin.id);
-            if ended.contains(&id) || cut.contains(&id) {
+            if ended.contains(&id) {
                 continue;
             }
-            let records = attempts.entry(id).or_default();
+            let begun = || Attempt { id, records: Vec::new(), newest_record: 0 };
+            let Attempt { records, newest_record, .. } = attempts.entry(id).or_insert_with(begun);
+            *newest_record = pin.number;
+            if cut.contains(&id) {
+                continue;
+            }
             let path = self.paths.path(&LineObject::Pin(pin.id, pin.number))?;
             match self.repository.read_record(&path).await {
                 Ok(record) if pin.number as usize == records.len() => records.push(record),
@@ -237,8 +244,42 @@ impl Line {
                 Err(error) => return Err(error),
             }
         }
-        let attempts = attempts.into_iter().filter(|(id, _)| !gone.contains(id));
-        Ok(attempts.map(|(id, records)| Attempt { id, records }).collect())
+        attempts.retain(|id, _| !gone.contains(id));
+        Ok(attempts.into_values().collect())
+    }
+
+    /// When the oldest writer began of those that have not ended and were heard of after
+    /// `heard_after`, by the clock of the store.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn oldest_writer(&self, heard_after: Timestamp) -> Result<Option<Timestamp>> {
+        let mut writers: BTreeMap<Ulid, (u32, u32)> = BTreeMap::new();
+        for pin in self.numbered("pin").await? {
+            writers.entry(pin.id).or_insert((pin.number, pin.number)).1 = pin.number;
+        }
+        // Asked after: one that ends meanwhile has published all it wrote.
+        let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
+        writers.retain(|id, _| !ended.contains(&BackupId(*id)));
+        let mut oldest: Option<Timestamp> = None;
+        for (id, (first, newest)) in writers {
+            let heard_of = self.record_written(id, newest).await?;
+            if heard_of.is_some_and(|heard_of| heard_of > heard_after)
+                && let Some(begun) = self.record_written(id, first).await?
+            {
+                oldest = Some(oldest.map_or(begun, |oldest| oldest.min(begun)));
+            }
+        }
+        Ok(oldest)
+    }
+
+    /// When a record of a writer was written; `None` if it is gone.
+    async fn record_written(&self, id: Ulid, number: u32) -> Result<Option<Timestamp>> {
+        match self.store().stat(&self.paths.path(&LineObject::Pin(id, number))?).await {
+            Ok(record) => Ok(Some(record.modified)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Declares an attempt dead: if its process lives after all, it cannot commit any more.

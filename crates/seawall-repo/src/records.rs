@@ -22,11 +22,12 @@ pub trait Record: Encode<()> + for<'b> Decode<'b, ()> {
     /// The object's bytes, sealed under `path`.
     ///
     /// # Errors
-    /// [`seawall_core::Code::Internal`] without randomness.
+    /// [`seawall_core::Code::Internal`] without randomness, or if it would not be read again.
     fn seal(&self, keyring: &Keyring, path: &ObjectPath) -> Result<Vec<u8>> {
+        let encoded = cbor::encode_readable(self, "record")?;
         let mut out = Vec::new();
         let sealer = ObjectSealer::begin(keyring, Self::KIND, path, &mut out)?;
-        sealer.finish(&cbor::encode(self), &mut out)?;
+        sealer.finish(&encoded, &mut out)?;
         Ok(out)
     }
 
@@ -274,6 +275,10 @@ pub struct Pin {
     /// When its process started, in clock ticks since the boot: numbers of processes come round.
     #[n(13)]
     pub process_started: Option<u64>,
+    /// The namespaces in which the numbers of its process and of clock ticks count; `None` where
+    /// they are not known.
+    #[n(14)]
+    pub namespaces: Option<String>,
 }
 
 impl Record for Pin {

@@ -3,15 +3,20 @@
 /// Appends `value`.
 pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value & 0x7F) as u8 | 0x80);
+        out.push(lowest_byte(value) | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(lowest_byte(value));
+}
+
+const fn lowest_byte(value: u64) -> u8 {
+    let [lowest, ..] = value.to_le_bytes();
+    lowest
 }
 
 /// Appends a signed value, small magnitudes short.
 pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put(out, ((value << 1) ^ (value >> 63)) as u64);
+    put(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
 }
 
 /// Takes one value from the front; `None` if the bytes end first or it does not fit in 64 bits.
@@ -35,7 +40,7 @@ pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
 /// Takes one signed value from the front.
 pub(crate) fn take_signed(bytes: &mut &[u8]) -> Option<i64> {
     let value = take(bytes)?;
-    Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    Some((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
 }
 
 #[cfg(test)]

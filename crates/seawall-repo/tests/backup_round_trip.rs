@@ -264,6 +264,7 @@ fn pin(role: PinRole) -> Pin {
         entries: Vec::new(),
         backups: Vec::new(),
         process_started: None,
+        namespaces: None,
     }
 }
 

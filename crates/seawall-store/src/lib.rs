@@ -13,6 +13,11 @@
 
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+// A number that is cut says something else: what gets narrower is converted with a check.
+#![cfg_attr(
+    not(test),
+    deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 
 mod children;
 pub mod direct;

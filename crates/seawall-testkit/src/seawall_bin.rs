@@ -74,6 +74,7 @@ impl SeawallBin {
             environment: Vec::new(),
             stdin: None,
             owner: Some(self.owner.clone()),
+            isolated: false,
             timeout: Duration::from_secs(120),
         }
     }
@@ -95,6 +96,7 @@ pub struct Invocation {
     environment: Vec<(OsString, OsString)>,
     stdin: Option<String>,
     owner: Option<Owner>,
+    isolated: bool,
     timeout: Duration,
 }
 
@@ -124,6 +126,13 @@ impl Invocation {
     #[must_use]
     pub fn as_test_user(mut self) -> Self {
         self.owner = None;
+        self
+    }
+
+    /// Runs in a process namespace of its own, as in a container of this host. Only root can.
+    #[must_use]
+    pub const fn in_process_namespace(mut self) -> Self {
+        self.isolated = true;
         self
     }
 
@@ -199,10 +208,14 @@ impl Invocation {
     }
 
     fn build(&self) -> Command {
+        let program = if self.isolated { "unshare".as_ref() } else { self.program.as_os_str() };
         let mut command = match &self.owner {
-            Some(owner) => owner.command(&self.program),
-            None => Command::new(&self.program),
+            Some(owner) => owner.command(program),
+            None => Command::new(program),
         };
+        if self.isolated {
+            command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(&self.program);
+        }
         for (name, _) in env::vars_os() {
             let text = name.to_string_lossy();
             if text.starts_with("SEAWALL_") || text.starts_with("PG") {

@@ -202,3 +202,67 @@ fn a_data_directory_of_another_copy_is_refused_and_check_says_so() -> Result<()>
     ensure!(status.success());
     told("copy")
 }
+
+/// Small files in one directory of the data directory, named by `name`; what each holds.
+fn small_files(
+    house: &Protected,
+    directory: &str,
+    count: usize,
+    name: impl Fn(usize) -> String,
+) -> Result<Vec<(String, String)>> {
+    let below = house.pg.data_directory().join(directory);
+    house.pg.owner().create_dir(&below, 0o700)?;
+    let mut made = Vec::new();
+    for number in 0..count {
+        let path = below.join(name(number));
+        let text = format!("{number:036}");
+        fs::write(&path, &text)?;
+        house.pg.owner().chown(&path)?;
+        made.push((format!("{directory}/{}", name(number)), text));
+    }
+    Ok(made)
+}
+
+#[test]
+fn many_small_files_with_more_name_than_content_are_restored() -> Result<()> {
+    let house = Protected::start()?;
+    let mut made = small_files(&house, "many", 2000, |number| format!("file-{number:05}"))?;
+    made.extend(small_files(&house, "long", 300, |number| {
+        format!("{}-{number:05}", "n".repeat(240))
+    })?);
+    house.backup()?;
+    house.restore("room", ["--backup-only"]).succeed()?;
+    for (path, text) in made {
+        let restored = fs::read_to_string(house.room("room").join(&path))?;
+        ensure!(restored == text, "{path}: {restored}");
+    }
+    Ok(())
+}
+#[test]
+fn a_backup_in_another_process_namespace_is_not_taken_for_dead() -> Result<()> {
+    if !house_of_root()? {
+        return Ok(()); // only root makes namespaces
+    }
+    let house = Protected::start()?;
+    let config = fs::read_to_string(&house.places.config)?;
+    fs::write(&house.places.config, format!("rate_limit = \"3MB/s\"\n{config}"))?;
+    // A container of the same host, with the same name: its numbers of processes mean others here.
+    let mut there = house.command(["backup"]).as_test_user().in_process_namespace().spawn()?;
+    let pinned = || Ok(support::files(&house.places.repository)?.iter().any(|path| is_pin(path)));
+    seawall_testkit::process::wait_until("a pin", LIMIT, pinned)?;
+    let refused = house.command(["backup"]).run()?;
+    ensure!(!there.has_ended()?, "too fast to be told from: {:?}", there.wait(LIMIT));
+    ensure!(refused.code() == Some(1), "{refused:?}");
+    support::tells(&refused, "SW0408")?;
+    there.wait(LIMIT)?.success()?;
+    Ok(())
+}
+
+fn house_of_root() -> Result<bool> {
+    let user = std::process::Command::new("id").arg("-u").output()?;
+    Ok(user.stdout == b"0\n")
+}
+
+fn is_pin(path: &std::path::Path) -> bool {
+    path.iter().any(|part| part == "pin")
+}

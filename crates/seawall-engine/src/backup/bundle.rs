@@ -4,11 +4,14 @@ use seawall_core::Result;
 use seawall_pgdata::page::is_all_zero;
 use seawall_repo::hash::{BlockHash, ContentHasher, FullBlockHash};
 use seawall_repo::manifest::{Content, Entry, PageError};
-use seawall_repo::pack::{BLOCK_BYTES, FramePayload};
+use seawall_repo::pack::{BLOCK_BYTES, BlobSize, FramePayload};
 
-use super::copy::{BUNDLE_BYTES, Copied};
+use super::copy::Copied;
 use super::pack_sink::PackSink;
-use super::worker::Done;
+use super::worker::{Done, narrow};
+
+/// A frame of small files holds at most so much.
+const BUNDLE_BYTES: u64 = 128 * 1024;
 
 /// A small file that was read.
 pub(super) struct Bundled {
@@ -26,16 +29,17 @@ pub(super) struct Bundle {
     payload: Vec<u8>,
     hashes: Vec<FullBlockHash>,
     names: Vec<(Vec<u8>, u32)>,
+    size: BlobSize,
     files: Vec<Copied>,
 }
 
 impl Bundle {
     /// Whether a file still fits.
     pub fn has_room_for(&self, file: &Bundled) -> bool {
-        self.payload.len() + file.bytes.len() <= BUNDLE_BYTES as usize
+        fits(self.size.with(file.entry.path(), file.bytes.len() as u64))
     }
 
-    pub fn add(&mut self, file: Bundled, hasher: &ContentHasher) {
+    pub fn add(&mut self, file: Bundled, hasher: &ContentHasher) -> Result<()> {
         let Bundled { sequence, mut entry, bytes, errors, read_bytes } = file;
         let mut short = Vec::with_capacity(bytes.len().div_ceil(BLOCK_BYTES) * 8);
         for block in bytes.chunks(BLOCK_BYTES) {
@@ -43,15 +47,17 @@ impl Bundle {
             short.extend(if is_all_zero(block) { [0; 8] } else { hash.short() });
             self.hashes.push(hash);
         }
-        self.names.push((entry.path().to_vec(), bytes.len() as u32));
+        self.size = self.size.with(entry.path(), bytes.len() as u64);
+        self.names.push((entry.path().to_vec(), narrow(bytes.len())?));
         entry.content = Some(Content::Blob {
             pack: 0,
             frame: 0,
-            offset: self.payload.len() as u32,
+            offset: narrow(self.payload.len())?,
             hashes: short,
         });
         self.payload.extend_from_slice(&bytes);
         self.files.push(Copied::Small { sequence, entry, errors, read_bytes });
+        Ok(())
     }
 
     /// Puts the files into a frame, if there are any.
@@ -71,6 +77,11 @@ impl Bundle {
         }
         Ok(())
     }
+}
+
+/// Whether files of that size together are to share a frame.
+pub(super) fn fits(size: BlobSize) -> bool {
+    size.payload_bytes() <= BUNDLE_BYTES && size.fits()
 }
 
 /// A block's hash as metadata has it.

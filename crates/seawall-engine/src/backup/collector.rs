@@ -177,6 +177,11 @@ impl Collector {
         self.journal.heartbeat(&self.line).await
     }
 
+    /// Tells the repository now that this backup lives, and when now is by the store's clock.
+    pub async fn beat(&mut self) -> Result<Timestamp> {
+        self.journal.beat(&self.line).await
+    }
+
     /// Waits for something, and tells the repository meanwhile that this backup lives.
     pub async fn keep_alive<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.journal.keep_alive(&self.line, work).await
@@ -285,7 +290,8 @@ impl Collector {
         let id = new_ulid(Timestamp::now())?;
         let path = self.line.paths().path(&LineObject::Map(id))?;
         let mut bytes = Vec::new();
-        let index = self.maps.len() as u32;
+        let index = u32::try_from(self.maps.len())
+            .map_err(|_| Error::new(Code::Internal, "a backup has more maps than have numbers"))?;
         let builder = MapBuilder::begin(self.line.keyring(), id, index, &path, &mut bytes)?;
         Ok(OpenMap { builder, bytes, path })
     }

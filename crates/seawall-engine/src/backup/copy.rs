@@ -14,10 +14,11 @@ use seawall_repo::Line;
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Entry, EntryKind, LeftOut, PageError};
 use seawall_repo::map::BlockMapBuilder;
-use seawall_repo::pack::BLOCK_BYTES;
+use seawall_repo::pack::{BLOCK_BYTES, BlobSize};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::bundle;
 use super::pack_sink::{FinishedPack, PackList, PackSink};
 use super::page_rule::PageRule;
 use super::parent::Parent;
@@ -28,11 +29,11 @@ use crate::pace::Pace;
 /// Files up to this size share frames with others.
 pub(super) const SMALL_FILE_BYTES: u64 = 64 * 1024;
 
-/// A frame of small files holds at most so much.
-pub(super) const BUNDLE_BYTES: u64 = 128 * 1024;
-
 /// A large file is copied in spans of this size, so that all workers can share one.
-pub(super) const SPAN_BYTES: u64 = 32 << 20;
+pub(super) const SPAN_BYTES: u64 = SPAN_STEP as u64;
+
+/// The same, as steps are counted.
+pub(super) const SPAN_STEP: usize = 32 << 20;
 
 /// Tasks that wait for a worker. Enough to keep all busy; files found too early grow meanwhile.
 const TASKS_WAITING: usize = 32;
@@ -198,7 +199,7 @@ impl Copying {
                 results: &result_sender,
                 sequence: 0,
                 bundle: Vec::new(),
-                bundle_bytes: 0,
+                bundle_size: BlobSize::default(),
             }
             .run()
         })?);
@@ -293,7 +294,7 @@ struct Planner<'j> {
     results: &'j mpsc::Sender<Copied>,
     sequence: u64,
     bundle: Vec<SmallFile>,
-    bundle_bytes: u64,
+    bundle_size: BlobSize,
 }
 
 impl Planner<'_> {
@@ -361,17 +362,19 @@ impl Planner<'_> {
     }
 
     fn small(&mut self, file: SmallFile) -> Result<()> {
-        let bytes = file.entry.size_bytes();
-        if self.bundle_bytes + bytes > BUNDLE_BYTES {
+        let with = |size: BlobSize| size.with(file.entry.path(), file.entry.size_bytes());
+        let mut size = with(self.bundle_size);
+        if !bundle::fits(size) {
             self.flush()?;
+            size = with(self.bundle_size);
         }
-        self.bundle_bytes += bytes;
+        self.bundle_size = size;
         self.bundle.push(file);
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.bundle_bytes = 0;
+        self.bundle_size = BlobSize::default();
         let bundle = std::mem::take(&mut self.bundle);
         if bundle.is_empty() { Ok(()) } else { self.task(Task::Small(bundle)) }
     }
@@ -383,11 +386,12 @@ impl Planner<'_> {
         relation_block: Option<BlockNumber>,
         entry: Entry,
     ) -> Result<()> {
-        if found.size_bytes.div_ceil(BLOCK_BYTES as u64) > u64::from(u32::MAX) {
+        let blocks = u32::try_from(found.size_bytes.div_ceil(BLOCK_BYTES as u64));
+        let spans = u32::try_from(found.size_bytes.div_ceil(SPAN_BYTES));
+        let (Ok(_), Ok(spans)) = (blocks, spans) else {
             let path = String::from_utf8_lossy(&found.path).into_owned();
             return Err(Error::new(Code::UnsupportedCluster, format!("{path} is over 32 TiB")));
-        }
-        let spans = found.size_bytes.div_ceil(SPAN_BYTES) as u32;
+        };
         self.result(Copied::Large { sequence, entry, spans })?;
         for number in 0..spans {
             let offset = u64::from(number) * SPAN_BYTES;

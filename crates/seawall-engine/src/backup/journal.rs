@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, Lsn, Result, TimelineId, Ulid};
@@ -13,12 +13,7 @@ use seawall_repo::records::{NumberedPack, Pin, PinRole};
 use tokio::time::timeout;
 
 use crate::host::{Host, Process};
-
-/// A running backup says at least so often that it lives.
-pub(super) const HEARTBEAT: Duration = Duration::from_secs(60);
-
-/// Without a sign for so long, a backup counts as dead.
-pub(super) const SILENCE: Duration = Duration::from_secs(300);
+use crate::liveness::HEARTBEAT;
 
 /// A record has so many files at most: it is held in memory as a whole.
 const ENTRIES_PER_RECORD: usize = 5000;
@@ -155,6 +150,18 @@ impl Journal {
         }
     }
 
+    /// Writes a record, and tells when that was by the clock of the store.
+    pub async fn beat(&mut self, line: &Line) -> Result<Timestamp> {
+        self.record(line, Vec::new()).await?;
+        self.last_beat(line).await
+    }
+
+    /// When the last record was written, by the clock of the store.
+    pub async fn last_beat(&self, line: &Line) -> Result<Timestamp> {
+        let last = LineObject::Pin(self.id.0, self.sequence.saturating_sub(1));
+        Ok(line.store().stat(&line.paths().path(&last)?).await?.modified)
+    }
+
     /// Writes a record if the last one is old.
     pub async fn heartbeat(&mut self, line: &Line) -> Result<()> {
         if self.written.elapsed() >= HEARTBEAT {
@@ -181,6 +188,7 @@ impl Journal {
             entries,
             backups: Vec::new(),
             process_started: Process::this().started,
+            namespaces: self.host.namespaces.clone(),
         };
         let path = line.paths().path(&LineObject::Pin(self.id.0, self.sequence))?;
         line.repository().create_record(&path, &pin).await?;

@@ -31,8 +31,10 @@ pub(super) struct PackList {
 impl PackList {
     fn reserve(&self) -> Result<u32> {
         let mut packs = self.lock()?;
+        let index = u32::try_from(packs.len())
+            .map_err(|_| Error::new(Code::Internal, "a backup has more packs than have numbers"))?;
         packs.push(None);
-        Ok(packs.len() as u32 - 1)
+        Ok(index)
     }
 
     /// Adds a pack that is in the repository already.

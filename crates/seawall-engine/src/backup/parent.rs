@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use seawall_core::{BackupId, Lsn, Result, TimelineId};
+use seawall_core::{BackupId, BlockNumber, Lsn, Result, TimelineId};
 use seawall_pgdata::relation_path::{Fork, RelationFile};
 use seawall_pgdata::wal::{ChangedBlocks, RelFileLocator};
 use seawall_repo::layout::LineObject;
@@ -153,7 +153,8 @@ impl Parent {
 
     fn is_untouched(&self, file: &RelationFile, size_bytes: u64) -> bool {
         let first = file.segment.saturating_mul(self.relation_segment_blocks);
-        let blocks = size_bytes.div_ceil(BLOCK_BYTES as u64) as u32;
+        let blocks =
+            u32::try_from(size_bytes.div_ceil(BLOCK_BYTES as u64)).unwrap_or(BlockNumber::MAX);
         let locator = RelFileLocator {
             tablespace: file.tablespace,
             database: file.database,
@@ -206,8 +207,9 @@ mod tests {
             entries: vec![entry],
             backups: Vec::new(),
             process_started: None,
+            namespaces: None,
         };
-        Inheritance::of(Attempt { id, records: vec![pin] }).unwrap()
+        Inheritance::of(Attempt { id, records: vec![pin], newest_record: 0 }).unwrap()
     }
 
     fn parent(changes: ChangedBlocks) -> Parent {

@@ -1,9 +1,8 @@
 //! What happens after the last file is copied.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt, Stage, TimelineId};
 use seawall_pgdata::backup_label::BackupLabel;
 use seawall_pgdata::control::{ControlFile, invalidate_checkpoint};
@@ -21,9 +20,14 @@ use super::config_files::config_files;
 use super::pack_sink::PackList;
 use super::start::Look;
 use crate::cluster::{BackupSession, Stopped, TablespaceLinks, read_control_bytes};
+use crate::liveness::{Life, life_of};
 
-/// What a writer left in the repository and did not touch for so long is nobody's.
-const LEFT_BEHIND: Duration = Duration::from_secs(24 * 3600);
+/// What a writer left in the repository and did not touch for so long is nobody's, unless a writer
+/// that old is still heard of.
+const LEFT_BEHIND: SignedDuration = SignedDuration::from_hours(24);
+
+/// A writer's first record is written before its first file, as far as clocks of seconds can tell.
+const WRITER_BEGINS: SignedDuration = SignedDuration::from_secs(60);
 
 /// A copy that is complete and not published.
 pub(super) struct Copied {
@@ -75,9 +79,8 @@ pub(super) async fn publish(
 
     let external_files = config_files(&look.facts)?.external;
     let now = Timestamp::now();
-    for attempt in &dead {
-        fence(line, *attempt, now).await?;
-    }
+    let now_of_store = collector.beat().await?;
+    fence_dead(line, &dead, now_of_store, now).await?;
     let path = line.paths().path(&LineObject::Backup(id, 0))?;
     let head = line.write_head(&path, now).await?;
     let info = BackupInfo {
@@ -122,10 +125,46 @@ pub(super) async fn publish(
         // The backup is published; the next one sweeps again.
         tracing::warn!(error = error.chain(), "the pins of the backup were not removed");
     }
-    if let Err(error) = line.store().sweep_unfinished(LEFT_BEHIND).await {
-        tracing::warn!(%error, "what killed writers left in the repository was not removed");
+    if let Err(error) = sweep_left_behind(line, now_of_store).await {
+        tracing::warn!(
+            error = error.chain(),
+            "what killed writers left in the repository was not removed"
+        );
     }
     Ok(Published { start_lsn, stop_lsn: stopped.stop_lsn, timeline, manifest_bytes })
+}
+
+/// Declares dead, of the attempts that seemed so when this backup began, those that do still.
+async fn fence_dead(
+    line: &Line,
+    dead: &[BackupId],
+    now_of_store: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
+    if dead.is_empty() {
+        return Ok(());
+    }
+    for attempt in line.attempts().await?.iter().filter(|attempt| dead.contains(&attempt.id)) {
+        if life_of(line, attempt, now_of_store).await? == Life::Ended {
+            fence(line, attempt.id, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes unfinished files that are nobody's. A backup may take days: what is younger than the
+/// oldest writer of any line that was heard of lately may be its own.
+async fn sweep_left_behind(line: &Line, now_of_store: Timestamp) -> Result<()> {
+    let mut older_than = LEFT_BEHIND;
+    let repository = line.repository();
+    for (cluster, id) in repository.lines().await? {
+        let line = repository.line(&cluster, id)?;
+        if let Some(begun) = line.oldest_writer(now_of_store - LEFT_BEHIND).await? {
+            older_than = older_than.max(now_of_store.duration_since(begun) + WRITER_BEGINS);
+        }
+    }
+    line.store().sweep_unfinished(older_than.unsigned_abs()).await?;
+    Ok(())
 }
 
 /// Declares an attempt dead. If another backup did so meanwhile, or it ended after all, so be it.

@@ -59,9 +59,9 @@ impl Source {
         each: &mut dyn FnMut(&File, Piece<'_>) -> Result<()>,
     ) -> Result<()> {
         let end = offset + length;
-        let pieces = (offset..end)
-            .step_by(PIECE_BYTES)
-            .map(|at| (at, (end - at).min(PIECE_BYTES as u64) as usize));
+        let piece_bytes =
+            |at| usize::try_from(end - at).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        let pieces = (offset..end).step_by(PIECE_BYTES).map(|at| (at, piece_bytes(at)));
         buffers.resize_with(BUFFERS.max(buffers.len()), || AlignedBuffer::new(PIECE_BYTES));
         if length < DIRECT_BYTES_MIN as u64 || cached(&self.file, offset, length) == Cached::All {
             let Some(buffer) = buffers.first_mut() else {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Error, LineId, Lsn, Progress, Result, Stage, TimelineId};
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::ChangedBlocks;
-use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::Database;
 use seawall_repo::map::MapInfo;
 use seawall_repo::wal::WalArchive;
@@ -17,7 +17,7 @@ use super::BackupRequest;
 use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::config_files::config_files;
 use super::history::store_history;
-use super::journal::{Journal, SILENCE};
+use super::journal::Journal;
 use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
 use crate::adopt::adopt_it;
@@ -25,8 +25,9 @@ use crate::cluster::{
     BackupSession, LinkRules, ScanOptions, Server, ServerFacts, Survey, TablespaceLinks,
     prove_own_files, read_control, survey,
 };
-use crate::host::{Host, Process};
+use crate::host::Host;
 use crate::line_note;
+use crate::liveness::{Life, life_of};
 
 /// What a look at the cluster showed: enough to say whether it can be backed up.
 #[derive(Debug, Clone)]
@@ -166,11 +167,11 @@ pub(super) async fn start(
     id: BackupId,
     progress: &dyn Progress,
 ) -> Result<Started> {
-    let host = Host::this();
     line.sweep_pins().await?;
     // Seen first, then looking for others: two that begin at once see each other.
-    let mut journal = Journal::begin(line, id, host.clone()).await?;
-    let (dead, inheritance) = take_over(line, id, &host).await?;
+    let mut journal = Journal::begin(line, id, Host::this()).await?;
+    let now = journal.last_beat(line).await?;
+    let (dead, inheritance) = take_over(line, id, now).await?;
     progress.stage(Stage::WaitingForPostgres, None);
     let server = Server::connect(&request.connection).await?;
     let label = format!("seawall {id}");
@@ -224,45 +225,29 @@ fn prove_directory(
 async fn take_over(
     line: &Line,
     own: BackupId,
-    host: &Host,
+    now: Timestamp,
 ) -> Result<(Vec<BackupId>, Option<Inheritance>)> {
     let attempts: Vec<Attempt> =
         line.attempts().await?.into_iter().filter(|attempt| attempt.id != own).collect();
     for attempt in &attempts {
-        refuse_living(line, own, host, attempt).await?;
+        refuse_living(line, attempt, now).await?;
     }
     let dead = attempts.iter().map(|attempt| attempt.id).collect();
     let most = attempts.into_iter().filter_map(Inheritance::of).max_by_key(Inheritance::bytes);
     Ok((dead, most))
 }
 
-/// A process of this host is looked for. One that is not found gone, or that ran elsewhere, is
-/// believed dead when it is silent for long, by the clock of the store.
-async fn refuse_living(line: &Line, own: BackupId, host: &Host, attempt: &Attempt) -> Result<()> {
-    let Some(last) = attempt.records.last() else { return Ok(()) };
-    let theirs = Host { name: last.host.clone(), boot_id: last.boot_id.clone() };
-    let process = Process { id: last.process_id, started: last.process_started };
-    let mut gone = host.process_is_gone(&theirs, process) == Some(true);
-    if !gone {
-        let count = attempt.records.len() as u32;
-        let own_pin = line.paths().path(&LineObject::Pin(own.0, 0))?;
-        let pin = line.paths().path(&LineObject::Pin(attempt.id.0, count.saturating_sub(1)))?;
-        let written = line.store().stat(&pin).await?.modified;
-        let now = line.store().stat(&own_pin).await?.modified;
-        gone = now.duration_since(written).unsigned_abs() > SILENCE;
-    }
-    if gone {
+async fn refuse_living(line: &Line, attempt: &Attempt, now: Timestamp) -> Result<()> {
+    if life_of(line, attempt, now).await? == Life::Ended {
         return Ok(());
     }
+    let who = attempt.records.last().map_or_else(
+        || "an unknown host".to_owned(),
+        |last| format!("{} (process {})", last.host, last.process_id),
+    );
     Err(Error::new(
         Code::BackupRunning,
-        format!(
-            "backup {} of {} is running on {} (process {})",
-            attempt.id,
-            line.cluster(),
-            last.host,
-            last.process_id
-        ),
+        format!("backup {} of {} is running on {who}", attempt.id, line.cluster()),
     )
     .with_hint(
         "Wait for it to end. If it died, it counts as dead five minutes after its last sign.",
@@ -317,8 +302,8 @@ async fn inherit(
         journal.map(*map);
     }
     let parent = inheritance.adopt(packs, changes, look.control.relseg_size)?;
-    for (index, info) in packs.all()?.into_iter().enumerate() {
-        journal.pack(index as u32, info);
+    for (index, info) in (0..).zip(packs.all()?) {
+        journal.pack(index, info);
     }
     started.parent = Some((id, parent));
     Ok(())

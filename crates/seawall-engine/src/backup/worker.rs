@@ -3,7 +3,7 @@ use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
-use seawall_core::{BlockNumber, Result};
+use seawall_core::{BlockNumber, Code, Error, Result};
 use seawall_pgdata::page::{PAGE_BYTES, Page, is_all_zero};
 use seawall_repo::hash::{BlockHash, ContentHasher, FullBlockHash};
 use seawall_repo::manifest::{Entry, LeftOut, PageError};
@@ -12,7 +12,9 @@ use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FramePayload};
 use seawall_store::direct::AlignedBuffer;
 
 use super::bundle::{Bundle, Bundled, short_hash};
-use super::copy::{Copied, CopyRule, SMALL_FILE_BYTES, SPAN_BYTES, SmallFile, Span, Task};
+use super::copy::{
+    Copied, CopyRule, SMALL_FILE_BYTES, SPAN_BYTES, SPAN_STEP, SmallFile, Span, Task,
+};
 use super::pack_sink::PackSink;
 use super::page_rule::PageRule;
 use super::settled::{ATTEMPTS, Settled, describe, is_unchanged, pause, read_settled, restless};
@@ -130,7 +132,7 @@ impl Worker {
                     if !bundle.has_room_for(&file) {
                         mem::take(&mut bundle).store(&mut self.sink, done)?;
                     }
-                    bundle.add(file, &self.hasher);
+                    bundle.add(file, &self.hasher)?;
                 }
                 Read::Larger(file) => larger.push(file),
                 Read::None(copied) => done(copied)?,
@@ -146,7 +148,7 @@ impl Worker {
         let Some(source) = Source::open(&location)? else {
             return Ok(Read::None(Copied::Gone { sequence }));
         };
-        let mut bytes = vec![0; entry.size_bytes() as usize];
+        let mut bytes = vec![0; narrow(entry.size_bytes())?];
         let read = read_at(source.file(), &mut bytes, 0);
         let read_bytes = read.map_err(|error| unreadable(&location, error))?;
         let (file, relation_block) = (source.file(), rule.relation_block());
@@ -196,7 +198,7 @@ impl Worker {
     ) -> Result<Pass> {
         let mut pass = Pass::default();
         let mut buffers = mem::take(&mut self.buffers);
-        for offset in (0..size_bytes).step_by(SPAN_BYTES as usize) {
+        for offset in (0..size_bytes).step_by(SPAN_STEP) {
             let part = (offset, SPAN_BYTES.min(size_bytes - offset));
             let mut map = BlockMapBuilder::default();
             source.pieces(location, part, &mut buffers, &mut |file, piece| {
@@ -226,7 +228,7 @@ impl Worker {
         let mut buffers = mem::take(&mut self.buffers);
         source.pieces(location, (0, size_bytes), &mut buffers, &mut |_, piece| {
             self.pace.take(piece.read_bytes)?;
-            let first = (piece.offset / BLOCK_BYTES as u64) as usize;
+            let first: usize = narrow(piece.offset / BLOCK_BYTES as u64)?;
             let blocks = piece.bytes.chunks(BLOCK_BYTES).enumerate();
             same = same
                 && blocks
@@ -288,10 +290,10 @@ impl Worker {
                 let payload = bytes
                     .get(start * BLOCK_BYTES..bytes.len().min(end * BLOCK_BYTES))
                     .unwrap_or_default();
-                let first_block = (first + start as u64) as u32;
+                let first_block = narrow(first + start as u64)?;
                 let what = FramePayload::Base { path: place.path, first_block };
                 let placed = self.sink.frame(what, payload, &frame)?;
-                map.frame(frame.len() as u32, placed.pack, placed.frame);
+                map.frame(narrow(frame.len())?, placed.pack, placed.frame);
                 frame.clear();
             }
             if zero {
@@ -306,11 +308,10 @@ impl Worker {
     fn judge(&self, place: &Place<'_>, bytes: &mut [u8]) -> Result<Vec<PageError>> {
         let Some(relation_block) = place.relation_block else { return Ok(Vec::new()) };
         let mut errors = Vec::new();
-        let first = (place.offset / PAGE_BYTES as u64) as u32;
+        let first: BlockNumber = narrow(place.offset / PAGE_BYTES as u64)?;
         let (pages, _) = bytes.as_chunks_mut::<PAGE_BYTES>();
-        for (index, page) in pages.iter_mut().enumerate() {
+        for (block, page) in (first..).zip(pages) {
             let page: &mut Page = page;
-            let block = first + index as u32;
             let offset = u64::from(block) * PAGE_BYTES as u64;
             if let Some(fault) =
                 self.rule.judge(page, relation_block + block, place.file, offset)?
@@ -324,4 +325,10 @@ impl Worker {
         }
         Ok(errors)
     }
+}
+
+/// A length or a number of a file's, as narrow as the format has it. What is longer was refused
+/// when the file was found.
+pub(super) fn narrow<From, To: TryFrom<From>>(value: From) -> Result<To> {
+    To::try_from(value).map_err(|_| Error::new(Code::Internal, "a file is longer than it was"))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use seawall_core::{Code, Error, Oid, Result};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::tablespace_map::TablespaceMap;
+use seawall_repo::manifest::is_path;
 
 /// Where the paths of a backup go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,9 +84,7 @@ impl Layout {
     /// # Errors
     /// [`Code::ObjectInconsistent`] for a path that leads out of the data directory.
     pub fn resolve(&self, path: &[u8]) -> Result<PathBuf> {
-        let part =
-            |part: &[u8]| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0);
-        if !path.split(|byte| *byte == b'/').all(part) {
+        if !is_path(path) {
             let path = String::from_utf8_lossy(path).into_owned();
             return Err(Error::new(
                 Code::ObjectInconsistent,

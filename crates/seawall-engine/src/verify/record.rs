@@ -56,6 +56,7 @@ async fn commit(line: &Line, id: BackupId, now: Timestamp) -> Result<()> {
         entries: Vec::new(),
         backups: vec![id.0],
         process_started: Process::this().started,
+        namespaces: host.namespaces,
     };
     let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
     // Another verification may be about to say the same.

@@ -44,7 +44,12 @@ pub async fn read_ends(
     let trailer = tail.get(tail.len().saturating_sub(TRAILER_BYTES)..).unwrap_or_default();
     let offset = footer_offset(trailer, length_bytes).map_err(|damage| damage.at(path))?;
     let mut tail: Vec<u8> = match offset.checked_sub(tail_start) {
-        Some(skip) => tail.get(skip as usize..).unwrap_or_default().to_vec(),
+        // It lies within the tail, which is short.
+        Some(skip) => usize::try_from(skip)
+            .ok()
+            .and_then(|skip| tail.get(skip..))
+            .unwrap_or_default()
+            .to_vec(),
         None => store.read_range(path, offset..length_bytes).await?.into(),
     };
     let footer = opener.footer(&mut tail, length_bytes).map_err(|damage| damage.at(path))?;

@@ -146,12 +146,12 @@ pub(super) struct ChunkPrefix {
 }
 
 impl ChunkPrefix {
-    /// The prefix of `body`, with its checksum.
-    pub fn over(section: Section, flags: u8, counter: u32, body: &[u8]) -> Self {
-        let mut prefix =
-            Self { section: section.0, flags, counter, length: body.len() as u32, crc: 0 };
+    /// The prefix of `body`, with its checksum; `None` if it is longer than a chunk can be.
+    pub fn over(section: Section, flags: u8, counter: u32, body: &[u8]) -> Option<Self> {
+        let length = u32::try_from(body.len()).ok()?;
+        let mut prefix = Self { section: section.0, flags, counter, length, crc: 0 };
         prefix.crc = prefix.checksum(body);
-        prefix
+        Some(prefix)
     }
 
     pub fn encode(&self) -> [u8; CHUNK_PREFIX_BYTES] {

@@ -50,11 +50,13 @@ impl ObjectKeys {
             UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
         };
         let path = path.as_str().as_bytes();
+        // A store's path has at most 700 bytes.
+        let path_bytes = u16::try_from(path.len()).unwrap_or(u16::MAX);
         let mut aad = Vec::with_capacity(16 + HEADER_BYTES + 4 + path.len() + 20);
         aad.extend_from_slice(keyring.repository());
         aad.extend_from_slice(header_bytes);
         aad.extend_from_slice(&[0, 0]);
-        aad.extend_from_slice(&(path.len() as u16).to_le_bytes());
+        aad.extend_from_slice(&path_bytes.to_le_bytes());
         aad.extend_from_slice(path);
         Some(Self { metadata: key(Domain::Metadata)?, data: key(Domain::Data)?, aad })
     }
@@ -141,10 +143,10 @@ impl ObjectSealer {
     /// Appends `bytes` unencrypted; the caller puts their SHA-256 into the footer.
     ///
     /// # Errors
-    /// [`Code::Internal`] past 2³² chunks.
+    /// [`Code::Internal`] past 2³² chunks or bytes.
     pub fn clear_chunk(&mut self, section: Section, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
         let counter = self.next_counter(section)?;
-        let prefix = ChunkPrefix::over(section, FLAG_CLEAR, counter, bytes);
+        let prefix = ChunkPrefix::over(section, FLAG_CLEAR, counter, bytes).ok_or_else(too_long)?;
         out.extend_from_slice(&prefix.encode());
         out.extend_from_slice(bytes);
         self.grow(CHUNK_PREFIX_BYTES + bytes.len());
@@ -195,13 +197,14 @@ impl ObjectSealer {
         out.extend_from_slice(tag.as_ref());
         let prefix =
             ChunkPrefix::over(section, flags, counter, out.get(body..).unwrap_or_default())
+                .ok_or_else(too_long)?
                 .encode();
         if let Some(place) = out.get_mut(start..body) {
             place.copy_from_slice(&prefix);
         }
         let length = out.len() - start;
         self.grow(length);
-        u32::try_from(length).map_err(|_| internal("a chunk is longer than 4 GiB"))
+        u32::try_from(length).map_err(|_| too_long())
     }
 
     fn next_counter(&mut self, section: Section) -> Result<u32> {
@@ -216,6 +219,10 @@ impl ObjectSealer {
         self.offset += bytes as u64;
         self.chunks += 1;
     }
+}
+
+fn too_long() -> Error {
+    Error::new(Code::Internal, "a part of an object is longer than 4 GiB")
 }
 
 /// Compresses `plaintext` to the end of `out`; leaves `out` as it was if that does not pay.

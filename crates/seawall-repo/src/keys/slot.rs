@@ -132,7 +132,7 @@ impl KeySlot {
                 .collect(),
         };
         let kek = slot.kek(unlock)?;
-        let (nonce, aad) = (slot.nonce, slot.aad(id));
+        let (nonce, aad) = (slot.nonce, slot.aad(id)?);
         gcm(&kek)?
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
@@ -158,18 +158,13 @@ impl KeySlot {
         let kek = self.kek(unlock)?;
         let mut wrapped = self.wrapped.clone();
         let nonce = Nonce::assume_unique_for_key(self.nonce);
-        let Ok(opened) = gcm(&kek)?.open_in_place(nonce, Aad::from(self.aad(id)), &mut wrapped)
+        let Ok(opened) = gcm(&kek)?.open_in_place(nonce, Aad::from(self.aad(id)?), &mut wrapped)
         else {
             return Ok(None);
         };
         let keys = unwrap_keys(opened);
         wrapped.zeroize();
-        keys.map(Some).ok_or_else(|| {
-            Error::new(
-                Code::UnknownFormat,
-                format!("key slot {id} holds other keys than this program knows"),
-            )
-        })
+        keys.map(Some).ok_or_else(|| unknown_keys(id))
     }
 
     /// How the slot is opened; `None` if this program does not know the method.
@@ -214,14 +209,20 @@ impl KeySlot {
         Ok(Secret::new(key))
     }
 
-    fn aad(&self, id: Ulid) -> Vec<u8> {
+    fn aad(&self, id: Ulid) -> Result<Vec<u8>> {
+        let domains = u8::try_from(self.domains).map_err(|_| unknown_keys(id))?;
         let mut aad = b"seawall 1 slot".to_vec();
         aad.extend_from_slice(&self.repository);
         aad.extend_from_slice(&self.epoch.to_le_bytes());
         aad.extend_from_slice(&id.0.to_be_bytes());
-        aad.push(self.domains as u8);
-        aad
+        aad.push(domains);
+        Ok(aad)
     }
+}
+
+fn unknown_keys(id: Ulid) -> Error {
+    let what = format!("key slot {id} holds other keys than this program knows");
+    Error::new(Code::UnknownFormat, what)
 }
 
 fn unwrap_keys(bytes: &[u8]) -> Option<EpochKeys> {

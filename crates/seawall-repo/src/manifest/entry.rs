@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::cbor::LeafAddress;
 use crate::map::LeafPair;
+use crate::pack::{BLOCK_BYTES, PAYLOAD_BYTES_MAX};
 
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -109,6 +110,38 @@ impl<'b, C> Decode<'b, C> for Content {
 }
 
 impl Entry {
+    /// Proves what an entry can prove alone: that a restore can make of it what it says.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if !is_path(self.path()) {
+            return Err("has a path that is not one of a data directory");
+        }
+        let size_bytes = self.size_bytes();
+        let hash_bytes = size_bytes.div_ceil(BLOCK_BYTES as u64).checked_mul(8);
+        match (self.kind, &self.content) {
+            (EntryKind::Symlink, _) if self.link_target.as_ref().is_none_or(|to| !is_link(to)) => {
+                Err("is a link without a target")
+            }
+            (EntryKind::Directory | EntryKind::Symlink, Some(_)) => {
+                Err("has content and is no file")
+            }
+            (EntryKind::File, None) if size_bytes > 0 => Err("has no content"),
+            (EntryKind::File, Some(Content::Blob { hashes, .. }))
+                if Some(hashes.len() as u64) != hash_bytes =>
+            {
+                Err("has hashes of another length")
+            }
+            (EntryKind::File, Some(Content::Blob { offset, .. }))
+                if u64::from(*offset).saturating_add(size_bytes) > PAYLOAD_BYTES_MAX as u64 =>
+            {
+                Err("lies beyond its frame")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The path as bytes.
     #[must_use]
     pub fn path(&self) -> &[u8] {
@@ -120,4 +153,15 @@ impl Entry {
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes.unwrap_or_default()
     }
+}
+
+/// Whether a path is one of a data directory: relative, and nothing that leads out of it.
+#[must_use]
+pub fn is_path(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/')
+        .all(|part| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0))
+}
+
+fn is_link(target: &[u8]) -> bool {
+    !target.is_empty() && !target.contains(&0)
 }

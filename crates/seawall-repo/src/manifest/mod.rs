@@ -5,7 +5,7 @@ mod footer;
 mod reader;
 mod writer;
 
-pub use entry::{Content, Entry, EntryKind};
+pub use entry::{Content, Entry, EntryKind, is_path};
 pub use footer::{
     BackupInfo, BackupKind, BackupSource, Database, ExternalFile, INCLUDED, LeftOut, Manifest,
     PageError,

@@ -1,7 +1,7 @@
 use seawall_core::{Code, Error, Result};
 use seawall_store::{ObjectPath, Store};
 
-use super::{Entry, Manifest};
+use super::{Entry, Manifest, PackPageAddress, PageAddress};
 use crate::envelope::{Decompressor, ObjectKind, ObjectOpener, Section, read_ends};
 use crate::keys::Keyring;
 use crate::pack::PackInfo;
@@ -49,19 +49,16 @@ impl ManifestReader {
             self.manifest.pages.get(index).ok_or_else(|| {
                 error::inconsistent(&self.path, format!("it has no page {index}"))
             })?;
-        let counter = index as u32;
-        let entries: Vec<Entry> =
-            self.chunk(store, Section::FIRST, counter, address.offset, address.length).await?;
-        let sorted = entries.is_sorted_by(|a, b| a.path() < b.path());
-        let first = entries.first().map(Entry::path) == Some(&address.first_path);
+        let out_of_order =
+            || error::inconsistent(&self.path, format!("page {index} is out of order"));
+        let counter = u32::try_from(index).map_err(|_| out_of_order())?;
+        let (section, offset, length) = (Section::FIRST, address.offset, address.length);
+        let plaintext = self.chunk(store, section, counter, offset, length).await?;
+        let entries = decode_page(&plaintext, address).map_err(|damage| damage.at(&self.path))?;
         let next = self.manifest.pages.get(index + 1).map(|next| &next.first_path);
         let before_next = next
             .is_none_or(|next| entries.last().is_some_and(|last| last.path() < next.as_slice()));
-        if sorted && first && before_next && entries.len() == address.entries as usize {
-            Ok(entries)
-        } else {
-            Err(error::inconsistent(&self.path, format!("page {index} is out of order")))
-        }
+        if before_next { Ok(entries) } else { Err(out_of_order()) }
     }
 
     /// Reads the pack list.
@@ -70,36 +67,63 @@ impl ManifestReader {
     /// Damage, or a store that fails.
     pub async fn packs(&self, store: &dyn Store) -> Result<Vec<PackInfo>> {
         let mut packs = Vec::new();
-        for (counter, address) in self.manifest.pack_pages.iter().enumerate() {
-            let page: Vec<PackInfo> = self
-                .chunk(store, Section::SECOND, counter as u32, address.offset, address.length)
-                .await?;
-            if page.len() != address.packs as usize {
-                return Err(error::inconsistent(&self.path, "a page of its pack list is cut"));
-            }
-            packs.extend(page);
+        for (counter, address) in (0..).zip(&self.manifest.pack_pages) {
+            let (section, offset, length) = (Section::SECOND, address.offset, address.length);
+            let plaintext = self.chunk(store, section, counter, offset, length).await?;
+            let page = decode_pack_page(&plaintext, *address);
+            packs.extend(page.map_err(|damage| damage.at(&self.path))?);
         }
         Ok(packs)
     }
 
-    async fn chunk<T>(
+    async fn chunk(
         &self,
         store: &dyn Store,
         section: Section,
         counter: u32,
         offset: u64,
         length: u32,
-    ) -> Result<T>
-    where
-        T: for<'b> minicbor::Decode<'b, ()>,
-    {
+    ) -> Result<Vec<u8>> {
         let end = offset.saturating_add(u64::from(length));
         let mut bytes: Vec<u8> = store.read_range(&self.path, offset..end).await?.into();
         let mut plaintext = Vec::new();
-        let open = |damage: Damage| damage.at(&self.path);
         self.opener
             .chunk(section, counter, &mut bytes, offset, &mut Decompressor::new()?, &mut plaintext)
-            .map_err(open)?;
-        cbor::decode(&plaintext).map_err(open)
+            .map_err(|damage| damage.at(&self.path))?;
+        Ok(plaintext)
+    }
+}
+
+/// Reads a page of entries. Whoever writes one reads it first.
+pub(super) fn decode_page(
+    plaintext: &[u8],
+    address: &PageAddress,
+) -> std::result::Result<Vec<Entry>, Damage> {
+    let entries: Vec<Entry> = cbor::decode(plaintext)?;
+    if let Some((entry, what)) =
+        entries.iter().find_map(|entry| Some((entry, entry.check().err()?)))
+    {
+        let path = String::from_utf8_lossy(entry.path());
+        return Err(Damage::Content(format!("the entry of {path} {what}")));
+    }
+    let sorted = entries.is_sorted_by(|a, b| a.path() < b.path());
+    let first = entries.first().map(Entry::path) == Some(&address.first_path);
+    if sorted && first && entries.len() == address.entries as usize {
+        Ok(entries)
+    } else {
+        Err(Damage::Content("a page of entries is out of order".to_owned()))
+    }
+}
+
+/// Reads a page of the pack list.
+pub(super) fn decode_pack_page(
+    plaintext: &[u8],
+    address: PackPageAddress,
+) -> std::result::Result<Vec<PackInfo>, Damage> {
+    let page: Vec<PackInfo> = cbor::decode(plaintext)?;
+    if page.len() == address.packs as usize {
+        Ok(page)
+    } else {
+        Err(Damage::Content("a page of the pack list is cut".to_owned()))
     }
 }

@@ -50,6 +50,12 @@ pub struct BlockMap {
     pub file_bytes: u64,
 }
 
+const BLOCK_BYTES: u64 = crate::pack::BLOCK_BYTES as u64;
+
+const fn blocks_of(file_bytes: u64) -> u64 {
+    file_bytes.div_ceil(BLOCK_BYTES)
+}
+
 /// Files have at most this many blocks: 1 GiB segments have 131072; other files may be longer.
 const BLOCKS_MAX: u64 = u32::MAX as u64;
 
@@ -73,8 +79,9 @@ struct Leaf {
 impl BlockMap {
     /// How many blocks the file has; the last may be short.
     #[must_use]
-    pub const fn blocks(&self) -> u32 {
-        self.file_bytes.div_ceil(crate::pack::BLOCK_BYTES as u64) as u32
+    pub fn blocks(&self) -> u32 {
+        // No map of a longer file is made: `BlockMapBuilder::finish` and `MapBuilder::add`.
+        u32::try_from(blocks_of(self.file_bytes)).unwrap_or(u32::MAX)
     }
 
     /// The leaf's plaintext.
@@ -148,18 +155,17 @@ impl BlockMap {
 }
 
 fn last_block_bytes(file_bytes: u64) -> u32 {
-    let block = crate::pack::BLOCK_BYTES as u64;
-    match file_bytes % block {
-        0 if file_bytes > 0 => block as u32,
-        rest => rest as u32,
-    }
+    // At most a block's length.
+    let bytes = match file_bytes % BLOCK_BYTES {
+        0 if file_bytes > 0 => BLOCK_BYTES,
+        rest => rest,
+    };
+    u32::try_from(bytes).unwrap_or_default()
 }
 
 fn file_bytes(blocks: u32, last_block_bytes: u32) -> u64 {
     match blocks.checked_sub(1) {
-        Some(full) => {
-            u64::from(full) * crate::pack::BLOCK_BYTES as u64 + u64::from(last_block_bytes)
-        }
+        Some(full) => u64::from(full) * BLOCK_BYTES + u64::from(last_block_bytes),
         None => 0,
     }
 }
@@ -194,7 +200,7 @@ impl BlockMapBuilder {
     pub fn finish(self, file_bytes: u64) -> Option<BlockMap> {
         let covered: u64 = self.runs.iter().map(|run| u64::from(run.blocks)).sum();
         let map = BlockMap { runs: self.runs, file_bytes };
-        (covered <= BLOCKS_MAX && covered == u64::from(map.blocks())).then_some(map)
+        (covered <= BLOCKS_MAX && covered == blocks_of(file_bytes)).then_some(map)
     }
 
     fn push(&mut self, blocks: u32, source: BlockSource) {

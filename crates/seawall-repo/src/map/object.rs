@@ -87,15 +87,22 @@ impl MapBuilder {
     /// Adds the leaves of a file.
     ///
     /// # Errors
-    /// [`seawall_core::Code::Internal`] for more leaves than a map can number.
+    /// [`seawall_core::Code::Internal`] for more leaves than a map can number, and for leaves that
+    /// would not be read again as what they are.
     pub fn add(
         &mut self,
         map: &BlockMap,
         hashes: &[BlockHash],
         out: &mut Vec<u8>,
     ) -> Result<LeafPair> {
-        debug_assert_eq!(map.blocks() as usize, hashes.len());
-        let runs = self.leaf(Section::FIRST, &map.encode(), out)?;
+        let encoded = map.encode();
+        let unreadable = |damage: &Damage| error::unreadable("block map", damage);
+        let read = BlockMap::decode(&encoded).map_err(|damage| unreadable(&damage))?;
+        if read != *map || read.blocks() as usize != hashes.len() {
+            let what = format!("{} blocks have {} hashes", map.blocks(), hashes.len());
+            return Err(unreadable(&Damage::Content(what)));
+        }
+        let runs = self.leaf(Section::FIRST, &encoded, out)?;
         self.footer.leaves += 1;
         let hashes = self.leaf(Section::SECOND, hashes.as_flattened(), out)?;
         self.footer.hash_leaves += 1;

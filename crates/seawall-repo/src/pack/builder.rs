@@ -1,13 +1,14 @@
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
-use seawall_core::{Code, Error, Result, Ulid};
+use seawall_core::{Result, Ulid};
 use seawall_store::ObjectPath;
 
-use super::frame::{FramePayload, PAYLOAD_BYTES_MAX};
+use super::frame::FramePayload;
+use super::reader::Table;
 use crate::envelope::{Compressor, ObjectKind, ObjectSealer, Section};
 use crate::hash::{ContentHasher, FullBlockHash, ObjectHash};
 use crate::keys::Keyring;
-use crate::{cbor, varint};
+use crate::{cbor, error, varint};
 
 /// The footer of a pack.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -53,7 +54,7 @@ impl PackBuilder {
     /// Begins the pack `id` at `path`.
     ///
     /// # Errors
-    /// [`Code::Internal`] without randomness.
+    /// [`seawall_core::Code::Internal`] without randomness.
     pub fn begin(
         keyring: &Keyring,
         id: Ulid,
@@ -96,7 +97,7 @@ impl PackBuilder {
     /// Adds a frame. `hashes` are those of the payload's blocks, in order.
     ///
     /// # Errors
-    /// [`Code::Internal`] for a payload over 256 KiB or more frames than a pack can number.
+    /// [`seawall_core::Code::Internal`] for what a frame cannot be, or more frames than a pack can number.
     pub fn frame(
         &mut self,
         what: FramePayload<'_>,
@@ -105,12 +106,7 @@ impl PackBuilder {
         compressor: &mut Compressor,
         out: &mut Vec<u8>,
     ) -> Result<u32> {
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(Error::new(Code::Internal, "a frame's payload is over 256 KiB"));
-        }
-        self.plaintext.clear();
-        self.plaintext.extend_from_slice(payload);
-        what.describe(payload.len(), &mut self.plaintext);
+        what.plaintext(payload, hashes, &mut self.plaintext)?;
         let stored = self.sealer.chunk(Section::FIRST, &self.plaintext, Some(compressor), out)?;
         varint::put(&mut self.footer.stored_lengths, u64::from(stored));
         self.footer.hashes.extend_from_slice(&self.hasher.frame(hashes));
@@ -123,9 +119,11 @@ impl PackBuilder {
     /// Ends the pack.
     ///
     /// # Errors
-    /// [`Code::Internal`] if the footer cannot be sealed.
+    /// [`seawall_core::Code::Internal`] if its table would not be read again.
     pub fn finish(self, out: &mut Vec<u8>) -> Result<PackInfo> {
         let footer = cbor::encode(&self.footer);
+        Table::decode(&footer, self.sealer.offset())
+            .map_err(|damage| error::unreadable("pack", &damage))?;
         let footer_hash = self.hasher.object(&footer);
         let length_bytes = self.sealer.finish(&footer, out)?;
         Ok(PackInfo { id: self.id, length_bytes, footer_hash })

@@ -1,14 +1,20 @@
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use seawall_core::{Code, Error, Result};
+
 use super::BLOCK_BYTES;
-use crate::{Damage, cbor};
+use crate::hash::FullBlockHash;
+use crate::{Damage, cbor, error};
 
 /// How many blocks a full frame holds: 128 KiB, see `docs/adr/0002-frame-size.md`.
 pub const FRAME_BLOCKS: u32 = 16;
 
 /// No frame's payload is longer.
-pub(super) const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+
+/// No descriptor is longer: two bytes state its length.
+const DESCRIPTOR_BYTES_MAX: u64 = u16::MAX as u64;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +94,7 @@ impl FramePayload<'_> {
     }
 
     /// Appends the descriptor of `payload` and the descriptor's length.
-    pub(super) fn describe(&self, payload_bytes: usize, out: &mut Vec<u8>) {
+    fn describe(&self, payload_bytes: usize, out: &mut Vec<u8>) -> Result<()> {
         let mut descriptor = Descriptor {
             kind: self.kind().number(),
             path: None,
@@ -100,7 +106,8 @@ impl FramePayload<'_> {
             Self::Base { path, first_block } => {
                 descriptor.path = Some(path.to_vec().into());
                 descriptor.first_block = Some(*first_block);
-                descriptor.blocks = Some(payload_bytes.div_ceil(BLOCK_BYTES) as u32);
+                let blocks = u32::try_from(payload_bytes.div_ceil(BLOCK_BYTES));
+                descriptor.blocks = Some(blocks.map_err(|_| too_long("a frame's payload"))?);
             }
             Self::Blob { files } => {
                 let file = |(path, length): &(Vec<u8>, u32)| BlobFile {
@@ -111,8 +118,79 @@ impl FramePayload<'_> {
             }
         }
         let bytes = cbor::encode(&descriptor);
+        let length = u16::try_from(bytes.len()).map_err(|_| too_long("a frame's descriptor"))?;
         out.extend_from_slice(&bytes);
-        out.extend_from_slice(&(bytes.len() as u16).to_le_bytes());
+        out.extend_from_slice(&length.to_le_bytes());
+        Ok(())
+    }
+
+    /// Puts a frame's plaintext into `out`, and proves that it would be read as what it is: its
+    /// content cannot be wrong any more, so that all else is judged here and nothing is unpacked.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] for what a frame cannot be.
+    pub(super) fn plaintext(
+        &self,
+        payload: &[u8],
+        hashes: &[FullBlockHash],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.clear();
+        out.extend_from_slice(payload);
+        self.describe(payload.len(), out)?;
+        let opened =
+            split(out, self.kind()).map_err(|damage| error::unreadable("frame", &damage))?;
+        let blocks: usize = opened.pieces.iter().map(|piece| piece.div_ceil(BLOCK_BYTES)).sum();
+        if opened.payload_bytes == payload.len() && blocks == hashes.len() {
+            return Ok(());
+        }
+        let damage = Damage::Content(format!(
+            "{} hashes are given for the {blocks} blocks of {} bytes",
+            hashes.len(),
+            opened.payload_bytes
+        ));
+        Err(error::unreadable("frame", &damage))
+    }
+}
+
+fn too_long(what: &str) -> Error {
+    Error::new(Code::Internal, format!("{what} is longer than the format can say"))
+}
+
+/// How much of a blob frame its files take: the bytes they have, and those that name them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BlobSize {
+    files: u64,
+    payload_bytes: u64,
+    /// The names and lengths, without what stands before the first.
+    names_bytes: u64,
+}
+
+impl BlobSize {
+    /// The size with one more file.
+    #[must_use]
+    pub fn with(self, path: &[u8], file_bytes: u64) -> Self {
+        let path_bytes = path.len() as u64;
+        let named = 1 + cbor::head_bytes(path_bytes) + path_bytes + cbor::head_bytes(file_bytes);
+        Self {
+            files: self.files.saturating_add(1),
+            payload_bytes: self.payload_bytes.saturating_add(file_bytes),
+            names_bytes: self.names_bytes.saturating_add(named),
+        }
+    }
+
+    /// The bytes of all files.
+    #[must_use]
+    pub const fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// Whether one frame can hold them. Many small files have more names than bytes.
+    #[must_use]
+    pub fn fits(&self) -> bool {
+        // A map of two keys, each of one byte with its number, and the head of the list.
+        let descriptor_bytes = (4 + cbor::head_bytes(self.files)).saturating_add(self.names_bytes);
+        self.payload_bytes <= PAYLOAD_BYTES_MAX as u64 && descriptor_bytes <= DESCRIPTOR_BYTES_MAX
     }
 }
 
@@ -125,7 +203,7 @@ pub(super) struct Opened {
 }
 
 /// Splits a frame's plaintext.
-pub(super) fn split(plaintext: &[u8], kind: FrameKind) -> Result<Opened, Damage> {
+pub(super) fn split(plaintext: &[u8], kind: FrameKind) -> std::result::Result<Opened, Damage> {
     let bad = |what: &str| Damage::Content(format!("a frame's descriptor {what}"));
     let length_at = plaintext.len().checked_sub(2).ok_or_else(|| bad("is missing"))?;
     let length = plaintext

@@ -5,7 +5,7 @@ mod frame;
 mod reader;
 
 pub use builder::{PackBuilder, PackInfo};
-pub use frame::{FRAME_BLOCKS, FrameKind, FramePayload};
+pub use frame::{BlobSize, FRAME_BLOCKS, FrameKind, FramePayload, PAYLOAD_BYTES_MAX};
 pub use reader::{FrameReader, FrameTable, Frames};
 
 /// The bytes of a block, PostgreSQL's page.

@@ -15,10 +15,47 @@ pub struct FrameTable {
     path: ObjectPath,
     opener: ObjectOpener,
     hasher: ContentHasher,
+    table: Table,
+}
+
+/// What a pack's footer says of its frames.
+#[derive(Debug)]
+pub(super) struct Table {
     /// Offset of each frame, and of the footer at the end.
     offsets: Vec<u64>,
     hashes: Vec<ObjectHash>,
     kinds: Vec<FrameKind>,
+}
+
+impl Table {
+    /// Reads the footer that begins at `footer_offset`.
+    pub fn decode(footer: &[u8], footer_offset: u64) -> Result<Self, Damage> {
+        let footer: PackFooter = cbor::decode(footer)?;
+        let bad = || Damage::Content("the frame table contradicts itself".to_owned());
+        let count = footer.frames as usize;
+        let mut offsets = Vec::with_capacity(count.min(1 << 20) + 1);
+        let mut offset = HEADER_BYTES as u64;
+        let mut lengths: &[u8] = &footer.stored_lengths;
+        for _ in 0..count {
+            offsets.push(offset);
+            let length = varint::take(&mut lengths).ok_or_else(bad)?;
+            offset = offset.checked_add(length).ok_or_else(bad)?;
+        }
+        offsets.push(offset);
+        let hashes: Vec<ObjectHash> =
+            footer.hashes.chunks_exact(16).filter_map(|hash| hash.try_into().ok()).collect();
+        let kinds: Option<Vec<FrameKind>> =
+            footer.kinds.iter().map(|kind| FrameKind::from_number(*kind)).collect();
+        let kinds = kinds.ok_or_else(|| {
+            Damage::Content("the pack has frames of a kind this program does not know".to_owned())
+        })?;
+        let sound = lengths.is_empty()
+            && hashes.len() == count
+            && footer.hashes.len() == 16 * count
+            && kinds.len() == count
+            && offset == footer_offset;
+        if sound { Ok(Self { offsets, hashes, kinds }) } else { Err(bad()) }
+    }
 }
 
 impl FrameTable {
@@ -50,59 +87,28 @@ impl FrameTable {
     }
 
     fn parse(keyring: &Keyring, path: &ObjectPath, ends: envelope::Ends) -> Result<Self, Damage> {
-        let footer: PackFooter = cbor::decode(&ends.footer)?;
-        let bad = || Damage::Content("the frame table contradicts itself".to_owned());
-        let count = footer.frames as usize;
-        let mut offsets = Vec::with_capacity(count.min(1 << 20) + 1);
-        let mut offset = HEADER_BYTES as u64;
-        let mut lengths: &[u8] = &footer.stored_lengths;
-        for _ in 0..count {
-            offsets.push(offset);
-            let length = varint::take(&mut lengths).ok_or_else(bad)?;
-            offset = offset.checked_add(length).ok_or_else(bad)?;
-        }
-        offsets.push(offset);
-        let hashes: Vec<ObjectHash> =
-            footer.hashes.chunks_exact(16).filter_map(|hash| hash.try_into().ok()).collect();
-        let kinds: Option<Vec<FrameKind>> =
-            footer.kinds.iter().map(|kind| FrameKind::from_number(*kind)).collect();
-        let kinds = kinds.ok_or_else(|| {
-            Damage::Content("the pack has frames of a kind this program does not know".to_owned())
-        })?;
-        let sound = lengths.is_empty()
-            && hashes.len() == count
-            && footer.hashes.len() == 16 * count
-            && kinds.len() == count
-            && offset == ends.footer_offset;
-        if !sound {
-            return Err(bad());
-        }
-        Ok(Self {
-            path: path.clone(),
-            opener: ends.opener,
-            hasher: keyring.hasher().clone(),
-            offsets,
-            hashes,
-            kinds,
-        })
+        let table = Table::decode(&ends.footer, ends.footer_offset)?;
+        let hasher = keyring.hasher().clone();
+        Ok(Self { path: path.clone(), opener: ends.opener, hasher, table })
     }
 
     /// How many frames the pack has.
     #[must_use]
     pub fn frames(&self) -> u32 {
-        self.kinds.len() as u32
+        // Proven to be the number the footer states, which has 32 bits.
+        u32::try_from(self.table.kinds.len()).unwrap_or(u32::MAX)
     }
 
     /// What each frame is, for readers that need no more of the table.
     #[must_use]
     pub fn into_kinds(self) -> Vec<FrameKind> {
-        self.kinds
+        self.table.kinds
     }
 
     /// About how much memory the table takes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        256 + self.kinds.len() * 25
+        256 + self.table.kinds.len() * 25
     }
 
     /// How many of the frames from `first` on lie within `bytes_max` stored bytes; at least one.
@@ -110,11 +116,11 @@ impl FrameTable {
     pub fn frames_within(&self, first: u32, last: u32, bytes_max: u64) -> u32 {
         let start = self.offset(first).unwrap_or_default();
         let fits = |frame: &u32| self.offset(frame + 1).is_some_and(|end| end - start <= bytes_max);
-        (first + 1..=last).take_while(fits).count() as u32 + 1
+        (first + 1..=last).take_while(fits).last().map_or(1, |end| end - first + 1)
     }
 
     fn offset(&self, frame: u32) -> Option<u64> {
-        self.offsets.get(frame as usize).copied()
+        self.table.offsets.get(frame as usize).copied()
     }
 
     /// Tests, without decrypting, that fetched frames are stored as they were written.
@@ -209,7 +215,7 @@ impl FrameReader {
     ) -> Result<usize, Damage> {
         let missing = || Damage::Content(format!("frame {frame} is not where it should be"));
         let index = frame as usize;
-        let kind = *table.kinds.get(index).ok_or_else(missing)?;
+        let kind = *table.table.kinds.get(index).ok_or_else(missing)?;
         let start = table.offset(frame).ok_or_else(missing)?;
         let end = table.offset(frame + 1).ok_or_else(missing)?;
         debug_assert!(frame >= frames.first, "frames are opened from the range they were read in");
@@ -230,7 +236,7 @@ impl FrameReader {
         self.hashes.clear();
         let blocks = blocks_of(payload, &opened.pieces);
         self.hashes.extend(blocks.map(|block| table.hasher.block(block)));
-        if Some(&table.hasher.frame(&self.hashes)) == table.hashes.get(index) {
+        if Some(&table.hasher.frame(&self.hashes)) == table.table.hashes.get(index) {
             Ok(opened.payload_bytes)
         } else {
             Err(Damage::Content(format!("frame {frame} is not the one its hash names")))

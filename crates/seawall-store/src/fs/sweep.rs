@@ -1,8 +1,9 @@
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FileType, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
+use seawall_core::Ulid;
 
 use super::tree::{Tree, open_directory};
 use crate::path::is_component;
@@ -20,19 +21,26 @@ pub struct Swept {
 /// Removes old unfinished files below the root.
 pub(super) fn sweep(tree: &Tree, older_than: Duration) -> Result<Swept, StoreError> {
     let place = Place::store(tree.url());
-    let mut sweep =
-        Sweep { written_before: seconds_before_now(older_than), place, swept: Swept::default() };
+    let now = now_of_store(tree)
+        .map_err(|errno| StoreError::from_io(place.clone(), "sweeping", errno.into()))?;
+    let older_than_s = i64::try_from(older_than.as_secs()).ok();
+    let written_before = older_than_s.and_then(|seconds| now.checked_sub(seconds));
+    let mut sweep = Sweep { written_before, place, swept: Swept::default() };
     if sweep.written_before.is_some() {
         sweep.visit(&tree.open_prefix(&ObjectPrefix::root())?)?;
     }
     Ok(sweep.swept)
 }
 
-/// Seconds since 1970; `None` if nothing is that old.
-fn seconds_before_now(older_than: Duration) -> Option<i64> {
-    let written_before = SystemTime::now().checked_sub(older_than)?;
-    let seconds = written_before.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
-    i64::try_from(seconds).ok()
+/// The time by the clock that dates the files: a file server's is not this machine's. Seconds since
+/// 1970.
+fn now_of_store(tree: &Tree) -> Result<i64, Errno> {
+    let name = format!("{}{RESERVED_SUFFIX}", Ulid::generate());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = openat(tree.root(), name.as_str(), flags, tree.file_mode())?;
+    let stat = fstat(&file);
+    unlinkat(tree.root(), name.as_str(), AtFlags::empty())?;
+    Ok(stat?.st_mtime)
 }
 
 struct Sweep {

@@ -4,6 +4,7 @@
 //! runtime; a case that finds a broken promise panics, and the panic names it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::cast_possible_truncation, reason = "its objects are small")]
 
 mod creating;
 mod listing;

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId};
+use seawall_engine::liveness::{Life, life_of};
 use seawall_engine::wal::{BackupPlace, Obstacle, Reach, reach};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::{About, Event};
@@ -60,7 +61,7 @@ pub struct Blocked {
 pub struct JobReport {
     pub kind: String,
     pub id: String,
-    /// `running`, or `silent` if it has not been heard of for a while.
+    /// `running`, or `silent` if its process is gone or it has not been heard of for a while.
     pub state: &'static str,
     pub host: String,
     pub process_id: u32,
@@ -69,9 +70,6 @@ pub struct JobReport {
     pub repository: String,
     pub line: String,
 }
-
-/// A job tells of itself more often than this.
-const SILENCE_S: i64 = 120;
 
 impl ClusterReport {
     /// A cluster of which nothing is known.
@@ -213,28 +211,40 @@ impl ClusterReport {
             }
             let now = Timestamp::now();
             let attempts = line.attempts().await?;
-            self.jobs
-                .extend(attempts.iter().filter_map(|attempt| job(attempt, &line, repository, now)));
+            for attempt in &attempts {
+                self.jobs.extend(job(attempt, &line, repository, now).await?);
+            }
         }
         Ok(())
     }
 }
 
-fn job(attempt: &Attempt, line: &Line, repository: &str, now: Timestamp) -> Option<JobReport> {
-    let (first, last) = (attempt.records.first()?, attempt.records.last()?);
-    let heard_of_at = Timestamp::from_microsecond(last.time_us).ok()?;
-    let silent = now.duration_since(heard_of_at).as_secs() > SILENCE_S;
-    Some(JobReport {
+/// `None` for an attempt of which no record can be read.
+async fn job(
+    attempt: &Attempt,
+    line: &Line,
+    repository: &str,
+    now: Timestamp,
+) -> Result<Option<JobReport>> {
+    let Some((first, last)) = attempt.records.first().zip(attempt.records.last()) else {
+        return Ok(None);
+    };
+    let Ok(heard_of_at) = Timestamp::from_microsecond(last.time_us) else { return Ok(None) };
+    let state = match life_of(line, attempt, now).await? {
+        Life::Runs => "running",
+        Life::Ended => "silent",
+    };
+    Ok(Some(JobReport {
         kind: first.purpose.clone(),
         id: attempt.id.to_string(),
-        state: if silent { "silent" } else { "running" },
+        state,
         host: first.host.clone(),
         process_id: first.process_id,
         started_at: attempt.id.created_at(),
         heard_of_at,
         repository: repository.to_owned(),
         line: line.id().to_string(),
-    })
+    }))
 }
 
 /// When backups were last found whole.

@@ -109,7 +109,7 @@ impl Worker {
             Some(Content::Blob { pack, frame, offset, hashes }) => {
                 self.open_frame(*pack, *frame)?;
                 let start = *offset as usize;
-                let end = start.saturating_add(job.entry.size_bytes() as usize);
+                let end = start.saturating_add(length_of(&job.entry)?);
                 let bytes = self.reader.payload().get(start..end);
                 let bytes = bytes.ok_or_else(|| wrong_frame(&job.entry))?;
                 self.prove_blocks(&job.entry, bytes, hashes)?;
@@ -325,11 +325,16 @@ fn block_offset(block: u32, size_bytes: u64) -> u64 {
 pub(super) fn crc_of_zeroes(mut crc: u32, mut bytes: u64) -> u32 {
     static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
     while bytes > 0 {
-        let count = bytes.min(ZEROES.len() as u64);
-        crc = crc32c::crc32c_append(crc, ZEROES.get(..count as usize).unwrap_or_default());
-        bytes -= count;
+        let count = usize::try_from(bytes).map_or(ZEROES.len(), |bytes| bytes.min(ZEROES.len()));
+        crc = crc32c::crc32c_append(crc, ZEROES.get(..count).unwrap_or_default());
+        bytes -= count as u64;
     }
     crc
+}
+
+/// The length of a file that is held in memory.
+fn length_of(entry: &Entry) -> Result<usize> {
+    usize::try_from(entry.size_bytes()).map_err(|_| wrong_frame(entry))
 }
 
 fn wrong_frame(entry: &Entry) -> Error {

@@ -151,8 +151,8 @@ impl Resolver {
         }
         // The log has 32 bits of a transaction's number; so does recovery_target_xid.
         let is = |wanted: u64| {
-            let wanted = (wanted & u64::from(u32::MAX)) as u32;
-            xact.xid == wanted || xact.subxids.contains(&wanted)
+            let low_half = |xid: u32| u64::from(xid) == wanted & u64::from(u32::MAX);
+            low_half(xact.xid) || xact.subxids.iter().any(|xid| low_half(*xid))
         };
         if let Target::To(Point::Xid(wanted)) | Target::Before(Point::Xid(wanted)) = self.target
             && is(wanted)

@@ -1,6 +1,6 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 use seawall_core::{Error, Progress, Result, Stage};
-use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
+use seawall_repo::manifest::{Content, Entry, ManifestReader};
 use seawall_repo::map::{BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FrameKind};
 
@@ -91,14 +91,10 @@ async fn look(sources: &Sources, entry: &Entry) -> Result<Vec<Use>> {
     let path = String::from_utf8_lossy(entry.path());
     let contradiction = |what: &str| inconsistent(format!("the manifest's entry of {path} {what}"));
     match &entry.content {
-        None if blocks == 0 => Ok(Vec::new()),
-        _ if entry.kind != EntryKind::File => Err(contradiction("has content and is no file")),
-        None => Err(contradiction("has no content")),
-        Some(Content::Blob { pack, frame, hashes, .. }) => {
-            if hashes.len() as u64 != blocks * 8 {
-                return Err(contradiction("has hashes of another length"));
-            }
-            let (pack, blocks) = (*pack as usize, blocks as u32);
+        None => Ok(Vec::new()),
+        Some(Content::Blob { pack, frame, .. }) => {
+            let pack = *pack as usize;
+            let blocks = u32::try_from(blocks).map_err(|_| contradiction("is too long"))?;
             Ok(vec![Use { pack, first: *frame, frames: 1, blocks, kind: FrameKind::Blob }])
         }
         Some(Content::Mapped(leaves)) => {
@@ -211,8 +207,8 @@ async fn check_pack(
             frame += 1;
             continue;
         }
-        let run = (frame..table.frames()).take_while(|frame| is_used(*frame)).count() as u32;
-        let count = table.frames_within(frame, frame + run - 1, READ_BYTES);
+        let run = (frame..table.frames()).take_while(|frame| is_used(*frame));
+        let count = table.frames_within(frame, run.last().unwrap_or(frame), READ_BYTES);
         let frames = table.fetch(sources.store(), frame, count).await?;
         table.check_stored(&frames)?;
         pace.wait(frames.stored_bytes()).await?;

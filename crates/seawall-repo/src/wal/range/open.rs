@@ -127,7 +127,8 @@ pub fn open_range(
     Ok(OpenedRange { range, bytes })
 }
 
-fn footer(plaintext: &[u8], name: WalRangeName) -> Result<WalRange, Damage> {
+/// Reads a footer. Whoever writes one reads it first.
+pub(super) fn footer(plaintext: &[u8], name: WalRangeName) -> Result<WalRange, Damage> {
     cbor::decode::<FooterBody>(plaintext)?.range(name)
 }
 

@@ -1,16 +1,18 @@
 //! Writes ranges.
 
-use seawall_core::{Code, Error, Result, SystemId};
+use seawall_core::{Code, Error, Lsn, Result, SystemId};
 use seawall_pgdata::wal::page::PAGE_BYTES;
 use seawall_pgdata::wal::{RangeIndex, WalFacts};
 use seawall_store::ObjectPath;
 
 use super::footer::FooterBody;
+use super::open::footer;
 use super::{CHUNK_BYTES, WalRange, page_parts, part_hash};
-use crate::cbor;
 use crate::envelope::{Compressor, ObjectKind, ObjectSealer, Section};
 use crate::keys::Keyring;
+use crate::layout::WalRangeName;
 use crate::wal::index::{self, Bounds};
+use crate::{Damage, cbor, error};
 
 /// zstd level of WAL unless told otherwise: higher ones gain a tenth and cost three times the time.
 pub const DEFAULT_COMPRESSION_LEVEL: i32 = 1;
@@ -42,8 +44,8 @@ impl RangeSealer {
     /// Makes the object at `path` of the range's bytes and their index.
     ///
     /// # Errors
-    /// [`Code::Internal`] if the range does not begin and end where ranges may (format.md, 9), or
-    /// without randomness.
+    /// [`Code::Internal`] if the range does not begin and end where ranges may (format.md, 9), if
+    /// its index or footer would not be read again, or without randomness.
     pub fn seal(
         &mut self,
         keyring: &Keyring,
@@ -65,6 +67,8 @@ impl RangeSealer {
         }
         let bounds = Bounds { start: index.start, end: index.end };
         let plaintext = index::encode(&index.facts, bounds);
+        let unreadable = |damage: Damage| error::unreadable("range of WAL", &damage);
+        index::decode(&plaintext, bounds).map_err(unreadable)?;
         let offset = sealer.offset();
         let length =
             sealer.chunk(Section::SECOND, &plaintext, Some(&mut self.indexes), &mut out)?;
@@ -77,7 +81,12 @@ impl RangeSealer {
             chunk_lengths,
             index_at: (offset, length),
         };
-        sealer.finish(&cbor::encode(&FooterBody::of(&range)), &mut out)?;
+        let plaintext = cbor::encode(&FooterBody::of(&range));
+        let segment = index.start.0 - index.start.0 % index.segment_size.bytes();
+        let name =
+            WalRangeName { timeline: index.timeline, segment: Lsn(segment), start: index.start };
+        footer(&plaintext, name).map_err(unreadable)?;
+        sealer.finish(&plaintext, &mut out)?;
         Ok(out)
     }
 }

@@ -1,0 +1,238 @@
+//! What is packed opens again, whatever the files are called and however long they are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use seawall_core::{BranchNumber, Code, Lsn, SystemId, TimelineId, Ulid};
+use seawall_repo::envelope::Compressor;
+use seawall_repo::hash::FullBlockHash;
+use seawall_repo::keys::{EpochKeys, Keyring};
+use seawall_repo::manifest::{
+    BackupInfo, BackupKind, BackupSource, Content, Entry, EntryKind, ManifestWriter,
+};
+use seawall_repo::map::{BlockMapBuilder, MapBuilder};
+use seawall_repo::pack::{BlobSize, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
+use seawall_store::{ObjectPath, Store, open_or_create};
+
+const PACK: Ulid = Ulid(0x019A_0000_0000_0000_0000_0000_0000_0001);
+const BLOCK_BYTES: usize = 8192;
+
+type Files = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn keyring() -> Keyring {
+    Keyring::new([7; 16], 1, EpochKeys::random().unwrap())
+}
+
+fn path() -> ObjectPath {
+    format!("c/main/i/7-0/pack/20251020/{PACK}").parse().unwrap()
+}
+
+/// The files of one frame, its payload, and the hashes of its blocks.
+fn payload(keyring: &Keyring, files: &[(Vec<u8>, Vec<u8>)]) -> (Vec<u8>, Vec<FullBlockHash>) {
+    let payload = files.iter().flat_map(|(_, bytes)| bytes).copied().collect();
+    let blocks = files.iter().flat_map(|(_, bytes)| bytes.chunks(BLOCK_BYTES));
+    (payload, blocks.map(|block| keyring.hasher().block(block)).collect())
+}
+
+/// Adds one frame of whole files.
+fn add(
+    keyring: &Keyring,
+    pack: &mut PackBuilder,
+    files: &[(Vec<u8>, Vec<u8>)],
+    out: &mut Vec<u8>,
+) -> seawall_core::Result<u32> {
+    let (payload, hashes) = payload(keyring, files);
+    let names: Vec<(Vec<u8>, u32)> =
+        files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u32)).collect();
+    let mut compressor = Compressor::new(1).unwrap();
+    pack.frame(FramePayload::Blob { files: &names }, &payload, &hashes, &mut compressor, out)
+}
+
+/// Packs the files into as few frames as the sizes say, and reads them all again.
+fn round_trip(files: &Files) -> Files {
+    let keyring = keyring();
+    let mut out = Vec::new();
+    let mut pack = PackBuilder::begin(&keyring, PACK, &path(), &mut out).unwrap();
+    let mut bundles: Vec<Files> = Vec::new();
+    let mut size = BlobSize::default();
+    for (name, bytes) in files {
+        let with = size.with(name, bytes.len() as u64);
+        if bundles.is_empty() || !with.fits() {
+            bundles.push(Vec::new());
+            size = BlobSize::default().with(name, bytes.len() as u64);
+        } else {
+            size = with;
+        }
+        bundles.last_mut().unwrap().push((name.clone(), bytes.clone()));
+    }
+    for bundle in &bundles {
+        add(&keyring, &mut pack, bundle, &mut out).unwrap();
+    }
+    let info = pack.finish(&mut out).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let payloads = runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", directory.path().display()).parse().unwrap();
+        let store: Arc<dyn Store> = open_or_create(&url).await.unwrap();
+        store.create(&path(), Bytes::from(out)).await.unwrap();
+        let table = FrameTable::read(store.as_ref(), &keyring, &path(), &info).await.unwrap();
+        let mut frames = table.fetch(store.as_ref(), 0, table.frames()).await.unwrap();
+        let mut reader = FrameReader::new().unwrap();
+        let open = |frame| reader.open(&table, &mut frames, frame).unwrap().to_vec();
+        (0..table.frames()).map(open).collect::<Vec<_>>()
+    });
+    let mut read = Vec::new();
+    for (bundle, payload) in bundles.iter().zip(payloads) {
+        let mut rest = payload.as_slice();
+        for (name, bytes) in bundle {
+            let (file, after) = rest.split_at(bytes.len());
+            read.push((name.clone(), file.to_vec()));
+            rest = after;
+        }
+        assert!(rest.is_empty());
+    }
+    read
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_small_files_open_again_as_what_they_were(
+        shapes in proptest::collection::vec((1usize..400, 0usize..200, 0u8..4), 1..400),
+        longer in proptest::collection::vec(0usize..65_536, 0..6),
+    ) {
+        let short = shapes.into_iter().enumerate().map(|(number, (name, bytes, fill))| {
+            (format!("{number:04}{}", "n".repeat(name)).into_bytes(), vec![fill; bytes])
+        });
+        let long = longer.into_iter().map(|bytes| {
+            (format!("long/{bytes}").into_bytes(), (0..bytes).map(|at| (at % 251) as u8).collect())
+        });
+        let files: Files = short.chain(long).collect();
+        prop_assert_eq!(round_trip(&files), files);
+    }
+}
+
+#[test]
+fn as_many_files_as_fit_are_one_frame_and_one_more_is_refused() {
+    let keyring = keyring();
+    // Heads of one, two and three bytes for names, lengths and their number.
+    for (name_bytes, file_bytes) in [(7, 0), (20, 30), (60, 36), (250, 300), (300, 20)] {
+        let mut size = BlobSize::default();
+        let mut files = Files::new();
+        loop {
+            let name = format!("{:0width$}", files.len(), width = name_bytes).into_bytes();
+            let with = size.with(&name, file_bytes as u64);
+            let fits = with.fits();
+            files.push((name, vec![1; file_bytes]));
+            if !fits {
+                break;
+            }
+            size = with;
+        }
+        let mut out = Vec::new();
+        let mut pack = PackBuilder::begin(&keyring, PACK, &path(), &mut out).unwrap();
+        let refused = add(&keyring, &mut pack, &files, &mut out).unwrap_err();
+        assert_eq!(refused.code(), Code::Internal, "{name_bytes} {file_bytes}");
+        files.pop();
+        add(&keyring, &mut pack, &files, &mut out).unwrap();
+    }
+}
+
+#[test]
+fn a_frame_whose_hashes_are_not_its_blocks_is_never_sealed() {
+    let keyring = keyring();
+    let mut out = Vec::new();
+    let mut pack = PackBuilder::begin(&keyring, PACK, &path(), &mut out).unwrap();
+    let mut compressor = Compressor::new(1).unwrap();
+    let block = vec![1; BLOCK_BYTES];
+    let hash = keyring.hasher().block(&block);
+    let base = FramePayload::Base { path: b"base/1/1259", first_block: 0 };
+    let names = [(b"a".to_vec(), 4000), (b"b".to_vec(), 4000)];
+    let blob = FramePayload::Blob { files: &names };
+    for (what, hashes) in [(base, &[][..]), (base, &[hash, hash]), (blob, &[hash, hash])] {
+        let sealed = pack.frame(what, &block, hashes, &mut compressor, &mut out);
+        assert_eq!(sealed.unwrap_err().code(), Code::Internal);
+    }
+    assert_eq!(pack.frame(base, &block, &[hash], &mut compressor, &mut out).unwrap(), 0);
+}
+
+#[test]
+fn what_a_restore_would_refuse_is_not_sealed() {
+    let keyring = keyring();
+    let at = |name: &str| -> ObjectPath { format!("c/main/i/7-0/{name}").parse().unwrap() };
+    let file = |path: &[u8], size_bytes, content| Entry {
+        path: path.to_vec().into(),
+        kind: EntryKind::File,
+        mode: 0o600,
+        size_bytes: Some(size_bytes),
+        modified_us: Some(0),
+        content,
+        link_target: None,
+    };
+    let blob = |pack, hashes| Some(Content::Blob { pack, frame: 0, offset: 0, hashes });
+    for (what, entry) in [
+        ("a path that leads out", file(b"base/../../x", 0, None)),
+        ("bytes that are nowhere", file(b"base/1/1", 1, None)),
+        ("a hash for two blocks", file(b"base/1/1", 8193, blob(0, vec![1; 8]))),
+        ("a pack that is not listed", file(b"base/1/1", 1, blob(1, vec![1; 8]))),
+    ] {
+        let mut out = Vec::new();
+        let name = at("backup/01ARZ3NDEKTSV4RRFFQ69G5FAV/00000000");
+        let mut manifest = ManifestWriter::begin(&keyring, &name, &mut out).unwrap();
+        manifest.entry(&entry, &mut out).unwrap();
+        let packs = [PackInfo { id: PACK, length_bytes: 1, footer_hash: [0; 16] }];
+        let sealed = manifest.finish(info(), &packs, Vec::new(), &mut out);
+        assert_eq!(sealed.unwrap_err().code(), Code::Internal, "{what}");
+    }
+    let mut out = Vec::new();
+    let name = at("map/01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    let mut maps = MapBuilder::begin(&keyring, PACK, 0, &name, &mut out).unwrap();
+    let mut builder = BlockMapBuilder::default();
+    builder.zero(2);
+    let map = builder.finish(2 * 8192).unwrap();
+    let sealed = maps.add(&map, &[[0; 8]], &mut out);
+    assert_eq!(sealed.unwrap_err().code(), Code::Internal, "a block without a hash");
+    maps.add(&map, &[[0; 8]; 2], &mut out).unwrap();
+}
+
+fn info() -> BackupInfo {
+    BackupInfo {
+        id: PACK,
+        generation: 0,
+        kind: BackupKind::Full,
+        source: BackupSource::Files,
+        cluster: "main".to_owned(),
+        system_id: SystemId(7),
+        branch: BranchNumber(0),
+        major: 15,
+        start_lsn: Lsn(1),
+        start_timeline: TimelineId(1),
+        stop_lsn: Lsn(2),
+        stop_timeline: TimelineId(1),
+        started_us: 1,
+        finished_us: 2,
+        from_standby: false,
+        backup_label: Vec::new().into(),
+        tablespace_map: Vec::new().into(),
+        pg_control: Vec::new().into(),
+        external_files: Vec::new(),
+        left_out: Vec::new(),
+        page_errors: Vec::new(),
+        page_error_count: 0,
+        required_features: Vec::new(),
+        cluster_bytes: 0,
+        read_bytes: 0,
+        stored_bytes: 0,
+        files: 1,
+        parent: None,
+        annotations: std::collections::BTreeMap::new(),
+        head: None,
+        program: "test".to_owned(),
+        data_checksums: true,
+        wal_segment_bytes: 16 << 20,
+        relation_segment_blocks: 131_072,
+        databases: None,
+    }
+}
