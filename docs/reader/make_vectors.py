@@ -30,6 +30,7 @@ KEY_FILE_BYTES = counting(0x60)
 PASSPHRASE = "correct horse — battery staple"
 SLOTS = ["01KDY6XR800000000000000001", "01KDY6XR800000000000000002"]
 PACK, MAP = "01KDY6XR800000000000000003", "01KDY6XR800000000000000004"
+SECOND_SLOTS = ["01KDY6XR800000000000000005", "01KDY6XR800000000000000006"]
 LINE = "c/main/i/7300000000000000000-0"
 PACK_NAME = f"{LINE}/pack/20260102/{PACK}"
 CREATED_US = 1_767_319_200_000_000
@@ -82,9 +83,9 @@ def chunk(key, aad_with, section, counter, text, compress=False, clear=False, tr
     return head + struct.pack("<I", reader.crc32c(head, body)) + body
 
 
-def seal(name, kind, salt, footer, chunks=()):
+def seal(name, kind, salt, footer, chunks=(), epoch=1):
     """A whole object; `chunks` are (section, plaintext, {compress, clear})."""
-    header = struct.pack("<8sHBBI32s12s", b"SEAWALL1", 1, kind, 0, 1, salt, bytes(12))
+    header = struct.pack("<8sHBBI32s12s", b"SEAWALL1", 1, kind, 0, epoch, salt, bytes(12))
     header += struct.pack("<I", reader.crc32c(header))
     keys = {
         domain: reader.hkdf(KEYS[domain], salt, b"seawall 1 " + text)
@@ -148,6 +149,29 @@ def slot_objects():
                         "kek": kek, "additional_data": aad, "clear": clear, "footer": footer,
                         "bytes": data})
     return vectors
+
+
+def second_epoch():
+    """What a rotation leaves: the beginning of epoch 2, its slot for the key file, and the slot of
+    another rotation that lost. Epoch 2 has the keys of epoch 1 here, which a real one has not."""
+    made, epoch_id = [], counting(0xE0, 16)
+    clear = cbor({0: REPOSITORY_ID, 1: 2, 2: epoch_id, 3: CREATED_US})
+    footer = cbor({0: hashlib.sha256(clear).digest()})
+    made.append({"name": "epochs/2", "kind": reader.EPOCH, "clear": clear, "footer": footer,
+                 "bytes": seal("epochs/2", reader.EPOCH, counting(0xD0), footer,
+                               [(1, clear, {"clear": True})], epoch=2)})
+    for ulid, own_id, seed in zip(SECOND_SLOTS, (epoch_id, counting(0xF0, 16)), (0x83, 0x84)):
+        salt, nonce = counting(seed), counting(seed, 12)
+        kek = reader.hkdf(KEY_FILE_BYTES, salt, b"seawall 1 key file")
+        aad = reader.slot_additional_data(REPOSITORY_ID, 2, reader.ulid_bytes(ulid), 7)
+        wrapped = AESGCM(kek).encrypt(nonce, b"".join(KEYS.values()), aad)
+        clear = cbor({0: REPOSITORY_ID, 1: 2, 2: "rotate", 3: CREATED_US, 4: 1, 5: {0: salt},
+                      6: 7, 7: nonce, 8: wrapped, 9: own_id})
+        name, footer = f"keys/2/{ulid}", cbor({0: hashlib.sha256(clear).digest()})
+        made.append({"name": name, "kind": reader.KEY_SLOT, "clear": clear, "footer": footer,
+                     "bytes": seal(name, reader.KEY_SLOT, counting(seed + 0x40), footer,
+                                   [(1, clear, {"clear": True})], epoch=2)})
+    return made
 
 
 def plain_object(name, kind, salt, footer, chunks=()):
@@ -257,6 +281,7 @@ def vectors():
         "pieces": pieces(),
         "hashes": hashes(),
         "slots": slot_objects(),
+        "second_epoch": second_epoch(),
         "objects": objects(),
         "entries": entries(),
         "leaf": leaf(),
@@ -281,6 +306,11 @@ def read_back(made):
                 assert found.footer_text == one["footer"]
                 texts = [(section, text) for section, _, text in found.chunks()]
                 assert texts == [(c["section"], c["plaintext"]) for c in one["chunks"]]
+        for one in made["second_epoch"]:
+            place = Path(directory, one["name"])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(one["bytes"])
+        assert reader.Repository(directory, key=KEY_FILE_BYTES).epochs == {1: KEYS, 2: KEYS}
         *_, pack = made["objects"]
         footer_hash = HASHES.object_hash(pack["footer"])
         found = reader.Pack(repository, LINE, reader.ulid_bytes(PACK), len(pack["bytes"]),

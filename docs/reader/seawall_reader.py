@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 FORMAT, KEY_SLOT, ABOUT, PACK, MAP, MANIFEST, EVENT, PIN = range(1, 9)
-WAL_HOT, WAL_COLD, HISTORY, NAMES, HEAD, GC, TOMBSTONE = range(9, 16)
+WAL_HOT, WAL_COLD, HISTORY, NAMES, HEAD, GC, TOMBSTONE, EPOCH = range(9, 17)
 METADATA, HASH, DATA = 1, 2, 4  # the domains, as bits of a slot (§5)
 DOMAIN_NAMES = {METADATA: b"metadata", DATA: b"data"}
 FOOTER = 255
@@ -228,7 +228,7 @@ class Object:
         if crc != crc32c(head[:12], body):
             self.damaged(f"CRC of the chunk at {offset}")
         # Nothing but these two may be clear: else who can write could pass off text of his own.
-        if flags == 2 and section == 1 and self.kind in (FORMAT, KEY_SLOT):
+        if flags == 2 and section == 1 and self.kind in (FORMAT, KEY_SLOT, EPOCH):
             return section, counter, body, 16 + n
         if flags not in (0, 1):
             self.damaged(f"flags {flags} of the chunk at {offset}")
@@ -283,7 +283,7 @@ class Object:
         return self.decoding("footer", decode_cbor, self.footer_text)
 
     def clear_section(self):
-        """Section 1 of a format object or key slot, before any key is known."""
+        """Section 1 of a format object, epoch or key slot, before any key is known."""
         section, counter, text, length = self.chunk(64)
         if (section, counter) != (1, 0) or 64 + length != self.footer_offset or self.count != 2:
             self.damaged("not one clear section and a footer")
@@ -319,25 +319,56 @@ class Repository:
         names = os.listdir(path) if path.is_dir() else []
         return sorted(name for name in names if not name.endswith(".seawall-tmp"))
 
+    def epoch_ids(self):
+        """The id that the slots of each epoch carry which has begun; epoch 1 has none."""
+        self.begun, ids = [], {1: None}
+        for name in self.names("epochs"):
+            epoch = Object(self, f"epochs/{name}", EPOCH)
+            try:
+                clear = epoch.decoding("section 1", decode_cbor, epoch.clear_section())
+            except Damaged as error:
+                print(f"warning: damaged: {error}", file=sys.stderr)
+                slots = [self.slot(int(name), slot)[1] for slot in self.names(f"keys/{name}")]
+                carried = {clear.get(9) for clear in slots if clear[0] == self.id}
+                if len(carried) == 1:
+                    ids[int(name)] = carried.pop()
+                continue
+            if clear[0] != self.id:
+                continue  # left over from a repository that was here before
+            if clear[1] != int(name):
+                epoch.damaged(f"says epoch {clear[1]}")
+            ids[int(name)] = clear[2]
+            self.begun.append((int(name), epoch))
+        return ids
+
+    def slot(self, epoch, name):
+        slot = Object(self, f"keys/{epoch}/{name}", KEY_SLOT)
+        return slot, slot.decoding("section 1", decode_cbor, slot.clear_section())
+
     def open_slots(self, key, passphrase):
-        numbers = sorted(int(epoch) for epoch in self.names("keys"))
-        for epoch in numbers:
+        ids, newest = self.epoch_ids(), 0
+        for epoch in ids:
             for name in self.names(f"keys/{epoch}"):
-                slot = Object(self, f"keys/{epoch}/{name}", KEY_SLOT)
-                keys = self.unwrap(slot, epoch, ulid_bytes(name), key, passphrase)
+                slot, clear = self.slot(epoch, name)
+                if clear[0] != self.id or clear.get(9) != ids[epoch]:
+                    continue  # left over from an init or a rotation that died or lost
+                newest = max(newest, epoch)
+                keys = self.unwrap(slot, clear, epoch, ulid_bytes(name), key, passphrase)
                 if keys:
                     self.epochs.setdefault(epoch, {}).update(keys)
                     slot.prove_clear_section()
-        if not numbers or numbers[-1] not in self.epochs:
+        if newest not in self.epochs:
             raise Refused("wrong key: it opens no slot of the highest key epoch")
+        for epoch, begun in self.begun:
+            if epoch in self.epochs:
+                begun.prove_clear_section()
+            elif epoch > newest:
+                print(f"warning: the keys of epoch {epoch} are gone", file=sys.stderr)
         if len({keys[HASH] for keys in self.epochs.values() if HASH in keys}) > 1:
             raise Damaged("keys: the epochs do not have the same hash key")
 
-    def unwrap(self, slot, epoch, ulid, key, passphrase):
+    def unwrap(self, slot, clear, epoch, ulid, key, passphrase):
         """The domain keys in a slot, or None where the slot is not for this key."""
-        clear = slot.decoding("section 1", decode_cbor, slot.clear_section())
-        if clear[0] != self.id:
-            return None  # left over from an init that died
         if clear[1] != epoch:
             slot.damaged(f"says epoch {clear[1]}")
         method, parameters, domains = clear[4], clear[5], clear[6]

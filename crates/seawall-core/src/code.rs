@@ -115,6 +115,10 @@ codes! {
     ObjectInconsistent = 309, Integrity;
     /// Removing this key would leave the repository without one.
     LastKey = 310, Refused;
+    /// A key epoch has begun, and its keys are gone.
+    KeyEpochGone = 311, Integrity;
+    /// The keys were changed by another program at the same time.
+    KeysChanged = 312, Refused;
 
     /// The cluster's files could not be read.
     ClusterUnreadable = 401, Failed;

@@ -8,6 +8,7 @@
 use jiff::Timestamp;
 use seawall_core::{BranchNumber, ClusterName, Code, Error, LineId, Result, SystemId};
 use seawall_pgdata::control::ControlFile;
+use seawall_repo::layout::LineObject;
 use seawall_repo::records::About;
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
@@ -110,7 +111,8 @@ pub async fn lines_of(repository: &Repository, cluster: &ClusterName) -> Result<
 /// Makes the line. From then on it is the one that is written.
 ///
 /// # Errors
-/// [`Code::ClusterMismatch`] if somebody else made it for another cluster, or a store that fails.
+/// [`Code::ObjectExists`] if another server was adopted into the line at this moment, or a store
+/// that fails.
 pub async fn adopt(
     repository: &Repository,
     cluster: &ClusterName,
@@ -127,8 +129,14 @@ pub async fn adopt(
     let created_us = Timestamp::now().as_microsecond().max(older_us.saturating_add(1));
     let about = about(cluster, control, line.branch, created_us);
     let line = repository.line(cluster, line)?;
-    line.create(&about).await?;
-    Ok(line)
+    // Whoever creates it has it: the other of two servers writes other bytes.
+    let path = line.paths().path(&LineObject::About)?;
+    match repository.create_record(&path, &about).await {
+        Err(error) if error.code() == Code::ObjectExists => Err(error
+            .context(format_args!("line {} was made by somebody else at this moment", line.id()))
+            .with_hint(format!("Look which server it was, and run `seawall adopt {cluster}` again on the one that is {cluster} from now on."))),
+        created => created.map(|()| line),
+    }
 }
 
 /// Makes the first line of a cluster in a repository: `branch` is what the server writes, which in
@@ -148,15 +156,7 @@ pub async fn make_first_line(
     if let Some(other) = lines.first()
         && lines.iter().all(|line| line.id().system_id != control.system_id)
     {
-        return Err(Error::new(
-            Code::ClusterMismatch,
-            format!(
-                "the server is cluster {}, and {cluster} in the repository is cluster {}",
-                control.system_id,
-                other.id().system_id
-            ),
-        )
-        .with_hint(adopt_it(cluster)));
+        return Err(named_otherwise(cluster, control.system_id, other.id().system_id));
     }
     let line = repository.line(cluster, id)?;
     let mut about = about(cluster, control, id.branch, Timestamp::now().as_microsecond());
@@ -166,7 +166,21 @@ pub async fn make_first_line(
         about.data_checksum_version = there.data_checksum_version;
     }
     line.create(&about).await?;
-    Ok(there.is_none())
+    // Two servers may be given the same name at once: each sees the other's line by now.
+    let others = self::lines(repository, cluster).await?;
+    let other = others.iter().find(|line| line.id().system_id != control.system_id);
+    match other {
+        Some(other) if there.is_none() && lines.is_empty() => {
+            Err(named_otherwise(cluster, control.system_id, other.id().system_id))
+        }
+        _ => Ok(there.is_none()),
+    }
+}
+
+fn named_otherwise(cluster: &ClusterName, own: SystemId, other: SystemId) -> Error {
+    let what =
+        format!("the server is cluster {own}, and {cluster} in the repository is cluster {other}");
+    Error::new(Code::ClusterMismatch, what).with_hint(adopt_it(cluster))
 }
 
 /// What to do where a server does not fit the line of its name.

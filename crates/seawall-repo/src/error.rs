@@ -52,6 +52,13 @@ impl Damage {
             )
             .with_hint("Use a newer Seawall with this repository.");
         }
+        if matches!(self, Self::Epoch(_)) {
+            return Error::new(
+                Code::KeyEpochGone,
+                format!("object {path} cannot be read: {self}"),
+            )
+            .with_hint("Its slots are gone from the repository, or none is for the key in use: `seawall key show` lists those there are.");
+        }
         Error::new(Code::ObjectDamaged, format!("object {path} is damaged: {self}")).with_hint(
             "Run `seawall verify` to learn what else is damaged; other backups and repositories may be whole.",
         )
@@ -74,4 +81,15 @@ pub(crate) fn unreadable(what: &str, damage: &Damage) -> Error {
         format!("a {what} that was about to be written could not be read again: {damage}");
     Error::new(Code::Internal, message)
         .with_hint("It was not written, and what the repository holds is whole. Please report it.")
+}
+
+/// Nothing may be written: the newest epoch has no keys, and an older one's must not take its place.
+pub(crate) fn epoch_gone(epoch: u32) -> Error {
+    Error::new(
+        Code::KeyEpochGone,
+        format!("key epoch {epoch} of the repository has begun, and its keys are gone"),
+    )
+    .with_hint(format!(
+        "Put keys/{epoch} and epochs/{epoch} back from a copy of the repository. Nothing is written under an older key; what that opens can still be restored."
+    ))
 }

@@ -14,8 +14,12 @@ use crate::envelope::ObjectKind;
 pub enum ObjectName {
     /// `format/<n>`.
     Format(u32),
+    /// `epochs/<epoch>`.
+    Epoch(u32),
     /// `keys/<epoch>/<slot>`.
     Key(u32, Ulid),
+    /// `removals/<epoch>/<slot>`.
+    Removal(u32, Ulid),
     /// An object of one line.
     Line(ClusterName, LineId, LineObject),
 }
@@ -63,7 +67,9 @@ impl ObjectName {
         let parts: Vec<&str> = path.components().collect();
         let name = match parts.as_slice() {
             ["format", n] => Self::Format(n.parse().ok()?),
+            ["epochs", epoch] => Self::Epoch(epoch.parse().ok()?),
             ["keys", epoch, slot] => Self::Key(epoch.parse().ok()?, ulid(slot)?),
+            ["removals", epoch, slot] => Self::Removal(epoch.parse().ok()?, ulid(slot)?),
             ["c", cluster, "i", line, rest @ ..] => {
                 Self::Line(cluster.parse().ok()?, line.parse().ok()?, LineObject::parse(rest)?)
             }
@@ -80,7 +86,9 @@ impl ObjectName {
     pub fn path(&self) -> Result<ObjectPath> {
         match self {
             Self::Format(n) => make(format!("format/{n}")),
+            Self::Epoch(epoch) => make(format!("epochs/{epoch}")),
             Self::Key(epoch, slot) => make(format!("keys/{epoch}/{slot}")),
+            Self::Removal(epoch, slot) => make(format!("removals/{epoch}/{slot}")),
             Self::Line(cluster, line, object) => LinePaths::new(cluster, *line)?.path(object),
         }
     }
@@ -90,7 +98,9 @@ impl ObjectName {
     pub const fn kind(&self) -> ObjectKind {
         match self {
             Self::Format(_) => ObjectKind::Format,
+            Self::Epoch(_) => ObjectKind::Epoch,
             Self::Key(..) => ObjectKind::KeySlot,
+            Self::Removal(..) => ObjectKind::Removal,
             Self::Line(_, _, object) => object.kind(),
         }
     }
@@ -214,6 +224,22 @@ pub fn key_slots() -> Result<ObjectPrefix> {
     make("keys".to_owned()).map(ObjectPrefix::below)
 }
 
+/// All beginnings of key epochs.
+///
+/// # Errors
+/// Never; kept fallible like its siblings.
+pub fn epochs() -> Result<ObjectPrefix> {
+    make("epochs".to_owned()).map(ObjectPrefix::below)
+}
+
+/// All intentions to delete a key slot.
+///
+/// # Errors
+/// Never; kept fallible like its siblings.
+pub fn removals() -> Result<ObjectPrefix> {
+    make("removals".to_owned()).map(ObjectPrefix::below)
+}
+
 /// All format objects.
 ///
 /// # Errors
@@ -274,7 +300,9 @@ mod tests {
         let backup_history = "000000010000000000000003.00000028.backup".to_owned();
         for name in [
             ObjectName::Format(1),
+            ObjectName::Epoch(3),
             ObjectName::Key(3, id),
+            ObjectName::Removal(3, id),
             line(LineObject::About),
             line(LineObject::Pack(id)),
             line(LineObject::Map(id)),

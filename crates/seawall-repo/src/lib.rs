@@ -14,6 +14,7 @@
 
 mod cbor;
 pub mod envelope;
+mod epochs;
 mod error;
 pub mod hash;
 pub mod keys;

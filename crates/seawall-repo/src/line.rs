@@ -355,8 +355,11 @@ impl Line {
                 head.formats.push(n);
             }
         }
+        let begun = self.repository.epochs_begun().await?;
         for path in self.repository.list(&key_slots()?).await? {
-            if let Some(ObjectName::Key(epoch, slot)) = ObjectName::parse(&path) {
+            if let Some(ObjectName::Key(epoch, slot)) = ObjectName::parse(&path)
+                && begun.contains(&epoch)
+            {
                 head.key_slots.push(Numbered { id: slot, number: epoch });
             }
         }

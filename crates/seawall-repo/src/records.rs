@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use minicbor::bytes::ByteVec;
+use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
 use seawall_core::{BranchNumber, ClusterName, Lsn, Result, SystemId, TimelineId, Ulid};
 use seawall_store::ObjectPath;
@@ -62,6 +62,33 @@ pub(crate) struct FormatRecord {
     pub required_features: Vec<String>,
     #[n(4)]
     pub optional_features: Vec<String>,
+}
+
+/// The clear part of `epochs/<n>`: creating it begins the epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct EpochRecord {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub repository: [u8; 16],
+    #[n(1)]
+    pub epoch: u32,
+    #[n(2)]
+    pub id: ByteArray<16>,
+    #[n(3)]
+    pub created_us: i64,
+}
+
+/// The intention to delete a key slot.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(crate) struct Removal {
+    /// When it was written, microseconds since 1970.
+    #[n(0)]
+    pub time_us: i64,
+}
+
+impl Record for Removal {
+    const KIND: ObjectKind = ObjectKind::Removal;
 }
 
 /// The footer of an object with a clear part.

@@ -6,7 +6,8 @@ use seawall_core::{ClusterName, Code, Error, LineId, Result, Ulid};
 use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError, list_children};
 
 use crate::envelope::{ObjectKind, WholeObject};
-use crate::keys::{EpochKeys, KeySlot, Keyring, Unlock, random_bytes};
+use crate::epochs::{Epochs, open_keyring};
+use crate::keys::{EpochKeys, Keyring, Unlock, random_bytes};
 use crate::layout::{self, ObjectName};
 use crate::records::{FormatRecord, Record, open_clear, seal_clear};
 use crate::{Damage, Line, cbor};
@@ -22,6 +23,8 @@ const LIST_PAGE: usize = 1000;
 pub struct Repository {
     store: Arc<dyn Store>,
     keyring: Arc<Keyring>,
+    /// The epochs that had begun when it was opened.
+    epochs: Arc<Epochs>,
 }
 
 /// What a new repository needs.
@@ -45,7 +48,7 @@ impl Repository {
             return Err(already_there(store.as_ref()));
         }
         let keyring = Keyring::new(random_bytes()?, 1, EpochKeys::random()?);
-        let repository = Self { store, keyring: Arc::new(keyring) };
+        let repository = Self { store, keyring: Arc::new(keyring), epochs: Arc::default() };
         repository.write_slot(1, options).await?;
         let record = FormatRecord {
             version: FORMAT,
@@ -55,7 +58,7 @@ impl Repository {
             optional_features: Vec::new(),
         };
         let path = ObjectName::Format(FORMAT).path()?;
-        let clear = cbor::encode(&record);
+        let clear = cbor::encode_readable(&record, "format object")?;
         let bytes = seal_clear(&repository.keyring, ObjectKind::Format, &path, &clear)?;
         match repository.store.create(&path, bytes.into()).await {
             Ok(()) => Ok(repository),
@@ -83,11 +86,11 @@ impl Repository {
             .map_err(|damage| damage.at(&path))?;
         let record: FormatRecord = cbor::decode(&clear).map_err(|damage| damage.at(&path))?;
         refuse_unknown_format(&record)?;
-        let keyring = open_slots(store.as_ref(), &record.repository, unlock).await?;
+        let (keyring, epochs) = open_keyring(store.as_ref(), &record.repository, unlock).await?;
         // Now that there is a key: the format object is what its writer wrote.
         let proven = open_clear(&keyring, ObjectKind::Format, &path, &bytes)?;
         debug_assert_eq!(proven, clear);
-        Ok(Self { store, keyring: Arc::new(keyring) })
+        Ok(Self { store, keyring: Arc::new(keyring), epochs: Arc::new(epochs) })
     }
 
     /// The store.
@@ -102,83 +105,19 @@ impl Repository {
         &self.keyring
     }
 
+    pub(crate) fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// The same repository with other keys.
+    pub(crate) fn with_keys(&self, keyring: Arc<Keyring>, epochs: Arc<Epochs>) -> Self {
+        Self { store: Arc::clone(&self.store), keyring, epochs }
+    }
+
     /// The repository's id, as text.
     #[must_use]
     pub fn id(&self) -> String {
         hex::encode(self.keyring.repository())
-    }
-
-    /// Adds a key slot for every epoch, so that `unlock` opens all of the repository.
-    ///
-    /// # Errors
-    /// A store that fails, or no randomness.
-    pub async fn add_key(&self, options: &CreateOptions<'_>) -> Result<Vec<Ulid>> {
-        let mut slots = Vec::new();
-        for epoch in 1..=self.keyring.current_epoch() {
-            if self.keyring.epoch(epoch).is_some() {
-                slots.push(self.write_slot(epoch, options).await?);
-            }
-        }
-        Ok(slots)
-    }
-
-    /// Begins a new key epoch. What was written stays readable under the old one; `unlocks` are
-    /// those that will open the new one.
-    ///
-    /// # Errors
-    /// A store that fails, or no randomness.
-    pub async fn rotate(&self, options: &[CreateOptions<'_>]) -> Result<Self> {
-        let current = self.keyring.current_epoch();
-        let keys = self
-            .keyring
-            .epoch(current)
-            .ok_or_else(|| Error::new(Code::Internal, "the current key epoch has no keys"))?;
-        let mut keyring = (*self.keyring).clone();
-        keyring.add(current + 1, keys.rotated()?);
-        let rotated = Self { store: Arc::clone(&self.store), keyring: Arc::new(keyring) };
-        for slot in options {
-            rotated.write_slot(current + 1, slot).await?;
-        }
-        Ok(rotated)
-    }
-
-    /// The key slots there are: epoch, id and clear part. Those that an `init` left which died are
-    /// of another repository, and not among them.
-    ///
-    /// # Errors
-    /// Damage, or a store that fails.
-    pub async fn key_slots(&self) -> Result<Vec<(u32, Ulid, KeySlot)>> {
-        let mut slots = Vec::new();
-        for (path, epoch, id) in list_slots(self.store.as_ref()).await? {
-            let bytes = self.store.read(&path).await?;
-            let slot = peek_slot(&bytes).map_err(|damage| damage.at(&path))?;
-            if slot.repository != *self.keyring.repository() {
-                continue;
-            }
-            let clear = open_clear(&self.keyring, ObjectKind::KeySlot, &path, &bytes)?;
-            slots.push((epoch, id, cbor::decode(&clear).map_err(|damage| damage.at(&path))?));
-        }
-        Ok(slots)
-    }
-
-    /// Removes a key slot.
-    ///
-    /// # Errors
-    /// [`Code::LastKey`] if its epoch would be left without one, damage, or a store that fails.
-    pub async fn remove_key(&self, epoch: u32, id: Ulid) -> Result<()> {
-        let slots = self.key_slots().await?;
-        let others = slots.iter().filter(|(e, other, _)| *e == epoch && *other != id).count();
-        if others == 0 {
-            return Err(Error::new(
-                Code::LastKey,
-                format!(
-                    "key slot {id} is the only one of epoch {epoch}: without it the data is lost"
-                ),
-            )
-            .with_hint("Add another key first: `seawall key add`."));
-        }
-        self.store.delete(&ObjectName::Key(epoch, id).path()?).await?;
-        Ok(())
     }
 
     /// The lines in the repository, ordered by name.
@@ -233,13 +172,7 @@ impl Repository {
         let bytes = self.store.read(path).await?;
         match name.kind() {
             kind @ ObjectKind::Format => open_clear(&self.keyring, kind, path, &bytes).map(|_| ()),
-            kind @ ObjectKind::KeySlot => {
-                let slot = peek_slot(&bytes).map_err(|damage| damage.at(path))?;
-                if slot.repository != *self.keyring.repository() {
-                    return Ok(()); // left over from an `init` that died
-                }
-                open_clear(&self.keyring, kind, path, &bytes).map(|_| ())
-            }
+            kind @ (ObjectKind::KeySlot | ObjectKind::Epoch) => self.prove_keys(kind, path, &bytes),
             kind => {
                 let proven = WholeObject::prove(&self.keyring, kind, path, &bytes);
                 let tombstone = ObjectKind::Tombstone;
@@ -263,28 +196,6 @@ impl Repository {
     pub async fn list(&self, prefix: &ObjectPrefix) -> Result<Vec<ObjectPath>> {
         list(self.store.as_ref(), prefix).await
     }
-
-    async fn write_slot(&self, epoch: u32, options: &CreateOptions<'_>) -> Result<Ulid> {
-        let id = new_ulid(options.now)?;
-        let keys = self
-            .keyring
-            .epoch(epoch)
-            .ok_or_else(|| Error::new(Code::Internal, format!("epoch {epoch} has no keys")))?;
-        let slot = KeySlot::seal(
-            *self.keyring.repository(),
-            epoch,
-            id,
-            options.label,
-            options.now.as_microsecond(),
-            options.unlock,
-            keys,
-        )?;
-        let path = ObjectName::Key(epoch, id).path()?;
-        let clear = cbor::encode(&slot);
-        let bytes = seal_clear(&self.keyring, ObjectKind::KeySlot, &path, &clear)?;
-        self.store.create(&path, bytes.into()).await?;
-        Ok(id)
-    }
 }
 
 /// A new unique id that sorts by time.
@@ -296,7 +207,7 @@ pub fn new_ulid(now: Timestamp) -> Result<Ulid> {
     Ok(Ulid::from_parts(ms, u128::from_le_bytes(random_bytes()?)))
 }
 
-async fn list(store: &dyn Store, prefix: &ObjectPrefix) -> Result<Vec<ObjectPath>> {
+pub(crate) async fn list(store: &dyn Store, prefix: &ObjectPrefix) -> Result<Vec<ObjectPath>> {
     let mut paths = Vec::new();
     let mut after = None;
     loop {
@@ -307,17 +218,6 @@ async fn list(store: &dyn Store, prefix: &ObjectPrefix) -> Result<Vec<ObjectPath
             return Ok(paths);
         }
     }
-}
-
-async fn list_slots(store: &dyn Store) -> Result<Vec<(ObjectPath, u32, Ulid)>> {
-    let paths = list(store, &layout::key_slots()?).await?;
-    Ok(paths
-        .into_iter()
-        .filter_map(|path| match ObjectName::parse(&path) {
-            Some(ObjectName::Key(epoch, slot)) => Some((path, epoch, slot)),
-            _ => None,
-        })
-        .collect())
 }
 
 async fn newest_format(store: &dyn Store) -> Result<(ObjectPath, Bytes)> {
@@ -357,45 +257,7 @@ fn refuse_unknown_format(record: &FormatRecord) -> Result<()> {
     })
 }
 
-/// Opens every epoch that `unlock` opens. The newest must be among them.
-async fn open_slots(store: &dyn Store, repository: &[u8; 16], unlock: &Unlock) -> Result<Keyring> {
-    let mut keyring: Option<Keyring> = None;
-    let mut newest = 0;
-    let mut damaged = None;
-    for (path, epoch, id) in list_slots(store).await? {
-        let bytes = store.read(&path).await?;
-        let slot = match peek_slot(&bytes) {
-            Ok(slot) => slot,
-            Err(damage) => {
-                // It may hold the newest keys: going on with older ones would split the repository.
-                newest = newest.max(epoch);
-                damaged = Some(damage.at(&path));
-                continue;
-            }
-        };
-        if slot.repository != *repository || slot.epoch != epoch {
-            continue;
-        }
-        newest = newest.max(epoch);
-        if let Some(keys) = slot.open(id, unlock)? {
-            match &mut keyring {
-                Some(keyring) => keyring.add(epoch, keys),
-                None => keyring = Some(Keyring::new(*repository, epoch, keys)),
-            }
-        }
-    }
-    match keyring {
-        Some(keyring) if keyring.current_epoch() == newest => Ok(keyring),
-        _ => Err(damaged.unwrap_or_else(|| wrong_key(store))),
-    }
-}
-
-/// Reads a slot's clear part, which is not proven yet.
-fn peek_slot(bytes: &[u8]) -> std::result::Result<KeySlot, Damage> {
-    WholeObject::peek_clear(ObjectKind::KeySlot, bytes).and_then(|clear| cbor::decode(&clear))
-}
-
-fn wrong_key(store: &dyn Store) -> Error {
+pub(crate) fn wrong_key(store: &dyn Store) -> Error {
     Error::new(
         Code::WrongKey,
         format!("the key does not open the repository at {}", store.url()),

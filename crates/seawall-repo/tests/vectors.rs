@@ -170,6 +170,36 @@ async fn the_vectors_laid_out_in_a_directory_are_a_repository() {
     assert_eq!(reader.open(&table, &mut frames, 1).unwrap(), small);
 }
 
+#[tokio::test]
+async fn a_second_epoch_is_opened_by_its_slots_and_not_by_those_of_a_rotation_that_lost() {
+    let vectors = vectors();
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().display()).parse().unwrap();
+    let store: Arc<dyn Store> = open_or_create(&url).await.unwrap();
+    let rotated = list(&vectors, "/second_epoch");
+    let all = list(&vectors, "/slots").iter().chain(list(&vectors, "/objects")).chain(rotated);
+    for object in all {
+        let path: ObjectPath = text(object, "/name").parse().unwrap();
+        store.create(&path, bytes(object, "/bytes").into()).await.unwrap();
+    }
+    for slot in &rotated[1..] {
+        let clear = bytes(slot, "/clear");
+        let read: KeySlot = minicbor::decode(&clear).unwrap();
+        assert_eq!(minicbor::to_vec(&read).unwrap(), clear);
+    }
+    let unlock = Unlock::KeyFile(key_file(&vectors));
+    let repository = Repository::open(Arc::clone(&store), &unlock).await.unwrap();
+    assert_eq!(repository.keyring().current_epoch(), 2);
+    let slots = repository.key_slots().await.unwrap();
+    let of_second: Vec<Ulid> =
+        slots.iter().filter(|(epoch, ..)| *epoch == 2).map(|(_, id, _)| *id).collect();
+    assert_eq!(of_second, [ulid("01KDY6XR800000000000000005")]);
+    // Without what began it, neither slot is anybody's.
+    store.delete(&text(&rotated[0], "/name").parse().unwrap()).await.unwrap();
+    let before = Repository::open(store, &unlock).await.unwrap();
+    assert_eq!(before.keyring().current_epoch(), 1);
+}
+
 #[test]
 fn content_hashes_agree() {
     let vectors = vectors();

@@ -110,3 +110,42 @@ fn an_empty_mount_point_is_not_taken_for_a_repository_that_never_was() -> Result
     ensure!(place.join("format").is_dir(), "no repository was made");
     Ok(())
 }
+
+#[test]
+fn a_key_epoch_that_vanished_is_not_gone_on_without() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    house.command(["key", "rotate"]).succeed()?;
+    // Both the slots and what says that there is such an epoch; only the heads know it still.
+    for left in [&["keys/2"][..], &["keys/2", "epochs/2"]] {
+        let kept = house.room("kept");
+        for name in left {
+            let from = house.places.repository.join(name);
+            if from.exists() {
+                fs::create_dir_all(kept.join(name).parent().unwrap_or(&kept))?;
+                fs::rename(&from, kept.join(name))?;
+            }
+        }
+        let backup = house.command(["backup"]).fail(4)?;
+        tells(&backup, "SW0311")?;
+        house.pg.psql("SELECT pg_create_restore_point('here')")?;
+        let segment = house.pg.psql("SELECT pg_walfile_name(pg_switch_wal())")?;
+        let segment = house.pg.data_directory().join("pg_wal").join(segment);
+        tells(&house.command(["wal", "push"]).arg(&segment).fail(4)?, "SW0311")?;
+        let verify = house.command(["verify"]).fail(4)?;
+        ensure!(verify.stdout.contains("SW0311"), "{}{}", verify.stdout, verify.stderr);
+        // What the older key opens can still be restored.
+        let room = format!("room-{}", left.len());
+        house.restore(&room, ["--backup-only"]).succeed()?;
+        for name in left {
+            let there = kept.join(name);
+            if there.exists() {
+                fs::rename(there, house.places.repository.join(name))?;
+            }
+        }
+    }
+    // It is as it was, and archiving goes on by itself.
+    house.archive_everything()?;
+    house.command(["verify"]).succeed()?;
+    Ok(())
+}

@@ -48,7 +48,9 @@ impl Present {
                 }
                 ObjectName::Line(..) => continue,
                 ObjectName::Key(epoch, _) => _ = present.epochs.insert(*epoch),
-                ObjectName::Format(_) => {}
+                ObjectName::Format(_) | ObjectName::Epoch(_) => {}
+                // It goes when the slot is deleted.
+                ObjectName::Removal(..) => continue,
             }
             present.paths.insert(object.path.clone());
         }
@@ -100,6 +102,11 @@ fn missing_of(line: &Line, head: &Head, present: &Present) -> Result<Vec<ObjectP
     // Slots come and go one by one, and the last of an epoch stays.
     for slot in head.key_slots.iter().filter(|slot| !present.epochs.contains(&slot.number)) {
         names.push(ObjectName::Key(slot.number, slot.id).path()?);
+    }
+    // The first begins with the repository.
+    let epochs: BTreeSet<u32> = head.key_slots.iter().map(|slot| slot.number).collect();
+    for epoch in epochs.into_iter().filter(|epoch| *epoch > 1) {
+        names.push(ObjectName::Epoch(epoch).path()?);
     }
     for event in &head.events {
         names.push(of_line(LineObject::Event(event.id, event.number))?);

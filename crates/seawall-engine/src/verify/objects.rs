@@ -102,8 +102,10 @@ fn read_object(
     pace.take(object.size_bytes)?;
     let proven = runtime.block_on(repository.prove(path, &object.name));
     match &object.name {
-        // The next backup, or one that ends, takes pins away.
-        ObjectName::Line(_, _, LineObject::Pin(..)) => proven
+        // The next backup, or one that ends, takes pins away, and slots and removals go together.
+        ObjectName::Line(_, _, LineObject::Pin(..))
+        | ObjectName::Key(..)
+        | ObjectName::Removal(..) => proven
             .or_else(|error| if error.code() == Code::ObjectMissing { Ok(()) } else { Err(error) }),
         _ => proven,
     }

@@ -56,6 +56,10 @@ pub enum ObjectKind {
     Gc = 14,
     /// The place of a backup that died.
     Tombstone = 15,
+    /// The beginning of a key epoch.
+    Epoch = 16,
+    /// A key slot that is about to be deleted.
+    Removal = 17,
 }
 
 impl ObjectKind {
@@ -63,7 +67,7 @@ impl ObjectKind {
     /// footer of such an object carries the part's SHA-256, which the reader compares.
     #[must_use]
     pub const fn may_be_clear(self) -> bool {
-        matches!(self, Self::Format | Self::KeySlot)
+        matches!(self, Self::Format | Self::KeySlot | Self::Epoch)
     }
 }
 
@@ -133,6 +137,11 @@ impl Header {
         let plain = zero == 0 && zeroes == [0; 12];
         intact.then_some((version, plain.then_some(Self { kind, epoch, salt })))
     }
+}
+
+/// The key epoch that an object's first 64 bytes name.
+pub(crate) fn epoch_of(header: &[u8]) -> Result<u32, Damage> {
+    Header::decode(header).map(|header| header.epoch)
 }
 
 /// What stands before a chunk's bytes.

@@ -102,13 +102,14 @@ impl ObjectSealer {
     /// Begins an object under `path`, appending its header to `out`.
     ///
     /// # Errors
-    /// [`Code::Internal`] without randomness or without a key.
+    /// [`Code::KeyEpochGone`] if the newest epoch has no keys, [`Code::Internal`] without randomness.
     pub fn begin(
         keyring: &Keyring,
         kind: ObjectKind,
         path: &ObjectPath,
         out: &mut Vec<u8>,
     ) -> Result<Self> {
+        keyring.current()?;
         let header =
             Header { kind: kind as u8, epoch: keyring.current_epoch(), salt: random_bytes()? };
         let bytes = header.encode();

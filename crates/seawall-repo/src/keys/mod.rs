@@ -11,8 +11,9 @@ use seawall_core::{Code, Error, Result};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use key_file::KeyFile;
-pub use slot::{KeySlot, SecretText, SlotMethod, Unlock};
+pub use slot::{KeySlot, SecretText, SlotMethod, SlotPlace, Unlock};
 
+use crate::error;
 use crate::hash::ContentHasher;
 
 /// A 256-bit secret that is wiped when dropped and never shown.
@@ -95,11 +96,16 @@ impl EpochKeys {
     }
 }
 
+/// What tells an epoch from another of the same number, which a rotation began that lost.
+pub type EpochId = [u8; 16];
+
 /// Every key of a repository that its holder can open.
 #[derive(Debug, Clone)]
 pub struct Keyring {
     repository: [u8; 16],
     epochs: BTreeMap<u32, EpochKeys>,
+    /// The newest epoch there is; its keys may be missing.
+    newest: u32,
     hasher: ContentHasher,
 }
 
@@ -108,12 +114,19 @@ impl Keyring {
     #[must_use]
     pub fn new(repository: [u8; 16], epoch: u32, keys: EpochKeys) -> Self {
         let hasher = ContentHasher::new(&keys.hash);
-        Self { repository, epochs: BTreeMap::from([(epoch, keys)]), hasher }
+        Self { repository, epochs: BTreeMap::from([(epoch, keys)]), newest: epoch, hasher }
     }
 
     /// Adds the keys of another epoch.
     pub fn add(&mut self, epoch: u32, keys: EpochKeys) {
         self.epochs.insert(epoch, keys);
+        self.has_begun(epoch);
+    }
+
+    /// Notes that an epoch has begun, with or without keys. Without those of the newest nothing can
+    /// be written.
+    pub fn has_begun(&mut self, epoch: u32) {
+        self.newest = self.newest.max(epoch);
     }
 
     /// The id of the repository these keys belong to.
@@ -124,8 +137,16 @@ impl Keyring {
 
     /// The epoch new objects are written under.
     #[must_use]
-    pub fn current_epoch(&self) -> u32 {
-        self.epochs.keys().next_back().copied().unwrap_or_default()
+    pub const fn current_epoch(&self) -> u32 {
+        self.newest
+    }
+
+    /// The keys new objects are written under.
+    ///
+    /// # Errors
+    /// [`Code::KeyEpochGone`] if the newest epoch has none.
+    pub fn current(&self) -> Result<&EpochKeys> {
+        self.epoch(self.newest).ok_or_else(|| error::epoch_gone(self.newest))
     }
 
     /// The keys of one epoch.

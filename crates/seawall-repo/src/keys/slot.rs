@@ -1,9 +1,10 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use seawall_core::{Code, Error, Result, Ulid};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{EpochKeys, KeyFile, Secret, derive, random_bytes};
+use super::{EpochId, EpochKeys, KeyFile, Secret, derive, random_bytes};
 
 /// What a user brings to open a repository.
 #[derive(Debug, Clone)]
@@ -93,6 +94,22 @@ pub struct KeySlot {
     nonce: [u8; 12],
     #[cbor(n(8), with = "minicbor::bytes")]
     wrapped: Vec<u8>,
+    /// Absent in epoch 1.
+    #[n(9)]
+    epoch_id: Option<ByteArray<16>>,
+}
+
+/// Where a slot is, and of which epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotPlace {
+    /// The repository's id.
+    pub repository: [u8; 16],
+    /// The epoch's number.
+    pub epoch: u32,
+    /// What tells it from another of that number; `None` in epoch 1.
+    pub epoch_id: Option<EpochId>,
+    /// The slot's id.
+    pub id: Ulid,
 }
 
 impl KeySlot {
@@ -101,9 +118,7 @@ impl KeySlot {
     /// # Errors
     /// [`Code::Internal`] if the operating system has no randomness to give.
     pub fn seal(
-        repository: [u8; 16],
-        epoch: u32,
-        id: Ulid,
+        SlotPlace { repository, epoch, epoch_id, id }: SlotPlace,
         label: &str,
         created_us: i64,
         unlock: &Unlock,
@@ -130,6 +145,7 @@ impl KeySlot {
                 .flatten()
                 .copied()
                 .collect(),
+            epoch_id: epoch_id.map(ByteArray::from),
         };
         let kek = slot.kek(unlock)?;
         let (nonce, aad) = (slot.nonce, slot.aad(id)?);
@@ -165,6 +181,12 @@ impl KeySlot {
         let keys = unwrap_keys(opened);
         wrapped.zeroize();
         keys.map(Some).ok_or_else(|| unknown_keys(id))
+    }
+
+    /// Which epoch of its number it belongs to; `None` for epoch 1.
+    #[must_use]
+    pub fn epoch_id(&self) -> Option<EpochId> {
+        self.epoch_id.map(EpochId::from)
     }
 
     /// How the slot is opened; `None` if this program does not know the method.
@@ -245,7 +267,8 @@ mod tests {
     fn slot(unlock: &Unlock) -> (Ulid, KeySlot, EpochKeys) {
         let id = Ulid(7);
         let keys = EpochKeys::random().unwrap_or_else(|_| unreachable!());
-        let slot = KeySlot::seal([1; 16], 1, id, "test", 0, unlock, &keys);
+        let place = SlotPlace { repository: [1; 16], epoch: 1, epoch_id: None, id };
+        let slot = KeySlot::seal(place, "test", 0, unlock, &keys);
         (id, slot.unwrap_or_else(|_| unreachable!()), keys)
     }
 

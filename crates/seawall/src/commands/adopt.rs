@@ -28,6 +28,17 @@ struct Seen {
     clones_settings: Vec<String>,
 }
 
+impl Seen {
+    /// Whether it is the same server in the same state, as far as was shown.
+    fn is_still(&self, now: &Self) -> bool {
+        let shown = |seen: &Self| {
+            let (control, facts) = (&seen.control, &seen.facts);
+            (control.system_id, control.checkpoint_timeline, facts.data_directory.clone())
+        };
+        shown(self) == shown(now) && self.restored.is_some() == now.restored.is_some()
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -49,6 +60,16 @@ pub fn main(config: Option<&Path>, args: &AdoptArgs) -> Result<Outcome> {
             return Ok(Outcome::Done);
         }
         confirm("Adopt?", args.yes)?;
+        // What was shown is looked at again: an answer takes its time.
+        let seen_now = runtime.block_on(look(&server))?;
+        let (opened, plan_now) = runtime.block_on(self::plan(&target, &seen_now))?;
+        if !seen.is_still(&seen_now) || plan_now != plan {
+            return Err(Error::new(
+                Code::NotConfirmed,
+                "the server or its lines changed while the question was open",
+            )
+            .with_hint("Nothing was changed. Run it again to see how they are now."));
+        }
         runtime.block_on(async {
             for (opened, adoption) in opened.iter().zip(&plan) {
                 adopt(&opened.repository, &target.name, &seen.control, *adoption).await?;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{ClusterName, Code, Error, Result, Ulid, counted};
-use seawall_repo::CreateOptions;
-use seawall_repo::keys::{KeyFile, SlotMethod, Unlock};
+use seawall_repo::keys::{KeyFile, KeySlot, SlotMethod, Unlock};
+use seawall_repo::{CreateOptions, Repository};
 use serde_json::json;
 
 use crate::args::{
@@ -121,9 +121,11 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
         );
         confirm("Rotate?", args.yes)?;
     }
+    // What was asked about is looked at again: an answer takes its time.
+    let repository = runtime.block_on(still_as(&opened, &slots))?;
     let unlock = Unlock::KeyFile(key);
     let options = CreateOptions { unlock: &unlock, label: "rotate", now: Timestamp::now() };
-    let rotated = runtime.block_on(opened.repository.rotate(&[options]))?;
+    let rotated = runtime.block_on(repository.rotate(&[options]))?;
     let epoch = rotated.keyring().current_epoch();
     if args.output.json {
         Out.json(&json!({"repository": opened.repository.id(), "epoch": epoch}))?;
@@ -134,6 +136,16 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
     }
     eprintln!("what was written before stays readable to whoever had the old key");
     Ok(Outcome::Done)
+}
+
+/// The repository opened anew, if its key slots are those that were seen.
+async fn still_as(opened: &Opened, seen: &[(u32, Ulid, KeySlot)]) -> Result<Repository> {
+    let repository = opened.place.clone().open().await?.repository;
+    if repository.key_slots().await? == seen {
+        return Ok(repository);
+    }
+    Err(Error::new(Code::KeysChanged, "keys were added or removed while the question was open")
+        .with_hint("Nothing was changed. Look at them, `seawall key show`, and run this again."))
 }
 
 fn remove(config: Option<&Path>, args: &KeyRemoveArgs) -> Result<Outcome> {
