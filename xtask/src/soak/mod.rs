@@ -7,6 +7,7 @@ mod kills;
 mod memory;
 mod sweep;
 mod timelines;
+mod trees;
 mod waldump;
 
 const USAGE: &str = "\
@@ -16,12 +17,14 @@ usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [
            --relations N   relations of a cluster with empty ones (100000)
            --limit-mb N    the limit (150)
            --dir D         where clusters are kept; those of bench serve here too
-       cargo xtask soak kills|damage|timelines|waldump [--rounds N] [--seed N]
+       cargo xtask soak kills|damage|timelines|trees|waldump [--rounds N] [--seed N]
   kills    kill -9 of backup, push, restore and PostgreSQL before any call that makes something
            durable (500 rounds)
   damage   every kind of object of a repository spoilt in every way (1000 rounds)
   timelines
            every form of target on every installed major, across three timelines (14 rounds)
+  trees    files of any name, size and kind in a data directory, changed while a backup reads them
+           (2000 rounds)
   waldump  pg_waldump and the reader over all that 15, 16 and 18 log, record by record (9 rounds);
            installs 16 and 18 with client programs";
 
@@ -32,6 +35,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         "kills" => kills::KILLS.main(rest),
         "damage" => damage::DAMAGE.main(rest),
         "timelines" => timelines::TIMELINES.main(rest),
+        "trees" => trees::TREES.main(rest),
         "waldump" => waldump::main(rest),
         _ => bail!("soak: nothing called {what}\n{USAGE}"),
     }
