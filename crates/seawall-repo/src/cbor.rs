@@ -135,6 +135,32 @@ pub(crate) mod ulid {
     }
 }
 
+/// What PostgreSQL's users wrote: text if it is UTF-8, else a byte string.
+pub(crate) mod text_or_bytes {
+    use minicbor::data::Type;
+    use minicbor::decode::{Decoder, Error};
+    use minicbor::encode::{self, Encoder, Write};
+
+    pub(crate) fn encode<C, W: Write>(
+        value: &[u8],
+        encoder: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        match std::str::from_utf8(value) {
+            Ok(text) => encoder.str(text)?,
+            Err(_) => encoder.bytes(value)?,
+        };
+        Ok(())
+    }
+
+    pub(crate) fn decode<C>(decoder: &mut Decoder<'_>, _: &mut C) -> Result<Vec<u8>, Error> {
+        match decoder.datatype()? {
+            Type::Bytes => decoder.bytes().map(<[u8]>::to_vec),
+            _ => decoder.str().map(|text| text.as_bytes().to_vec()),
+        }
+    }
+}
+
 /// A list of ULIDs.
 pub(crate) mod ulids {
     use minicbor::decode::{Decoder, Error};

@@ -87,7 +87,7 @@ fn event_kind() -> impl Strategy<Value = EventKind> {
             locator: RelFileLocator { tablespace: of[0], database: of[1], relation: of[2] },
             block,
         }),
-        (any::<u32>(), ".*")
+        (any::<u32>(), any::<Vec<u8>>())
             .prop_map(|(tablespace, path)| EventKind::TablespaceCreated { tablespace, path }),
         any::<u32>().prop_map(|tablespace| EventKind::TablespaceDropped { tablespace }),
         (any::<[u32; 5]>(), any::<bool>(), any::<bool>()).prop_map(|(of, hints, track)| {

@@ -1,5 +1,6 @@
 //! What a command works on: clusters and repositories, from flags, kit and configuration.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub struct Context {
     /// The clusters a kit names.
     kit_clusters: Vec<ClusterName>,
     /// The flags again, absolute, for commands that are printed or given to PostgreSQL.
-    pub again: Vec<String>,
+    pub again: Vec<OsString>,
 }
 
 /// A repository that is not open yet.
@@ -100,17 +101,17 @@ impl Context {
             again: Vec::new(),
         };
         if let Some(path) = &context.config.path {
-            context.again.extend(["--config".to_owned(), path.display().to_string()]);
+            context.again.extend(["--config".into(), path.clone().into_os_string()]);
         }
         if let Some(repo) = &flags.repo {
             let place = context.choose(repo, url, key.clone())?;
-            context.again.extend(["--repo".to_owned(), shown_repo(repo, &place)]);
+            context.again.extend(["--repo".into(), shown_repo(repo, &place).into()]);
             context.chosen = Some(vec![place]);
         } else if let Some(key) = &key {
             context.chosen = Some(vec![context.only_repository_with(key)?]);
         }
         if let Some(path) = &flags.key {
-            context.again.extend(["--key".to_owned(), absolute(path).display().to_string()]);
+            context.again.extend(["--key".into(), absolute(path).into_os_string()]);
         }
         Ok(context)
     }
@@ -121,7 +122,7 @@ impl Context {
             config: Config::none(),
             chosen: Some(vec![Place::given(kit.repository, kit.key)]),
             kit_clusters: kit.clusters,
-            again: vec!["--kit".to_owned(), absolute(path).display().to_string()],
+            again: vec!["--kit".into(), absolute(path).into_os_string()],
         })
     }
 

@@ -1,4 +1,7 @@
+use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
@@ -61,6 +64,7 @@ impl WalSource for WalArchive {
             let FactsPart::Facts { facts, .. } = part else { continue };
             creations.extend(facts.events.into_iter().filter_map(|event| match event.kind {
                 EventKind::TablespaceCreated { tablespace, path } => {
+                    let path = PathBuf::from(OsString::from_vec(path));
                     Some(TablespaceCreation { tablespace, path, lsn: event.lsn })
                 }
                 _ => None,

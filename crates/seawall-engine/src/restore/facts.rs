@@ -1,5 +1,7 @@
 //! What a plan needs to know of the WAL in a repository, and who answers for it.
 
+use std::path::PathBuf;
+
 use std::ops::ControlFlow;
 
 use async_trait::async_trait;
@@ -129,8 +131,8 @@ impl Fact {
 pub struct TablespaceCreation {
     /// The tablespace.
     pub tablespace: Oid,
-    /// Its directory; bytes that are not UTF-8 are replaced. Empty for one in place.
-    pub path: String,
+    /// Its directory; empty for one in place.
+    pub path: PathBuf,
     /// Where the record begins.
     pub lsn: Lsn,
 }

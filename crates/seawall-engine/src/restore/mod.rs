@@ -6,6 +6,7 @@
 //! ```
 
 mod archive;
+mod as_bytes;
 mod as_text;
 mod branches;
 pub(crate) mod durable;

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -81,8 +82,10 @@ pub enum TimelineChoice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TablespaceMapping {
     /// Where it was when the backup was taken.
+    #[serde(with = "super::as_bytes::path")]
     pub old: PathBuf,
     /// Where it goes.
+    #[serde(with = "super::as_bytes::path")]
     pub new: PathBuf,
 }
 
@@ -109,5 +112,5 @@ pub struct RestoreRequest {
     /// Other places for tablespaces.
     pub tablespaces: Vec<TablespaceMapping>,
     /// The databases that are wanted; all if there is none.
-    pub databases: Vec<String>,
+    pub databases: Vec<OsString>,
 }

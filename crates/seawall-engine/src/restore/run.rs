@@ -59,6 +59,7 @@ pub struct RestoreReport {
     /// What was planned.
     pub plan: RestorePlan,
     /// Where the cluster is.
+    #[serde(serialize_with = "super::as_bytes::path::shown")]
     pub data_directory: PathBuf,
     /// Its major version.
     #[serde(serialize_with = "super::as_text::serialize")]

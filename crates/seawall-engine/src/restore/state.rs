@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -42,8 +43,8 @@ pub struct Asked {
     /// Other places for tablespaces.
     pub tablespaces: Vec<TablespaceMapping>,
     /// The databases that were wanted; all if there is none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub databases: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "super::as_bytes::names")]
+    pub databases: Vec<OsString>,
 }
 
 impl From<&RestoreRequest> for Asked {

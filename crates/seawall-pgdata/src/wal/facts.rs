@@ -88,8 +88,8 @@ pub enum EventKind {
     TablespaceCreated {
         /// The tablespace.
         tablespace: Oid,
-        /// Its directory; bytes that are not UTF-8 are replaced.
-        path: String,
+        /// Its directory: bytes, which have no encoding. Empty for one in place.
+        path: Vec<u8>,
     },
     /// A tablespace was removed.
     TablespaceDropped {
@@ -222,9 +222,10 @@ fn event_kind(record: &Record<'_>, operation: Operation<'_>) -> Option<EventKind
         Operation::RelationTruncate(cut) if cut.main_fork => {
             EventKind::RelationTruncated { locator: cut.locator, block: cut.block }
         }
-        Operation::TablespaceCreate(create) => {
-            EventKind::TablespaceCreated { tablespace: create.tablespace, path: lossy(create.path) }
-        }
+        Operation::TablespaceCreate(create) => EventKind::TablespaceCreated {
+            tablespace: create.tablespace,
+            path: create.path.to_vec(),
+        },
         Operation::TablespaceDrop(tablespace) => EventKind::TablespaceDropped { tablespace },
         Operation::ParameterChange(change) => EventKind::ParameterChange(change),
         Operation::EndOfRecovery(end) => EventKind::EndOfRecovery(end),

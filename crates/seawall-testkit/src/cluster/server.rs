@@ -51,7 +51,9 @@ impl Server {
             if let Some(status) = self.postmaster.try_wait()? {
                 bail!("the server ended: {status}");
             }
-            let text = fs::read_to_string(&pid_file).unwrap_or_default();
+            // It has paths, which need not be UTF-8.
+            let bytes = fs::read(&pid_file).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
             let mut lines = text.lines();
             // The file may still be that of a server killed before this one.
             let ours = lines.next().is_some_and(|pid| pid == self.pid().to_string());

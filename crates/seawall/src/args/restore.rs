@@ -61,7 +61,7 @@ pub struct RestoreArgs {
     /// Restore only this database, and those PostgreSQL itself makes; may be repeated. The others
     /// are there by name and empty
     #[arg(long, value_name = "NAME")]
-    pub database: Vec<String>,
+    pub database: Vec<OsString>,
     /// Start PostgreSQL on the result and wait until it has recovered
     #[arg(long)]
     pub start: bool,

@@ -14,7 +14,7 @@ use super::init::settings::{Settings, Steps};
 use crate::args::AdoptArgs;
 use crate::context::{Context, Opened, Server as Place, Target};
 use crate::exit::Outcome;
-use crate::render::{Out, Style, confirm, shell_quote};
+use crate::render::{Out, Style, confirm, shell_word};
 use crate::{postgres, run};
 
 /// The server, as `adopt` needs to know it.
@@ -186,7 +186,7 @@ fn tell(
         let line = line.map(|line| line.to_string());
         return Out.json(&json!({"cluster": cluster, "line": line}));
     }
-    let quoted: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
+    let quoted: Vec<String> = context.again.iter().map(|word| shell_word(word)).collect();
     if let Some(path) = &context.config.path {
         let command = postgres::archive_command(&postgres::own_path()?, path, cluster);
         let Steps { mut statements, restart } = seen.settings.missing(&command);

@@ -1,5 +1,8 @@
 //! What people see: data on standard output, everything else on standard error.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 mod confirm;
 mod error;
 mod out;
@@ -25,9 +28,52 @@ pub fn shell_quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
+/// A word as [`shell_quote`] has it. Bytes that are no text are written out, as bash, ksh and zsh
+/// read them: what is shown can be typed.
+pub fn shell_word(word: &OsStr) -> String {
+    if let Some(text) = word.to_str() {
+        return shell_quote(text);
+    }
+    let escaped = word.as_bytes().iter().map(|byte| match byte {
+        b'\\' | b'\'' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        other => format!("\\{other:03o}"),
+    });
+    format!("$'{}'", escaped.collect::<String>())
+}
+
+/// A word as [`shell_quote`] has it, for a shell that is given the bytes themselves.
+pub fn shell_bytes(word: &OsStr) -> Vec<u8> {
+    if let Some(text) = word.to_str() {
+        return shell_quote(text).into_bytes();
+    }
+    let mut quoted = vec![b'\''];
+    for byte in word.as_bytes() {
+        match byte {
+            b'\'' => quoted.extend_from_slice(br"'\''"),
+            other => quoted.push(*other),
+        }
+    }
+    quoted.push(b'\'');
+    quoted
+}
+
 #[cfg(test)]
 mod tests {
-    use super::shell_quote;
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_survive_the_shell() {
+        let word = OsStr::from_bytes(b"it's caf\xe9");
+        let shown = format!("printf %s {}", shell_word(word));
+        let output = std::process::Command::new("bash").args(["-c", &shown]).output().unwrap();
+        assert_eq!(output.stdout, word.as_bytes(), "{shown}");
+        let given = [b"printf %s ".as_slice(), &shell_bytes(word)].concat();
+        let script = OsStr::from_bytes(&given);
+        let output = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(output.stdout, word.as_bytes());
+        assert_eq!(shell_word(OsStr::new("a b")), "'a b'");
+    }
 
     #[test]
     fn words_survive_the_shell() {

@@ -1,3 +1,6 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
 use seawall_core::{Code, Error, Oid, Result};
 use seawall_repo::manifest::Database;
 use serde::{Deserialize, Serialize};
@@ -29,7 +32,7 @@ pub const FIRST_NORMAL_OID: Oid = 16_384;
 /// [`Code::Usage`] for a name that is not among them, or if the backup does not tell them.
 pub fn databases_left_out(
     known: Option<&[Database]>,
-    wanted: &[String],
+    wanted: &[OsString],
 ) -> Result<Vec<NamedDatabase>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
@@ -39,22 +42,21 @@ pub fn databases_left_out(
         return Err(Error::new(Code::Usage, "the backup does not tell which databases it has")
             .with_hint("Leave out --database, or choose a newer backup."));
     };
-    if let Some(unknown) =
-        wanted.iter().find(|wanted| !known.iter().any(|database| name(database) == **wanted))
-    {
+    let is_wanted = |database: &Database, wanted: &OsString| *database.name == *wanted.as_bytes();
+    let is_known = |wanted: &OsString| known.iter().any(|database| is_wanted(database, wanted));
+    if let Some(unknown) = wanted.iter().find(|wanted| !is_known(wanted)) {
         let names: Vec<String> = known.iter().map(|database| argument(&name(database))).collect();
         return Err(Error::new(
             Code::Usage,
-            format!("there was no database \"{unknown}\" when the backup began"),
+            format!("there was no database \"{}\" when the backup began", unknown.display()),
         )
         .with_hint(format!("There were: {}.", names.join(", "))));
     }
     let left_out = known
         .iter()
         .filter(|database| database.oid >= FIRST_NORMAL_OID)
-        .map(NamedDatabase::from)
-        .filter(|database| !wanted.contains(&database.name));
-    Ok(left_out.collect())
+        .filter(|database| !wanted.iter().any(|wanted| is_wanted(database, wanted)));
+    Ok(left_out.map(NamedDatabase::from).collect())
 }
 
 /// A name as a shell takes it.
@@ -120,7 +122,7 @@ mod tests {
 
     #[test]
     fn postgresql_s_own_databases_are_always_restored() {
-        let left_out = databases_left_out(Some(&known()), &["shop".to_owned()]).unwrap();
+        let left_out = databases_left_out(Some(&known()), &["shop".into()]).unwrap();
         assert_eq!(left_out, [NamedDatabase { oid: 16_400, name: "log\"s".to_owned() }]);
         let warnings = warnings_of(&left_out).join("\n");
         assert!(warnings.contains("called \"log\"\"s\" (OID 16400) when"), "{warnings}");
@@ -129,13 +131,13 @@ mod tests {
         assert!(warning_of_invalid_pages(&left_out).contains("'/(16400)/'"));
         let all = databases_left_out(Some(&known()), &[]).unwrap();
         assert_eq!((all.len(), warnings_of(&all)), (0, Vec::new()));
-        assert_eq!(databases_left_out(Some(&known()), &["postgres".to_owned()]).unwrap().len(), 2);
+        assert_eq!(databases_left_out(Some(&known()), &["postgres".into()]).unwrap().len(), 2);
     }
 
     #[test]
     fn a_database_that_is_not_there_is_refused_with_those_that_are() {
-        let error = databases_left_out(Some(&known()), &["Shop".to_owned()]).unwrap_err();
+        let error = databases_left_out(Some(&known()), &["Shop".into()]).unwrap_err();
         assert!(error.hint().is_some_and(|hint| hint.contains("shop, 'log\"s'")), "{error:?}");
-        assert!(databases_left_out(None, &["shop".to_owned()]).is_err());
+        assert!(databases_left_out(None, &["shop".into()]).is_err());
     }
 }

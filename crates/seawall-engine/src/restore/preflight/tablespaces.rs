@@ -81,8 +81,8 @@ pub fn look(map: &TablespaceMap, major: PgMajor, resumed: bool) -> Result<()> {
                 ),
             )
             .with_hint(format!(
-                "Restore it to another place: `--map-tablespace '{}=/new/directory'`.",
-                path.display().to_string().replace('=', "\\=")
+                "Restore it to another place: `--map-tablespace {}`.",
+                shell_word(&mapping_from(&tablespace.path))
             )));
         }
     }
@@ -98,13 +98,14 @@ pub fn look(map: &TablespaceMap, major: PgMajor, resumed: bool) -> Result<()> {
 /// [`Code::DirectoryNotEmpty`], [`Code::LocalIo`] for one that is not there.
 pub fn look_at_creations(map: &TablespaceMap, creations: &[TablespaceCreation]) -> Result<()> {
     let made_by_restore =
-        |path: &str| map.tablespaces().iter().any(|it| it.path == path.as_bytes());
+        |path: &Path| map.tablespaces().iter().any(|it| it.path == path.as_os_str().as_bytes());
     for TablespaceCreation { tablespace, path, lsn } in creations {
-        if path.is_empty() || made_by_restore(path) {
+        if path.as_os_str().is_empty() || made_by_restore(path) {
             continue;
         }
-        let what = format!("replay creates tablespace {tablespace} in {path}, at LSN {lsn},");
-        let error = match names(Path::new(path)) {
+        let shown = path.display();
+        let what = format!("replay creates tablespace {tablespace} in {shown}, at LSN {lsn},");
+        let error = match names(path) {
             Ok(names) if names.is_empty() => continue,
             Ok(_) => Error::new(Code::DirectoryNotEmpty, format!("{what} and it is not empty")),
             Err(error) => {
@@ -113,15 +114,43 @@ pub fn look_at_creations(map: &TablespaceMap, creations: &[TablespaceCreation]) 
             }
         };
         return Err(error.with_hint(format!(
-            "Start from a backup that has the tablespace (`seawall backup`) and map it with `--map-tablespace`; or restore `--before lsn:{lsn}`, or where {path} is an empty directory."
+            "Start from a backup that has the tablespace (`seawall backup`) and map it with `--map-tablespace`; or restore `--before lsn:{lsn}`, or where {shown} is an empty directory."
         )));
     }
     Ok(())
 }
 
+/// A mapping of a tablespace to a place that is to be filled in.
+fn mapping_from(old: &[u8]) -> Vec<u8> {
+    let mut mapping = Vec::new();
+    for byte in old {
+        if *byte == b'=' {
+            mapping.push(b'\\');
+        }
+        mapping.push(*byte);
+    }
+    mapping.extend_from_slice(b"=/new/directory");
+    mapping
+}
+
+/// What a shell takes for these bytes; those that are no text are written out, as bash, ksh and zsh
+/// read them.
+fn shell_word(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => format!("'{}'", text.replace('\'', r"'\''")),
+        Err(_) => {
+            let escaped = bytes.iter().map(|byte| match byte {
+                b'\\' | b'\'' => format!("\\{}", char::from(*byte)),
+                b' '..=b'~' => char::from(*byte).to_string(),
+                other => format!("\\{other:03o}"),
+            });
+            format!("$'{}'", escaped.collect::<String>())
+        }
+    }
+}
+
 fn no_tablespace(map: &TablespaceMap, old: &Path) -> Error {
-    let known: Vec<String> =
-        map.tablespaces().iter().map(|it| String::from_utf8_lossy(&it.path).into_owned()).collect();
+    let known: Vec<String> = map.tablespaces().iter().map(|it| shell_word(&it.path)).collect();
     let hint = if known.is_empty() {
         "The backup has no tablespaces; leave `--map-tablespace` out.".to_owned()
     } else {
@@ -167,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let map = TablespaceMap::parse(b"16390 /made/by/the/restore\n").unwrap();
         let code = |path: &Path| {
-            let path = path.display().to_string();
+            let path = path.to_owned();
             let creation = TablespaceCreation { tablespace: 16399, path, lsn: Lsn(7) };
             look_at_creations(&map, &[creation]).err().map(|error| error.code())
         };

@@ -24,8 +24,8 @@ pub(super) struct EventRow {
     kind: u8,
     #[n(4)]
     numbers: Vec<Int>,
-    #[n(5)]
-    text: String,
+    #[cbor(n(5), with = "crate::cbor::text_or_bytes")]
+    text: Vec<u8>,
 }
 
 const DATABASE_CREATED: u8 = 1;
@@ -42,7 +42,7 @@ const RECORD_OVERWRITTEN: u8 = 11;
 
 impl EventRow {
     pub(super) fn of(event: &Event) -> Self {
-        let mut text = String::new();
+        let mut text = Vec::new();
         let (kind, numbers) = match &event.kind {
             EventKind::DatabaseCreated(create) => {
                 let (database, tablespace) = create.copied_from.unzip();
@@ -71,7 +71,7 @@ impl EventRow {
                 (TIMELINE_SWITCH, ints([timeline.0, previous_timeline.0]))
             }
             EventKind::Prepared { xid, gid } => {
-                text.clone_from(gid);
+                text = gid.clone().into_bytes();
                 (PREPARED, ints([*xid]))
             }
             EventKind::RecordOverwritten { lsn } => (RECORD_OVERWRITTEN, vec![Int::from(lsn.0)]),
@@ -122,7 +122,9 @@ impl EventRow {
                 timeline: TimelineId(numbers.u32()?),
                 previous_timeline: TimelineId(numbers.u32()?),
             },
-            PREPARED => EventKind::Prepared { xid: numbers.u32()?, gid: self.text },
+            PREPARED => {
+                EventKind::Prepared { xid: numbers.u32()?, gid: String::from_utf8(self.text).ok()? }
+            }
             RECORD_OVERWRITTEN => EventKind::RecordOverwritten { lsn: Lsn(numbers.u64()?) },
             _ => return None,
         };

@@ -24,10 +24,13 @@ pub fn cluster_section(
     data_directory: &Path,
     repository: &str,
 ) -> String {
+    // A configuration is text. Where the path is none, the server tells it each time.
+    let data_directory = data_directory
+        .to_str()
+        .map_or_else(String::new, |path| format!("data_directory = {}\n", text(path)));
     format!(
-        "[cluster.{name}]\nconnection = {}\ndata_directory = {}\nrepositories = [{}]\n",
+        "[cluster.{name}]\nconnection = {}\n{data_directory}repositories = [{}]\n",
         connection.to_toml(),
-        text(&data_directory.display().to_string()),
         text(repository)
     )
 }

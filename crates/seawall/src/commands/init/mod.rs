@@ -54,6 +54,11 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
         data_directory: data_directory.as_deref(),
     };
     let plan = Plan::new(wish, &config, &path)?;
+    prove_text(&path)?;
+    prove_text(&postgres::own_path()?)?;
+    if let config::SecretSource::File(key) = &plan.key {
+        prove_text(key)?;
+    }
     let owner = owner(args, &plan)?;
     let runtime = run::runtime()?;
 
@@ -246,6 +251,18 @@ fn shown_key(plan: &Plan) -> String {
         config::SecretSource::Env(name) => format!("from the variable {name}"),
         config::SecretSource::Command(command) => format!("from the command {command}"),
     }
+}
+
+/// The configuration is text, and so is the SQL that sets `archive_command`.
+fn prove_text(path: &Path) -> Result<()> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    let what = format!(
+        "{} is not UTF-8: neither the configuration nor archive_command can name it",
+        path.display()
+    );
+    Err(Error::new(Code::Usage, what).with_hint("Choose a place whose path is UTF-8 text."))
 }
 
 /// The sections the configuration lacks.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::args::RestoreArgs;
 use crate::context::Context;
-use crate::render::{Out, Style, shell_quote};
+use crate::render::{Out, Style, shell_quote, shell_word};
 
 /// The ports tried when none is given: those after PostgreSQL's own.
 const PORTS: std::ops::Range<u16> = 5433..5533;
@@ -152,7 +152,7 @@ fn protect_again(
     started: Option<&Started>,
 ) -> Vec<String> {
     let cluster = &report.plan.cluster;
-    let quoted: Vec<String> = context.again.iter().map(|word| shell_quote(word)).collect();
+    let quoted: Vec<String> = context.again.iter().map(|word| shell_word(word)).collect();
     let server = started.map(|started| {
         let socket_directory = started.socket_directory.display();
         format!("host={socket_directory} port={} user=postgres", started.port)
@@ -214,7 +214,7 @@ fn as_json(started: &Started) -> Value {
 fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String> {
     let socket_directory = started.socket_directory.display();
     let psql = format!("  {sudo}psql -h {socket_directory} -p {} -U postgres", started.port);
-    let directory = shell_quote(&report.data_directory.display().to_string());
+    let directory = shell_word(report.data_directory.as_os_str());
     match started.recovered {
         Recovered::Promoted { timeline, replayed_to } => vec![
             format!(
@@ -244,15 +244,15 @@ fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String>
 fn pg_ctl_start(report: &RestoreReport, sudo: &str) -> String {
     let pg_ctl = find_programs(report.major)
         .map_or_else(|_| PathBuf::from("pg_ctl"), |programs| programs.join("pg_ctl"));
-    let directory = shell_quote(&report.data_directory.display().to_string());
-    let log = shell_quote(&log_file(&report.data_directory).display().to_string());
+    let directory = shell_word(report.data_directory.as_os_str());
+    let log = shell_word(log_file(&report.data_directory).as_os_str());
     // A clone beside production must not take its port.
     let port = if report.plan.mode == Mode::Clone { " -o '-p 5433'" } else { "" };
     format!("{sudo}{} start -D {directory} -l {log}{port}", pg_ctl.display())
 }
 
 fn start_it(report: &RestoreReport, sudo: &str) -> Vec<String> {
-    let directory = shell_quote(&report.data_directory.display().to_string());
+    let directory = shell_word(report.data_directory.as_os_str());
     let mut lines = vec![
         format!("start PostgreSQL {}; it replays WAL and then is ready:", report.major),
         format!("  {}", pg_ctl_start(report, sudo)),

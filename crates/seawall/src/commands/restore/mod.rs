@@ -3,6 +3,8 @@
 mod after;
 mod room;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ use crate::args::RestoreArgs;
 use crate::context::{Context, Opened, absolute};
 use crate::exit::Outcome;
 use crate::owner::Owner;
-use crate::render::{Display, Out, Style, confirm, shell_quote, zones};
+use crate::render::{Display, Out, Style, confirm, shell_bytes, zones};
 use crate::report::{stored_cluster, word};
 use crate::{postgres, run};
 
@@ -209,19 +211,29 @@ fn options(
     line: &Line,
     progress: Arc<dyn Progress>,
 ) -> Result<RestoreOptions> {
-    let quote = |word: &str| shell_quote(word).replace('%', "%%");
-    let program = quote(&postgres::own_path()?.display().to_string());
-    let again: Vec<String> = context.again.iter().map(|word| quote(word)).collect();
+    let own = postgres::own_path()?;
+    let cluster = line.cluster().to_string();
+    let fetch =
+        ["wal", "fetch", "%f", "%p", "--cluster", &cluster].map(|word| word.as_bytes().to_vec());
+    let again = context.again.iter().map(|word| command_word(word));
+    let words = std::iter::once(command_word(own.as_os_str())).chain(fetch).chain(again);
     Ok(RestoreOptions {
         jobs: jobs(&args.work, &context.config),
         memory_bytes: memory(&args.work, &context.config),
         rate_limit: rate_limit(&args.work, &context.config),
-        restore_command: format!(
-            "{program} wal fetch %f %p --cluster {} {}",
-            line.cluster(),
-            again.join(" ")
-        )
-        .into(),
+        restore_command: OsString::from_vec(words.collect::<Vec<_>>().join(&b' ')),
         progress,
     })
+}
+
+/// A word of `restore_command`: what the shell and PostgreSQL leave as it is.
+fn command_word(word: &OsStr) -> Vec<u8> {
+    let mut escaped = Vec::new();
+    for byte in shell_bytes(word) {
+        if byte == b'%' {
+            escaped.push(byte);
+        }
+        escaped.push(byte);
+    }
+    escaped
 }
