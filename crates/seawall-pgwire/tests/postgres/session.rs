@@ -109,6 +109,7 @@ async fn a_session_answers_fails_goes_on_and_ends() {
     big_results(&server, &mut session).await;
     time_limits_and_cancelling(&mut session).await;
     replication_sessions(&server).await;
+    nobody_else_s_settings_count(&server, &mut session).await;
     sessions_end(&server, session).await;
 }
 
@@ -249,6 +250,28 @@ async fn replication_sessions(server: &Server) {
     let config = server.socket("user=postgres").with_startup_parameter("work_mem", "5MB");
     let mut tuned = connect(&config).await.unwrap();
     assert_eq!(tuned.query_value::<String>("SHOW work_mem").await.unwrap(), "5MB");
+}
+
+/// Neither the role's settings nor those of the connection string come before the session's own.
+async fn nobody_else_s_settings_count(server: &Server, admin: &mut Connection) {
+    let sql = "CREATE ROLE led LOGIN; ALTER ROLE led SET search_path = evil, pg_catalog; \
+               ALTER DATABASE postgres SET search_path = evil; \
+               ALTER ROLE led SET bytea_output = escape; ALTER ROLE led SET lock_timeout = 1; \
+               ALTER ROLE led SET default_transaction_isolation = serializable";
+    admin.simple_query(sql).await.unwrap();
+    for options in ["", "options='-c search_path=evil -c statement_timeout=1'"] {
+        let mut session = connect(&server.socket(&format!("user=led {options}"))).await.unwrap();
+        for (setting, value) in [
+            ("search_path", ""),
+            ("bytea_output", "hex"),
+            ("lock_timeout", "0"),
+            ("statement_timeout", "0"),
+            ("default_transaction_isolation", "read committed"),
+        ] {
+            let found: String = session.query_value(&format!("SHOW {setting}")).await.unwrap();
+            assert_eq!(found, value, "{setting}");
+        }
+    }
 }
 
 async fn sessions_end(server: &Server, mut admin: Connection) {

@@ -1,18 +1,24 @@
 use std::io::Write;
 
-use seawall_core::Error;
+use seawall_core::{Error, printable};
 
 use super::Style;
 
 /// An error as a person reads it: what failed and why, its code, what to do.
 pub fn render_error(error: &Error, style: Style) -> String {
     let code = error.code();
-    let mut text = format!("{} {}\n", style.red("error:"), error.chain());
+    let mut text = format!("{} {}\n", style.red("error:"), plain(&error.chain()));
     text.push_str(&format!("  {} {code} (docs/errors/{code}.md)\n", style.bold("code:")));
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("  {} {hint}\n", style.bold("hint:")));
+        text.push_str(&format!("  {} {}\n", style.bold("hint:"), plain(hint)));
     }
     text
+}
+
+/// Names of files are in errors too, and may do something to a terminal. Lines are kept: the end of
+/// a server's log has several.
+fn plain(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Tells the error on standard error.

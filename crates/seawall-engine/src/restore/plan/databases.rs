@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use seawall_core::{Code, Error, Oid, Result};
+use seawall_core::{Code, Error, Oid, Result, printable};
 use seawall_repo::manifest::Database;
 use serde::{Deserialize, Serialize};
 
@@ -10,14 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct NamedDatabase {
     /// Its number, which is the name of its directories, and which never changes.
     pub oid: Oid,
-    /// What it was called.
+    /// What it was called, as it is shown.
     pub name: String,
 }
 
 impl From<&Database> for NamedDatabase {
     fn from(database: &Database) -> Self {
-        let name = String::from_utf8_lossy(&database.name).into_owned();
-        Self { oid: database.oid, name }
+        Self { oid: database.oid, name: printable(&String::from_utf8_lossy(&database.name)) }
     }
 }
 
@@ -37,7 +36,7 @@ pub fn databases_left_out(
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let name = |database: &Database| String::from_utf8_lossy(&database.name).into_owned();
+    let name = |database: &Database| printable(&String::from_utf8_lossy(&database.name));
     let Some(known) = known else {
         return Err(Error::new(Code::Usage, "the backup does not tell which databases it has")
             .with_hint("Leave out --database, or choose a newer backup."));

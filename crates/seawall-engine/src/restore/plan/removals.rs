@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use jiff::Timestamp;
-use seawall_core::{ByteSize, Lsn, Oid, Xid};
+use seawall_core::{ByteSize, Lsn, Oid, Xid, printable};
 use seawall_repo::manifest::Database;
 use serde::{Deserialize, Serialize};
 
@@ -173,7 +173,7 @@ impl Removals {
         for removal in self.kept.iter_mut().chain(&mut self.left_out) {
             let known = known.iter().find(|known| Some(known.oid) == removal.database);
             removal.database_name =
-                known.map(|known| String::from_utf8_lossy(&known.name).into_owned());
+                known.map(|known| printable(&String::from_utf8_lossy(&known.name)));
         }
     }
 

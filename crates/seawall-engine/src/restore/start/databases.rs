@@ -77,7 +77,8 @@ async fn ask(
         database.is_template = row.get("datistemplate")?;
         let is_left_out = left_out.iter().any(|it| it.oid == database.oid);
         if row.get("datallowconn")? && !is_left_out && database.oid >= FIRST_NORMAL_OID {
-            match connect(options, &database.name).await {
+            // As it is, not as it is shown.
+            match connect(options, row.text("datname")?.unwrap_or_default()).await {
                 Ok(connection) => connection.close().await,
                 Err(error) => database.is_empty = format!("{error:?}").contains(EMPTY),
             }
