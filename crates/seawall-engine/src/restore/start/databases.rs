@@ -175,7 +175,7 @@ fn notes(left_out: &[NamedDatabase], kept: &[NamedDatabase], databases: &[Found]
             Some(is) if is.name == was.name => {}
             Some(is) => notes.push(format!(
                 "What was called {name} when the backup began is called {} here: it was renamed since. It has its content, and what is called {name} now is another database (OID {} is the one restored).",
-                quote_conninfo_value(&is.name),
+                quoted(&is.name),
                 was.oid
             )),
             None => notes.push(format!(
@@ -192,7 +192,7 @@ fn notes(left_out: &[NamedDatabase], kept: &[NamedDatabase], databases: &[Found]
     for copy in databases.iter().filter(|database| database.is_empty) {
         notes.push(format!(
             "{} (OID {}) was copied from a database left out, since the backup, and is as empty: {}",
-            quote_conninfo_value(&copy.name),
+            quoted(&copy.name),
             copy.oid,
             drop_statements(copy)
         ));
