@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::Password;
 use crate::conninfo::{Conninfo, ConninfoError, Environment, PassfileWarning};
 use crate::vet::SESSION_SETTINGS;
+use crate::{Password, PgError};
 
 /// The port PostgreSQL listens on unless told otherwise.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
@@ -33,6 +33,8 @@ pub struct Config {
     pub(crate) keepalive: Keepalive,
     pub(crate) limits: Limits,
     pub(crate) warnings: Vec<PassfileWarning>,
+    /// The password file that was looked at, and as whom.
+    pub(crate) passfile: Option<(PathBuf, Option<String>)>,
 }
 
 impl Config {
@@ -94,6 +96,20 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> &[PassfileWarning] {
         &self.warnings
+    }
+
+    /// Says where a password was looked for in vain: root that acts as another user is not asked for
+    /// its own.
+    pub(crate) fn with_passfile(&self, error: PgError) -> PgError {
+        let (PgError::Auth(message), Some((path, user))) = (&error, &self.passfile) else {
+            return error;
+        };
+        if !message.contains("no password") {
+            return error;
+        }
+        let whose = user.as_ref().map_or_else(String::new, |user| format!(" of user {user}"));
+        let state = if path.exists() { "has no line for it" } else { "does not exist" };
+        PgError::Auth(format!("{message}; the password file{whose}, {}, {state}", path.display()))
     }
 
     /// The parameters of the startup packet, in order.

@@ -39,8 +39,8 @@ impl PgError {
             Self::Unreachable(error) => unreachable_hint(error).map(str::to_owned),
             Self::Server(error) => server_hint(error),
             Self::Auth(message) if message.contains("no password") => Some(
-                "Add a line HOST:PORT:DATABASE:USER:PASSWORD to ~/.pgpass and run \
-                 `chmod 600 ~/.pgpass`, or set PGPASSWORD."
+                "Add a line HOST:PORT:DATABASE:USER:PASSWORD to that password file, which has to be \
+                 that user's with mode 0600, or set PGPASSWORD."
                     .to_owned(),
             ),
             Self::ScramTooSlow { .. } => Some(
@@ -114,7 +114,8 @@ fn server_hint(error: &ServerError) -> Option<String> {
              role: run as that user, or add a map to pg_ident.conf."
         }
         ("28P01", _) => {
-            "Check the password: password=, then PGPASSWORD, then ~/.pgpass are looked at."
+            "Check the password: password=, then PGPASSWORD, then .pgpass in the home directory of \
+             the user who connects are looked at; root connects as the data directory's owner."
         }
         ("3D000", _) => "Name an existing database with dbname=, for example dbname=postgres.",
         ("42501", _) => {

@@ -80,7 +80,7 @@ pub(crate) async fn start(
         endpoint: security.endpoint.as_deref(),
         time: attempt.limit,
     };
-    authenticate(&mut wire, &login).await?;
+    authenticate(&mut wire, &login).await.map_err(|error| config.with_passfile(error))?;
     let session = read_session(&mut wire).await?;
     wire.set_limit(config.limits.message_bytes);
     Ok((wire, session))

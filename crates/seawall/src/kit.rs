@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use seawall_core::{ClusterName, Code, Error, Result, ResultExt};
 use seawall_repo::keys::KeyFile;
 use seawall_store::StoreUrl;
+use seawall_store::fs::sync_directory_at;
 
 use crate::{access, render};
 
@@ -157,7 +158,7 @@ fn not_created(path: &Path, what: &str, error: io::Error) -> Error {
 /// Makes a new directory entry durable.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    sync_directory_at(parent.unwrap_or(Path::new(".")))
 }
 
 #[cfg(test)]

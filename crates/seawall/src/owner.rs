@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, ResUid, Uid, User};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use seawall_core::{Code, Error, Result, ResultExt};
 
 use crate::masking::masked;
@@ -144,7 +145,8 @@ impl Owner {
         })
     }
 
-    /// Gives a file or directory to the user; for root.
+    /// Gives a file or directory to the user; for root. Where the file system lets nobody change
+    /// owners, as FAT and many network mounts do, it is enough that the user can use it as it is.
     ///
     /// # Errors
     /// [`Code::LocalIo`]
@@ -152,19 +154,55 @@ impl Owner {
         if self.is_current() {
             return Ok(());
         }
-        std::os::unix::fs::lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
-            .code(Code::LocalIo, || format!("cannot give {} to {}", path.display(), self.name))
+        let given =
+            std::os::unix::fs::lchown(path, Some(self.uid.as_raw()), Some(self.gid.as_raw()));
+        given.or_else(|error| self.use_ungiven(path, error))
     }
 
-    /// Gives an open file to the user; for root.
+    /// Gives an open file to the user, as [`Owner::give`] does. `path` is what it is called.
     ///
     /// # Errors
-    /// Those of `fchown`.
-    pub fn give_open(&self, file: &File) -> io::Result<()> {
+    /// [`Code::LocalIo`]
+    pub fn give_open(&self, file: &File, path: &Path) -> Result<()> {
         if self.is_current() {
             return Ok(());
         }
-        std::os::unix::fs::fchown(file, Some(self.uid.as_raw()), Some(self.gid.as_raw()))
+        let given =
+            std::os::unix::fs::fchown(file, Some(self.uid.as_raw()), Some(self.gid.as_raw()));
+        given.or_else(|error| self.use_ungiven(path, error))
+    }
+
+    /// Whether a path that cannot be given will do.
+    fn use_ungiven(&self, path: &Path, error: io::Error) -> Result<()> {
+        let (refused, unsupported) = (io::ErrorKind::PermissionDenied, io::ErrorKind::Unsupported);
+        let cannot_give = error.kind() == refused || error.kind() == unsupported;
+        if cannot_give && self.can_use(path)? {
+            tracing::info!("{} stays whose it is: {error}", path.display());
+            return Ok(());
+        }
+        let (shown, name) = (path.display(), &self.name);
+        let failed = Error::new(Code::LocalIo, format!("cannot give {shown} to {name}"));
+        let failed = failed.with_source(error);
+        Err(if cannot_give {
+            let place = shell_quote(&shown.to_string());
+            failed.with_hint(format!(
+                "Its file system lets nobody change owners (`findmnt -T {place}`), and {name} cannot use what root makes there: mount it so that all is {name}'s (uid=…, gid=…), or run this as that user: `{}`.",
+                self.again()
+            ))
+        } else {
+            failed
+        })
+    }
+
+    /// Whether the user may do with a path what its owner does.
+    fn can_use(&self, path: &Path) -> Result<bool> {
+        let needs = if path.is_dir() {
+            Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK
+        } else {
+            Access::READ_OK
+        };
+        let _acting = self.act_as()?;
+        Ok(accessat(CWD, path, needs, AtFlags::EACCESS).is_ok())
     }
 
     fn groups(&self) -> Result<()> {

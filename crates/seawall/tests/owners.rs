@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use seawall_testkit::{Invocation, Owner};
-use support::{Protected, open_restored, quiet_cluster};
+use seawall_testkit::{Invocation, Owner, TestDir, process};
+use support::{Protected, open_restored, quiet_cluster, tells};
 
 #[test]
 fn what_root_sets_up_belongs_to_the_server_s_user() -> Result<()> {
@@ -67,6 +67,61 @@ fn init_as_root_follows_no_link_that_the_server_s_user_has_planted() -> Result<(
     let text = fs::read_to_string(config)?;
     ensure!(text.starts_with("# mine\n") && text.contains("[repository.primary]"), "{text}");
     belongs(house.pg.owner(), config)
+}
+
+#[test]
+fn where_owners_cannot_be_changed_init_uses_what_will_do_and_tells_what_will_not() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let pg = quiet_cluster()?.start()?;
+    let (directory, seawall) = (TestDir::new()?, support::seawall()?);
+    let init = |repository: &Path, config: &Path| {
+        // Root that may not, as on FAT or a network mount.
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--bounding-set=-chown", "--inh-caps=-chown", "--"]).arg(seawall.path());
+        command.args(["init", "main", "--no-kit", "--connection"]).arg(pg.connection_string());
+        command.arg("--config").arg(config).arg("--repo").arg(repository);
+        process::run(&mut command, None, support::LIMIT)
+    };
+    // Mounted so that all is the server's user's.
+    let mounted = directory.join("mounted");
+    for path in [mounted.clone(), mounted.join("repository"), mounted.join("etc")] {
+        pg.owner().create_dir(&path, 0o755)?;
+    }
+    let config = mounted.join("etc/seawall.toml");
+    init(&mounted.join("repository"), &config)?.success()?;
+    belongs(pg.owner(), &config)?;
+
+    // All is root's there.
+    let root_s = tempfile::tempdir()?;
+    fs::set_permissions(root_s.path(), fs::Permissions::from_mode(0o755))?;
+    let config = root_s.path().join("etc/seawall.toml");
+    let refused = init(&root_s.path().join("repository"), &config)?;
+    ensure!(!refused.status.success(), "{refused:?}");
+    for told in ["SW0008", "lets nobody change owners", "sudo -u postgres"] {
+        tells(&refused, told)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_password_that_is_missing_is_told_with_the_file_where_it_was_looked_for() -> Result<()> {
+    let pg = quiet_cluster()?.start()?;
+    let hba = pg.data_directory().join("pg_hba.conf");
+    pg.psql("CREATE ROLE locked SUPERUSER LOGIN PASSWORD 'x'")?;
+    fs::write(&hba, "local all locked scram-sha-256\nlocal all all trust\n")?;
+    pg.reload()?;
+    let directory = TestDir::new()?;
+    let connection = pg.connection_string().replace("user=postgres", "user=locked");
+    let init = support::seawall()?.command(["init", "main", "--no-kit", "--connection"]);
+    let init = init.arg(connection).arg("--config").arg(directory.join("seawall.toml"));
+    let refused = init.arg("--repo").arg(directory.join("r")).as_test_user().run()?;
+    let server = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(pg.owner().uid()))?;
+    let server = server.context("the servers' user")?;
+    // Root asks as the server's user, and has a file of its own.
+    tells(&refused, &format!("of user {}", server.name))?;
+    tells(&refused, &server.dir.join(".pgpass").display().to_string())
 }
 
 fn whole_story(house: &Protected, as_whom: fn(Invocation) -> Invocation) -> Result<()> {

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result};
+use seawall_store::fs::sync_directory_at;
 
 /// What a file is called while it is written.
 pub(super) const UNFINISHED_SUFFIX: &str = ".seawall-tmp";
@@ -37,8 +38,19 @@ pub(super) fn create_directory(path: &Path, mode: u32) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         result => result,
     }
-    .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+    .and_then(|()| File::open(path))
+    .and_then(|directory| give_mode(&directory, mode))
     .map_err(|error| local(error, "creating", path))
+}
+
+/// Gives a file or directory its mode. Where modes belong to the mount and cannot be changed, it is
+/// enough that nothing is more open than it has to be: whether the rest suffices, PostgreSQL tells.
+fn give_mode(file: &File, mode: u32) -> io::Result<()> {
+    let Err(refused) = file.set_permissions(Permissions::from_mode(mode)) else { return Ok(()) };
+    let cannot =
+        matches!(refused.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported);
+    let too_open = file.metadata()?.mode() & 0o777 & !mode != 0;
+    if cannot && !too_open { Ok(()) } else { Err(refused) }
 }
 
 /// Opens a file for writing, with exactly this mode; what it held is gone.
@@ -60,7 +72,7 @@ pub(super) fn create_file(path: &Path, mode: u32) -> Result<File> {
         opened => opened,
     };
     opened
-        .and_then(|file| file.set_permissions(Permissions::from_mode(mode)).map(|()| file))
+        .and_then(|file| give_mode(&file, mode).map(|()| file))
         .map_err(|error| local(error, "creating", path))
 }
 
@@ -98,8 +110,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 /// Makes what is in a directory, its names, durable.
 pub(super) fn sync_directory(path: &Path) -> Result<()> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| local(error, "syncing", path))
+    sync_directory_at(path).map_err(|error| local(error, "syncing", path))
 }
 
 fn sync_parent(path: &Path) -> Result<()> {

@@ -76,6 +76,7 @@ impl Conninfo {
             keepalive: self.keepalive()?,
             limits: Limits::default(),
             warnings,
+            passfile: self.passfile(environment),
         })
     }
 
@@ -146,10 +147,7 @@ impl Conninfo {
             }
             return Vec::new();
         }
-        let home = || environment.home().map(|home| home.join(".pgpass"));
-        let Some(path) = self.text("passfile").map(PathBuf::from).or_else(home) else {
-            return Vec::new();
-        };
+        let Some((path, _)) = self.passfile(environment) else { return Vec::new() };
         let passfile = match Passfile::read(&path) {
             Ok(passfile) => passfile,
             Err(warning) => return vec![warning],
@@ -161,6 +159,13 @@ impl Conninfo {
                 .find_map(|host| passfile.password(&Login { host, port, dbname, user }));
         }
         Vec::new()
+    }
+
+    /// The password file, and the user whose it is.
+    fn passfile(&self, environment: &Environment) -> Option<(PathBuf, Option<String>)> {
+        let home = || environment.home().map(|home| home.join(".pgpass"));
+        let path = self.text("passfile").map(PathBuf::from).or_else(home)?;
+        Some((path, environment.os_user().map(str::to_owned)))
     }
 
     fn replication(&self) -> Result<Replication, ConninfoError> {

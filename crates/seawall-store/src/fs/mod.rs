@@ -38,6 +38,7 @@ use sync::{Kernel, SyncCalls};
 use tree::Tree;
 
 pub use sweep::Swept;
+pub use sync::{sync_directory, sync_directory_at};
 
 /// How a filesystem store makes its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

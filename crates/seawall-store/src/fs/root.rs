@@ -1,9 +1,10 @@
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::FsOptions;
+use super::sync::sync_directory_at;
 use crate::{Place, StoreError, StoreUrl};
 
 /// Makes the root of a store and the directories it is in, as far as they are missing, durably.
@@ -25,6 +26,6 @@ fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         Err(error) => return Err(error),
     }
-    File::open(path)?.sync_all()?;
-    File::open(parent)?.sync_all()
+    sync_directory_at(path)?;
+    sync_directory_at(parent)
 }

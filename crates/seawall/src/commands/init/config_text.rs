@@ -74,18 +74,20 @@ pub fn add_sections(path: &Path, sections: &[String], owner: &Owner) -> Result<(
     let file = create(&beside).code(Code::LocalIo, failed)?;
     drop(acting);
     let given = match &metadata {
-        Some(old) => like(&file, old),
-        None => owner.give_open(&file),
+        Some(old) => like(&file, old).code(Code::LocalIo, failed),
+        None => owner.give_open(&file, &beside),
     };
     let _acting = toucher.act_as()?;
-    let written = given
-        .and_then(|()| write(file, &text))
-        .and_then(|()| fs::rename(&beside, &place))
-        .and_then(|()| sync_parent(&place));
+    let written = given.and_then(|()| {
+        write(file, &text)
+            .and_then(|()| fs::rename(&beside, &place))
+            .and_then(|()| sync_parent(&place))
+            .code(Code::LocalIo, failed)
+    });
     if written.is_err() {
         fs::remove_file(&beside).ok();
     }
-    written.code(Code::LocalIo, failed)
+    written
 }
 
 /// Makes a file. Whatever has its name, an attempt that died or a link, is not what is opened.
@@ -98,7 +100,9 @@ fn create(path: &Path) -> io::Result<File> {
 
 /// Gives a file the owner, if that is for this user to give, and the mode of `old`.
 fn like(file: &File, old: &Metadata) -> io::Result<()> {
-    if Owner::current().is_root() {
+    let new = file.metadata()?;
+    let is_same = (new.uid(), new.gid()) == (old.uid(), old.gid());
+    if Owner::current().is_root() && !is_same {
         fchown(file, Some(old.uid()), Some(old.gid()))?;
     }
     file.set_permissions(old.permissions())

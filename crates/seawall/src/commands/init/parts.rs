@@ -1,12 +1,13 @@
 //! The parts `init` makes: each is left alone where it is there already.
 
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use seawall_core::{Code, Error, Result, ResultExt};
+use seawall_core::{Code, Error, Result};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::{CreateOptions, Repository};
 use seawall_store::StoreUrl;
@@ -24,20 +25,37 @@ const FIRST_SLOT: &str = "init";
 /// Makes a directory and gives it to the owner. One that is there and has something in it stays
 /// whose it is; an empty one is a mount point that root has prepared.
 pub fn make_directory(path: &Path, mode: u32, owner: &Owner) -> Result<()> {
-    let failed = || format!("cannot make the directory {}", path.display());
     if !path.exists() {
-        if let Some(parent) = path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(parent)
-                .code(Code::LocalIo, failed)?;
+        let toucher = who_touches(path);
+        {
+            let _acting = toucher.act_as()?;
+            make(path, mode).map_err(|error| not_made(path, owner, error))?;
         }
-        DirBuilder::new().mode(mode).create(path).code(Code::LocalIo, failed)?;
-        return owner.give(path);
+        return if toucher == *owner { Ok(()) } else { owner.give(path) };
     }
     let empty = std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
     if empty && !owner.is_current() { owner.give(path) } else { Ok(()) }
+}
+
+fn make(path: &Path, mode: u32) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    }
+    DirBuilder::new().mode(mode).create(path)
+}
+
+/// On a network mount, root may be nobody.
+fn not_made(path: &Path, owner: &Owner, error: io::Error) -> Error {
+    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let failed = Error::new(Code::LocalIo, format!("cannot make the directory {}", path.display()));
+    let failed = failed.with_source(error);
+    if !is_denied || owner.is_current() {
+        return failed;
+    }
+    let again = owner.again();
+    failed.with_hint(format!(
+        "Root may not write there, as on a network mount with root_squash: run this as the user PostgreSQL runs as, `{again}`."
+    ))
 }
 
 /// Finds the repository's key, or makes one for a repository that is yet to be made. Tells whether
