@@ -184,6 +184,8 @@ fn restored(mode: Mode) -> RestoreState {
         then,
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,
+        required: seawall_engine::restore::RequiredParameters::default(),
+        settings: Vec::new(),
         warnings: Vec::new(),
     };
     RestoreState::new(Ulid(2), &request, plan)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Error, Result};
+use seawall_engine::restore::Login;
 use seawall_pgwire::{Config, Conninfo, ConninfoError, Environment, quote_conninfo_value};
 
 use crate::owner::Owner;
@@ -15,19 +16,37 @@ const DEFAULTS: [(&str, &str); 2] = [("dbname", "postgres"), ("application_name"
 /// # Errors
 /// [`seawall_core::Code::ConninfoInvalid`]
 pub fn resolve(conninfo: &str, owner: &Owner) -> Result<Config> {
-    let home = owner.home().to_owned();
-    let environment = Environment::new(move |name| match name {
-        // The caller's, when root acts as the owner.
-        "HOME" => Some(home.display().to_string()),
-        _ => std::env::var(name).ok(),
-    });
-    let environment = environment.with_os_user(owner.name()).with_home(owner.home());
+    let environment = environment(owner);
     let config = parse(conninfo).and_then(|conninfo| conninfo.resolve(&environment));
     let config = config.map_err(|error| Error::from(seawall_pgwire::PgError::from(error)))?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     Ok(config)
+}
+
+/// A login as `role`, with the password that a connection string or the owner's password file has.
+///
+/// # Errors
+/// [`seawall_core::Code::ConninfoInvalid`]
+pub fn login(conninfo: &str, role: &str, owner: &Owner) -> Result<Login> {
+    let options = parse(conninfo).and_then(|mut options| {
+        options.set("user", role)?;
+        Ok(options)
+    });
+    let options = options.map_err(|error| Error::from(seawall_pgwire::PgError::from(error)))?;
+    Ok(Login::new(options, environment(owner)))
+}
+
+/// What surrounds a connection that is made for `owner`.
+fn environment(owner: &Owner) -> Environment {
+    let home = owner.home().to_owned();
+    let environment = Environment::new(move |name| match name {
+        // The caller's, when root acts as the owner.
+        "HOME" => Some(home.display().to_string()),
+        _ => std::env::var(name).ok(),
+    });
+    environment.with_os_user(owner.name()).with_home(owner.home())
 }
 
 fn parse(conninfo: &str) -> Result<Conninfo, ConninfoError> {

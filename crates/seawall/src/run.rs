@@ -67,7 +67,7 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
         Command::Show(args) => commands::show::main(config, args),
         Command::Restore(args) => commands::restore::main(config, args),
         Command::Adopt(args) => commands::adopt::main(config, args),
-        Command::Promote(args) => commands::promote::main(args),
+        Command::Promote(args) => commands::promote::main(config, args),
         Command::Wal(command) => commands::wal::main(config, command),
         Command::Verify(args) => commands::verify::main(config, args),
         Command::Key(command) => commands::key::main(config, command),

@@ -10,9 +10,13 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
+use crate::restore::Listening;
+
 /// What `postmaster.pid` of a live server says (pidfile.h, 12–18).
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PostmasterFile {
+    /// Its process.
+    pub pid: u32,
     /// Where it listens; zero if it does not say yet.
     pub port: u16,
     /// Its first socket directory; empty if it has none.
@@ -29,15 +33,29 @@ impl PostmasterFile {
         let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         // A stand-alone backend writes its number negated (CreateLockFile, miscinit.c).
         let pid = number::<i32>(lines.next()?)?.saturating_abs();
-        if pid == 0 || matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH)) {
+        let is_gone = matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH));
+        if pid == 0 || is_gone || is_zombie(pid) {
             return None;
         }
         // data directory and start time are between
         let port = lines.nth(2).and_then(number).unwrap_or_default();
         let socket_directory = OsStr::from_bytes(lines.next().unwrap_or_default()).into();
         let status = String::from_utf8_lossy(lines.nth(2).unwrap_or_default()).into_owned();
-        Some(Self { port, socket_directory, status })
+        Some(Self { pid: pid.unsigned_abs(), port, socket_directory, status })
     }
+
+    /// Where it is reached.
+    #[must_use]
+    pub fn listening(&self) -> Listening {
+        Listening { socket_directory: self.socket_directory.clone(), port: self.port }
+    }
+}
+
+/// Whether a process has ended and nobody has asked how: in a container, the first process may
+/// never do so (proc(5): the state follows the command in parentheses).
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")))
 }
 
 fn number<T: FromStr>(line: &[u8]) -> Option<T> {
@@ -59,7 +77,8 @@ mod tests {
         let pid = std::process::id();
         let told = read(format!("{pid}\n/data\n1700000000\n5433\n/run/pg\n*\n 1 2\nready   \n"));
         let socket_directory = PathBuf::from("/run/pg");
-        let ready = PostmasterFile { port: 5433, socket_directory, status: "ready".to_owned() };
+        let ready =
+            PostmasterFile { pid, port: 5433, socket_directory, status: "ready".to_owned() };
         assert_eq!(told, Some(ready));
         // Its paths are bytes.
         let note =
@@ -67,9 +86,25 @@ mod tests {
         fs::write(dir.path().join("postmaster.pid"), note).unwrap();
         let told = PostmasterFile::read(dir.path()).expect("it lives");
         assert_eq!(told.socket_directory.as_os_str().as_bytes(), b"/run/\xe9");
-        assert_eq!(read(format!("-{pid}\n/data\n")), Some(PostmasterFile::default()));
+        assert_eq!(
+            read(format!("-{pid}\n/data\n")),
+            Some(PostmasterFile { pid, ..PostmasterFile::default() })
+        );
         for dead in ["2147483646\n/data\n", "0\n", "no number\n", ""] {
             assert_eq!(read(dead.to_owned()), None, "{dead}");
         }
+    }
+
+    #[test]
+    fn a_server_that_nobody_buried_is_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        fs::write(dir.path().join("postmaster.pid"), format!("{pid}\n/data\n")).unwrap();
+        while !is_zombie(pid.cast_signed()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(PostmasterFile::read(dir.path()), None);
+        child.wait().unwrap();
     }
 }

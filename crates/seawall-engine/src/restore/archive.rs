@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{Event, EventKind, LastRecord, WalFacts};
+use seawall_pgdata::wal::{Event, EventKind, LastRecord, ParameterChange, WalFacts};
 use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive, WalHole};
 
 use super::{
@@ -71,6 +71,25 @@ impl WalSource for WalArchive {
             }));
         }
         Ok(creations)
+    }
+
+    async fn parameter_changes(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<ParameterChange>> {
+        // What cannot be read is for the proof to tell.
+        let mut parts = self.facts(ancestry, from, to).passing_damage();
+        let mut changes = Vec::new();
+        while let Some(part) = parts.next().await? {
+            let FactsPart::Facts { facts, .. } = part else { continue };
+            changes.extend(facts.events.into_iter().filter_map(|event| match event.kind {
+                EventKind::ParameterChange(change) => Some(change),
+                _ => None,
+            }));
+        }
+        Ok(changes)
     }
 
     async fn record_at_or_after(

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{Lsn, Oid, Result, Xid};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::XactEndKind;
+use seawall_pgdata::wal::{ParameterChange, XactEndKind};
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +185,14 @@ pub trait WalSource: Send + Sync {
         from: Lsn,
         to: Lsn,
     ) -> Result<Vec<TablespaceCreation>>;
+
+    /// What records that lie between `from` and `to` say of the server's settings, in LSN order.
+    async fn parameter_changes(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<ParameterChange>>;
 
     /// The first record that begins at `lsn` or later within the stretch that holds `lsn`; `None`
     /// if that stretch has no such record.

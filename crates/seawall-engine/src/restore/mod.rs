@@ -9,6 +9,8 @@ mod archive;
 mod as_bytes;
 mod as_text;
 mod branches;
+mod configuration;
+mod content;
 pub(crate) mod durable;
 mod execute;
 mod facts;
@@ -29,6 +31,7 @@ pub(crate) use layout::Layout;
 pub(crate) use preflight::prove_backup;
 pub(crate) use sources::Sources;
 
+pub use configuration::{PlannedSetting, RequiredParameters};
 pub use facts::{
     CoveredSpan, Fact, RecordPlace, TablespaceCreation, UnreadableWal, WalCoverage, WalSource,
     XactFact,
@@ -37,7 +40,8 @@ pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
 pub use start::{
-    Promoted, Recovered, StartOptions, find_programs, look_at_databases, promote, start,
+    Listening, Login, Promoted, Recovered, StartOptions, find_programs, look_at_databases, promote,
+    start,
 };
 pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

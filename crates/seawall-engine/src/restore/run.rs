@@ -13,6 +13,9 @@ use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
 use super::branches::{archived_from, branches};
+use super::configuration::{
+    Configuration, Host, Purpose, RequiredParameters, changed, read_configuration, warnings,
+};
 use super::execute::Execution;
 use super::layout::Layout;
 use super::look_ahead::look_ahead;
@@ -27,6 +30,7 @@ use super::preflight::{
     prove_space, remap,
 };
 use super::sources::{Sources, inconsistent};
+use super::start::find_programs;
 use super::state::{Asked, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
 use crate::pace::Pace;
@@ -34,6 +38,9 @@ use crate::pace::Pace;
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
      primaries in one archive are two pasts, and every restore then has to choose between them.";
+
+/// What is kept of packs' tables while a plan is made.
+const TABLES_BYTES_MAX: usize = 8 << 20;
 
 /// How a restore is carried out.
 #[derive(Clone)]
@@ -82,6 +89,8 @@ pub struct PlannedRestore {
     request: RestoreRequest,
     plan: RestorePlan,
     manifest: ManifestReader,
+    sources: Sources,
+    configuration: Configuration,
     resumed: bool,
 }
 
@@ -138,7 +147,13 @@ pub async fn plan_restore(
             plan.warnings.extend(warning_of_later_line(line).await?);
         }
     }
-    Ok(PlannedRestore { line: line.clone(), request: request.clone(), plan, manifest, resumed })
+    let sources = Sources::open(line, &manifest, TABLES_BYTES_MAX).await?;
+    let configuration = read_configuration(&sources, &manifest).await?;
+    let (line, request) = (line.clone(), request.clone());
+    let mut planned =
+        PlannedRestore { line, request, plan, manifest, sources, configuration, resumed };
+    planned.plan_settings(wal).await?;
+    Ok(planned)
 }
 
 /// Files that a backup could not read as they were at one moment.
@@ -171,9 +186,7 @@ fn leave_out_databases(
                 "Restore it `--as clone`, and take what you need from there with pg_dump.",
             ));
     }
-    let control = ControlFile::parse(&info.pg_control).map_err(|error| {
-        inconsistent("the backup's pg_control cannot be used".to_owned()).with_source(error)
-    })?;
+    let control = control_of(info)?;
     plan.warnings.extend(warnings_of(&left_out));
     if control.major >= PgMajor::V13 {
         plan.ignores_invalid_pages = true;
@@ -192,6 +205,12 @@ fn leave_out_databases(
     }
     plan.left_out_databases = left_out;
     Ok(())
+}
+
+fn control_of(info: &BackupInfo) -> Result<ControlFile> {
+    ControlFile::parse(&info.pg_control).map_err(|error| {
+        inconsistent("the backup's pg_control cannot be used".to_owned()).with_source(error)
+    })
 }
 
 /// A standby goes on for ever.
@@ -378,6 +397,8 @@ fn plan_of(
         then: request.then,
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,
+        required: RequiredParameters::default(),
+        settings: Vec::new(),
         warnings: decision.warnings,
     }
 }
@@ -416,6 +437,43 @@ impl PlannedRestore {
         })
     }
 
+    /// Where the server will listen if nothing else is said, by the backup's configuration.
+    #[must_use]
+    pub fn configured_port(&self) -> u16 {
+        self.configuration.port()
+    }
+
+    /// Decides what the restored server is told otherwise than the backup's configuration tells it.
+    async fn plan_settings(&mut self, wal: &dyn WalSource) -> Result<()> {
+        let major = self.major()?;
+        self.plan.required = self.required(wal).await?;
+        let host = Host::with_programs(find_programs(major).ok().as_deref());
+        let (mode, then) = (self.plan.mode, self.plan.then);
+        let purpose = Purpose { mode, then, major };
+        self.plan.settings = self.plan.required.missing_in(&self.configuration);
+        self.plan.settings.extend(changed(purpose, &self.configuration, &host));
+        if !self.resumed {
+            self.plan.warnings.extend(warnings(purpose, &self.configuration, &host));
+        }
+        Ok(())
+    }
+
+    /// What replay demands, on all the way that it may go.
+    async fn required(&self, wal: &dyn WalSource) -> Result<RequiredParameters> {
+        let mut required =
+            RequiredParameters::of_control(&control_of(&self.manifest.manifest.info)?);
+        let from = self.plan.backup.start_lsn;
+        let to = match self.plan.mode {
+            Mode::Standby => Lsn(u64::MAX),
+            Mode::Clone | Mode::Primary => self.plan.stop.kept_until().max(self.plan.wal_end),
+        };
+        let ancestry = self.ancestry(wal).await?;
+        for change in wal.parameter_changes(&ancestry, from, to).await? {
+            required.raise(&change);
+        }
+        Ok(required)
+    }
+
     /// Proves, without writing anything, that there is room and that everything to be read is
     /// there and whole: the backup's parts, and the WAL up to the target.
     ///
@@ -423,7 +481,7 @@ impl PlannedRestore {
     /// Damage and gaps ([`seawall_core::ExitClass::Integrity`]), [`Code::TargetDiskFull`], and
     /// directories that cannot be taken.
     pub async fn prove(
-        self,
+        mut self,
         wal: &dyn WalSource,
         options: &RestoreOptions,
     ) -> Result<ProvenRestore> {
@@ -438,15 +496,14 @@ impl PlannedRestore {
         let ancestry = self.ancestry(wal).await?;
         self.prove_creations(wal, &ancestry, &tablespaces).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
-        let sources = Sources::open(&self.line, &self.manifest, options.memory_bytes / 8).await?;
+        self.sources.keep(options.memory_bytes / 8);
         let pace = Pace::new(options.rate_limit.clone());
-        let proven =
-            prove_backup(&sources, &self.manifest, &layout, Some(&pace), options.progress.as_ref())
-                .await?;
+        let (sources, progress) = (&self.sources, options.progress.as_ref());
+        let proven = prove_backup(sources, &self.manifest, &layout, Some(&pace), progress).await?;
         if !self.resumed {
             self.prove_room(&layout, &proven)?;
         }
-        let execution = self.execution(options, major, tablespaces, layout, sources, proven);
+        let execution = self.execution(options, major, tablespaces, layout, proven);
         Ok(ProvenRestore { execution })
     }
 
@@ -487,7 +544,6 @@ impl PlannedRestore {
         major: PgMajor,
         tablespaces: TablespaceMap,
         layout: Layout,
-        sources: Sources,
         proven: Proven,
     ) -> Execution {
         let jobs = options.jobs.max(1);
@@ -498,7 +554,7 @@ impl PlannedRestore {
             plan: self.plan,
             major,
             manifest: self.manifest,
-            sources: Arc::new(sources),
+            sources: Arc::new(self.sources),
             layout,
             tablespaces,
             proven,

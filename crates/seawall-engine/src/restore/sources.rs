@@ -39,6 +39,11 @@ impl Sources {
         Ok(Self { line: line.clone(), packs, by_id, maps, tables, tables_bytes_max })
     }
 
+    /// Bounds the frame tables kept anew.
+    pub const fn keep(&mut self, tables_bytes_max: usize) {
+        self.tables_bytes_max = tables_bytes_max;
+    }
+
     /// The store everything is in.
     pub fn store(&self) -> &dyn Store {
         self.line.store()

@@ -1,13 +1,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use seawall_core::Code;
 use seawall_engine::restore::{
-    Point, Promoted, Recovered, StartOptions, Stop, Target, TargetAction, promote, start,
+    Login, Point, Promoted, Recovered, StartOptions, Stop, Target, TargetAction, promote, start,
 };
+use seawall_pgdata::PgMajor;
 use seawall_testkit::PgCluster;
 
 use crate::house::{House, LIMIT};
@@ -32,10 +33,10 @@ fn options(house: &House, room: &str, port: u16) -> Result<StartOptions> {
     Ok(StartOptions {
         data_directory: house.room(room),
         programs: programs(house)?,
-        port,
-        socket_directory: house.room(room),
+        port: Some(port),
+        socket_directory: Some(house.room(room)),
         log_file: house.room(&format!("{room}.log")),
-        user: "postgres".to_owned(),
+        login: Login::as_role("postgres"),
         timeout: LIMIT,
     })
 }
@@ -71,10 +72,12 @@ async fn a_started_restore_is_proven_to_have_stopped_where_planned() -> Result<(
     let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{}", report.plan) };
     ensure!(recovered == Recovered::Paused { replayed_to: lsn }, "{recovered:?}, {lsn}");
     for expected in [Promoted::Now, Promoted::Before] {
-        let promoted = promote(&house.room("paused"), "postgres", LIMIT).await?;
+        let promoted = promote(&house.room("paused"), &Login::as_role("postgres"), LIMIT).await?;
         ensure!(promoted == expected, "{promoted:?}");
     }
-    let error = promote(&house.room("nowhere"), "postgres", LIMIT).await.expect_err("not there");
+    let error = promote(&house.room("nowhere"), &Login::as_role("postgres"), LIMIT)
+        .await
+        .expect_err("not there");
     ensure!(error.code() == Code::Usage && error.hint().is_some(), "{error:?}");
     stop(&house, "paused")?;
     let restored = PgCluster::open(house.pg.bin().major(), house.room("paused")).start()?;
@@ -111,5 +114,46 @@ async fn a_server_that_does_not_come_up_is_told_with_the_end_of_its_log() -> Res
     let error = start(&options, &elsewhere).await.expect_err("beyond the plan");
     ensure!(error.message().contains("was planned"), "{error:?}");
     stop(&house, "room")?;
+    Ok(())
+}
+
+/// From 14 on a server that can be read by then pauses; before, it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_less_than_the_log_demands_is_told_at_once_whether_it_pauses_or_ends()
+-> Result<()> {
+    for (major, port) in PgMajor::ALL.into_iter().zip(54_410..) {
+        too_little(major, port).await.with_context(|| format!("PostgreSQL {major}"))?;
+    }
+    Ok(())
+}
+
+async fn too_little(major: PgMajor, port: u16) -> Result<()> {
+    let builder = PgCluster::builder(major.number() as u16).without_fsync();
+    let mut house = House::with(builder.config("max_connections", "30")).await?;
+    house.pg.psql("CREATE TABLE t (i int)")?;
+    house.backup().await?;
+    house.pg.set("max_connections", "77")?;
+    house.pg.restart()?;
+    house.pg.psql("INSERT INTO t VALUES (1)")?;
+    house.archive_everything().await?;
+    let report = house.restore(&house.request("room", Target::Latest)).await?;
+    ensure!(report.plan.required.max_connections == 77, "{}", report.plan);
+    let auto = house.room("room").join("postgresql.auto.conf");
+    let text = fs::read_to_string(&auto)?;
+    ensure!(text.contains("max_connections = '77'"), "{text}");
+    fs::write(&auto, text.replace("max_connections = '77'", "max_connections = '30'"))?;
+
+    let began = Instant::now();
+    let error = start(&options(&house, "room", port)?, &report.plan).await.expect_err("too little");
+    ensure!(error.code() == Code::RestoredServerFailed, "{error:?}");
+    let told = if major < PgMajor::V14 { "ended by itself, saying: FATAL:" } else { "has paused" };
+    let message = error.message();
+    ensure!(message.contains(told) && message.contains("max_connections"), "{error:?}");
+    ensure!(began.elapsed() < LIMIT / 2, "it took {:?}", began.elapsed());
+    if major >= PgMajor::V14 {
+        let hint = error.hint().unwrap_or_default();
+        ensure!(hint.contains("ALTER SYSTEM SET max_connections = 77;"), "{hint}");
+        stop(&house, "room")?;
+    }
     Ok(())
 }

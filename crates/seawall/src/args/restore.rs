@@ -65,9 +65,14 @@ pub struct RestoreArgs {
     /// Start PostgreSQL on the result and wait until it has recovered
     #[arg(long)]
     pub start: bool,
-    /// The port to start it on [default: the first free one from 5433]
+    /// The port to start it on [default: a clone takes the first free one from 5433, a primary or
+    /// standby the configured one]
     #[arg(long, value_name = "N", requires = "start", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// The superuser whom --start asks as how far it is [default: the role of the cluster's
+    /// connection]
+    #[arg(long, value_name = "ROLE", requires = "start")]
+    pub user: Option<String>,
     /// How long recovery may take with --start
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub start_timeout: Duration,
@@ -112,9 +117,9 @@ pub struct PromoteArgs {
     /// The restored data directory
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
-    /// A superuser of the cluster
-    #[arg(long, value_name = "ROLE", default_value = "postgres")]
-    pub user: String,
+    /// A superuser of the cluster [default: the role of its connection]
+    #[arg(long, value_name = "ROLE")]
+    pub user: Option<String>,
     /// How long it may take
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     pub timeout: Duration,

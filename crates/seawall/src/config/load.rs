@@ -46,7 +46,7 @@ const MEMORY_MIN: u64 = 64 << 20;
 /// # Errors
 /// [`Code::ConfigUnreadable`] or [`Code::ConfigInvalid`].
 pub fn load(explicit: Option<&Path>) -> Result<Config> {
-    find(explicit)?.ok_or_else(|| {
+    load_if_any(explicit)?.ok_or_else(|| {
         Error::new(
             Code::ConfigUnreadable,
             format!("there is no configuration: {DEFAULT_PATH} does not exist, and neither --config nor SEAWALL_CONFIG names another file"),
@@ -55,8 +55,11 @@ pub fn load(explicit: Option<&Path>) -> Result<Config> {
     })
 }
 
-/// `None` if no file was named and there is none in the default place.
-fn find(explicit: Option<&Path>) -> Result<Option<Config>> {
+/// Reads the configuration; `None` if no file was named and there is none in the default place.
+///
+/// # Errors
+/// As [`load`], but for that.
+pub fn load_if_any(explicit: Option<&Path>) -> Result<Option<Config>> {
     let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

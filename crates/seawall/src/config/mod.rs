@@ -21,7 +21,7 @@ pub use load::{
     DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
     parse_priority, parse_rate_limit,
 };
-pub use load::{DEFAULT_PATH, load, parse};
+pub use load::{DEFAULT_PATH, load, load_if_any, parse};
 pub use secret::{SecretSource, read_file as read_key_text};
 
 /// The memory budget unless told otherwise.

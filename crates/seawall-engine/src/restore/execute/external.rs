@@ -12,7 +12,7 @@ use seawall_repo::manifest::{ExternalFile, INCLUDED};
 
 use super::super::durable::{create_directory, local, publish};
 use super::includes::Included;
-use super::settings::{Setting, append_settings};
+use super::settings::{Setting, append_settings, setting};
 use crate::config_text::{Include, conf_files, include_of, name_of, path_of};
 
 /// Where files go whose usual place in the data directory is taken.
@@ -49,7 +49,7 @@ pub(super) fn place(
 ) -> Result<Placed> {
     let mut placed = Placed::default();
     for file in files.iter().filter(|file| file.setting != INCLUDED) {
-        let (name, setting) = match file.setting.as_str() {
+        let (name, setting_named) = match file.setting.as_str() {
             "config_file" => ("postgresql.conf", None),
             "hba_file" => ("pg_hba.conf", Some("hba_file")),
             "ident_file" => ("pg_ident.conf", Some("ident_file")),
@@ -61,16 +61,16 @@ pub(super) fn place(
             }
         };
         let original = PathBuf::from(OsStr::from_bytes(&file.path));
-        if setting.is_some() && original.exists() {
+        if setting_named.is_some() && original.exists() {
             continue;
         }
-        let to = free_name(root, name, setting.is_some(), &file.content)?;
+        let to = free_name(root, name, setting_named.is_some(), &file.content)?;
         let target = root.join(&to);
         publish(&target, &file.content, mode)?;
         placed.files.push((to.as_os_str().as_bytes().to_vec(), file.content.to_vec()));
         placed.notes.push(format!("{} was restored as {}.", original.display(), target.display()));
-        if let Some(setting) = setting {
-            placed.settings.push((setting, bytes_of(&target)));
+        if let Some(named) = setting_named {
+            placed.settings.push(setting(named, bytes_of(&target)));
         }
     }
     Included::of(files, root, taken).place(mode, &mut placed)?;
@@ -113,7 +113,7 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
             name_of(&line).as_deref(),
             Some("data_directory" | "include" | "include_if_exists" | "include_dir")
         ) {
-            settings.push(("data_directory", bytes_of(root)));
+            settings.push(setting("data_directory", bytes_of(root)));
         }
         settings.extend(own_name(root, &line));
     }
@@ -143,7 +143,8 @@ pub(super) fn tie_to(root: &Path, mode: u32, placed: &mut Placed) -> Result<()> 
 fn own_file(root: &Path, line: &[u8], setting: &'static str, name: &str) -> Option<Setting> {
     let named = path_of(line)?;
     let own = root.join(name);
-    (named.is_absolute() && !named.exists() && own.exists()).then(|| (setting, bytes_of(&own)))
+    (named.is_absolute() && !named.exists() && own.exists())
+        .then(|| (setting.to_owned(), bytes_of(&own)))
 }
 
 /// A path as configuration files have it.
@@ -155,7 +156,7 @@ fn bytes_of(path: &Path) -> Vec<u8> {
 fn own_name(root: &Path, line: &[u8]) -> Option<Setting> {
     match name_of(line)?.as_str() {
         // An empty name is no way to have none: PostgreSQL tries to write it, and complains.
-        "external_pid_file" => Some(("external_pid_file", bytes_of(&root.join(PID_FILE)))),
+        "external_pid_file" => Some(setting("external_pid_file", bytes_of(&root.join(PID_FILE)))),
         "hba_file" => own_file(root, line, "hba_file", "pg_hba.conf"),
         "ident_file" => own_file(root, line, "ident_file", "pg_ident.conf"),
         _ => None,
@@ -217,7 +218,7 @@ mod tests {
         assert!(text.contains(&pid), "{text}");
         assert!(root.path().join("conf.d").is_dir());
         let hba = bytes_of(&root.path().join("pg_hba.conf"));
-        assert_eq!(placed.settings, [("hba_file", hba)]);
+        assert_eq!(placed.settings, [setting("hba_file", hba)]);
         assert!(!root.path().join("pg_ident.conf").exists());
         assert_eq!(placed.files.len(), 2);
         for (name, content) in &placed.files {
@@ -286,6 +287,6 @@ mod tests {
             let line = format!("\n{setting} = '{}'\n", own(name));
             assert!(text.contains(&line), "{line} in {text}");
         }
-        assert_eq!(placed.settings, [("external_pid_file", own(PID_FILE).into_bytes())]);
+        assert_eq!(placed.settings, [setting("external_pid_file", own(PID_FILE))]);
     }
 }

@@ -121,7 +121,7 @@ impl Finishing<'_> {
         let (files, taken) = (&self.info().external_files, self.names_taken(runtime)?);
         let mut placed = external::place(files, self.root(), &taken, mode)?;
         external::tie_to(self.root(), mode, &mut placed)?;
-        let mut settings = recovery_settings(&self.state.plan, self.major, self.restore_command)?;
+        let mut settings = recovery_settings(&self.state.plan, self.restore_command)?;
         settings.append(&mut placed.settings);
         let path = self.root().join("postgresql.auto.conf");
         let old = match fs::read(&path) {

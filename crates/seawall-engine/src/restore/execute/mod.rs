@@ -82,7 +82,7 @@ impl Execution {
         let found = look_at_directory(root, &Asked::from(&self.request))?;
         let resumed = found.is_some();
         let state = match found {
-            Some(state) => state,
+            Some(state) => self.go_on(state)?,
             None => self.begin()?,
         };
         let notes = match state.progress {
@@ -124,10 +124,15 @@ impl Execution {
         Ok(state)
     }
 
-    fn write_all(&self, state: &RestoreState, runtime: &Handle) -> Result<Vec<String>> {
+    /// An older program that was interrupted may not have decided all that this one does.
+    fn go_on(&self, state: RestoreState) -> Result<RestoreState> {
         if state.plan.backup != self.plan.backup {
             return Err(Error::new(Code::Internal, "another backup was proven than is restored"));
         }
+        Ok(RestoreState { plan: self.plan.clone(), ..state })
+    }
+
+    fn write_all(&self, state: &RestoreState, runtime: &Handle) -> Result<Vec<String>> {
         let journal = Journal::open(self.layout.root(), state.restore_id, self.proven.entries)?;
         self.progress.stage(Stage::Writing, Some(self.manifest.manifest.info.cluster_bytes));
         let writing = Writing {

@@ -4,9 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use seawall_core::{Code, Error, Result, TimelineId};
-use seawall_pgdata::PgMajor;
 
-use super::super::{Mode, RestorePlan, Stop, TargetAction};
+use super::super::{Mode, RestorePlan, Stop};
 use crate::config_text::{name_of, quoted};
 
 const BEGIN: &str = "# Written by \"seawall restore\"; see seawall.restore for what was planned.";
@@ -16,7 +15,7 @@ const END: &str = "# End of what \"seawall restore\" wrote.";
 pub(super) const DISABLED: &str = "#(before restore) ";
 
 /// A setting and its value, not quoted: bytes, since paths have no encoding.
-pub(super) type Setting = (&'static str, Vec<u8>);
+pub(super) type Setting = (String, Vec<u8>);
 
 /// What `postgresql.auto.conf` says to recover as planned. `restore_command` is used as it is.
 ///
@@ -24,60 +23,34 @@ pub(super) type Setting = (&'static str, Vec<u8>);
 /// [`Code::Usage`] for a command no configuration file can hold.
 pub(super) fn recovery_settings(
     plan: &RestorePlan,
-    major: PgMajor,
     restore_command: &OsStr,
 ) -> Result<Vec<Setting>> {
     let restore_command = restore_command.as_bytes();
     if restore_command.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0)) {
         return Err(Error::new(Code::Usage, "restore_command must be one line"));
     }
-    let text = |name, value: &str| (name, value.as_bytes().to_vec());
-    let mut settings = vec![
-        // They may run production's scripts.
-        text("recovery_end_command", ""),
-        text("archive_cleanup_command", ""),
-        text("primary_slot_name", ""),
-    ];
-    if major < PgMajor::V16 {
-        // Production's file may be there, and would promote this one (promote_trigger_file, 12–15).
-        settings.push(text("promote_trigger_file", ""));
-    }
+    let mut settings: Vec<Setting> = plan
+        .settings
+        .iter()
+        .map(|setting| (setting.name.clone(), setting.value.clone().into_bytes()))
+        .collect();
     if plan.mode == Mode::Standby {
-        settings.push(("restore_command", [restore_command, b" --standby"].concat()));
+        settings.push(setting("restore_command", [restore_command, b" --standby"].concat()));
         settings.extend(no_target_but(None));
         // It follows the primary, and whoever becomes it.
-        settings.push(text("recovery_target_timeline", "latest"));
+        settings.push(setting("recovery_target_timeline", "latest"));
         return Ok(settings);
     }
-    settings.push(("restore_command", restore_command.to_vec()));
-    // A standby's, which may wait for hours.
-    settings.push(text("recovery_min_apply_delay", "0"));
-    settings.push(text("primary_conninfo", ""));
+    settings.push(setting("restore_command", restore_command));
     settings.extend(target_settings(plan));
     if plan.ignores_invalid_pages {
-        settings.push(text("ignore_invalid_pages", "on"));
-    }
-    if plan.mode == Mode::Clone {
-        settings.push(text("archive_mode", "off"));
-        settings.push(text("archive_command", ""));
-        if major >= PgMajor::V15 {
-            settings.push(text("archive_library", ""));
-        }
-        // Production's standbys do not follow a clone: its commits would wait for ever.
-        settings.push(text("synchronous_standby_names", ""));
-        // Its subscriptions are production's: it would take changes from the publisher's slots,
-        // and production would never see them.
-        settings.push(text("max_logical_replication_workers", "0"));
-        if major < PgMajor::V15 {
-            // Debian's is in /run, where production's statistics are.
-            settings.push(text("stats_temp_directory", "pg_stat_tmp"));
-        }
-    }
-    if plan.then == TargetAction::Pause {
-        // Without it PostgreSQL shuts down instead of pausing.
-        settings.push(text("hot_standby", "on"));
+        settings.push(setting("ignore_invalid_pages", "on"));
     }
     Ok(settings)
+}
+
+pub(super) fn setting(name: &str, value: impl Into<Vec<u8>>) -> Setting {
+    (name.to_owned(), value.into())
 }
 
 /// Where the server stops, and what it does then.
@@ -88,10 +61,10 @@ fn target_settings(plan: &RestorePlan) -> Vec<Setting> {
         Stop::After { lsn, .. } => ("recovery_target_lsn", lsn.to_string(), "on"),
     };
     let mut settings: Vec<Setting> = no_target_but(Some(chosen)).collect();
-    settings.push((chosen, value.into_bytes()));
-    settings.push(("recovery_target_inclusive", inclusive.into()));
-    settings.push(("recovery_target_timeline", target_timeline(plan).into_bytes()));
-    settings.push(("recovery_target_action", plan.then.as_str().into()));
+    settings.push(setting(chosen, value));
+    settings.push(setting("recovery_target_inclusive", inclusive));
+    settings.push(setting("recovery_target_timeline", target_timeline(plan)));
+    settings.push(setting("recovery_target_action", plan.then.as_str()));
     settings
 }
 
@@ -116,7 +89,7 @@ fn no_target_but(chosen: Option<&str>) -> impl Iterator<Item = Setting> + use<'_
         "recovery_target_xid",
     ];
     let others = kinds.into_iter().filter(move |kind| Some(*kind) != chosen);
-    others.map(|kind| (kind, Vec::new()))
+    others.map(|kind| setting(kind, ""))
 }
 
 /// Adds settings to the end of a configuration file, where they win. Lines that set the same
@@ -155,8 +128,7 @@ mod tests {
     #[test]
     fn what_was_set_before_no_longer_counts() {
         let old = b"# by ALTER SYSTEM\nwork_mem = '4MB'\n  Primary_Conninfo 'host=db1'\nport=5433";
-        let settings =
-            [("primary_conninfo", Vec::new()), ("restore_command", br"a 'b' \c".to_vec())];
+        let settings = [setting("primary_conninfo", ""), setting("restore_command", r"a 'b' \c")];
         let new = append_settings(old, &settings);
         let text = String::from_utf8(new.clone()).unwrap();
         insta::assert_snapshot!(text);
@@ -166,7 +138,7 @@ mod tests {
     #[test]
     fn a_block_without_its_end_takes_nothing_of_the_users_along() {
         let old = format!("{BEGIN}\nwork_mem = '4MB'\n");
-        let new = append_settings(old.as_bytes(), &[("port", b"1".to_vec())]);
+        let new = append_settings(old.as_bytes(), &[setting("port", "1")]);
         assert!(new.starts_with(old.as_bytes()));
     }
 }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use seawall_core::{Code, Error, Result};
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
-use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
-use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable, Frames};
+use seawall_repo::map::LeafPair;
+use seawall_repo::pack::{FRAME_BLOCKS, FrameReader, Frames};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::super::content::{
+    Batch, Part, block_offset, length_of, parts, prove_blocks, read_leaves, wrong_frame,
+};
 use super::super::durable::create_file;
-use super::super::sources::{Sources, inconsistent};
+use super::super::sources::Sources;
 use super::sink::{FileSink, WriteBehind};
 use crate::pace::Pace;
 
@@ -42,21 +45,6 @@ pub(super) struct Worker {
     read_bytes: u64,
     /// The pack and frame `reader` holds.
     open: Option<(u32, u32)>,
-}
-
-/// Consecutive frames of a file.
-struct Batch {
-    table: Arc<FrameTable>,
-    first_frame: u32,
-    frames: u32,
-    first_block: u32,
-    blocks: u32,
-}
-
-/// A part of a file.
-enum Part {
-    Zero { bytes: u64 },
-    Stored(Batch),
 }
 
 impl Worker {
@@ -112,7 +100,7 @@ impl Worker {
                 let end = start.saturating_add(length_of(&job.entry)?);
                 let bytes = self.reader.payload().get(start..end);
                 let bytes = bytes.ok_or_else(|| wrong_frame(&job.entry))?;
-                self.prove_blocks(&job.entry, bytes, hashes)?;
+                prove_blocks(&self.sources, &job.entry, bytes, hashes)?;
                 bytes
             }
             _ => &[],
@@ -138,17 +126,6 @@ impl Worker {
         self.reader.open(&table, &mut frames, frame)?;
         self.open = Some((pack, frame));
         Ok(())
-    }
-
-    fn prove_blocks(&self, entry: &Entry, bytes: &[u8], hashes: &[u8]) -> Result<()> {
-        let hasher = self.sources.line().keyring().hasher();
-        let (expected, _) = hashes.as_chunks::<8>();
-        let same = expected.len() == bytes.len().div_ceil(BLOCK_BYTES)
-            && bytes.chunks(BLOCK_BYTES).zip(expected).all(|(block, expected)| {
-                let zero = block.iter().all(|byte| *byte == 0);
-                *expected == if zero { BlockHash::default() } else { hasher.block(block).short() }
-            });
-        if same { Ok(()) } else { Err(wrong_frame(entry)) }
     }
 
     /// Writes a file whose blocks are in frames of its own.
@@ -276,51 +253,6 @@ impl Drop for ReadAhead<'_> {
     }
 }
 
-async fn read_leaves(sources: &Sources, leaves: &LeafPair) -> Result<(BlockMap, Vec<BlockHash>)> {
-    let (runs, hashes) = sources.map_of(leaves)?;
-    let map = runs.runs(sources.store(), &leaves.runs).await?;
-    let hashes = hashes.hashes(sources.store(), &leaves.hashes).await?;
-    Ok((map, hashes))
-}
-
-/// Cuts a file into parts that are read at once.
-async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) -> Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    for run in &map.runs {
-        let BlockSource::Frames { pack, first_frame } = run.source else {
-            let end = run.first_block.saturating_add(run.blocks);
-            let bytes =
-                block_offset(end, map.file_bytes) - block_offset(run.first_block, map.file_bytes);
-            parts.push(Part::Zero { bytes });
-            continue;
-        };
-        let table = sources.table(sources.pack_number(pack)?).await?;
-        let last = first_frame.saturating_add(run.frames()).saturating_sub(1);
-        let (mut frame, mut block) = (first_frame, run.first_block);
-        let end = run.first_block.saturating_add(run.blocks);
-        while frame <= last && block < end {
-            let frames = table.frames_within(frame, last, read_bytes);
-            let blocks = frames.saturating_mul(FRAME_BLOCKS).min(end - block);
-            let table = Arc::clone(&table);
-            parts.push(Part::Stored(Batch {
-                table,
-                first_frame: frame,
-                frames,
-                first_block: block,
-                blocks,
-            }));
-            frame += frames;
-            block += blocks;
-        }
-    }
-    Ok(parts)
-}
-
-/// Where a block begins; the file's end for the one after its last.
-fn block_offset(block: u32, size_bytes: u64) -> u64 {
-    (u64::from(block) * BLOCK_BYTES as u64).min(size_bytes)
-}
-
 /// Appends zeroes to a CRC-32C.
 pub(super) fn crc_of_zeroes(mut crc: u32, mut bytes: u64) -> u32 {
     static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -330,14 +262,4 @@ pub(super) fn crc_of_zeroes(mut crc: u32, mut bytes: u64) -> u32 {
         bytes -= count as u64;
     }
     crc
-}
-
-/// The length of a file that is held in memory.
-fn length_of(entry: &Entry) -> Result<usize> {
-    usize::try_from(entry.size_bytes()).map_err(|_| wrong_frame(entry))
-}
-
-fn wrong_frame(entry: &Entry) -> Error {
-    let path = String::from_utf8_lossy(entry.path()).into_owned();
-    inconsistent(format!("what is stored for {path} is not what was backed up"))
 }

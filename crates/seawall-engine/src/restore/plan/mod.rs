@@ -31,7 +31,7 @@ pub(in crate::restore) use removals::{RemovalLog, TOLD};
 pub use resolver::Resolver;
 pub use timeline::{Branch, Chosen, LeftBehind, choose_timeline};
 
-use super::{Mode, TargetAction};
+use super::{Mode, PlannedSetting, RequiredParameters, TargetAction};
 
 /// A backup, as far as planning is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,6 +232,12 @@ pub struct RestorePlan {
     /// left out has some.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ignores_invalid_pages: bool,
+    /// What the server needs at least to replay the log.
+    #[serde(default)]
+    pub required: RequiredParameters,
+    /// Settings that the server gets otherwise than they were backed up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<PlannedSetting>,
     /// What a person should know before agreeing.
     pub warnings: Vec<String>,
 }

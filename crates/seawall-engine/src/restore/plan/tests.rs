@@ -567,6 +567,8 @@ fn whole_plan() -> RestorePlan {
         left_behind: Vec::new(),
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,
+        required: RequiredParameters::default(),
+        settings: Vec::new(),
         then: TargetAction::Pause,
         warnings: vec!["Newer backup x is not used: it has page errors.".to_owned()],
     }

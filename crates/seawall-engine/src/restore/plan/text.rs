@@ -57,6 +57,12 @@ impl fmt::Display for RestorePlan {
             (_, TargetAction::Shutdown) => "shuts down",
         };
         write!(f, "then          PostgreSQL {then}")?;
+        for setting in &self.settings {
+            if let Some(was) = &setting.was {
+                let (name, value, why) = (&setting.name, &setting.value, &setting.why);
+                write!(f, "\nsets          {name} = '{value}' (was {was}): {why}")?;
+            }
+        }
         for warning in &self.warnings {
             write!(f, "\nwarning       {warning}")?;
         }

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use seawall_core::{Code, Oid, Result, ResultExt};
-use seawall_pgwire::{Config, Connection, Environment, quote_conninfo_value};
+use seawall_core::{Oid, Result};
+use seawall_pgwire::Connection;
 
 use super::{Recovered, StartOptions, failed};
+use crate::cluster::PostmasterFile;
 use crate::restore::RestoreReport;
 use crate::restore::durable::local;
 use crate::restore::plan::{FIRST_NORMAL_OID, NamedDatabase, quoted};
@@ -89,16 +90,10 @@ async fn ask(
 }
 
 async fn connect(options: &StartOptions, database: &str) -> Result<Connection> {
-    let conninfo = format!(
-        "host={} port={} user={} dbname={} connect_timeout=10",
-        quote_conninfo_value(&options.socket_directory.display().to_string()),
-        options.port,
-        quote_conninfo_value(&options.user),
-        quote_conninfo_value(database)
-    );
-    let config = Config::parse(&conninfo, &Environment::of_process())
-        .code(Code::ConninfoInvalid, || "the restored server cannot be reached".to_owned())?;
-    Ok(Connection::connect(&config).await?)
+    let directory = &options.data_directory;
+    let running = PostmasterFile::read(directory)
+        .ok_or_else(|| failed("the restored server does not run any more".to_owned()))?;
+    options.login.connect(&running.listening(), database).await
 }
 
 fn log_after(path: &Path, bytes: u64) -> Result<String> {
@@ -212,6 +207,9 @@ fn drop_statements(database: &Found) -> String {
 
 #[cfg(test)]
 mod tests {
+    use seawall_core::Code;
+
+    use super::super::Login;
     use super::*;
 
     const LOG: &str = "\
@@ -230,10 +228,10 @@ mod tests {
         StartOptions {
             data_directory: "/restored".into(),
             programs: "/bin".into(),
-            port: 5433,
-            socket_directory: "/tmp".into(),
+            port: None,
+            socket_directory: None,
             log_file: "/restored.log".into(),
-            user: "postgres".to_owned(),
+            login: Login::as_role("postgres"),
             timeout: std::time::Duration::from_secs(1),
         }
     }

@@ -1,18 +1,21 @@
 //! Starting a restored cluster, and proving that it recovered as planned.
 
 mod databases;
+mod log;
+mod login;
 mod outcome;
 mod programs;
 mod promote;
+mod reasons;
+mod watch;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use seawall_core::{Code, Error, Lsn, Result, ResultExt, TimelineId, printable};
+use seawall_core::{Code, Error, Lsn, Result, TimelineId};
 use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
-use seawall_pgwire::{Config, Connection, Environment, quote_conninfo_value};
+use seawall_pgwire::Connection;
 use tokio::time::sleep;
 
 use super::durable::local;
@@ -20,8 +23,12 @@ use super::{Mode, RestorePlan, TargetAction};
 use crate::cluster::{PostmasterFile, read_control};
 
 pub use databases::look_at_databases;
+pub use login::{Listening, Login};
 pub use programs::find_programs;
 pub use promote::{Promoted, promote};
+
+use log::ServerLog;
+use watch::{Since, StartupProcess};
 
 /// How often the server is looked at.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -29,16 +36,20 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// `pg_ctl` has gone before `postmaster.pid` is there.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much of the server's log an error shows.
-const LOG_LINES: usize = 20;
+/// How often a server that recovers is asked whether it has paused.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
-/// How far replay has come, as long as it goes on.
-const REPLAYED: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
-     THEN pg_catalog.pg_last_wal_replay_lsn() END";
+/// A server that has replayed what is archived can be read at once, or not for long.
+const READABLE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where replay waits, if it does.
-const PAUSED: &str = "SELECT CASE WHEN pg_catalog.pg_is_wal_replay_paused() \
-     THEN pg_catalog.pg_last_wal_replay_lsn() END";
+/// How long replay may wait for one segment. A standby asks again after a few seconds.
+const WAL_WITHIN: Duration = Duration::from_secs(60);
+
+/// How far replay has come, and whether it waits there, as long as there is any.
+const REPLAY: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN pg_catalog.pg_last_wal_replay_lsn() END AS lsn, \
+     CASE WHEN pg_catalog.pg_is_in_recovery() \
+     THEN pg_catalog.pg_is_wal_replay_paused() END AS is_paused";
 
 /// How to start a restored cluster.
 #[derive(Debug, Clone)]
@@ -47,14 +58,14 @@ pub struct StartOptions {
     pub data_directory: PathBuf,
     /// The directory of PostgreSQL's programs; see [`find_programs`].
     pub programs: PathBuf,
-    /// The port to listen on, on this host only.
-    pub port: u16,
-    /// The directory of the Unix socket.
-    pub socket_directory: PathBuf,
+    /// The port to listen on, if not the configured one.
+    pub port: Option<u16>,
+    /// The directory of the Unix socket, if not the configured ones.
+    pub socket_directory: Option<PathBuf>,
     /// Where the server's output goes.
     pub log_file: PathBuf,
-    /// The superuser, who is asked whether replay has paused.
-    pub user: String,
+    /// Who asks the server whether replay has paused: a superuser.
+    pub login: Login,
     /// How long recovery may take.
     pub timeout: Duration,
 }
@@ -94,17 +105,28 @@ pub enum Recovered {
 /// [`Code::RestoredServerFailed`], with the end of the server's log; without a hint if the server
 /// could not be started or went down.
 pub async fn start(options: &StartOptions, plan: &RestorePlan) -> Result<Recovered> {
-    let server = Server { options, plan };
+    let mut server = Server {
+        options,
+        plan,
+        log: ServerLog::from_now(&options.data_directory, &options.log_file),
+        asked: None,
+        waits_for: Since::default(),
+    };
     let waited = match server.launch() {
         Ok(()) => server.wait().await,
         Err(error) => Err(error),
     };
-    waited.map_err(|error| server.with_log(error))
+    waited.map_err(|error| server.log.shown_with(error))
 }
 
 struct Server<'s> {
     options: &'s StartOptions,
     plan: &'s RestorePlan,
+    log: ServerLog,
+    /// When it was last asked whether it has paused.
+    asked: Option<Instant>,
+    /// The segment that replay waits for.
+    waits_for: Since<Lsn>,
 }
 
 impl Server<'_> {
@@ -132,10 +154,10 @@ impl Server<'_> {
     /// What the server's command line says; `pg_ctl` hands it to a shell.
     fn server_options(&self) -> String {
         let StartOptions { port, socket_directory, .. } = self.options;
-        let mut settings = vec![
-            ("port", port.to_string()),
-            ("unix_socket_directories", socket_directory.display().to_string()),
-        ];
+        let mut settings = Vec::new();
+        settings.extend(port.map(|port| ("port", port.to_string())));
+        let directory = socket_directory.as_ref().map(|it| it.display().to_string());
+        settings.extend(directory.map(|directory| ("unix_socket_directories", directory)));
         if self.plan.mode == Mode::Clone {
             settings.push(("listen_addresses", "localhost".to_owned()));
             settings.push(("logging_collector", "off".to_owned()));
@@ -151,15 +173,15 @@ impl Server<'_> {
         settings.into_iter().map(option).collect::<Vec<_>>().join(" ")
     }
 
-    async fn wait(&self) -> Result<Recovered> {
+    async fn wait(&mut self) -> Result<Recovered> {
         let began = Instant::now();
         let mut seen = false;
         let mut unclear: Option<Instant> = None;
         while began.elapsed() < self.options.timeout {
             // In this order: what a server wrote before it went is there to be read.
-            let running = PostmasterFile::read(&self.options.data_directory).is_some();
-            seen |= running;
-            match self.look(running).await? {
+            let running = PostmasterFile::read(&self.options.data_directory);
+            seen |= running.is_some();
+            match self.look(running.as_ref()).await? {
                 Look::Decided(recovered) => return Ok(recovered),
                 Look::Undecided => unclear = None,
                 Look::Unclear(error) => {
@@ -168,8 +190,8 @@ impl Server<'_> {
                     }
                 }
             }
-            if !running && (seen || began.elapsed() > PATIENCE) {
-                return Err(failed("the restored server ended by itself".to_owned()));
+            if running.is_none() && (seen || began.elapsed() > PATIENCE) {
+                return Err(reasons::ended(&self.log));
             }
             sleep(PAUSE).await;
         }
@@ -179,24 +201,30 @@ impl Server<'_> {
     }
 
     /// What has become of it, if that is decided.
-    async fn look(&self, running: bool) -> Result<Look> {
+    async fn look(&mut self, running: Option<&PostmasterFile>) -> Result<Look> {
         let control = read_control(&self.options.data_directory)?;
         if control.checkpoint == NO_CHECKPOINT {
             // Still as it was restored; its state is that of the server that was backed up.
             return Ok(Look::Undecided);
         }
-        let segment_size = control.wal_segment_size;
-        let prove =
-            |lsn| outcome::prove_end(self.plan, control.major, lsn, segment_size).map(|()| lsn);
-        if self.plan.mode == Mode::Standby && control.state == DbState::InArchiveRecovery {
-            return self.look_at_standby(&control, running).await;
+        let prove = |lsn| self.prove_end(&control, lsn);
+        if control.state == DbState::InArchiveRecovery {
+            return match running {
+                Some(running) => self.look_at_recovery(&control, running).await,
+                None => Ok(Look::Undecided),
+            };
         }
         let recovered = match (self.plan.then, control.state) {
-            (TargetAction::Promote, DbState::InProduction) if self.plan.mode != Mode::Standby => {
+            (TargetAction::Promote | TargetAction::Pause, DbState::InProduction)
+                if self.plan.mode != Mode::Standby =>
+            {
                 let (directory, timeline) = (&self.options.data_directory, self.plan.timeline);
                 match outcome::end_of_recovery(directory, &control, timeline)? {
-                    Some((timeline, end)) => {
+                    Some((timeline, end)) if self.plan.then == TargetAction::Promote => {
                         Recovered::Promoted { timeline, replayed_to: prove(end)? }
+                    }
+                    Some((timeline, end)) => {
+                        return Err(reasons::pause_skipped(timeline, prove(end)?));
                     }
                     None => return Ok(Look::Unclear(no_new_timeline(timeline))),
                 }
@@ -206,13 +234,7 @@ impl Server<'_> {
                     "the restored server takes writes, which was not planned".to_owned(),
                 ));
             }
-            (TargetAction::Pause, DbState::InArchiveRecovery) if running => {
-                match self.ask_lsn(PAUSED).await? {
-                    Some(lsn) => Recovered::Paused { replayed_to: prove(lsn)? },
-                    None => return Ok(Look::Undecided),
-                }
-            }
-            (TargetAction::Shutdown, DbState::ShutDownInRecovery) if !running => {
+            (TargetAction::Shutdown, DbState::ShutDownInRecovery) if running.is_none() => {
                 Recovered::ShutDown { replayed_to: prove(shutdown_position(&control))? }
             }
             _ => return Ok(Look::Undecided),
@@ -220,48 +242,117 @@ impl Server<'_> {
         Ok(Look::Decided(recovered))
     }
 
-    /// A standby has to go along the planned timeline, and to have replayed what was there.
-    async fn look_at_standby(&self, control: &ControlFile, running: bool) -> Result<Look> {
-        let wanted = self.plan.stop.kept_until();
-        let replayed = if running { self.ask_lsn(REPLAYED).await? } else { None };
-        let Some(replayed_to) = replayed.filter(|lsn| *lsn >= wanted) else {
-            return Ok(Look::Undecided);
+    fn prove_end(&self, control: &ControlFile, lsn: Lsn) -> Result<Lsn> {
+        outcome::prove_end(self.plan, control.major, lsn, control.wal_segment_size).map(|()| lsn)
+    }
+
+    /// What a server that replays does: it waits where it should, goes on, or is stuck.
+    async fn look_at_recovery(
+        &mut self,
+        control: &ControlFile,
+        running: &PostmasterFile,
+    ) -> Result<Look> {
+        // Before it is consistent it takes no connections.
+        let readable = matches!(running.status.as_str(), "ready" | "standby");
+        let asked = if readable { self.ask_now_and_then(control, running).await } else { Ok(None) };
+        let replay = match asked {
+            Err(error) if error.code() != Code::RestoredServerFailed => {
+                return Ok(Look::Unclear(reasons::cannot_ask(&self.options.login, &error)));
+            }
+            answer => answer?,
         };
+        if let Some(replay) = replay {
+            if self.plan.then == TargetAction::Pause && replay.is_paused {
+                let replayed_to = self.prove_end(control, replay.lsn)?;
+                return Ok(Look::Decided(Recovered::Paused { replayed_to }));
+            }
+            if replay.is_paused {
+                return Err(reasons::paused(replay.lsn));
+            }
+            if self.plan.mode == Mode::Standby && replay.lsn >= self.plan.stop.kept_until() {
+                return self.look_at_standby(control, replay.lsn);
+            }
+        }
+        self.look_at_waiting(control, running, readable)?;
+        Ok(Look::Undecided)
+    }
+
+    /// A standby has to go along the planned timeline, and to have replayed what was there.
+    fn look_at_standby(&self, control: &ControlFile, replayed_to: Lsn) -> Result<Look> {
         Ok(match outcome::other_way(self.plan, &self.options.data_directory, control)? {
             None => Look::Decided(Recovered::Following { replayed_to }),
             Some(other) => Look::Unclear(went_another_way(other, self.plan.timeline)),
         })
     }
 
-    /// Asks the server for a position. Before it is consistent it takes no connections.
-    async fn ask_lsn(&self, sql: &str) -> Result<Option<Lsn>> {
-        let StartOptions { socket_directory, port, user, data_directory, .. } = self.options;
-        let readable = PostmasterFile::read(data_directory)
-            .is_some_and(|file| matches!(file.status.as_str(), "ready" | "standby"));
-        if !readable {
+    /// Asks how far replay is, if it is time to. Where that does not decide, a server that cannot
+    /// be asked goes on.
+    async fn ask_now_and_then(
+        &mut self,
+        control: &ControlFile,
+        running: &PostmasterFile,
+    ) -> Result<Option<Replay>> {
+        let decides = self.plan.then == TargetAction::Pause || self.plan.mode == Mode::Standby;
+        let every = if decides { PAUSE } else { ASK_EVERY };
+        if self.asked.is_some_and(|asked| asked.elapsed() < every) {
             return Ok(None);
         }
-        let mut connection = connect(socket_directory, *port, user).await?;
-        let lsn: Option<Lsn> = connection.query_value(sql).await?;
-        connection.close().await;
-        Ok(lsn)
+        self.asked = Some(Instant::now());
+        let asked = async {
+            let mut connection =
+                self.options.login.connect(&running.listening(), "postgres").await?;
+            let replay = Replay::ask(&mut connection).await?;
+            if replay.is_paused {
+                reasons::refuse_insufficient(&mut connection, control).await?;
+            }
+            connection.close().await;
+            Ok::<_, Error>(Some(replay))
+        };
+        match asked.await {
+            Err(error) if !decides && error.code() != Code::RestoredServerFailed => {
+                tracing::debug!("{}", error.chain());
+                Ok(None)
+            }
+            answer => answer,
+        }
     }
 
-    fn with_log(&self, error: Error) -> Error {
-        let log = fs::read(&self.options.log_file).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<String> = log.lines().map(printable).collect();
-        let tail = lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default();
-        if tail.is_empty() || error.code() != Code::RestoredServerFailed {
-            return error;
+    /// Whether replay waits for WAL, or nobody can read what has been replayed.
+    fn look_at_waiting(
+        &mut self,
+        control: &ControlFile,
+        running: &PostmasterFile,
+        readable: bool,
+    ) -> Result<()> {
+        let startup = StartupProcess::of(running.pid);
+        let waits_for = startup.and_then(|startup| startup.waits_for(control.wal_segment_size));
+        let waits = self.waits_for.is(waits_for);
+        let Some(segment) = waits_for else { return Ok(()) };
+        let has_replayed_all =
+            self.plan.mode == Mode::Standby && segment >= self.plan.stop.kept_until();
+        if has_replayed_all && !readable && waits > READABLE_WITHIN {
+            return Err(reasons::not_readable(segment));
         }
-        let log = self.options.log_file.display();
-        let shown = format!("{}\nthe end of {log}:\n{}", error.message(), tail.join("\n"));
-        let shown = Error::new(Code::RestoredServerFailed, shown);
-        match error.hint() {
-            Some(hint) => shown.with_hint(hint),
-            None => shown,
+        if !has_replayed_all && waits > WAL_WITHIN {
+            return Err(reasons::no_wal(segment, waits));
         }
+        Ok(())
+    }
+}
+
+/// How far replay is.
+struct Replay {
+    lsn: Lsn,
+    is_paused: bool,
+}
+
+impl Replay {
+    /// Asks a server that has not recovered; of one that has, nothing has been replayed.
+    async fn ask(connection: &mut Connection) -> Result<Self> {
+        let row = connection.query_one(REPLAY).await?;
+        let lsn: Option<Lsn> = row.get("lsn")?;
+        let is_paused: Option<bool> = row.get("is_paused")?;
+        Ok(Self { lsn: lsn.unwrap_or(Lsn::INVALID), is_paused: is_paused.unwrap_or(false) })
     }
 }
 
@@ -292,14 +383,4 @@ const fn shutdown_position(control: &ControlFile) -> Lsn {
 
 fn failed(what: String) -> Error {
     Error::new(Code::RestoredServerFailed, what)
-}
-
-async fn connect(socket_directory: &Path, port: u16, user: &str) -> Result<Connection> {
-    let host = quote_conninfo_value(&socket_directory.display().to_string());
-    let user = quote_conninfo_value(user);
-    let conninfo =
-        format!("host={host} port={port} user={user} dbname=postgres connect_timeout=10");
-    let config = Config::parse(&conninfo, &Environment::of_process())
-        .code(Code::ConninfoInvalid, || "the restored server cannot be reached".to_owned())?;
-    Ok(Connection::connect(&config).await?)
 }

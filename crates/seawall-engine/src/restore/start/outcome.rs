@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::restore::plan::{CommitPlace, PathSpan, PlannedBackup};
-    use crate::restore::{Mode, TargetAction};
+    use crate::restore::{Mode, RequiredParameters, TargetAction};
 
     const T1: TimelineId = TimelineId(1);
     const T2: TimelineId = TimelineId(2);
@@ -196,6 +196,8 @@ mod tests {
             then: TargetAction::Promote,
             left_out_databases: Vec::new(),
             ignores_invalid_pages: false,
+            required: RequiredParameters::default(),
+            settings: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use seawall_pgdata::control::DbState;
 use seawall_pgwire::Connection;
 use tokio::time::sleep;
 
-use super::{PAUSE, connect};
+use super::{Login, PAUSE};
 use crate::cluster::{PostmasterFile, read_control};
 
 /// A server is a standby as long as this file is in its data directory.
@@ -32,14 +32,14 @@ pub enum Promoted {
 /// # Errors
 /// [`Code::Usage`] if there is no data directory; [`Code::RestoredServerFailed`] if no server runs
 /// in it, or it does not come up within `timeout`; those of the connection.
-pub async fn promote(data_directory: &Path, user: &str, timeout: Duration) -> Result<Promoted> {
+pub async fn promote(data_directory: &Path, login: &Login, timeout: Duration) -> Result<Promoted> {
     prove_data_directory(data_directory)?;
     let shown = data_directory.display();
     let file = PostmasterFile::read(data_directory).ok_or_else(|| {
         Error::new(Code::RestoredServerFailed, format!("no server runs in {shown}"))
             .with_hint(format!("Start it first: `pg_ctl start -D {shown}`."))
     })?;
-    let mut connection = connect(&file.socket_directory, file.port, user).await?;
+    let mut connection = login.connect(&file.listening(), "postgres").await?;
     if !connection.query_value::<bool>("SELECT pg_catalog.pg_is_in_recovery()").await? {
         connection.close().await;
         return Ok(Promoted::Before);

@@ -1,25 +1,24 @@
 //! After the files are there: starting the server, and what to type next.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Error, Result};
+use seawall_engine::cluster::PostmasterFile;
 use seawall_engine::restore::{
-    Mode, Recovered, RestoreReport, StartOptions, TargetAction, find_programs, look_at_databases,
-    start as start_server,
+    Listening, Login, Mode, Recovered, RestoreReport, StartOptions, TargetAction, find_programs,
+    look_at_databases, start as start_server,
 };
+use seawall_pgwire::quote_conninfo_value;
 use serde_json::{Value, json};
 
+use super::listen::Listen;
 use crate::args::RestoreArgs;
 use crate::context::Context;
 use crate::render::{Out, Style, shell_quote, shell_word};
 
-/// The ports tried when none is given: those after PostgreSQL's own.
-const PORTS: std::ops::Range<u16> = 5433..5533;
-
-/// Where sockets are put: where clients look, else anywhere.
-const SOCKET_DIRECTORIES: [&str; 2] = ["/run/postgresql", "/tmp"];
+/// The superuser, where nothing says who it is.
+pub const DEFAULT_ROLE: &str = "postgres";
 
 /// What a standby does without being told where its primary is.
 const STREAMING: &str = "it follows by the archive, segment by segment; to follow by streaming, set \
@@ -28,77 +27,109 @@ const STREAMING: &str = "it follows by the archive, segment by segment; to follo
 /// A server that was started.
 #[derive(Debug)]
 pub struct Started {
-    port: u16,
-    socket_directory: PathBuf,
+    listening: Listening,
+    /// Where it listens after any other start, if that is elsewhere.
+    configured_port: Option<u16>,
+    role: String,
     log_file: PathBuf,
     recovered: Recovered,
     /// What a person should know.
     notes: Vec<String>,
 }
 
-/// Starts PostgreSQL on a restored directory and waits until it is where it should be.
-///
-/// # Errors
-/// [`Code::RestoredServerFailed`]
-pub async fn start(args: &RestoreArgs, report: &RestoreReport, sudo: &str) -> Result<Started> {
-    let by_hand = |error: Error| {
-        let why = error.hint().unwrap_or("Nothing was lost: the repository is as it was.");
-        let line = pg_ctl_start(report, sudo);
-        let hint = format!("{why} The files are all restored; start it yourself: `{line}`.");
-        error.with_hint(hint)
-    };
-    let options = options(args, report).map_err(by_hand)?;
-    eprintln!(
-        "starting PostgreSQL on port {}; its log is {}",
-        options.port,
-        options.log_file.display()
-    );
-    // There may be the log of an earlier server.
-    let log_bytes = std::fs::metadata(&options.log_file).map_or(0, |file| file.len());
-    let started = start_server(&options, &report.plan).await;
-    // What ran and did something else than planned is not to be started again.
-    let recovered =
-        started.map_err(|error| if error.hint().is_none() { by_hand(error) } else { error })?;
-    let notes = look_at_databases(&options, report, recovered, log_bytes).await?;
-    let StartOptions { port, socket_directory, log_file, .. } = options;
-    Ok(Started { port, socket_directory, log_file, recovered, notes })
+/// What is needed to start a server and to ask it, found out before anything is restored.
+#[derive(Debug)]
+pub struct Starting {
+    login: Login,
+    configured_port: u16,
 }
 
-fn options(args: &RestoreArgs, report: &RestoreReport) -> Result<StartOptions> {
-    let port = args.port.map_or_else(free_port, Ok)?;
-    Ok(StartOptions {
-        data_directory: report.data_directory.clone(),
-        programs: find_programs(report.major)?,
-        port,
-        socket_directory: socket_directory(port)?,
-        log_file: log_file(&report.data_directory),
-        user: "postgres".to_owned(),
-        timeout: args.start_timeout,
-    })
-}
-
-fn free_port() -> Result<u16> {
-    let free = |port: &u16| {
-        let socket = format!(".s.PGSQL.{port}");
-        let taken = |directory: &str| Path::new(directory).join(&socket).exists();
-        TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
-            && !SOCKET_DIRECTORIES.iter().any(|directory| taken(directory))
-    };
-    PORTS.clone().find(free).ok_or_else(|| {
-        Error::new(Code::RestoredServerFailed, "no port from 5433 to 5532 is free")
-            .with_hint("Give one: `--start --port N`.")
-    })
-}
-
-fn socket_directory(port: u16) -> Result<PathBuf> {
-    for directory in SOCKET_DIRECTORIES {
-        let probe = Path::new(directory).join(format!(".seawall-{port}-{}", std::process::id()));
-        if std::fs::write(&probe, b"").is_ok() {
-            std::fs::remove_file(&probe).ok();
-            return Ok(PathBuf::from(directory));
-        }
+impl Starting {
+    /// Looks for all of it; a restore takes hours.
+    ///
+    /// # Errors
+    /// [`seawall_core::Code::RestoredServerFailed`] if the port is taken.
+    pub fn prove(
+        args: &RestoreArgs,
+        mode: Mode,
+        login: Login,
+        configured_port: u16,
+    ) -> Result<Self> {
+        Listen::choose(mode, args.port, configured_port)?;
+        Ok(Self { login, configured_port })
     }
-    Err(Error::new(Code::RestoredServerFailed, "there is no directory for the server's socket"))
+
+    /// Starts PostgreSQL on a restored directory and waits until it is where it should be.
+    ///
+    /// # Errors
+    /// [`seawall_core::Code::RestoredServerFailed`]
+    pub async fn start(
+        self,
+        args: &RestoreArgs,
+        report: &RestoreReport,
+        sudo: &str,
+    ) -> Result<Started> {
+        let by_hand = |error: Error| {
+            let why = error.hint().unwrap_or("Nothing was lost: the repository is as it was.");
+            let line = pg_ctl_start(report, sudo);
+            let hint = format!(
+                "{why} The files are all restored; once its reason is mended, start it yourself: `{line}`."
+            );
+            error.with_hint(hint)
+        };
+        let options = self.options(args, report).map_err(by_hand)?;
+        let port = options.port.unwrap_or(self.configured_port);
+        eprintln!("starting PostgreSQL on port {port}; its log is {}", options.log_file.display());
+        // There may be the log of an earlier server.
+        let log_bytes = std::fs::metadata(&options.log_file).map_or(0, |file| file.len());
+        let started = start_server(&options, &report.plan).await;
+        // What ran and did something else than planned is not to be started again.
+        let recovered =
+            started.map_err(|error| if error.hint().is_none() { by_hand(error) } else { error })?;
+        let notes = look_at_databases(&options, report, recovered, log_bytes).await?;
+        let running = PostmasterFile::read(&report.data_directory);
+        let listening = running.map_or_else(
+            || Listening { socket_directory: options.socket_directory.unwrap_or_default(), port },
+            |running| running.listening(),
+        );
+        let role = options.login.role().unwrap_or(DEFAULT_ROLE).to_owned();
+        let is_elsewhere = report.plan.mode != Mode::Clone && port != self.configured_port;
+        let configured_port = is_elsewhere.then_some(self.configured_port);
+        Ok(Started {
+            listening,
+            configured_port,
+            role,
+            log_file: options.log_file,
+            recovered,
+            notes,
+        })
+    }
+
+    fn options(&self, args: &RestoreArgs, report: &RestoreReport) -> Result<StartOptions> {
+        let listen = Listen::choose(report.plan.mode, args.port, self.configured_port)?;
+        Ok(StartOptions {
+            data_directory: report.data_directory.clone(),
+            programs: find_programs(report.major)?,
+            port: listen.port,
+            socket_directory: listen.socket_directory,
+            log_file: log_file(&report.data_directory),
+            login: self.login.clone(),
+            timeout: args.start_timeout,
+        })
+    }
+}
+
+/// Nobody is left with a server that runs and was not told of.
+pub fn with_running(error: Error, report: &RestoreReport, sudo: &str) -> Error {
+    let Some(running) = PostmasterFile::read(&report.data_directory) else { return error };
+    let (directory, port) = (quoted_directory(report), running.port);
+    let told = Error::new(
+        error.code(),
+        format!("{}\nthe restored server still runs, on port {port}", error.chain()),
+    );
+    let why = error.hint().map_or_else(String::new, |hint| format!("{hint} "));
+    let pg_ctl = pg_ctl(report);
+    told.with_hint(format!("{why}To stop it: `{sudo}{} stop -D {directory}`.", pg_ctl.display()))
 }
 
 /// Beside the data directory; in it, where its owner may not write beside it.
@@ -154,8 +185,10 @@ fn protect_again(
     let cluster = &report.plan.cluster;
     let quoted: Vec<String> = context.again.iter().map(|word| shell_word(word)).collect();
     let server = started.map(|started| {
-        let socket_directory = started.socket_directory.display();
-        format!("host={socket_directory} port={} user=postgres", started.port)
+        let Listening { socket_directory, port } = &started.listening;
+        let port = started.configured_port.unwrap_or(*port);
+        let host = quote_conninfo_value(&host(socket_directory));
+        format!("host={host} port={port} user={}", quote_conninfo_value(&started.role))
     });
     if context.config.path.is_some() {
         let mut lines = moved(context, report, server.as_deref());
@@ -201,8 +234,8 @@ fn as_json(started: &Started) -> Value {
         Recovered::ShutDown { replayed_to } => ("shut down", replayed_to, None),
     };
     json!({
-        "port": started.port,
-        "socket_directory": started.socket_directory,
+        "port": started.listening.port,
+        "socket_directory": started.listening.socket_directory,
         "log_file": started.log_file,
         "state": state,
         "replayed_to": lsn,
@@ -212,10 +245,14 @@ fn as_json(started: &Started) -> Value {
 }
 
 fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String> {
-    let socket_directory = started.socket_directory.display();
-    let psql = format!("  {sudo}psql -h {socket_directory} -p {} -U postgres", started.port);
-    let directory = shell_word(report.data_directory.as_os_str());
-    match started.recovered {
+    let Listening { socket_directory, port } = &started.listening;
+    let (host, role) = (shell_quote(&host(socket_directory)), shell_quote(&started.role));
+    let psql = format!("  {sudo}psql -h {host} -p {port} -U {role}");
+    let mut directory = quoted_directory(report);
+    if started.role != DEFAULT_ROLE {
+        directory.push_str(&format!(" --user {role}"));
+    }
+    let mut lines = match started.recovered {
         Recovered::Promoted { timeline, replayed_to } => vec![
             format!(
                 "PostgreSQL takes writes on timeline {timeline}; replay ended at {replayed_to}"
@@ -237,14 +274,54 @@ fn running(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String>
         Recovered::ShutDown { replayed_to } => {
             vec![format!("PostgreSQL recovered up to {replayed_to} and shut down")]
         }
+    };
+    lines.extend(serving(started, report, sudo));
+    lines
+}
+
+/// What a server that takes production's place needs to be one like any other.
+fn serving(started: &Started, report: &RestoreReport, sudo: &str) -> Vec<String> {
+    let is_down = matches!(started.recovered, Recovered::ShutDown { .. });
+    if report.plan.mode == Mode::Clone || is_down {
+        return Vec::new();
     }
+    let mut lines = Vec::new();
+    if let Some(port) = started.configured_port {
+        let now = started.listening.port;
+        lines.push(format!(
+            "it listens on port {now} until it is stopped; as configured, it listens on {port}"
+        ));
+    }
+    lines
+        .push("to have it run as a service from now on, stop it and start the service:".to_owned());
+    lines.push(format!(
+        "  {sudo}{} stop -D {}",
+        pg_ctl(report).display(),
+        quoted_directory(report)
+    ));
+    lines
+}
+
+/// What a client calls the place of a socket.
+fn host(socket_directory: &Path) -> String {
+    if socket_directory.as_os_str().is_empty() {
+        return "localhost".to_owned();
+    }
+    socket_directory.display().to_string()
+}
+
+fn quoted_directory(report: &RestoreReport) -> String {
+    shell_word(report.data_directory.as_os_str())
+}
+
+fn pg_ctl(report: &RestoreReport) -> PathBuf {
+    find_programs(report.major)
+        .map_or_else(|_| PathBuf::from("pg_ctl"), |programs| programs.join("pg_ctl"))
 }
 
 /// The line to type that starts the server.
 fn pg_ctl_start(report: &RestoreReport, sudo: &str) -> String {
-    let pg_ctl = find_programs(report.major)
-        .map_or_else(|_| PathBuf::from("pg_ctl"), |programs| programs.join("pg_ctl"));
-    let directory = shell_word(report.data_directory.as_os_str());
+    let (pg_ctl, directory) = (pg_ctl(report), quoted_directory(report));
     let log = shell_word(log_file(&report.data_directory).as_os_str());
     // A clone beside production must not take its port.
     let port = if report.plan.mode == Mode::Clone { " -o '-p 5433'" } else { "" };
@@ -252,7 +329,7 @@ fn pg_ctl_start(report: &RestoreReport, sudo: &str) -> String {
 }
 
 fn start_it(report: &RestoreReport, sudo: &str) -> Vec<String> {
-    let directory = shell_word(report.data_directory.as_os_str());
+    let directory = quoted_directory(report);
     let mut lines = vec![
         format!("start PostgreSQL {}; it replays WAL and then is ready:", report.major),
         format!("  {}", pg_ctl_start(report, sudo)),

@@ -1,6 +1,7 @@
 //! `seawall restore`: plan, agree, prove, write, start.
 
 mod after;
+mod listen;
 mod room;
 
 use std::ffi::{OsStr, OsString};
@@ -12,14 +13,17 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use seawall_core::{BackupId, ClusterName, Code, Error, Progress, Result, TimelineId};
 use seawall_engine::restore::{
-    Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestoreRequest, Target,
+    Login, Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestoreRequest, Target,
     TimelineChoice, find_programs, plan_restore,
 };
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 
+pub use after::DEFAULT_ROLE;
+
 use super::backup::{jobs, memory, rate_limit};
 use crate::args::RestoreArgs;
+use crate::config::Config;
 use crate::context::{Context, Opened, absolute};
 use crate::exit::Outcome;
 use crate::owner::Owner;
@@ -48,10 +52,7 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     let (line, wal) = runtime.block_on(find_line(&context, args))?;
     let request = runtime.block_on(request(args, &line, mode, into.clone()))?;
     let planned = runtime.block_on(plan_restore(&line, &wal, &request))?;
-    if args.start {
-        // A restore takes hours: what the start needs is looked for before.
-        find_programs(planned.major()?)?;
-    }
+    let starting = starting(args, &context, &line, &owner, &planned)?;
     show_plan(args, &planned, &request.target)?;
     if !args.dry_run {
         confirm("Restore?", args.yes)?;
@@ -71,14 +72,56 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     let report = runtime.block_on(run::until_interrupted(proven.run()))?;
     drop((options, progress));
     let sudo = owner.sudo(&typist);
-    let started = if args.start {
-        let start = after::start(args, &report, &sudo);
-        Some(runtime.block_on(run::until_interrupted(start))?)
-    } else {
-        None
+    let started = match starting {
+        Some(starting) => {
+            let start = run::until_interrupted(starting.start(args, &report, &sudo));
+            let started = runtime.block_on(start);
+            Some(started.map_err(|error| after::with_running(error, &report, &sudo))?)
+        }
+        None => None,
     };
     after::tell(args, &context, &report, started.as_ref(), &sudo)?;
     Ok(Outcome::Done)
+}
+
+/// A restore takes hours: what the start needs is looked for before.
+fn starting(
+    args: &RestoreArgs,
+    context: &Context,
+    line: &Line,
+    owner: &Owner,
+    planned: &PlannedRestore,
+) -> Result<Option<after::Starting>> {
+    if !args.start {
+        return Ok(None);
+    }
+    find_programs(planned.major()?)?;
+    let login = login(&context.config, line.cluster(), args.user.as_deref(), owner)?;
+    let (mode, port) = (planned.plan().mode, planned.configured_port());
+    after::Starting::prove(args, mode, login, port).map(Some)
+}
+
+/// Who asks a restored server: the role that is named, or the one its backups were taken as.
+///
+/// # Errors
+/// [`Code::ConninfoInvalid`]
+pub fn login(
+    config: &Config,
+    cluster: &ClusterName,
+    role: Option<&str>,
+    owner: &Owner,
+) -> Result<Login> {
+    let configured = config.clusters.get(cluster).and_then(|it| it.connection.as_ref());
+    let Some((connection, path)) = configured.zip(config.path.as_deref()) else {
+        return postgres::login("", role.unwrap_or(DEFAULT_ROLE), owner);
+    };
+    let connection = connection.read(path)?;
+    let usual = postgres::resolve(&connection, owner)?.user().to_owned();
+    match role {
+        // The password is the usual role's.
+        Some(other) if other != usual => postgres::login("", other, owner),
+        _ => postgres::login(&connection, &usual, owner),
+    }
 }
 
 /// The cluster's line in the first repository that has it, and can be read.

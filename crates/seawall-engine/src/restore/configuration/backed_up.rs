@@ -1,0 +1,219 @@
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use seawall_core::Result;
+use seawall_repo::manifest::{Entry, EntryKind, ExternalFile, INCLUDED, ManifestReader};
+
+use super::Configuration;
+use crate::config_text::{Include, include_of, name_of, value_of};
+use crate::restore::content::read_file;
+use crate::restore::sources::Sources;
+
+/// A configuration file is kept up to this size.
+const BYTES_MAX: u64 = 8 << 20;
+
+/// The settings that name files without which a server does not start, and their defaults.
+pub(super) const TLS_FILES: [(&str, &str); 6] = [
+    ("ssl_cert_file", "server.crt"),
+    ("ssl_key_file", "server.key"),
+    ("ssl_ca_file", ""),
+    ("ssl_crl_file", ""),
+    ("ssl_crl_dir", ""),
+    ("ssl_dh_params_file", ""),
+];
+
+/// Reads the configuration out of a backup: `postgresql.conf` with what it includes, then
+/// `postgresql.auto.conf`.
+///
+/// # Errors
+/// Damage, or a store that fails. A file that the backup does not have sets nothing.
+pub(in crate::restore) async fn read(
+    sources: &Sources,
+    manifest: &ManifestReader,
+) -> Result<Configuration> {
+    let mut reading =
+        Reading { sources, manifest, seen: BTreeSet::new(), found: Configuration::default() };
+    let external = &manifest.manifest.info.external_files;
+    match external.iter().find(|file| file.setting == "config_file") {
+        Some(main) => reading.of(&main.content, Place::Outside(path_of(main))).await?,
+        None => reading.of_file(Path::new("postgresql.conf")).await?,
+    }
+    reading.of_file(Path::new("postgresql.auto.conf")).await?;
+    for (setting, default) in TLS_FILES {
+        let name = reading.found.text(setting).unwrap_or(default).to_owned();
+        let entry = reading.entry(Path::new(&name)).await?;
+        if entry.is_some_and(|entry| entry.kind != EntryKind::Symlink) {
+            reading.found.files.insert(name);
+        }
+    }
+    Ok(reading.found)
+}
+
+/// Where a configuration file was.
+#[derive(Debug, Clone)]
+enum Place {
+    /// Below the data directory.
+    Inside(PathBuf),
+    /// Anywhere else.
+    Outside(PathBuf),
+}
+
+impl Place {
+    fn beside(&self, path: &Path) -> PathBuf {
+        let (Self::Inside(place) | Self::Outside(place)) = self;
+        place.parent().unwrap_or(place).join(path)
+    }
+}
+
+struct Reading<'b> {
+    sources: &'b Sources,
+    manifest: &'b ManifestReader,
+    seen: BTreeSet<PathBuf>,
+    found: Configuration,
+}
+
+impl<'b> Reading<'b> {
+    /// Takes over what a file of the data directory sets.
+    async fn of_file(&mut self, path: &Path) -> Result<()> {
+        let Some(entry) = self.entry(path).await? else { return Ok(()) };
+        if entry.kind != EntryKind::File || !self.seen.insert(path.to_owned()) {
+            return Ok(());
+        }
+        let content = read_file(self.sources, &entry, BYTES_MAX).await?;
+        self.of(&content, Place::Inside(path.to_owned())).await
+    }
+
+    /// Takes over what lines set, and files that they include, in their order.
+    fn of<'s>(&'s mut self, content: &'s [u8], place: Place) -> BoxFuture<'s, Result<()>> {
+        async move {
+            for line in content.split(|byte| *byte == b'\n') {
+                match include_of(line) {
+                    Some(Include::File { path, .. }) => {
+                        self.of_included(&place.beside(&path), &place).await?;
+                    }
+                    Some(Include::Directory(path)) => {
+                        let directory = place.beside(&path);
+                        for path in self.conf_files(&directory, &place).await? {
+                            self.of_included(&path, &place).await?;
+                        }
+                    }
+                    None => self.set(line),
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn set(&mut self, line: &[u8]) {
+        let Some(name) = name_of(line) else { return };
+        match value_of(line) {
+            // A path that is not UTF-8 can still be shown, and be seen to lead out.
+            Some(value) => {
+                let value = String::from_utf8_lossy(&value).into_owned();
+                self.found.values.insert(name, value)
+            }
+            None => self.found.values.remove(&name),
+        };
+    }
+
+    async fn of_included(&mut self, path: &Path, from: &Place) -> Result<()> {
+        let external = self.externals().find(|file| is_at(&path_of(file), path, from));
+        if let Some(file) = external {
+            let place = path_of(file);
+            if self.seen.insert(place.clone()) {
+                self.of(&file.content, Place::Outside(place)).await?;
+            }
+            return Ok(());
+        }
+        for inside in inside(path) {
+            if self.entry(&inside).await?.is_some() {
+                return self.of_file(&inside).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of an included directory, in the order PostgreSQL reads them.
+    async fn conf_files(&self, directory: &Path, from: &Place) -> Result<Vec<PathBuf>> {
+        let parent = |path: &PathBuf| path.parent().is_some_and(|it| is_at(it, directory, from));
+        let mut files: Vec<PathBuf> = self.externals().map(path_of).filter(parent).collect();
+        if files.is_empty() {
+            for inside in inside(directory) {
+                files = self.entries_in(&inside).await?;
+                if !files.is_empty() {
+                    break;
+                }
+            }
+        }
+        let is_read = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            name.ends_with(b".conf") && !name.starts_with(b".")
+        };
+        files.retain(is_read);
+        files.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+        Ok(files)
+    }
+
+    fn externals(&self) -> impl Iterator<Item = &'b ExternalFile> + use<'b> {
+        self.manifest.manifest.info.external_files.iter().filter(|file| file.setting == INCLUDED)
+    }
+
+    async fn entry(&self, path: &Path) -> Result<Option<Entry>> {
+        let wanted = path.as_os_str().as_bytes();
+        let pages = &self.manifest.manifest.pages;
+        let after = pages.partition_point(|page| page.first_path.as_slice() <= wanted);
+        let Some(page) = after.checked_sub(1) else { return Ok(None) };
+        let entries = self.manifest.page(self.sources.store(), page).await?;
+        Ok(entries.into_iter().find(|entry| entry.path() == wanted))
+    }
+
+    /// What lies directly in a directory of the data directory.
+    async fn entries_in(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        let mut prefix = directory.as_os_str().as_bytes().to_vec();
+        prefix.push(b'/');
+        let pages = &self.manifest.manifest.pages;
+        let first = pages.partition_point(|page| page.first_path.as_slice() <= prefix.as_slice());
+        let mut found = Vec::new();
+        for page in first.saturating_sub(1)..pages.len() {
+            let entries = self.manifest.page(self.sources.store(), page).await?;
+            let past = entries
+                .last()
+                .is_some_and(|it| it.path() > prefix.as_slice() && !it.path().starts_with(&prefix));
+            let below = entries.iter().filter_map(|it| it.path().strip_prefix(prefix.as_slice()));
+            let direct = below.filter(|name| !name.contains(&b'/'));
+            found.extend(direct.map(|name| directory.join(OsStr::from_bytes(name))));
+            if past {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn path_of(file: &ExternalFile) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(file.path.to_vec()))
+}
+
+/// Whether a file that was outside is the one meant. Where the data directory was is not known: seen
+/// from there, a path's end has to do.
+fn is_at(file: &Path, meant: &Path, from: &Place) -> bool {
+    match from {
+        Place::Inside(_) if meant.is_relative() => file.ends_with(meant),
+        _ => file == meant,
+    }
+}
+
+/// What a path may be called within the data directory: for an absolute one, every end of it, the
+/// longest first.
+fn inside(path: &Path) -> Vec<PathBuf> {
+    if path.is_relative() {
+        return vec![path.to_owned()];
+    }
+    let names: Vec<&OsStr> = path.iter().skip(1).collect();
+    (1..names.len()).filter_map(|from| names.get(from..)).map(PathBuf::from_iter).collect()
+}

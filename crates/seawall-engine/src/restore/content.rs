@@ -1,0 +1,155 @@
+//! The bytes of a backup's files.
+
+use std::sync::Arc;
+
+use seawall_core::{Error, Result};
+use seawall_repo::hash::BlockHash;
+use seawall_repo::manifest::{Content, Entry};
+use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
+use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable};
+
+use super::sources::{Sources, inconsistent};
+
+/// Consecutive frames of a file.
+pub(super) struct Batch {
+    pub table: Arc<FrameTable>,
+    pub first_frame: u32,
+    pub frames: u32,
+    pub first_block: u32,
+    pub blocks: u32,
+}
+
+/// A part of a file.
+pub(super) enum Part {
+    Zero { bytes: u64 },
+    Stored(Batch),
+}
+
+/// Reads a whole file, proven to be what was backed up.
+///
+/// # Errors
+/// Damage, a store that fails, and [`seawall_core::Code::ObjectInconsistent`] for one of more than `bytes_max`.
+pub(super) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) -> Result<Vec<u8>> {
+    let size_bytes = entry.size_bytes();
+    if size_bytes > bytes_max {
+        let path = String::from_utf8_lossy(entry.path());
+        return Err(inconsistent(format!("{path} has {size_bytes} bytes, more than it can have")));
+    }
+    let mut reader = FrameReader::new()?;
+    match &entry.content {
+        None => Ok(Vec::new()),
+        Some(Content::Blob { pack, frame, offset, hashes }) => {
+            let table = sources.table(*pack as usize).await?;
+            let mut frames = table.fetch(sources.store(), *frame, 1).await?;
+            reader.open(&table, &mut frames, *frame)?;
+            let start = *offset as usize;
+            let bytes = reader.payload().get(start..start.saturating_add(length_of(entry)?));
+            let bytes = bytes.ok_or_else(|| wrong_frame(entry))?;
+            prove_blocks(sources, entry, bytes, hashes)?;
+            Ok(bytes.to_vec())
+        }
+        Some(Content::Mapped(leaves)) => {
+            let (map, hashes) = read_leaves(sources, leaves).await?;
+            let mut bytes = Vec::new();
+            for part in parts(sources, &map, bytes_max).await? {
+                match part {
+                    Part::Zero { bytes: zeroes } => {
+                        let zeroes = usize::try_from(zeroes.min(bytes_max));
+                        let zeroes = zeroes.map_err(|_| wrong_frame(entry))?;
+                        bytes.resize(bytes.len().saturating_add(zeroes), 0);
+                    }
+                    Part::Stored(batch) => {
+                        let first = batch.first_frame;
+                        let mut frames =
+                            batch.table.fetch(sources.store(), first, batch.frames).await?;
+                        for frame in first..first.saturating_add(batch.frames) {
+                            reader.open(&batch.table, &mut frames, frame)?;
+                            bytes.extend_from_slice(reader.payload());
+                        }
+                    }
+                }
+            }
+            if bytes.len() as u64 != size_bytes {
+                return Err(wrong_frame(entry));
+            }
+            prove_blocks(sources, entry, &bytes, hashes.as_flattened())?;
+            Ok(bytes)
+        }
+    }
+}
+
+/// Proves that bytes are those of which the hashes were kept, eight bytes for each block.
+pub(super) fn prove_blocks(
+    sources: &Sources,
+    entry: &Entry,
+    bytes: &[u8],
+    hashes: &[u8],
+) -> Result<()> {
+    let hasher = sources.line().keyring().hasher();
+    let (expected, _) = hashes.as_chunks::<8>();
+    let same = expected.len() == bytes.len().div_ceil(BLOCK_BYTES)
+        && bytes.chunks(BLOCK_BYTES).zip(expected).all(|(block, expected)| {
+            let zero = block.iter().all(|byte| *byte == 0);
+            *expected == if zero { BlockHash::default() } else { hasher.block(block).short() }
+        });
+    if same { Ok(()) } else { Err(wrong_frame(entry)) }
+}
+
+/// A file's block map, and the hashes of its blocks.
+pub(super) async fn read_leaves(
+    sources: &Sources,
+    leaves: &LeafPair,
+) -> Result<(BlockMap, Vec<BlockHash>)> {
+    let (runs, hashes) = sources.map_of(leaves)?;
+    let map = runs.runs(sources.store(), &leaves.runs).await?;
+    let hashes = hashes.hashes(sources.store(), &leaves.hashes).await?;
+    Ok((map, hashes))
+}
+
+/// Cuts a file into parts that are read at once.
+pub(super) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for run in &map.runs {
+        let BlockSource::Frames { pack, first_frame } = run.source else {
+            let end = run.first_block.saturating_add(run.blocks);
+            let bytes =
+                block_offset(end, map.file_bytes) - block_offset(run.first_block, map.file_bytes);
+            parts.push(Part::Zero { bytes });
+            continue;
+        };
+        let table = sources.table(sources.pack_number(pack)?).await?;
+        let last = first_frame.saturating_add(run.frames()).saturating_sub(1);
+        let (mut frame, mut block) = (first_frame, run.first_block);
+        let end = run.first_block.saturating_add(run.blocks);
+        while frame <= last && block < end {
+            let frames = table.frames_within(frame, last, read_bytes);
+            let blocks = frames.saturating_mul(FRAME_BLOCKS).min(end - block);
+            let table = Arc::clone(&table);
+            parts.push(Part::Stored(Batch {
+                table,
+                first_frame: frame,
+                frames,
+                first_block: block,
+                blocks,
+            }));
+            frame += frames;
+            block += blocks;
+        }
+    }
+    Ok(parts)
+}
+
+/// Where a block begins; the file's end for the one after its last.
+pub(super) fn block_offset(block: u32, size_bytes: u64) -> u64 {
+    (u64::from(block) * BLOCK_BYTES as u64).min(size_bytes)
+}
+
+/// The length of a file that is held in memory.
+pub(super) fn length_of(entry: &Entry) -> Result<usize> {
+    usize::try_from(entry.size_bytes()).map_err(|_| wrong_frame(entry))
+}
+
+pub(super) fn wrong_frame(entry: &Entry) -> Error {
+    let path = String::from_utf8_lossy(entry.path()).into_owned();
+    inconsistent(format!("what is stored for {path} is not what was backed up"))
+}
