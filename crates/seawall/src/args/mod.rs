@@ -354,7 +354,8 @@ pub struct FetchArgs {
 /// `seawall verify`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits 0 if everything read is whole, 4 if something is damaged or missing."
+    after_help = "Exits 0 if everything read is whole, 4 if something is damaged or missing, 6 if all is whole\n\
+                  and archived WAL leads nowhere: it has a hole behind the newest backup."
 )]
 pub struct VerifyArgs {
     #[command(flatten)]

@@ -33,6 +33,7 @@ pub struct BackupReport {
     pub held: bool,
     pub annotations: BTreeMap<String, String>,
     pub page_errors: Option<u64>,
+    /// When it was last found whole in every repository that has it.
     pub verified_at: Option<Timestamp>,
     pub drilled_at: Option<Timestamp>,
     pub repositories: Vec<String>,
@@ -103,7 +104,8 @@ impl BackupReport {
     pub fn merge(&mut self, other: Self) {
         let mut repositories = std::mem::take(&mut self.repositories);
         repositories.extend(other.repositories.iter().cloned());
-        let verified_at = self.verified_at.max(other.verified_at);
+        // One that was never read is not verified by another one's being so.
+        let verified_at = self.verified_at.min(other.verified_at);
         if self.state != "complete" {
             *self = other;
         }
@@ -174,7 +176,12 @@ mod tests {
             repositories: vec!["offsite".to_owned()],
             ..damaged.clone()
         };
-        damaged.merge(whole);
+        let read = Some(Timestamp::UNIX_EPOCH);
+        damaged.merge(BackupReport { verified_at: read, ..whole.clone() });
+        assert_eq!(damaged.verified_at, None, "the other copy was not read");
+        damaged = BackupReport { verified_at: read, repositories: vec!["primary".to_owned()], ..damaged };
+        damaged.merge(BackupReport { verified_at: read, ..whole });
+        assert_eq!(damaged.verified_at, read);
         assert_eq!(damaged.state_shown(), "complete, 2 page errors");
         assert_eq!(damaged.repositories, ["primary", "offsite"]);
     }

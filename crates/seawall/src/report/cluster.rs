@@ -319,3 +319,58 @@ pub async fn stored_cluster(
         (None, names) => Err(ambiguous(names.iter())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::ToSpan as _;
+    use seawall_core::Ulid;
+
+    use super::*;
+
+    fn reach_of(obstacle: Option<Obstacle>, lsn: u64, time: Timestamp) -> ClusterReport {
+        let (backup, timeline) = (BackupId(Ulid(7)), TimelineId(2));
+        let reach = Some(Reach { backup, timeline, lsn: Lsn(lsn), time, obstacle });
+        ClusterReport { reach, ..ClusterReport::empty("main".parse().unwrap()) }
+    }
+
+    fn archiving() -> Archiving {
+        Archiving {
+            version: "15.18".to_owned(),
+            insert_lsn: Lsn(0x600_0000),
+            timeline: Some(TimelineId(2)),
+            failing_on: None,
+            idle: false,
+            archived_s_ago: Some(1.0),
+            timeout_s: 60,
+            segment_bytes: 16 << 20,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_restored_counts_from_the_last_commit_that_can() {
+        let now = Timestamp::UNIX_EPOCH + 9.hours();
+        let archiving = archiving();
+        let minimal = Obstacle::MinimalWal { lsn: Lsn(0x500_0000) };
+        let at_risk = |obstacle: Option<Obstacle>, lsn| {
+            reach_of(obstacle, lsn, Timestamp::UNIX_EPOCH).at_risk_s(&archiving, now)
+        };
+        // All that is archived can be restored.
+        assert_eq!(at_risk(None, 0x600_0000), Some(0.0));
+        // Archived a second ago, and of no use.
+        assert_eq!(at_risk(Some(minimal), 0x500_0000), Some(32_400.0));
+        // A clock that is behind the server's.
+        let later = reach_of(Some(Obstacle::MinimalWal { lsn: Lsn(8) }), 8, now + 1.hour());
+        assert_eq!(later.at_risk_s(&archiving, now), Some(0.0));
+        let none = ClusterReport::empty("main".parse().unwrap());
+        assert_eq!(none.at_risk_s(&archiving, now), None, "without a backup all is lost");
+    }
+
+    /// Statistics that were reset tell of no success; the archive does.
+    #[test]
+    fn an_archiver_that_remembers_nothing_does_not_make_the_rpo_unknown() {
+        let archiving = Archiving { archived_s_ago: None, ..archiving() };
+        let cluster = reach_of(None, 0x500_0000, Timestamp::UNIX_EPOCH);
+        let now = Timestamp::UNIX_EPOCH + 1.hour();
+        assert_eq!(cluster.at_risk_s(&archiving, now), Some(3600.0));
+    }
+}
