@@ -179,7 +179,8 @@ mod tests {
         let read = Some(Timestamp::UNIX_EPOCH);
         damaged.merge(BackupReport { verified_at: read, ..whole.clone() });
         assert_eq!(damaged.verified_at, None, "the other copy was not read");
-        damaged = BackupReport { verified_at: read, repositories: vec!["primary".to_owned()], ..damaged };
+        damaged =
+            BackupReport { verified_at: read, repositories: vec!["primary".to_owned()], ..damaged };
         damaged.merge(BackupReport { verified_at: read, ..whole });
         assert_eq!(damaged.verified_at, read);
         assert_eq!(damaged.state_shown(), "complete, 2 page errors");
