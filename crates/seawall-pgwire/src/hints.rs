@@ -104,7 +104,7 @@ fn server_hint(error: &ServerError) -> Option<String> {
     let hint = match (error.sqlstate.as_str(), routine) {
         ("28000", "ClientAuthentication") => {
             "Add a line for this database, role and address to the file SHOW hba_file names, then \
-             run SELECT pg_reload_conf()."
+             run SELECT pg_catalog.pg_reload_conf()."
         }
         ("28000", "InitializeSessionUserId") => {
             "Name an existing role with user=; without it the operating system user's name is used."

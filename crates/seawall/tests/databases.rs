@@ -48,7 +48,8 @@ const CONTENT: &str =
     "SELECT (SELECT count(*) || ' ' || sum(hashtext(text)) FROM t), count(*) FROM h";
 
 /// What to drop, as the restore prints it: by numbers.
-const DROP: &str = "SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE oid IN (";
+const DROP: &str = "SELECT pg_catalog.format('DROP DATABASE %I', datname) \
+     FROM pg_catalog.pg_database WHERE oid OPERATOR(pg_catalog.=) ANY (";
 
 #[test]
 fn a_selected_database_is_whole_and_the_others_are_there_by_name() -> Result<()> {
@@ -65,13 +66,13 @@ fn a_selected_database_is_whole_and_the_others_are_there_by_name() -> Result<()>
     let restored = house.restore("shop", ["--database", "shop"]).succeed()?;
     ensure!(restored.stderr.contains("pg_filenode.map"), "{}", restored.stderr);
     let numbers: Vec<String> = left_out.iter().map(|it| it["oid"].to_string()).collect();
-    let by_number = format!("WHERE oid IN ({}) \\gexec", numbers.join(", "));
-    ensure!(restored.stderr.contains(&by_number), "{}", restored.stderr);
+    let by_number = format!("ARRAY[{}]::pg_catalog.oid[]", numbers.join(", "));
+    ensure!(restored.stderr.contains(&format!("ANY ({by_number}) \\gexec")), "{}", restored.stderr);
     let pg = open_restored(&house.room("shop"))?;
     ensure!(pg.connection().psql_in("shop", CONTENT)? == expected);
     let refused = pg.connection().psql_in("other", "SELECT 1");
     ensure!(refused.is_err(), "one can connect to a database that was left out");
-    for statement in pg.psql(&format!("{DROP}{})", numbers.join(", ")))?.lines() {
+    for statement in pg.psql(&format!("{DROP}{by_number})"))?.lines() {
         pg.psql(statement)?;
     }
     ensure!(oracles::amcheck(pg.connection()).is_ok());

@@ -201,7 +201,7 @@ fn what_an_earlier_line_covers_is_told() -> Result<()> {
     let at_rp = ["--to", "name:rp"];
     let refused = house.restore("planned", at_rp).args(["--dry-run"]).run()?;
     tells(&refused, &there)?;
-    tells(&refused, "SELECT pg_switch_wal();")?;
+    tells(&refused, "SELECT pg_catalog.pg_switch_wal();")?;
     house.plan(at_rp.into_iter().chain(["--backup", old])).map(drop)
 }
 

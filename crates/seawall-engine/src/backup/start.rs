@@ -22,8 +22,8 @@ use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
 use crate::adopt::adopt_it;
 use crate::cluster::{
-    BackupSession, LinkRules, ScanOptions, Server, ServerFacts, Survey, TablespaceLinks,
-    prove_own_files, read_control, survey,
+    BackupSession, LinkRules, MissingRights, ScanOptions, Server, ServerFacts, Survey,
+    TablespaceLinks, prove_own_files, prove_tablespaces, read_control, survey,
 };
 use crate::host::Host;
 use crate::line_note;
@@ -61,11 +61,16 @@ pub(super) struct Started {
 /// Looks at the cluster and refuses what cannot be backed up.
 ///
 /// # Errors
-/// [`Code::ClusterMismatch`], [`Code::SettingUnsuitable`], [`Code::UnsupportedCluster`], and those of
-/// server and files.
+/// [`Code::PrivilegeMissing`], [`Code::ClusterMismatch`], [`Code::SettingUnsuitable`],
+/// [`Code::UnsupportedCluster`], and those of server and files.
 pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     let mut server = Server::connect(&request.connection).await?;
     let facts = server.facts().await?;
+    // All at once, and before PostgreSQL is asked for a checkpoint.
+    let missing = MissingRights::ask(&mut server).await?;
+    if !missing.is_empty() {
+        return Err(missing.error());
+    }
     let data_directory =
         request.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
     let control = prove_own_files(&mut server, &facts, &data_directory).await?;
@@ -179,6 +184,8 @@ pub(super) async fn start(
     let session = BackupSession::start(server, &label, request.fast_checkpoint);
     let mut session = journal.keep_alive(line, session).await?;
     let tablespaces = TablespaceLinks::of(&look.data_directory)?;
+    // Once more: they may have come since the look.
+    prove_tablespaces(session.server(), &look.data_directory, &tablespaces).await?;
     let control = read_control(&look.data_directory)?;
     prove_directory(&control, session.start_lsn, session.start_timeline, &look.data_directory)?;
 

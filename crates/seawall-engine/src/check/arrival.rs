@@ -29,11 +29,12 @@ pub(super) struct Route {
 
 /// Writes a record, so that there is something to switch, and ends the segment.
 pub(super) async fn switch(server: &mut Server, facts: &ServerFacts) -> Result<Route> {
-    let sql = "select pg_logical_emit_message(false, 'seawall', 'check')";
+    let sql = "select pg_catalog.pg_logical_emit_message(\
+         false, 'seawall'::pg_catalog.text, 'check'::pg_catalog.text)";
     let end: Lsn = server.connection().query_value(sql).await?;
     // The function tells where the record ends, which may be where a segment ends.
     let from = Lsn(end.0.saturating_sub(1));
-    let sql = format!("select pg_walfile_name('{from}')");
+    let sql = format!("select pg_catalog.pg_walfile_name('{from}'::pg_catalog.pg_lsn)");
     let name: String = server.connection().query_value(&sql).await?;
     let Some(WalFileName::Segment(segment)) = WalFileName::parse(&name, facts.wal_segment_size)
     else {

@@ -1,10 +1,10 @@
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use seawall_core::{ClusterName, Error, Progress, Result, Stage};
-use seawall_pgdata::PgMajor;
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::arrival::{Route, switch, wait_and_compare};
 use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
 use crate::backup::survey_cluster;
-use crate::cluster::{Server, ServerFacts, Survey, prove_own_files};
+use crate::cluster::{MissingRights, Server, ServerFacts, Survey, prove_own_files};
 use crate::wal::{BackupPlace, Obstacle, reach};
 
 /// How long WAL is measured to tell its rate.
@@ -47,21 +47,24 @@ pub struct Candidate {
     pub line: Result<Line>,
 }
 
-const SETTINGS: &str = "select current_setting('wal_level') as wal_level, \
-     current_setting('archive_mode') as archive_mode, \
-     coalesce((select setting from pg_settings where name = 'archive_command'), '') as archive_command, \
-     coalesce(current_setting('archive_library', true), '') as archive_library, \
-     (select setting::int from pg_settings where name = 'archive_timeout') as archive_timeout, \
-     current_setting('full_page_writes') as full_page_writes, \
-     current_setting('fsync') as fsync, \
-     quote_ident(current_user) as role";
+const SETTINGS: &str = "select pg_catalog.current_setting('wal_level') as wal_level, \
+     pg_catalog.current_setting('archive_mode') as archive_mode, \
+     pg_catalog.current_setting('archive_command') as archive_command, \
+     coalesce(pg_catalog.current_setting('archive_library', true), '') as archive_library, \
+     (select setting::pg_catalog.int4 from pg_catalog.pg_settings \
+       where name OPERATOR(pg_catalog.=) 'archive_timeout') as archive_timeout, \
+     pg_catalog.current_setting('full_page_writes') as full_page_writes, \
+     pg_catalog.current_setting('fsync') as fsync";
 
 const ARCHIVER: &str = "select failed_count, \
      case when last_failed_time is not null \
-       and (last_archived_time is null or last_failed_time > last_archived_time) \
+       and (last_archived_time is null \
+         or last_failed_time OPERATOR(pg_catalog.>) last_archived_time) \
        then last_failed_wal end as failing_on, \
-     extract(epoch from clock_timestamp() - last_failed_time)::bigint as failed_s_ago \
-     from pg_stat_archiver";
+     pg_catalog.date_part('epoch', \
+       pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) last_failed_time)::pg_catalog.int8 \
+       as failed_s_ago \
+     from pg_catalog.pg_stat_archiver";
 
 /// Looks at the cluster and its repositories, and sends WAL through the whole path.
 ///
@@ -74,8 +77,8 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     let said = server.facts().await?;
     let data_directory =
         request.data_directory.clone().unwrap_or_else(|| said.data_directory.clone());
-    let (settings, role) = settings(&mut server, &said).await?;
-    let data_directory_trouble = prove_own_files(&mut server, &said, &data_directory)
+    let settings = settings(&mut server, &said).await?;
+    let mut data_directory_trouble = prove_own_files(&mut server, &said, &data_directory)
         .await
         .err()
         .map(|error| trouble(&error));
@@ -84,12 +87,18 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     } else {
         (None, None)
     };
-    let missing_functions = missing_functions(&mut server).await?;
+    let wal_directory = wal_directory(&data_directory);
+    if let (None, Err(error)) = (&data_directory_trouble, &wal_directory) {
+        data_directory_trouble = Some(Trouble {
+            what: format!("pg_wal in {} cannot be looked at: {error}", data_directory.display()),
+            fix: "run this as the owner of the data directory".to_owned(),
+        });
+    }
+    let missing_rights = MissingRights::ask(&mut server).await?;
     let wal_bytes_per_s = if said.in_recovery { None } else { Some(rate(&mut server).await?) };
 
-    let can_switch = !said.in_recovery
-        && settings.archive_mode != "off"
-        && !missing_functions.iter().any(|function| function.starts_with("pg_switch_wal"));
+    let can_switch =
+        !said.in_recovery && settings.archive_mode != "off" && missing_rights.may_switch_wal();
     progress.stage(Stage::WaitingForWal, None);
     let route = if can_switch { Some(switch(&mut server, &said).await?) } else { None };
     let mut repositories = Vec::new();
@@ -108,10 +117,9 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
         files_trouble,
         settings,
         expected_archive_command: request.expected_archive_command,
-        missing_functions,
-        role,
+        missing_rights,
         archiver,
-        wal_directory: wal_directory(&data_directory),
+        wal_directory: wal_directory.ok(),
         wal_bytes_per_s,
         data_device: device(&data_directory),
         repositories,
@@ -129,10 +137,10 @@ async fn files(said: &ServerFacts, data_directory: &Path) -> (Option<Survey>, Op
     }
 }
 
-async fn settings(server: &mut Server, said: &ServerFacts) -> Result<(Settings, String)> {
+async fn settings(server: &mut Server, said: &ServerFacts) -> Result<Settings> {
     let row = server.connection().query_one(SETTINGS).await?;
     let command: String = row.get("archive_command")?;
-    let settings = Settings {
+    Ok(Settings {
         wal_level: row.get("wal_level")?,
         archive_mode: row.get("archive_mode")?,
         archive_command: if command == "(disabled)" { String::new() } else { command },
@@ -141,25 +149,7 @@ async fn settings(server: &mut Server, said: &ServerFacts) -> Result<(Settings, 
         full_page_writes: row.get("full_page_writes")?,
         fsync: row.get("fsync")?,
         pending_restart: said.pending_restart.clone(),
-    };
-    Ok((settings, row.get("role")?))
-}
-
-/// The functions a backup calls that the role may not.
-async fn missing_functions(server: &mut Server) -> Result<Vec<String>> {
-    let backup = if server.major() >= PgMajor::V15 {
-        ["pg_backup_start(text, boolean)", "pg_backup_stop(boolean)"]
-    } else {
-        ["pg_start_backup(text, boolean, boolean)", "pg_stop_backup(boolean, boolean)"]
-    };
-    let mut missing = Vec::new();
-    for function in backup.into_iter().chain(["pg_switch_wal()"]) {
-        let sql = format!("select has_function_privilege('{function}', 'execute')");
-        if !server.connection().query_value::<bool>(&sql).await? {
-            missing.push(function.to_owned());
-        }
-    }
-    Ok(missing)
+    })
 }
 
 /// Bytes of WAL a second.
@@ -188,7 +178,7 @@ async fn look(
 ) -> RepositoryFacts {
     let mut facts = RepositoryFacts {
         device: device(&candidate.directory),
-        free_bytes: room(&candidate.directory).map(|(free, _)| free),
+        free_bytes: room(&candidate.directory).ok().map(|(free, _)| free),
         name: candidate.name,
         directory: candidate.directory,
         trouble: None,
@@ -240,19 +230,24 @@ fn trouble(error: &Error) -> Trouble {
     Trouble { what: error.chain(), fix }
 }
 
-/// `None` if the files are not on this machine.
-fn wal_directory(data_directory: &Path) -> Option<WalDirectory> {
+/// What is in `pg_wal`, and how much room its disk has.
+fn wal_directory(data_directory: &Path) -> io::Result<WalDirectory> {
     let directory = data_directory.join("pg_wal");
     let mut used_bytes = 0;
-    for entry in fs::read_dir(&directory).ok()? {
-        // Files come and go while they are counted.
-        used_bytes += entry.ok().and_then(|entry| entry.metadata().ok()).map_or(0, |m| m.len());
+    for entry in fs::read_dir(&directory)? {
+        used_bytes += match entry?.metadata() {
+            Ok(file) => file.len(),
+            // Files come and go while they are counted.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
     }
-    let waiting = fs::read_dir(directory.join("archive_status")).ok()?.filter_map(Result::ok);
-    let ready = waiting.filter(|entry| entry.path().extension().is_some_and(|ext| ext == "ready"));
+    let mut waiting_segments = 0;
+    for entry in fs::read_dir(directory.join("archive_status"))? {
+        waiting_segments += u64::from(entry?.path().extension().is_some_and(|ext| ext == "ready"));
+    }
     let (free_bytes, disk_bytes) = room(&directory)?;
-    let waiting_segments = u64::try_from(ready.count()).unwrap_or(u64::MAX);
-    Some(WalDirectory { used_bytes, waiting_segments, free_bytes, disk_bytes })
+    Ok(WalDirectory { used_bytes, waiting_segments, free_bytes, disk_bytes })
 }
 
 fn device(path: &Path) -> Option<u64> {
@@ -260,7 +255,7 @@ fn device(path: &Path) -> Option<u64> {
 }
 
 /// Room for others than root, and the size, of the file system a path is on.
-fn room(path: &Path) -> Option<(u64, u64)> {
-    let disk = rustix::fs::statvfs(path).ok()?;
-    Some((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
+fn room(path: &Path) -> io::Result<(u64, u64)> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
 }

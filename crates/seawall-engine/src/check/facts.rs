@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use seawall_core::Lsn;
 
-use crate::cluster::Survey;
+use crate::cluster::{MissingRights, Survey};
 use crate::wal::Obstacle;
 
 /// What a look at a cluster and its repositories showed.
@@ -24,10 +24,8 @@ pub struct Facts {
     pub settings: Settings,
     /// What `archive_command` ought to be.
     pub expected_archive_command: String,
-    /// Functions the role may not call, as `GRANT` writes them.
-    pub missing_functions: Vec<String>,
-    /// The role Seawall logs in as.
-    pub role: String,
+    /// What the role Seawall acts as may not do, and would have to.
+    pub missing_rights: MissingRights,
     /// What the archiver says of itself.
     pub archiver: Archiver,
     /// The directory of the WAL, if it is on this machine and can be read.

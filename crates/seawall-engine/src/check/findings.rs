@@ -1,6 +1,9 @@
+use std::collections::BTreeMap;
+
 use seawall_core::{ByteSize, counted};
 use serde::Serialize;
 
+use super::FindingId;
 use super::facts::{Arrival, Facts, RepositoryFacts, Settings, Trouble};
 use crate::cluster::{ClusterLink, is_push_of};
 use crate::wal::Obstacle;
@@ -20,14 +23,16 @@ pub enum Severity {
 /// Something that should be looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// A name that does not change, such as `archive_timeout`.
-    pub id: &'static str,
+    /// Its name, which does not change.
+    pub id: FindingId,
     /// How bad it is.
     pub severity: Severity,
     /// What is the matter.
     pub what: String,
     /// The command or SQL that helps.
     pub fix: String,
+    /// Why it is known and shall stay so, in the words of the configuration.
+    pub acknowledged: Option<String>,
 }
 
 /// Less than this much time until a disk is full is a matter for now.
@@ -60,16 +65,23 @@ pub fn findings(facts: &Facts) -> Vec<Finding> {
     found.0
 }
 
+/// Notes which findings are known, and why they stay.
+pub fn acknowledge(findings: &mut [Finding], reasons: &BTreeMap<FindingId, String>) {
+    for finding in findings.iter_mut().filter(|finding| finding.id.may_be_acknowledged()) {
+        finding.acknowledged = reasons.get(&finding.id).cloned();
+    }
+}
+
 /// What was proven to work, in the order it was looked at.
 #[must_use]
 pub fn proven(facts: &Facts) -> Vec<String> {
     let mut proven = vec![format!(
         "PostgreSQL {} answers as {}{}",
         facts.server_version,
-        facts.role,
+        facts.missing_rights.role,
         if facts.in_recovery { " (a standby: nothing was switched)" } else { "" }
     )];
-    if facts.missing_functions.is_empty() {
+    if facts.missing_rights.is_empty() {
         proven.push("the role may do all a backup needs".to_owned());
     }
     for repository in &facts.repositories {
@@ -96,25 +108,31 @@ struct Found(Vec<Finding>);
 impl Found {
     fn add(
         &mut self,
-        id: &'static str,
+        id: FindingId,
         severity: Severity,
         what: impl Into<String>,
         fix: impl Into<String>,
     ) {
-        self.0.push(Finding { id, severity, what: what.into(), fix: fix.into() });
+        self.0.push(Finding {
+            id,
+            severity,
+            what: what.into(),
+            fix: fix.into(),
+            acknowledged: None,
+        });
     }
 
     fn data_directory(&mut self, facts: &Facts) {
         if let Some(Trouble { what, fix }) = &facts.data_directory_trouble {
             let what = format!("no backup can be made: {what}");
-            self.add("data_directory", Severity::Critical, what, fix.as_str());
+            self.add(FindingId::DataDirectory, Severity::Critical, what, fix.as_str());
         }
     }
 
     fn files(&mut self, facts: &Facts) {
         if let Some(Trouble { what, fix }) = &facts.files_trouble {
             let what = format!("no backup can be made: {what}");
-            self.add("unreadable_files", Severity::Critical, what, fix.as_str());
+            self.add(FindingId::UnreadableFiles, Severity::Critical, what, fix.as_str());
         }
         let Some(survey) = &facts.files else { return };
         if !survey.followed.is_empty() {
@@ -124,7 +142,7 @@ impl Found {
             );
             let fix =
                 "nothing, if that is right; a tablespace is PostgreSQL's own way to another disk";
-            self.add("links_followed", Severity::Advice, what, fix);
+            self.add(FindingId::LinksFollowed, Severity::Advice, what, fix);
         }
         if !survey.kept.is_empty() {
             let what = format!(
@@ -133,7 +151,7 @@ impl Found {
             );
             let fix =
                 "back it up by other means, if it is needed, or move it into the data directory";
-            self.add("links_out", Severity::Advice, what, fix);
+            self.add(FindingId::LinksOut, Severity::Advice, what, fix);
         }
     }
 
@@ -142,7 +160,7 @@ impl Found {
         if settings.wal_level == "minimal" {
             self.needs_restart(
                 settings,
-                "wal_level",
+                FindingId::WalLevel,
                 "wal_level is minimal: the WAL cannot restore a backup",
                 "ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL",
             );
@@ -150,7 +168,7 @@ impl Found {
         if settings.archive_mode == "off" {
             self.needs_restart(
                 settings,
-                "archive_mode",
+                FindingId::ArchiveMode,
                 "archive_mode is off: no WAL is archived",
                 "ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL",
             );
@@ -158,29 +176,29 @@ impl Found {
         self.archive_command(facts);
         if settings.archive_timeout_s == 0 {
             self.add(
-                "archive_timeout",
-                Severity::Warning,
+                FindingId::ArchiveTimeout,
+                Severity::Advice,
                 "archive_timeout is 0: a quiet server keeps its last commits to itself until 16 MiB of WAL have come together",
-                "ALTER SYSTEM SET archive_timeout = '60s'; SELECT pg_reload_conf();",
+                "ALTER SYSTEM SET archive_timeout = '60s'; SELECT pg_catalog.pg_reload_conf();",
             );
         }
         if !settings.full_page_writes {
             self.add(
-                "full_page_writes",
+                FindingId::FullPageWrites,
                 Severity::Critical,
                 "full_page_writes is off: a crash can leave pages that neither the server nor a restore can mend",
-                "ALTER SYSTEM SET full_page_writes = 'on'; SELECT pg_reload_conf();",
+                "ALTER SYSTEM SET full_page_writes = 'on'; SELECT pg_catalog.pg_reload_conf();",
             );
         }
         if !settings.fsync {
             self.add(
-                "fsync",
+                FindingId::Fsync,
                 Severity::Critical,
                 "fsync is off: a crash of the machine can destroy the whole cluster",
-                "ALTER SYSTEM SET fsync = 'on'; SELECT pg_reload_conf();",
+                "ALTER SYSTEM SET fsync = 'on'; SELECT pg_catalog.pg_reload_conf();",
             );
         }
-        let told = |name: &str| self.0.iter().any(|finding| finding.id == name);
+        let told = |name: &str| self.0.iter().any(|finding| finding.id.name() == name);
         let others: Vec<&str> = settings
             .pending_restart
             .iter()
@@ -189,9 +207,9 @@ impl Found {
             .collect();
         if !others.is_empty() {
             self.add(
-                "pending_restart",
+                FindingId::PendingRestart,
                 Severity::Advice,
-                format!("changed settings wait for a restart: {}", others.join(", ")),
+                format!("changed settings take effect with the restart: {}", others.join(", ")),
                 "restart PostgreSQL when it suits",
             );
         }
@@ -199,9 +217,9 @@ impl Found {
 
     /// A setting that has to change and takes effect when the server starts; it may be changed
     /// already.
-    fn needs_restart(&mut self, settings: &Settings, id: &'static str, what: &str, sql: &str) {
-        if settings.pending_restart.iter().any(|name| name == id) {
-            let what = format!("{what}; it was changed, and the change waits for a restart");
+    fn needs_restart(&mut self, settings: &Settings, id: FindingId, what: &str, sql: &str) {
+        if settings.pending_restart.iter().any(|name| name == id.name()) {
+            let what = format!("{what}; it was changed, and takes effect with the restart");
             self.add(id, Severity::Critical, what, "restart PostgreSQL");
         } else {
             self.add(id, Severity::Critical, what, sql);
@@ -212,18 +230,18 @@ impl Found {
         let settings = &facts.settings;
         let expected = &facts.expected_archive_command;
         let set = format!(
-            "ALTER SYSTEM SET archive_command = '{}'; SELECT pg_reload_conf();",
+            "ALTER SYSTEM SET archive_command = '{}'; SELECT pg_catalog.pg_reload_conf();",
             expected.replace('\'', "''")
         );
         if !settings.archive_library.is_empty() {
             self.add(
-                "archive_library",
+                FindingId::ArchiveLibrary,
                 Severity::Critical,
                 format!(
                     "archive_library is {}: archive_command is not used",
                     settings.archive_library
                 ),
-                "ALTER SYSTEM SET archive_library = ''; SELECT pg_reload_conf();",
+                "ALTER SYSTEM SET archive_library = ''; SELECT pg_catalog.pg_reload_conf();",
             );
         }
         let command = &settings.archive_command;
@@ -232,14 +250,14 @@ impl Found {
         }
         if command.is_empty() {
             self.add(
-                "archive_command",
+                FindingId::ArchiveCommand,
                 Severity::Critical,
                 "archive_command is empty: no WAL is archived",
                 set,
             );
         } else if !is_push_of(command, &facts.cluster) {
             self.add(
-                "archive_command",
+                FindingId::ArchiveCommand,
                 Severity::Critical,
                 format!(
                     "archive_command does not push to Seawall as cluster {}: {command}",
@@ -249,7 +267,7 @@ impl Found {
             );
         } else {
             self.add(
-                "archive_command",
+                FindingId::ArchiveCommand,
                 Severity::Advice,
                 format!(
                     "archive_command is not the one of this program and configuration: {command}"
@@ -260,20 +278,10 @@ impl Found {
     }
 
     fn privileges(&mut self, facts: &Facts) {
-        if facts.missing_functions.is_empty() {
-            return;
+        let missing = &facts.missing_rights;
+        if !missing.is_empty() {
+            self.add(FindingId::Privileges, Severity::Critical, missing.what(), missing.fix());
         }
-        let grants: Vec<String> = facts
-            .missing_functions
-            .iter()
-            .map(|function| format!("GRANT EXECUTE ON FUNCTION {function} TO {};", facts.role))
-            .collect();
-        self.add(
-            "privileges",
-            Severity::Critical,
-            format!("the role {} may not call {}", facts.role, facts.missing_functions.join(", ")),
-            grants.join(" "),
-        );
     }
 
     fn archiver(&mut self, facts: &Facts) {
@@ -287,7 +295,7 @@ impl Found {
             what.push_str(&format!("; pg_wal's disk is full in about {}", rough(seconds)));
         }
         self.add(
-            "archiver",
+            FindingId::Archiver,
             Severity::Critical,
             what,
             "the reason is in PostgreSQL's log; try by hand: the archive_command with that file for %p",
@@ -298,14 +306,14 @@ impl Found {
         let Some(wal) = facts.wal_directory else { return };
         if wal.waiting_segments > WAITING_SEGMENTS {
             self.add(
-                "wal_waiting",
+                FindingId::WalWaiting,
                 Severity::Warning,
                 format!(
                     "{} WAL segments wait for the archiver, and pg_wal has grown to {}",
                     wal.waiting_segments,
                     ByteSize(wal.used_bytes)
                 ),
-                "SELECT * FROM pg_stat_archiver; is the repository slow, or does it fail now and then?",
+                "SELECT * FROM pg_catalog.pg_stat_archiver; is the repository slow, or does it fail now and then?",
             );
         }
         let share = wal.free_bytes as f64 / wal.disk_bytes.max(1) as f64;
@@ -316,7 +324,7 @@ impl Found {
                 format!("; at the WAL rate of now it is full in about {}", rough(seconds))
             });
             self.add(
-                "wal_disk",
+                FindingId::WalDisk,
                 if stuck { Severity::Critical } else { Severity::Warning },
                 format!(
                     "pg_wal's disk has {} free of {}{when}",
@@ -332,7 +340,7 @@ impl Found {
         let name = &repository.name;
         if let Some(Trouble { what, fix }) = &repository.trouble {
             let what = format!("repository {name} cannot be used: {what}");
-            self.add("repository", Severity::Critical, what, fix.as_str());
+            self.add(FindingId::Repository, Severity::Critical, what, fix.as_str());
             return;
         }
         self.arrival(name, repository.arrival.as_ref());
@@ -346,7 +354,7 @@ impl Found {
         }
         if repository.device.is_some() && repository.device == facts.data_device {
             self.add(
-                "same_disk",
+                FindingId::SameDisk,
                 Severity::Warning,
                 format!(
                     "repository {name} is on the database's own disk: whoever loses one loses both"
@@ -356,7 +364,7 @@ impl Found {
         }
         if !repository.has_backup {
             self.add(
-                "no_backup",
+                FindingId::NoBackup,
                 Severity::Critical,
                 format!("repository {name} holds no complete backup of {}", facts.cluster),
                 format!("seawall backup {}", facts.cluster),
@@ -372,7 +380,7 @@ impl Found {
                     .map_or_else(String::new, |lsn| format!("; the archive ends at {lsn}"));
                 (
                     format!("WAL does not arrive in repository {name}: {segment} did not within {seconds} s{until}"),
-                    "SELECT * FROM pg_stat_archiver; PostgreSQL's log has what archive_command said".to_owned(),
+                    "SELECT * FROM pg_catalog.pg_stat_archiver; PostgreSQL's log has what archive_command said".to_owned(),
                 )
             }
             Some(Arrival::Different { segment }) => (
@@ -384,13 +392,13 @@ impl Found {
                 trouble.fix.clone(),
             ),
         };
-        self.add("wal_arrival", Severity::Critical, what, fix);
+        self.add(FindingId::WalArrival, Severity::Critical, what, fix);
     }
 
     fn copies(&mut self, facts: &Facts) {
         if let [only] = facts.repositories.as_slice() {
             self.add(
-                "one_repository",
+                FindingId::OneRepository,
                 Severity::Advice,
                 format!("{} is the only repository: when it is lost, every backup is", only.name),
                 "add a second one elsewhere to `repositories` in the configuration",
@@ -410,10 +418,10 @@ fn listed(links: &[ClusterLink]) -> String {
     shown.join(", ")
 }
 
-const fn obstacle_id(obstacle: &Obstacle) -> &'static str {
+const fn obstacle_id(obstacle: &Obstacle) -> FindingId {
     match obstacle {
-        Obstacle::Hole { .. } => "wal_hole",
-        Obstacle::MinimalWal { .. } => "wal_minimal",
+        Obstacle::Hole { .. } => FindingId::WalHole,
+        Obstacle::MinimalWal { .. } => FindingId::WalMinimal,
     }
 }
 
@@ -438,7 +446,7 @@ mod tests {
 
     use super::super::facts::{Archiver, WalDirectory};
     use super::*;
-    use crate::cluster::Survey;
+    use crate::cluster::{MissingRights, Survey};
 
     const COMMAND: &str =
         "/usr/bin/seawall --config /etc/seawall/seawall.toml wal push %p --cluster main";
@@ -475,8 +483,11 @@ mod tests {
                 pending_restart: Vec::new(),
             },
             expected_archive_command: COMMAND.to_owned(),
-            missing_functions: Vec::new(),
-            role: "postgres".to_owned(),
+            missing_rights: MissingRights {
+                role: "postgres".to_owned(),
+                database: "postgres".to_owned(),
+                ..MissingRights::default()
+            },
             archiver: Archiver::default(),
             wal_directory: Some(WalDirectory {
                 used_bytes: 64 << 20,
@@ -491,7 +502,7 @@ mod tests {
     }
 
     fn ids(facts: &Facts) -> Vec<&'static str> {
-        findings(facts).iter().map(|finding| finding.id).collect()
+        findings(facts).iter().map(|finding| finding.id.name()).collect()
     }
 
     #[test]
@@ -525,7 +536,7 @@ mod tests {
         facts.settings.pending_restart = vec!["archive_mode".to_owned()];
         let found = findings(&facts);
         assert_eq!(ids(&facts), ["archive_mode"]);
-        assert!(found[0].what.contains("waits for a restart"), "{}", found[0].what);
+        assert!(found[0].what.contains("takes effect with the restart"), "{}", found[0].what);
         assert_eq!(found[0].fix, "restart PostgreSQL");
         facts.settings.pending_restart.push("shared_buffers".to_owned());
         assert_eq!(ids(&facts), ["archive_mode", "pending_restart"]);
@@ -571,7 +582,7 @@ mod tests {
             assert_eq!(found.len(), 1, "{command}");
             assert_eq!(
                 (found[0].id, found[0].severity),
-                ("archive_command", severity),
+                (FindingId::ArchiveCommand, severity),
                 "{command}"
             );
             assert!(found[0].fix.contains(COMMAND));
@@ -651,9 +662,24 @@ mod tests {
     #[test]
     fn missing_privileges_come_with_their_grants() {
         let mut facts = healthy();
-        facts.role = "backup".to_owned();
-        facts.missing_functions = vec!["pg_switch_wal()".to_owned()];
+        facts.missing_rights.functions = vec!["pg_catalog.pg_switch_wal()"];
         let found = findings(&facts);
-        assert_eq!(found[0].fix, "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO backup;");
+        assert_eq!(ids(&facts), ["privileges"]);
+        let grant = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO postgres;";
+        assert!(found[0].fix.ends_with(grant), "{}", found[0].fix);
+    }
+
+    #[test]
+    fn what_is_known_is_noted_and_a_failure_cannot_be() {
+        let mut facts = healthy();
+        facts.repositories.truncate(1);
+        facts.repositories[0].has_backup = false;
+        let mut found = findings(&facts);
+        let known = [(FindingId::OneRepository, "a copy is made by the storage".to_owned())];
+        let failure = [(FindingId::NoBackup, "later".to_owned())];
+        acknowledge(&mut found, &known.into_iter().chain(failure).collect());
+        let noted: Vec<_> =
+            found.iter().map(|one| (one.id.name(), one.acknowledged.is_some())).collect();
+        assert_eq!(noted, [("no_backup", false), ("one_repository", true)]);
     }
 }

@@ -3,8 +3,10 @@
 mod arrival;
 mod collect;
 mod facts;
+mod finding_id;
 mod findings;
 
 pub use collect::{Candidate, CheckRequest, collect};
 pub use facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
-pub use findings::{Finding, Severity, findings, proven};
+pub use finding_id::FindingId;
+pub use findings::{Finding, Severity, acknowledge, findings, proven};

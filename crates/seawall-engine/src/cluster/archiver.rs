@@ -23,9 +23,9 @@ pub struct Archiver {
 const DISABLED: &str = "(disabled)";
 
 const SQL: &str = "select archived_count, last_archived_wal, failed_count, last_failed_wal, \
-     coalesce((select setting from pg_settings where name = 'archive_command'), '') as command, \
-     coalesce(current_setting('archive_library', true), '') as library \
-     from pg_stat_archiver";
+     pg_catalog.current_setting('archive_command') as command, \
+     coalesce(pg_catalog.current_setting('archive_library', true), '') as library \
+     from pg_catalog.pg_stat_archiver";
 
 impl Archiver {
     /// Asks the server.

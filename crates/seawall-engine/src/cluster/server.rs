@@ -2,10 +2,11 @@ use std::path::PathBuf;
 
 use seawall_core::{Code, Error, Lsn, Result, SystemId, WalSegmentSize};
 use seawall_pgdata::PgMajor;
-use seawall_pgwire::{Config, Connection};
+use seawall_pgwire::{Config, Connection, PgError};
 use seawall_repo::manifest::Database;
 
 use super::bytes::{bytes_of, hex_of, path_of};
+use super::rights;
 
 /// A session with a cluster's server.
 #[derive(Debug)]
@@ -52,16 +53,21 @@ pub struct ConfigFile {
     pub path: PathBuf,
 }
 
-const FACTS: &str = "select current_setting('server_version') as version, \
-     (select system_identifier from pg_control_system()) as system_id, \
-     pg_is_in_recovery() as in_recovery, \
-     current_setting('data_checksums') as data_checksums, \
-     pg_size_bytes(current_setting('wal_segment_size')) as wal_segment_bytes, \
-     current_setting('wal_level') as wal_level, \
-     current_setting('archive_mode') as archive_mode, \
-     current_setting('full_page_writes') as full_page_writes, \
-     coalesce((select string_agg(name, ' ' order by name) from pg_settings where pending_restart), '') \
-       as pending_restart";
+const FACTS: &str = "select pg_catalog.current_setting('server_version') as version, \
+     (select system_identifier from pg_catalog.pg_control_system()) as system_id, \
+     pg_catalog.pg_is_in_recovery() as in_recovery, \
+     pg_catalog.current_setting('data_checksums') as data_checksums, \
+     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) as wal_segment_bytes, \
+     pg_catalog.current_setting('wal_level') as wal_level, \
+     pg_catalog.current_setting('archive_mode') as archive_mode, \
+     pg_catalog.current_setting('full_page_writes') as full_page_writes";
+
+const PENDING_RESTART: &str =
+    "select name from pg_catalog.pg_settings where pending_restart order by name";
+
+/// Settings that name files. `pg_settings` leaves them out for a role that may not see them, and
+/// that would look as if there were none: `current_setting` is an error then.
+const CONFIG_FILES: [&str; 3] = ["config_file", "hba_file", "ident_file"];
 
 impl Server {
     /// Connects, for a session that may last.
@@ -98,11 +104,15 @@ impl Server {
     /// Asks the server about itself.
     ///
     /// # Errors
-    /// Those of the query; [`Code::PrivilegeMissing`] for a role that may not see settings.
+    /// Those of the query; [`Code::PrivilegeMissing`], with the SQL that helps, for a role that may
+    /// not see settings.
     pub async fn facts(&mut self) -> Result<ServerFacts> {
         let data_directory = hex_of("pg_catalog.current_setting('data_directory')");
         let sql = format!("{FACTS}, {data_directory} as data_directory");
-        let row = self.connection.query_one(&sql).await?;
+        let row = match self.connection.query_one(&sql).await {
+            Ok(row) => row,
+            Err(error) => return Err(self.explain(error).await),
+        };
         let segment_bytes: i64 = row.get("wal_segment_bytes")?;
         let wal_segment_size = u32::try_from(segment_bytes)
             .ok()
@@ -111,8 +121,11 @@ impl Server {
                 Error::new(Code::UnsupportedCluster, format!("wal_segment_size is {segment_bytes}"))
             })?;
         let system_id: i64 = row.get("system_id")?;
-        let pending_restart: String = row.get("pending_restart")?;
         let data_directory = path_of(&row, "data_directory")?;
+        let mut pending_restart = Vec::new();
+        for waiting in self.connection.query_rows(PENDING_RESTART).await? {
+            pending_restart.push(waiting.get("name")?);
+        }
         Ok(ServerFacts {
             major: self.major,
             version: row.get("version")?,
@@ -123,23 +136,29 @@ impl Server {
             wal_segment_size,
             wal_level: row.get("wal_level")?,
             archive_mode: row.get("archive_mode")?,
-            pending_restart: pending_restart.split_whitespace().map(str::to_owned).collect(),
+            pending_restart,
             full_page_writes: row.get("full_page_writes")?,
             config_files: self.config_files().await?,
         })
     }
 
+    /// The error of a question that failed. For want of a right, the hint is the `GRANT` that
+    /// suffices.
+    pub async fn explain(&mut self, error: PgError) -> Error {
+        rights::explain(self, error).await
+    }
+
     async fn config_files(&mut self) -> Result<Vec<ConfigFile>> {
-        let sql = format!(
-            "select name, {} as path from pg_catalog.pg_settings \
-             where name in ('config_file', 'hba_file', 'ident_file') order by name",
-            hex_of("setting")
-        );
+        let settings = CONFIG_FILES.map(|setting| {
+            let path = format!("pg_catalog.current_setting('{setting}')");
+            format!("{} as {setting}", hex_of(&path))
+        });
+        let row = self.connection.query_one(&format!("select {}", settings.join(", "))).await?;
         let mut files = Vec::new();
-        for row in self.connection.query_rows(&sql).await? {
-            let path = path_of(&row, "path")?;
+        for setting in CONFIG_FILES {
+            let path = path_of(&row, setting)?;
             if path.is_absolute() {
-                files.push(ConfigFile { setting: row.get("name")?, path });
+                files.push(ConfigFile { setting: setting.to_owned(), path });
             }
         }
         Ok(files)
@@ -150,7 +169,7 @@ impl Server {
     /// # Errors
     /// Those of the query.
     pub async fn insert_lsn(&mut self) -> Result<Lsn> {
-        Ok(self.connection.query_value("select pg_current_wal_insert_lsn()").await?)
+        Ok(self.connection.query_value("select pg_catalog.pg_current_wal_insert_lsn()").await?)
     }
 
     /// Closes the current WAL segment, so that the archiver takes it.
@@ -158,7 +177,7 @@ impl Server {
     /// # Errors
     /// Those of the query; [`Code::PrivilegeMissing`] without EXECUTE on the function.
     pub async fn switch_wal(&mut self) -> Result<Lsn> {
-        Ok(self.connection.query_value("select pg_switch_wal()").await?)
+        Ok(self.connection.query_value("select pg_catalog.pg_switch_wal()").await?)
     }
 
     /// The cluster's databases, by number. Their names are bytes: each database may have an

@@ -47,16 +47,19 @@ impl BackupSession {
         // Before 15 the function's default is the exclusive mode, which a crash turns into a
         // cluster that does not start.
         let call = if server.major() >= PgMajor::V15 {
-            format!("pg_backup_start({label}, {fast})")
+            format!("pg_catalog.pg_backup_start({label}::pg_catalog.text, {fast})")
         } else {
-            format!("pg_start_backup({label}, {fast}, false)")
+            format!("pg_catalog.pg_start_backup({label}::pg_catalog.text, {fast}, false)")
         };
         let sql = format!("select {call}");
         let time = checkpoint_time(&mut server, fast).await?;
         let start_lsn: Lsn = server.connection().within(time).query_value(&sql).await?;
         let timeline: String = server
             .connection()
-            .query_value(&format!("select substr(pg_walfile_name('{start_lsn}'), 1, 8)"))
+            .query_value(&format!(
+                "select pg_catalog.substr(pg_catalog.pg_walfile_name(\
+                   '{start_lsn}'::pg_catalog.pg_lsn), 1, 8)"
+            ))
             .await?;
         let start_timeline =
             u32::from_str_radix(&timeline, 16).map(TimelineId).map_err(|error| {
@@ -87,20 +90,23 @@ impl BackupSession {
     /// [`Code::BackupAborted`] if the session was lost, and those of the server.
     pub async fn stop(mut self) -> Result<(Stopped, Server)> {
         let call = if self.server.major() >= PgMajor::V15 {
-            "pg_backup_stop(false)"
+            "pg_catalog.pg_backup_stop(false)"
         } else {
-            "pg_stop_backup(false, false)"
+            "pg_catalog.pg_stop_backup(false, false)"
         };
         let (label, map) = (hex_of("s.labelfile"), hex_of("s.spcmapfile"));
-        let sql = format!(
-            "select s.lsn, {label} as labelfile, {map} as spcmapfile from pg_catalog.{call} s"
-        );
+        let sql = format!("select s.lsn, {label} as labelfile, {map} as spcmapfile from {call} s");
         let connection = self.server.connection();
         let row = connection.within(ANSWER_OF_A_BUSY_SERVER).query_one(&sql).await;
         let row = row.map_err(aborted)?;
+        let label = bytes_of(&row, "labelfile")?.ok_or_else(|| {
+            Error::new(Code::BackupAborted, "PostgreSQL ended the backup without a backup_label")
+                .with_hint("Run `seawall backup` again.")
+        })?;
         let stopped = Stopped {
             stop_lsn: row.get("lsn").map_err(aborted)?,
-            backup_label: bytes_of(&row, "labelfile")?.unwrap_or_default(),
+            backup_label: label,
+            // NULL where there are no tablespaces.
             tablespace_map: bytes_of(&row, "spcmapfile")?.unwrap_or_default(),
         };
         Ok((stopped, self.server))

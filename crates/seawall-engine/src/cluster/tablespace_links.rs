@@ -33,8 +33,12 @@ impl TablespaceLinks {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let Some(oid) = name.to_str().and_then(oid_of) else { continue };
-            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-                links.insert(oid);
+            match entry.file_type() {
+                Ok(kind) if kind.is_symlink() => drop(links.insert(oid)),
+                Ok(_) => {}
+                // Dropped just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unreadable(&entry.path(), error)),
             }
         }
         Ok(Self(links))

@@ -194,6 +194,9 @@ pub struct CheckArgs {
     #[arg(long, env = "SEAWALL_WAL_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     #[arg(default_value = "60s", value_parser = parse_duration)]
     pub wal_timeout: Duration,
+    /// Let advice count as a finding too: exit status 6
+    #[arg(long)]
+    pub strict: bool,
     #[command(flatten)]
     pub output: JsonArgs,
 }

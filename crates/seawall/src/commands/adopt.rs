@@ -127,14 +127,25 @@ fn refuse_part(state: &RestoreState) -> Result<()> {
     ))
 }
 
+/// What a restore sets for a clone.
+const OF_A_CLONE: [(&str, &str); 3] = [
+    ("max_logical_replication_workers", "0"),
+    ("stats_temp_directory", "pg_stat_tmp"),
+    ("synchronous_standby_names", ""),
+];
+
 /// Settings that are as a restore makes them for a clone.
 async fn settings_of_clone(server: &mut Server) -> Result<Vec<String>> {
-    let sql = "select name from pg_settings where source = 'configuration file' \
-         and (name, setting) in (('synchronous_standby_names', ''), \
-         ('max_logical_replication_workers', '0'), ('stats_temp_directory', 'pg_stat_tmp')) \
-         order by name";
-    let rows = server.connection().query_rows(sql).await?;
-    rows.iter().map(|row| Ok(row.get("name")?)).collect()
+    let sql = "select name, setting from pg_catalog.pg_settings \
+         where source OPERATOR(pg_catalog.=) 'configuration file' order by name";
+    let mut settings = Vec::new();
+    for row in server.connection().query_rows(sql).await? {
+        let (name, value): (String, Option<String>) = (row.get("name")?, row.get("setting")?);
+        if OF_A_CLONE.contains(&(name.as_str(), value.as_deref().unwrap_or_default())) {
+            settings.push(name);
+        }
+    }
+    Ok(settings)
 }
 
 /// All repositories are opened before anything is made in one.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use seawall_core::{Result, counted};
 use seawall_engine::check::{
-    Candidate, CheckRequest, Facts, Finding, Severity, collect, findings, proven,
+    Candidate, CheckRequest, Facts, Finding, Severity, acknowledge, collect, findings, proven,
 };
 use serde_json::json;
 
@@ -30,8 +30,8 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
         postgres::archive_command(&postgres::own_path()?, config_path, target.name.as_str());
     let facts = run::runtime()?.block_on(async {
         let mut repositories = Vec::new();
-        for place in target.places {
-            repositories.push(candidate(place, &target.name).await);
+        for place in &target.places {
+            repositories.push(candidate(place.clone(), &target.name).await);
         }
         let request = CheckRequest {
             cluster: target.name.clone(),
@@ -43,14 +43,17 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
         };
         run::until_interrupted(collect(request, &Display::new())).await
     })?;
-    let findings = findings(&facts);
+    let mut findings = findings(&facts);
+    if let Some(cluster) = &target.config {
+        acknowledge(&mut findings, &cluster.acknowledge);
+    }
     if args.output.json {
         let proven = proven(&facts);
         Out.json(&json!({"cluster": facts.cluster, "proven": proven, "findings": findings}))?;
     } else {
         Out.text(&text(&facts, &findings, Style::of_stdout()))?;
     }
-    Ok(outcome(&findings))
+    Ok(outcome(&findings, args.strict))
 }
 
 async fn candidate(place: Place, cluster: &seawall_core::ClusterName) -> Candidate {
@@ -73,49 +76,75 @@ fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
             Severity::Warning => style.yellow("warning"),
             Severity::Advice => style.bold("advice"),
         };
-        text.push_str(&format!("{severity} {}\n  fix: {}\n", finding.what, finding.fix));
+        match &finding.acknowledged {
+            Some(reason) => {
+                let known = style.dim("acknowledged");
+                text.push_str(&format!("{known} {}\n  reason: {reason}\n", finding.what));
+            }
+            None => {
+                text.push_str(&format!("{severity} {}\n  fix: {}\n", finding.what, finding.fix));
+            }
+        }
     }
     text.push_str(&summary(&facts.cluster, findings));
     text
 }
 
-/// Advice is not a reason to wake anybody.
-fn outcome(findings: &[Finding]) -> Outcome {
-    let advice_only = findings.iter().all(|finding| finding.severity == Severity::Advice);
-    if advice_only { Outcome::Done } else { Outcome::Findings }
+/// Advice is not a reason to wake anybody, and what is acknowledged is no news.
+fn outcome(findings: &[Finding], strict: bool) -> Outcome {
+    let counts = |finding: &Finding| strict || finding.severity != Severity::Advice;
+    if open(findings).any(counts) { Outcome::Findings } else { Outcome::Done }
+}
+
+fn open(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
+    findings.iter().filter(|finding| finding.acknowledged.is_none())
 }
 
 /// Only what is worse than advice takes a cluster's protection away.
 fn summary(cluster: &str, findings: &[Finding]) -> String {
-    let advice = findings.iter().filter(|finding| finding.severity == Severity::Advice).count();
-    match (findings.len() - advice, advice) {
+    let all = open(findings).count();
+    let advice = open(findings).filter(|finding| finding.severity == Severity::Advice).count();
+    match (all - advice, advice) {
         (0, 0) => format!("cluster {cluster} is protected\n"),
         (0, advice) => {
             let suggestions = counted(advice, "suggestion");
             format!("cluster {cluster} is protected, with {suggestions}\n")
         }
-        (_, _) => format!("cluster {cluster}: {}\n", counted(findings.len(), "finding")),
+        (_, _) => format!("cluster {cluster}: {}\n", counted(all, "finding")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use seawall_engine::check::FindingId;
+
     use super::*;
 
     fn finding(severity: Severity) -> Finding {
-        Finding { id: "x", severity, what: "something".to_owned(), fix: "do it".to_owned() }
+        Finding {
+            id: FindingId::SameDisk,
+            severity,
+            what: "something".to_owned(),
+            fix: "do it".to_owned(),
+            acknowledged: None,
+        }
     }
 
     #[test]
     fn a_cluster_with_nothing_but_advice_is_protected() {
         let (advice, warning) = (finding(Severity::Advice), finding(Severity::Warning));
-        for (findings, expected, text) in [
-            (vec![], Outcome::Done, "cluster main is protected\n"),
-            (vec![advice.clone()], Outcome::Done, "cluster main is protected, with 1 suggestion\n"),
-            (vec![warning.clone()], Outcome::Findings, "cluster main: 1 finding\n"),
-            (vec![warning, advice], Outcome::Findings, "cluster main: 2 findings\n"),
+        let known = Finding { acknowledged: Some("by design".to_owned()), ..warning.clone() };
+        let (done, found) = (Outcome::Done, Outcome::Findings);
+        for (findings, expected, strict, text) in [
+            (vec![], done, done, "cluster main is protected\n"),
+            (vec![advice.clone()], done, found, "cluster main is protected, with 1 suggestion\n"),
+            (vec![warning.clone()], found, found, "cluster main: 1 finding\n"),
+            (vec![warning, advice.clone()], found, found, "cluster main: 2 findings\n"),
+            (vec![known.clone()], done, done, "cluster main is protected\n"),
+            (vec![known, advice], done, found, "cluster main is protected, with 1 suggestion\n"),
         ] {
-            assert_eq!(outcome(&findings), expected);
+            assert_eq!(outcome(&findings, false), expected);
+            assert_eq!(outcome(&findings, true), strict);
             assert_eq!(summary("main", &findings), text);
         }
     }

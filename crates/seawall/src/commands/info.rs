@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ByteSize, Result};
+use seawall_core::{ByteSize, Code, Result};
 
 use super::list::{backups_table, when};
 use crate::args::{ServerArgs, ViewArgs};
@@ -39,19 +39,35 @@ pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
     overview.finish()
 }
 
-/// What only a running server knows. One that does not answer is left out: `status` tells of it.
+/// What only a running server knows. One that does not answer leaves it unknown. A connection that
+/// cannot be understood, or leads to another cluster, is an error of its own.
 fn ask_servers(context: &Context, overview: &mut Overview) -> Result<()> {
     let runtime = run::runtime()?;
+    let mut wrong = Vec::new();
     for cluster in &mut overview.clusters {
         let target = context.target(&cluster.name)?;
-        let Ok(server) = target.server(&ServerArgs::default()) else { continue };
-        match runtime.block_on(Archiving::ask(&server.connection)) {
+        if target.config.as_ref().is_none_or(|config| config.connection.is_none()) {
+            continue;
+        }
+        let archiving = target.server(&ServerArgs::default()).and_then(|server| {
+            let archiving = runtime.block_on(Archiving::ask(&server.connection))?;
+            archiving.of_cluster(&cluster.name, cluster.system_identifier)
+        });
+        match archiving {
             Ok(archiving) => {
                 cluster.rpo_seconds = cluster.at_risk_s(&archiving, Timestamp::now());
                 cluster.postgres_version = Some(archiving.version);
             }
-            Err(why) => tracing::info!("{}: {why}", cluster.name),
+            Err(error) => {
+                cluster.server_error = Some(error.chain());
+                if matches!(error.code(), Code::ConninfoInvalid | Code::ClusterMismatch) {
+                    wrong.push((cluster.name.clone(), error));
+                }
+            }
         }
+    }
+    for (cluster, error) in wrong {
+        overview.add_problem(cluster, error);
     }
     Ok(())
 }
@@ -73,8 +89,11 @@ fn cluster_text(cluster: &ClusterReport, style: Style, now: Timestamp) -> String
         ));
     }
     if let Some(seconds) = cluster.rpo_seconds {
-        let at_risk = std::time::Duration::from_secs_f64(seconds.max(0.0));
+        let at_risk = crate::render::seconds_of(seconds);
         text.push_str(&format!("  at risk now: {}\n", crate::render::duration(at_risk)));
+    }
+    if let Some(why) = &cluster.server_error {
+        text.push_str(&format!("  at risk now: unknown: {why}\n"));
     }
     for job in &cluster.jobs {
         text.push_str(&format!(

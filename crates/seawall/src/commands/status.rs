@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{Result, TimelineId, counted};
+use seawall_core::{ClusterName, Code, Error, Result, TimelineId, counted};
 use serde::Serialize;
 
 use crate::args::StatusArgs;
+use crate::config;
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::render::{Out, Style, duration};
+use crate::render::{Out, Style, duration, seconds_of};
 use crate::report::{Archiving, ClusterReport, Depth, JobReport, Overview};
 use crate::run;
 
@@ -26,7 +27,8 @@ enum Level {
 /// What a monitor is told of a cluster.
 #[derive(Debug, Serialize)]
 struct Status {
-    cluster: String,
+    /// `None` where not even the clusters are known.
+    cluster: Option<ClusterName>,
     level: Level,
     backup_age_seconds: Option<f64>,
     rpo_seconds: Option<f64>,
@@ -43,59 +45,75 @@ struct Limits {
 /// Runs the command.
 ///
 /// # Errors
-/// Those of the configuration, which are critical to a monitor too.
-pub fn main(config: Option<&Path>, args: &StatusArgs) -> Result<Outcome> {
-    match statuses(config, args) {
-        Ok(statuses) => {
-            if args.output.json {
-                Out.json(&serde_json::json!({ "clusters": statuses }))?;
-            } else {
-                let style = Style::of_stdout();
-                statuses.iter().try_for_each(|status| Out.line(&status.line(style)))?;
-            }
-            let worst = statuses.iter().map(|status| status.level).max();
-            Ok(Outcome::Monitor(worst.unwrap_or(Level::Critical) as u8))
-        }
+/// Standard output that cannot be written. Whatever else fails is told in the clusters' lines: a
+/// monitor reads nothing else.
+pub fn main(path: Option<&Path>, args: &StatusArgs) -> Result<Outcome> {
+    let statuses = match statuses(path, args) {
+        Ok(statuses) if !statuses.is_empty() => statuses,
+        Ok(_) => vec![Status::unknown(None, "there is no cluster".to_owned())],
         Err(error) => {
-            // 1 would be a warning; not to know is worse.
             crate::render::report(&error);
-            Ok(Outcome::Monitor(Level::Critical as u8))
+            all_unknown(path, args, &error)
         }
+    };
+    if args.output.json {
+        Out.json(&serde_json::json!({ "clusters": statuses }))?;
+    } else {
+        let style = Style::of_stdout();
+        statuses.iter().try_for_each(|status| Out.line(&status.line(style)))?;
     }
+    let worst = statuses.iter().map(|status| status.level).max();
+    Ok(Outcome::Monitor(worst.unwrap_or(Level::Critical) as u8))
 }
 
-fn statuses(config: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
+/// Of each cluster asked for, as far as a configuration that cannot be used names them.
+fn all_unknown(path: Option<&Path>, args: &StatusArgs, error: &Error) -> Vec<Status> {
+    let names = match &args.cluster.cluster {
+        Some(name) => vec![name.clone()],
+        None => config::named_clusters(path),
+    };
+    if names.is_empty() {
+        return vec![Status::unknown(None, error.chain())];
+    }
+    names.into_iter().map(|name| Status::unknown(Some(name), error.chain())).collect()
+}
+
+fn statuses(path: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
     let limits = Limits { max_age: args.max_age, max_rpo: args.max_rpo };
     let named = args.cluster.cluster.as_ref();
     // Read before the process becomes another user.
-    let context = Context::new(config, &args.repository)?;
-    let targets = context.known_targets(named)?;
-    let mut overview = Overview::collect(config, named, &args.repository, Depth::Wal)?;
+    let context = Context::new(path, &args.repository)?;
+    let mut overview = Overview::whatever_opens(&context, named, Depth::Wal)?;
+    let problems = overview.take_problems();
     let runtime = run::runtime()?;
     let mut statuses = Vec::new();
-    for cluster in &mut overview.clusters {
-        let target = targets.iter().find(|target| target.name == cluster.name);
-        let server = target.and_then(|target| target.server(&args.server).ok());
-        let archiving = server.map(|server| runtime.block_on(Archiving::ask(&server.connection)));
-        statuses.push(judge(cluster, archiving, limits, Timestamp::now()));
-    }
-    let unreachable = overview.take_problems();
-    for status in &mut statuses {
-        for problem in &unreachable {
-            status.remark(Level::Critical, problem.chain());
+    for cluster in &overview.clusters {
+        let target = context.target(&cluster.name)?;
+        let archiving = target.server(&args.server).and_then(|server| {
+            let archiving = runtime.block_on(Archiving::ask(&server.connection))?;
+            archiving.of_cluster(&cluster.name, cluster.system_identifier)
+        });
+        let mut status = judge(cluster, archiving, limits, Timestamp::now());
+        for problem in problems.iter().filter(|problem| problem.concerns(&target)) {
+            status.remark(Level::Critical, problem.error.chain());
         }
+        statuses.push(status);
     }
-    Ok(statuses)
+    match problems.into_iter().next() {
+        // Where the repositories alone know the clusters.
+        Some(problem) if statuses.is_empty() => Err(problem.error),
+        _ => Ok(statuses),
+    }
 }
 
 fn judge(
     cluster: &ClusterReport,
-    archiving: Option<Result<Archiving, String>>,
+    archiving: Result<Archiving>,
     limits: Limits,
     now: Timestamp,
 ) -> Status {
     let mut status = Status {
-        cluster: cluster.name.to_string(),
+        cluster: Some(cluster.name.clone()),
         level: Level::Ok,
         backup_age_seconds: None,
         rpo_seconds: None,
@@ -103,12 +121,12 @@ fn judge(
     };
     status.backups(cluster, limits, now);
     match archiving {
-        None => status.timelines(cluster, None),
-        Some(Err(why)) => {
+        Err(why) => {
             status.timelines(cluster, None);
-            status.remark(Level::Warning, format!("the server does not answer: {why}"));
+            // What was not asked is unknown, and unknown is never well.
+            status.remark(Level::Critical, unanswered(&why));
         }
-        Some(Ok(archiving)) => {
+        Ok(archiving) => {
             status.timelines(cluster, archiving.timeline);
             status.archiving(cluster, &archiving, limits, now);
         }
@@ -127,7 +145,33 @@ fn judge(
     status
 }
 
+/// Why nothing is known of the server.
+fn unanswered(why: &Error) -> String {
+    let what = match why.code() {
+        Code::ConninfoInvalid | Code::NotConfigured => "the server was not asked",
+        Code::ClusterMismatch => return why.chain(),
+        _ => "the server does not answer",
+    };
+    match why.hint() {
+        Some(hint) if why.code() == Code::PrivilegeMissing => {
+            format!("{what}: {} ({hint})", why.chain())
+        }
+        _ => format!("{what}: {}", why.chain()),
+    }
+}
+
 impl Status {
+    /// Of a cluster that could not be looked at.
+    fn unknown(cluster: Option<ClusterName>, why: String) -> Self {
+        Self {
+            cluster,
+            level: Level::Critical,
+            backup_age_seconds: None,
+            rpo_seconds: None,
+            remarks: vec![why],
+        }
+    }
+
     fn remark(&mut self, level: Level, text: String) {
         self.level = self.level.max(level);
         self.remarks.push(text);
@@ -177,7 +221,7 @@ impl Status {
         let backup = cluster.written_backups().next_back().and_then(|backup| backup.timeline);
         if let Some(backup) = backup.filter(|backup| *backup < newest) {
             let what = format!(
-                "the newest backup is of timeline {backup}, and WAL of timeline {newest}: take a backup"
+                "no backup since the server was restored or promoted: the newest is of timeline {backup}, and WAL of timeline {newest}: take a backup"
             );
             self.remark(Level::Warning, what);
         }
@@ -210,8 +254,12 @@ impl Status {
         now: Timestamp,
     ) {
         if archiving.idle {
-            let what = "PostgreSQL archives nothing: archive_mode or archive_command is not set";
-            self.remark(Level::Critical, what.to_owned());
+            let why = if archiving.waits_for_restart {
+                "archive_mode takes effect with the restart"
+            } else {
+                "archive_mode or archive_command is not set"
+            };
+            self.remark(Level::Critical, format!("PostgreSQL archives nothing: {why}"));
         } else if let Some(wal) = &archiving.failing_on {
             let what = format!("the archiver fails on {wal}: PostgreSQL's log says why");
             self.remark(Level::Critical, what);
@@ -222,7 +270,7 @@ impl Status {
         self.rpo_seconds = cluster.at_risk_s(archiving, now);
         // Without a backup to roll forward there is nothing to measure from; that is told already.
         let Some(seconds) = self.rpo_seconds else { return };
-        let at_risk = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let at_risk = seconds_of(seconds);
         if let Some(level) = over(at_risk, limits.max_rpo, 10) {
             let what = format!("up to {} of commits cannot be restored", duration(at_risk));
             self.remark(level, what);
@@ -235,13 +283,15 @@ impl Status {
             Level::Warning => style.yellow("WARNING"),
             Level::Critical => style.red("CRITICAL"),
         };
-        let shown =
-            |seconds: f64| duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+        let shown = |seconds: f64| duration(seconds_of(seconds));
         let mut facts = Vec::new();
         facts.extend(self.backup_age_seconds.map(|age| format!("backup {} old", shown(age))));
         facts.extend(self.rpo_seconds.map(|rpo| format!("RPO {}", shown(rpo))));
         facts.extend(self.remarks.iter().cloned());
-        format!("{level} {}: {}", self.cluster, facts.join("; "))
+        let subject = self.cluster.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+        // A line is all a monitor takes for one; what a server said may have held several.
+        let facts = facts.join("; ").replace(char::is_control, " ");
+        format!("{level}{subject}: {facts}")
     }
 }
 
@@ -266,11 +316,13 @@ mod tests {
     fn a_cluster_without_backups_is_critical_and_fits_one_line() {
         let cluster = ClusterReport::empty("main".parse().unwrap());
         let limits = Limits { max_age: Duration::from_secs(1), max_rpo: Duration::from_secs(1) };
-        let status =
-            judge(&cluster, Some(Err("refused".to_owned())), limits, Timestamp::UNIX_EPOCH);
+        let refused = || Error::new(Code::ConnectFailed, "refused\nOK other: all is well");
+        let status = judge(&cluster, Err(refused()), limits, Timestamp::UNIX_EPOCH);
         assert_eq!(
             status.line(Style::PLAIN),
-            "CRITICAL main: no backup yet; the server does not answer: refused"
+            "CRITICAL main: no backup yet; the server does not answer: refused OK other: all is well"
         );
+        let unknown = Status::unknown(None, "no configuration".to_owned());
+        assert_eq!(unknown.line(Style::PLAIN), "CRITICAL: no configuration");
     }
 }

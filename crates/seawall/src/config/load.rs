@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{ByteSize, ClusterName, Code, Error, RateLimit, Result};
+use seawall_engine::check::FindingId;
 use toml::de::DeTable;
 
 use super::connection::exposed;
@@ -24,12 +25,14 @@ const TOP: Keys = Keys {
 };
 
 const CLUSTER: Keys = Keys {
-    known: &["connection", "data_directory", "source", "repositories"],
+    known: &["connection", "data_directory", "source", "repositories", "acknowledge"],
     later: &["wal", "backup", "retention", "drill", "objectives", "schedule", "rate_limit"],
 };
 
 const REPOSITORY: Keys =
     Keys { known: &["url", "key", "compression", "pack_size"], later: &["rate_limit"] };
+
+const FINDINGS: Keys = Keys { known: FindingId::NAMES, later: &[] };
 
 const SECRET: Keys = Keys { known: &["file", "env", "command"], later: &[] };
 
@@ -158,6 +161,7 @@ fn cluster(
         data_directory: section.parsed("data_directory", absolute_path)?,
         source: section.parsed("source", parse_source)?.unwrap_or_default(),
         repositories,
+        acknowledge: acknowledged(section)?,
     })
 }
 
@@ -169,6 +173,39 @@ fn connection(section: &Section<'_>) -> Result<Option<ConnectionSource>> {
     let Some((_, path)) = section.choice("connection", CONNECTION)? else { return Ok(None) };
     let path = absolute_path(&path).map_err(|problem| section.wrong("connection", problem))?;
     Ok(Some(ConnectionSource::File(path)))
+}
+
+/// The findings somebody knows of, and why they stay.
+fn acknowledged(section: &Section<'_>) -> Result<BTreeMap<FindingId, String>> {
+    let mut acknowledged = BTreeMap::new();
+    for (name, reason) in section.texts("acknowledge", FINDINGS)? {
+        let wrong = |what: String| Err(section.wrong("acknowledge", what));
+        match FindingId::of_name(&name) {
+            Some(id) if !id.may_be_acknowledged() => {
+                return wrong(format!(
+                    "{name} cannot be acknowledged: WAL or backups do not get where they should"
+                ));
+            }
+            Some(_) if reason.trim().is_empty() => {
+                return wrong(format!("{name} needs its reason: {name} = \"why it stays so\""));
+            }
+            Some(id) => drop(acknowledged.insert(id, reason)),
+            None => return wrong(format!("there is no finding {name}")),
+        }
+    }
+    Ok(acknowledged)
+}
+
+/// The names of the clusters in a file, as far as it is TOML at all: for a monitor that has to be
+/// told which ones nothing is known of.
+pub fn named_clusters(explicit: Option<&Path>) -> Vec<ClusterName> {
+    let Ok(text) = std::fs::read_to_string(explicit.unwrap_or(Path::new(DEFAULT_PATH))) else {
+        return Vec::new(); // Why it cannot be read is told by the error this is asked for.
+    };
+    let Ok(table) = DeTable::parse(&text) else { return Vec::new() };
+    let clusters = table.get_ref().get("cluster").and_then(|value| value.get_ref().as_table());
+    let names = clusters.into_iter().flat_map(|clusters| clusters.keys());
+    names.filter_map(|name| name.get_ref().parse().ok()).collect()
 }
 
 fn repository(section: &Section<'_>) -> Result<RepositoryConfig> {

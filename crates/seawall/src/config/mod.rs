@@ -12,6 +12,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{ByteSize, ClusterName, RateLimit};
+use seawall_engine::check::FindingId;
 use seawall_store::StoreUrl;
 
 use crate::priority::Priority;
@@ -21,7 +22,7 @@ pub use load::{
     DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
     parse_priority, parse_rate_limit,
 };
-pub use load::{DEFAULT_PATH, load, load_if_any, parse};
+pub use load::{DEFAULT_PATH, load, load_if_any, named_clusters, parse};
 pub use secret::{SecretSource, read_file as read_key_text};
 
 /// The memory budget unless told otherwise.
@@ -80,6 +81,8 @@ pub struct ClusterConfig {
     pub source: Source,
     /// The names of its repositories, in the order given.
     pub repositories: Vec<String>,
+    /// Findings of `check` that are known, and why they stay.
+    pub acknowledge: BTreeMap<FindingId, String>,
 }
 
 /// How a cluster's files are read.

@@ -96,6 +96,19 @@ impl<'a> Section<'a> {
         self.table.get(key).is_some_and(|value| value.get_ref().is_table())
     }
 
+    /// A table of texts, such as `{ one = "…", two = "…" }`.
+    pub fn texts(&self, key: &str, keys: Keys) -> Result<Vec<(String, String)>> {
+        let Some(value) = self.table.get(key) else { return Ok(Vec::new()) };
+        let wrong = || self.wrong_type(key, value, "a table of texts");
+        let table = value.get_ref().as_table().ok_or_else(wrong)?;
+        let name = format!(" in {key}{}", self.name);
+        let section = Self { document: self.document, name, table };
+        section.refuse_unknown(keys)?;
+        let names = table.keys().map(|name| name.get_ref().as_ref());
+        let text = |name: &str| Ok(section.string(name)?.map(|text| (name.to_owned(), text)));
+        names.filter_map(|name| text(name).transpose()).collect()
+    }
+
     /// A text.
     pub fn string(&self, key: &str) -> Result<Option<String>> {
         let Some(value) = self.table.get(key) else { return Ok(None) };

@@ -17,7 +17,7 @@ pub use out::Out;
 pub use progress::Display;
 pub use style::Style;
 pub use table::{Align, table};
-pub use time::{age, duration, utc, zones};
+pub use time::{age, duration, seconds_of, utc, zones};
 
 /// `text` as one word of a POSIX shell.
 pub fn shell_quote(text: &str) -> String {

@@ -36,6 +36,14 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
     duration(Duration::from_secs(u64::try_from(seconds).unwrap_or_default()))
 }
 
+/// Seconds that were computed or told. What is no number, or too large for one, is not nothing.
+pub fn seconds_of(seconds: f64) -> Duration {
+    if seconds <= 0.0 {
+        return Duration::ZERO;
+    }
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
 /// A duration in the two units that matter.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -75,5 +83,14 @@ mod tests {
         assert!(shown.starts_with("2026-01-02 14:29:59.5Z"), "{shown}");
         assert!(shown.contains("2026-01-02 15:29:59.5+01:00 Europe/Berlin"), "{shown}");
         assert_eq!(shown.matches("Berlin").count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_number_of_seconds_is_too_long() {
+        assert_eq!(seconds_of(1.5), Duration::from_millis(1500));
+        assert_eq!(seconds_of(-1.0), Duration::ZERO, "a clock was set back");
+        for endless in [f64::NAN, f64::INFINITY, 1e300] {
+            assert_eq!(seconds_of(endless), Duration::MAX);
+        }
     }
 }

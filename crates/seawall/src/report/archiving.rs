@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use seawall_core::{Error, Lsn, TimelineId};
+use seawall_core::{ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId};
+use seawall_engine::adopt::adopt_it;
 use seawall_engine::cluster::Server;
 use seawall_pgwire::Config;
 
@@ -13,6 +14,8 @@ const SESSION: Duration = Duration::from_secs(7);
 /// What a running server says of its archiving.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Archiving {
+    /// What `initdb` gave the cluster.
+    pub system_id: SystemId,
     /// The server's version, such as `15.18`.
     pub version: String,
     /// Where the log ends.
@@ -23,6 +26,8 @@ pub struct Archiving {
     pub failing_on: Option<String>,
     /// Whether nothing is set that archives.
     pub idle: bool,
+    /// Whether `archive_mode` was changed, which takes effect with the restart.
+    pub waits_for_restart: bool,
     /// Since the archiver last succeeded.
     pub archived_s_ago: Option<f64>,
     /// `archive_timeout`; 0 is never.
@@ -31,48 +36,87 @@ pub struct Archiving {
     pub segment_bytes: u64,
 }
 
-const SQL: &str = "select split_part(current_setting('server_version'), ' ', 1) as version, \
-     case when pg_is_in_recovery() then pg_last_wal_replay_lsn() \
-          else pg_current_wal_insert_lsn() end as insert_lsn, \
-     case when not pg_is_in_recovery() \
-          then substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end as timeline, \
-     case when last_failed_time > coalesce(last_archived_time, '-infinity') \
+const SQL: &str = "select pg_catalog.split_part(\
+       pg_catalog.current_setting('server_version'), ' ', 1) as version, \
+     (select system_identifier from pg_catalog.pg_control_system()) as system_id, \
+     (select pending_restart from pg_catalog.pg_settings \
+       where name OPERATOR(pg_catalog.=) 'archive_mode') as waits_for_restart, \
+     case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() \
+          else pg_catalog.pg_current_wal_insert_lsn() end as insert_lsn, \
+     case when not pg_catalog.pg_is_in_recovery() \
+          then pg_catalog.substr(pg_catalog.pg_walfile_name(\
+            pg_catalog.pg_current_wal_insert_lsn()), 1, 8) end as timeline, \
+     case when last_failed_time OPERATOR(pg_catalog.>) \
+            coalesce(last_archived_time, '-infinity'::pg_catalog.timestamptz) \
           then coalesce(last_failed_wal, '?') end as failing_on, \
-     current_setting('archive_mode') = 'off' \
-       or (coalesce(current_setting('archive_library', true), '') = '' \
-           and current_setting('archive_command') in ('', '(disabled)')) as idle, \
-     extract(epoch from clock_timestamp() - last_archived_time)::float8 as archived_s_ago, \
-     (select setting::int from pg_settings where name = 'archive_timeout') as timeout_s, \
-     pg_size_bytes(current_setting('wal_segment_size')) as segment_bytes \
-     from pg_stat_archiver";
+     pg_catalog.current_setting('archive_mode') OPERATOR(pg_catalog.=) 'off'::pg_catalog.text \
+       or (coalesce(pg_catalog.current_setting('archive_library', true), '') \
+             OPERATOR(pg_catalog.=) ''::pg_catalog.text \
+           and pg_catalog.current_setting('archive_command') \
+             OPERATOR(pg_catalog.=) any (array['', '(disabled)']::pg_catalog.text[])) as idle, \
+     pg_catalog.date_part('epoch', \
+       pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) last_archived_time) as archived_s_ago, \
+     (select setting::pg_catalog.int4 from pg_catalog.pg_settings \
+       where name OPERATOR(pg_catalog.=) 'archive_timeout') as timeout_s, \
+     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) as segment_bytes \
+     from pg_catalog.pg_stat_archiver";
 
 impl Archiving {
     /// Asks a server.
     ///
     /// # Errors
-    /// Why there is no answer, in a line.
-    pub async fn ask(connection: &Config) -> Result<Self, String> {
+    /// Those of the connection and the query; [`Code::ConnectFailed`] if it does not answer in time.
+    pub async fn ask(connection: &Config) -> Result<Self> {
         let ask = async {
             let connection = connection.clone().with_time_to_connect(SESSION);
             let mut server = Server::connect(&connection).await?;
-            let row = server.connection().query_one(SQL).await?;
+            let row = match server.connection().query_one(SQL).await {
+                Ok(row) => row,
+                Err(error) => return Err(server.explain(error).await),
+            };
             server.close().await;
-            Ok::<_, Error>(Self {
+            let system_id: i64 = row.get("system_id")?;
+            let timeline: Option<String> = row.get("timeline")?;
+            let number = |hex: String| {
+                u32::from_str_radix(&hex, 16).map(TimelineId).map_err(|error| {
+                    Error::new(Code::QueryFailed, format!("\"{hex}\" is no timeline"))
+                        .with_source(error)
+                })
+            };
+            Ok(Self {
+                system_id: SystemId(system_id.cast_unsigned()),
                 version: row.get("version")?,
                 insert_lsn: row.get("insert_lsn")?,
-                timeline: row
-                    .get::<Option<String>>("timeline")?
-                    .and_then(|number| u32::from_str_radix(&number, 16).ok().map(TimelineId)),
+                timeline: timeline.map(number).transpose()?,
                 failing_on: row.get("failing_on")?,
                 idle: row.get("idle")?,
+                waits_for_restart: row.get("waits_for_restart")?,
                 archived_s_ago: row.get("archived_s_ago")?,
                 timeout_s: row.get("timeout_s")?,
                 segment_bytes: row.get("segment_bytes")?,
             })
         };
-        match tokio::time::timeout(ANSWER, ask).await {
-            Ok(answer) => answer.map_err(|error| error.chain()),
-            Err(_) => Err("no answer in time".to_owned()),
+        tokio::time::timeout(ANSWER, ask).await.unwrap_or_else(|_| {
+            let what = format!("the server gave no answer within {} s", ANSWER.as_secs());
+            Err(Error::new(Code::ConnectFailed, what))
+        })
+    }
+
+    /// Refuses what another cluster's server says; `stored` is whose backups and WAL there are.
+    ///
+    /// # Errors
+    /// [`Code::ClusterMismatch`]
+    pub fn of_cluster(self, name: &ClusterName, stored: Option<SystemId>) -> Result<Self> {
+        match stored {
+            Some(stored) if stored != self.system_id => Err(Error::new(
+                Code::ClusterMismatch,
+                format!(
+                    "the server is cluster {}, and {name} in the repository is cluster {stored}",
+                    self.system_id
+                ),
+            )
+            .with_hint(adopt_it(name))),
+            _ => Ok(self),
         }
     }
 
@@ -98,11 +142,13 @@ mod tests {
 
     fn quiet() -> Archiving {
         Archiving {
+            system_id: SystemId(7),
             version: "15.18".to_owned(),
             insert_lsn: Lsn(0x300_0100),
             timeline: Some(TimelineId(1)),
             failing_on: None,
             idle: false,
+            waits_for_restart: false,
             archived_s_ago: Some(7200.0),
             timeout_s: 60,
             segment_bytes: 16 << 20,
@@ -126,5 +172,14 @@ mod tests {
         }
         let unheard_of = Archiving { archived_s_ago: None, ..quiet() };
         assert_eq!(unheard_of.at_risk_s(Lsn::INVALID), None);
+    }
+
+    #[test]
+    fn what_another_cluster_s_server_says_is_of_no_use() {
+        let name = "main".parse().unwrap();
+        assert!(quiet().of_cluster(&name, Some(SystemId(7))).is_ok());
+        assert!(quiet().of_cluster(&name, None).is_ok(), "nothing is stored to compare with");
+        let error = quiet().of_cluster(&name, Some(SystemId(8))).unwrap_err();
+        assert_eq!(error.code(), Code::ClusterMismatch);
     }
 }

@@ -27,6 +27,8 @@ pub struct ClusterReport {
     pub recovery_window: Option<RecoveryWindow>,
     /// Seconds of commits that would be lost if the server were lost now; `None` if unknown.
     pub rpo_seconds: Option<f64>,
+    /// Why the server could not be asked, if it was to be.
+    pub server_error: Option<String>,
     /// Up to where the line that is written can be restored, from the repository that leads
     /// farthest.
     #[serde(skip)]
@@ -83,6 +85,7 @@ impl ClusterReport {
             wal: Vec::new(),
             recovery_window: None,
             rpo_seconds: None,
+            server_error: None,
             reach: None,
             blocked_wal: Vec::new(),
             jobs: Vec::new(),
@@ -335,11 +338,13 @@ mod tests {
 
     fn archiving() -> Archiving {
         Archiving {
+            system_id: SystemId(7),
             version: "15.18".to_owned(),
             insert_lsn: Lsn(0x600_0000),
             timeline: Some(TimelineId(2)),
             failing_on: None,
             idle: false,
+            waits_for_restart: false,
             archived_s_ago: Some(1.0),
             timeout_s: 60,
             segment_bytes: 16 << 20,

@@ -40,7 +40,7 @@ pub struct Overview {
     pub repositories: Vec<RepositoryReport>,
     /// What could not be looked at.
     #[serde(skip)]
-    problems: Vec<Error>,
+    problems: Vec<Problem>,
     #[serde(skip)]
     opened: Vec<Opened>,
     #[serde(skip)]
@@ -54,6 +54,30 @@ pub enum Depth {
     Backups,
     /// WAL too.
     Wal,
+}
+
+/// Something that could not be looked at.
+#[derive(Debug)]
+pub struct Problem {
+    of: Concerned,
+    /// Why.
+    pub error: Error,
+}
+
+#[derive(Debug)]
+enum Concerned {
+    Repository(String),
+    Cluster(ClusterName),
+}
+
+impl Problem {
+    /// Whether it leaves something unknown of a cluster.
+    pub fn concerns(&self, target: &Target) -> bool {
+        match &self.of {
+            Concerned::Repository(name) => target.places.iter().any(|place| place.name == *name),
+            Concerned::Cluster(name) => *name == target.name,
+        }
+    }
 }
 
 /// A repository.
@@ -82,29 +106,52 @@ impl Overview {
         flags: &RepositoryArgs,
         depth: Depth,
     ) -> Result<Self> {
-        let context = Context::new(config, flags)?;
+        let mut overview = Self::whatever_opens(&Context::new(config, flags)?, named, depth)?;
+        match overview.problems.pop() {
+            Some(problem) if overview.opened.is_empty() => Err(problem.error),
+            last => {
+                overview.problems.extend(last);
+                Ok(overview)
+            }
+        }
+    }
+
+    /// As [`Self::collect`]; if no repository can be opened, the clusters are there without anything
+    /// being known of them.
+    ///
+    /// # Errors
+    /// Those of the configuration, [`seawall_core::Code::NoSuchCluster`].
+    pub fn whatever_opens(
+        context: &Context,
+        named: Option<&ClusterName>,
+        depth: Depth,
+    ) -> Result<Self> {
         let mut targets = context.known_targets(named)?;
         context.become_owner(None)?;
         let runtime = run::runtime()?;
         let places = if targets.is_empty() { context.places() } else { union(&targets) };
         let (opened, repositories, mut problems) = runtime.block_on(open_all(places));
-        if opened.is_empty()
-            && let Some(problem) = problems.pop()
-        {
-            return Err(problem);
-        }
-        let by_repository = context.config.clusters.is_empty();
+        let by_repository = context.config.clusters.is_empty() && !opened.is_empty();
         let clusters = runtime.block_on(async {
             if by_repository {
                 targets = stored_targets(&opened, named).await?;
             }
             let mut clusters = Vec::new();
             for target in &targets {
-                clusters.push(ClusterReport::collect(target, &opened, depth, &mut problems).await?);
+                let mut own = Vec::new();
+                clusters.push(ClusterReport::collect(target, &opened, depth, &mut own).await?);
+                let problem =
+                    |error| Problem { of: Concerned::Cluster(target.name.clone()), error };
+                problems.extend(own.into_iter().map(problem));
             }
             Ok::<_, Error>(clusters)
         })?;
         Ok(Self { clusters, repositories, problems, opened, runtime })
+    }
+
+    /// Adds something that could not be learned of a cluster.
+    pub fn add_problem(&mut self, cluster: ClusterName, error: Error) {
+        self.problems.push(Problem { of: Concerned::Cluster(cluster), error });
     }
 
     /// Adds up what the repositories hold.
@@ -123,7 +170,7 @@ impl Overview {
     }
 
     /// What could not be looked at, for a command that tells it itself.
-    pub fn take_problems(&mut self) -> Vec<Error> {
+    pub fn take_problems(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.problems)
     }
 
@@ -143,9 +190,9 @@ impl Overview {
     pub fn finish(mut self) -> Result<Outcome> {
         let Some(last) = self.problems.pop() else { return Ok(Outcome::Done) };
         for problem in &self.problems {
-            render::report(problem);
+            render::report(&problem.error);
         }
-        Err(last)
+        Err(last.error)
     }
 }
 
@@ -160,16 +207,17 @@ fn union(targets: &[Target]) -> Vec<Place> {
     places
 }
 
-async fn open_all(places: Vec<Place>) -> (Vec<Opened>, Vec<RepositoryReport>, Vec<Error>) {
+async fn open_all(places: Vec<Place>) -> (Vec<Opened>, Vec<RepositoryReport>, Vec<Problem>) {
     let (mut opened, mut reports, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for place in places {
         let (name, url) = (place.name.clone(), place.url.to_string());
         let result = place.open().await;
         let format = result.as_ref().ok().map(|_| FORMAT);
+        let of = Concerned::Repository(name.clone());
         reports.push(RepositoryReport { name, url, stored_bytes: None, format });
         match result {
             Ok(repository) => opened.push(repository),
-            Err(problem) => problems.push(problem),
+            Err(error) => problems.push(Problem { of, error }),
         }
     }
     (opened, reports, problems)

@@ -68,19 +68,30 @@ impl Protected {
     /// A cluster of any shape; `init` runs as the test's own user if `init_as_test_user`.
     pub fn with(builder: PgClusterBuilder, init_as_test_user: bool) -> Result<Self> {
         let room = |directory: &TestDir| directory.path().to_owned();
-        Self::set_up(builder.start()?, seawall()?, room, init_as_test_user)
+        let pg = builder.start()?;
+        let connection = pg.connection_string();
+        Self::set_up(pg, seawall()?, room, &connection, init_as_test_user)
     }
 
     /// As [`Protected::with`], for a server that runs, with all that is Seawall's below a
     /// directory of `name`.
     pub fn named(pg: PgCluster, seawall: SeawallBin, name: &str) -> Result<Self> {
-        Self::set_up(pg, seawall, |directory| directory.join(name), false)
+        let connection = pg.connection_string();
+        Self::set_up(pg, seawall, |directory| directory.join(name), &connection, false)
+    }
+
+    /// As [`Protected::start`], for a server that runs and in which Seawall is that role.
+    pub fn as_role(pg: PgCluster, role: &str) -> Result<Self> {
+        let connection = pg.connection_string().replace("user=postgres", &format!("user={role}"));
+        let room = |directory: &TestDir| directory.path().to_owned();
+        Self::set_up(pg, seawall()?, room, &connection, false)
     }
 
     fn set_up(
         mut pg: PgCluster,
         seawall: SeawallBin,
         base: impl FnOnce(&TestDir) -> PathBuf,
+        connection: &str,
         init_as_test_user: bool,
     ) -> Result<Self> {
         let directory = TestDir::new()?;
@@ -97,7 +108,7 @@ impl Protected {
         };
         pg.owner().create_dir(&places.rooms, 0o755)?;
         let mut init = seawall.command(["init", "main", "--connection"]);
-        init = init.arg(pg.connection_string()).arg("--config").arg(&places.config);
+        init = init.arg(connection).arg("--config").arg(&places.config);
         init = init.arg("--repo").arg(&places.repository);
         init = init.arg("--kit").arg(&places.kit);
         if init_as_test_user {

@@ -95,7 +95,7 @@ pub fn warnings_of(left_out: &[NamedDatabase]) -> Vec<String> {
             one.oid
         ),
         format!(
-            "Drop them first of all. They may have been renamed since, so drop them by their numbers, in psql: SELECT format('ALTER DATABASE %I IS_TEMPLATE false', datname), format('DROP DATABASE %I', datname) FROM pg_database WHERE oid IN ({}) \\gexec",
+            "Drop them first of all. They may have been renamed since, so drop them by their numbers, in psql: SELECT pg_catalog.format('ALTER DATABASE %I IS_TEMPLATE false', datname), pg_catalog.format('DROP DATABASE %I', datname) FROM pg_catalog.pg_database WHERE oid OPERATOR(pg_catalog.=) ANY (ARRAY[{}]::pg_catalog.oid[]) \\gexec",
             oids(left_out, ", ")
         ),
     ]
@@ -126,7 +126,7 @@ mod tests {
         let warnings = warnings_of(&left_out).join("\n");
         assert!(warnings.contains("called \"log\"\"s\" (OID 16400) when"), "{warnings}");
         assert!(warnings.contains("\"base/16400/pg_filenode.map\""), "{warnings}");
-        assert!(warnings.ends_with("WHERE oid IN (16400) \\gexec"), "{warnings}");
+        assert!(warnings.ends_with("ANY (ARRAY[16400]::pg_catalog.oid[]) \\gexec"), "{warnings}");
         assert!(warning_of_invalid_pages(&left_out).contains("'/(16400)/'"));
         let all = databases_left_out(Some(&known()), &[]).unwrap();
         assert_eq!((all.len(), warnings_of(&all)), (0, Vec::new()));

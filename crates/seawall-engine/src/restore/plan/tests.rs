@@ -153,7 +153,7 @@ fn a_rollback_stops_a_time_target_as_it_stops_postgres() {
 fn e61_a_time_later_than_everything_archived_is_refused_and_says_how_far_it_reaches() {
     let text = refused(decide(input(to_time(1000)), &history()), Code::TargetUnreachable);
     assert!(text.contains(&at(95).to_string()), "{text}");
-    let (switch, latest) = (text.find("SELECT pg_switch_wal();"), text.find("--latest"));
+    let (switch, latest) = (text.find("SELECT pg_catalog.pg_switch_wal();"), text.find("--latest"));
     assert!(switch.is_some() && switch < latest, "the newest commits come first: {text}");
     // The last commit's own second: more transactions of that second may be on their way.
     refused(decide(input(to_time(95)), &history()), Code::TargetUnreachable);

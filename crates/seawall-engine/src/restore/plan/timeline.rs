@@ -203,7 +203,7 @@ impl Chosen {
             ),
         )
         .with_hint(format!(
-            "Choose the one your server is on (`SELECT timeline_id FROM pg_control_checkpoint();` tells): {}. A backup of timeline {} makes it the one that is followed.",
+            "Choose the one your server is on (`SELECT timeline_id FROM pg_catalog.pg_control_checkpoint();` tells): {}. A backup of timeline {} makes it the one that is followed.",
             choices.join("; "),
             own.timeline
         ))

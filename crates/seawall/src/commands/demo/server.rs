@@ -133,7 +133,7 @@ impl Server {
         run::runtime()?.block_on(async {
             let mut connection = Connection::connect(&config).await?;
             connection.simple_query("begin").await?;
-            let xid = connection.query_value("select txid_current()").await?;
+            let xid = connection.query_value("select pg_catalog.txid_current()").await?;
             connection.simple_query("drop table shop.orders").await?;
             connection.simple_query("commit").await?;
             connection.close().await;
@@ -150,9 +150,9 @@ impl Server {
         let config = self.connection()?;
         run::runtime()?.block_on(async {
             let mut connection = Connection::connect(&config).await?;
-            let sql = "select pg_walfile_name(pg_switch_wal())";
+            let sql = "select pg_catalog.pg_walfile_name(pg_catalog.pg_switch_wal())";
             let segment: String = connection.query_value(sql).await?;
-            let sql = "select coalesce(last_archived_wal, '') from pg_stat_archiver";
+            let sql = "select coalesce(last_archived_wal, '') from pg_catalog.pg_stat_archiver";
             let began = Instant::now();
             while began.elapsed() < patience {
                 let archived: String = connection.query_value(sql).await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result};
 use seawall_engine::adopt::make_first_line;
-use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
+use seawall_engine::cluster::{MissingRights, Server, ServerFacts, least_role, prove_own_files};
 use seawall_engine::line_note::branch_of;
 use seawall_pgdata::control::ControlFile;
 use seawall_pgwire::masked_conninfo;
@@ -33,6 +33,8 @@ struct Seen {
     control: ControlFile,
     data_directory: PathBuf,
     settings: Settings,
+    missing_rights: MissingRights,
+    is_superuser: bool,
     repository_exists: bool,
     connection: Connection,
 }
@@ -162,9 +164,12 @@ fn confirm_owner(owner: Owner, data_directory: &Path) -> Result<Owner> {
 /// One server under two names would be two lines of backups, and `archive_command` feeds only one.
 fn refuse_second_name(plan: &Plan, seen: &Seen, config: &Config, owner: &Owner) -> Result<()> {
     let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let server = |connection: &str| {
-        let hosts = postgres::resolve(connection, owner).ok()?;
-        hosts.hosts().first().map(ToString::to_string)
+    let server = |connection: &str| match postgres::resolve(connection, owner) {
+        Ok(config) => config.hosts().first().map(ToString::to_string),
+        Err(error) => {
+            tracing::warn!("whether it is the same server cannot be told: {}", error.chain());
+            None
+        }
     };
     for (name, other) in config.clusters.iter().filter(|(name, _)| **name != plan.cluster) {
         let directory = other.data_directory.as_deref();
@@ -228,12 +233,23 @@ async fn look(plan: &Plan, owner: &Owner) -> Result<Seen> {
     let mut server = Server::connect(&config).await?;
     let facts = server.facts().await?;
     let settings = Settings::ask(&mut server).await?;
+    let missing_rights = MissingRights::ask(&mut server).await?;
+    let is_superuser = server.connection().parameter("is_superuser") == Some("on");
     let data_directory =
         plan.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
     let control = prove_own_files(&mut server, &facts, &data_directory).await?;
     server.close().await;
     let repository_exists = repository_exists(&plan.url).await?;
-    Ok(Seen { facts, control, data_directory, settings, repository_exists, connection })
+    Ok(Seen {
+        facts,
+        control,
+        data_directory,
+        settings,
+        missing_rights,
+        is_superuser,
+        repository_exists,
+        connection,
+    })
 }
 
 fn describe(plan: &Plan, seen: &Seen) -> String {
@@ -298,14 +314,22 @@ impl Told {
 fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> {
     let program = postgres::own_path()?;
     let command = postgres::archive_command(&program, &plan.config_path, plan.cluster.as_str());
-    let Steps { statements, restart } = seen.settings.missing(&command);
+    let Steps { mut statements, restart } = seen.settings.missing(&command);
+    let grants = seen.missing_rights.grants().into_iter();
+    statements.extend(grants.map(|sql| (sql, "what Seawall asks and calls".to_owned())));
     let style = Style::of_stderr();
     if statements.is_empty() {
         eprintln!("\nThe server archives with Seawall already.");
     } else {
         let sudo = owner.sudo(&Owner::current());
         let psql = format!("{sudo}psql {}", shell_quote(&masked_conninfo(&seen.connection.text)));
-        eprintln!("\n{} {psql}", style.bold("Run this SQL as a superuser, with:"));
+        if seen.is_superuser {
+            eprintln!("\n{} {psql}", style.bold("Run this SQL as a superuser, with:"));
+        } else {
+            let database = &seen.missing_rights.database;
+            let what = format!("Run this SQL as a superuser, in database {database}:");
+            eprintln!("\n{}", style.bold(&what));
+        }
         for (sql, why) in statements {
             Out.line(&format!("{sql}; -- {why}"))?;
         }
@@ -326,6 +350,9 @@ fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> 
     for step in then {
         eprintln!("  {step}");
     }
+    if seen.is_superuser && !plan.cluster_configured {
+        tell_of_least_role(plan, seen, style);
+    }
     if args.no_kit {
         let key = shown_key(plan);
         eprintln!(
@@ -340,4 +367,17 @@ fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> 
         );
     }
     Ok(())
+}
+
+/// A superuser will do, and is more than it takes.
+fn tell_of_least_role(plan: &Plan, seen: &Seen, style: Style) {
+    eprintln!(
+        "{} Seawall logs in as a superuser and needs none. A role that may do what it does and nothing else, made in database {} (docs/guide/rights.md):",
+        style.yellow("note:"),
+        seen.missing_rights.database
+    );
+    for sql in least_role("seawall", seen.facts.major) {
+        eprintln!("  {sql};");
+    }
+    eprintln!("  then `user=seawall` in `connection` of {}", plan.config_path.display());
 }

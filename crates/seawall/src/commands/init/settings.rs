@@ -25,11 +25,12 @@ pub struct Steps {
     pub restart: bool,
 }
 
-const SQL: &str = "select current_setting('wal_level') as wal_level, \
-     current_setting('archive_mode') as archive_mode, \
-     coalesce((select setting from pg_settings where name = 'archive_command'), '') as archive_command, \
-     coalesce(current_setting('archive_library', true), '') as archive_library, \
-     (select setting::int from pg_settings where name = 'archive_timeout') as archive_timeout";
+const SQL: &str = "select pg_catalog.current_setting('wal_level') as wal_level, \
+     pg_catalog.current_setting('archive_mode') as archive_mode, \
+     pg_catalog.current_setting('archive_command') as archive_command, \
+     coalesce(pg_catalog.current_setting('archive_library', true), '') as archive_library, \
+     (select setting::pg_catalog.int4 from pg_catalog.pg_settings \
+       where name OPERATOR(pg_catalog.=) 'archive_timeout') as archive_timeout";
 
 impl Settings {
     /// Asks the server.
@@ -76,9 +77,10 @@ impl Settings {
         }
         if !steps.statements.is_empty() {
             // Before a restart too: the server then knows that it waits for one, and can say so.
-            steps
-                .statements
-                .push(("SELECT pg_reload_conf()".to_owned(), "takes it over".to_owned()));
+            steps.statements.push((
+                "SELECT pg_catalog.pg_reload_conf()".to_owned(),
+                "takes it over".to_owned(),
+            ));
         }
         steps
     }
@@ -133,7 +135,7 @@ mod tests {
                 "ALTER SYSTEM SET archive_mode = 'on'",
                 "ALTER SYSTEM SET archive_command = '/usr/bin/seawall --config ''/etc/sea wall.toml'' wal push %p --cluster main'",
                 "ALTER SYSTEM SET archive_timeout = '60s'",
-                "SELECT pg_reload_conf()",
+                "SELECT pg_catalog.pg_reload_conf()",
             ]
         );
     }
@@ -144,7 +146,7 @@ mod tests {
             Settings { archive_command: "pgbackrest archive-push %p".to_owned(), ..ready() };
         let steps = other.missing(COMMAND);
         assert!(!steps.restart);
-        assert_eq!(sql(&steps).last(), Some(&"SELECT pg_reload_conf()"));
+        assert_eq!(sql(&steps).last(), Some(&"SELECT pg_catalog.pg_reload_conf()"));
         assert!(steps.statements[0].1.contains("pgbackrest archive-push %p"));
     }
 
@@ -162,7 +164,7 @@ mod tests {
             [
                 "ALTER SYSTEM SET wal_level = 'replica'",
                 "ALTER SYSTEM SET archive_library = ''",
-                "SELECT pg_reload_conf()",
+                "SELECT pg_catalog.pg_reload_conf()",
             ]
         );
     }
