@@ -15,6 +15,7 @@ mod postgres;
 mod printable;
 mod progress;
 mod rate;
+mod shell;
 mod units;
 mod wal_name;
 
@@ -30,5 +31,6 @@ pub use postgres::{
 pub use printable::printable;
 pub use progress::{NoProgress, Progress, Stage};
 pub use rate::{InvalidRateLimit, RateLimit};
+pub use shell::shell_escaped;
 pub use units::{ByteSize, InvalidByteSize, counted};
 pub use wal_name::{WalFileName, WalSegment};

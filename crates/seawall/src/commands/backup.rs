@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ByteSize, Code, Error, RateLimit, Result, counted};
+use seawall_core::{ByteSize, Code, Error, RateLimit, Result, counted, printable};
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use seawall_engine::cluster::{ClusterLink, Survey};
 use serde_json::{Value, json};
@@ -112,7 +112,8 @@ fn show(args: &BackupArgs, opened: &Opened, report: &BackupReport) -> Result<()>
         eprintln!("bad page: {path}, block {}: {}", page.block, page.reason);
     }
     for file in &report.left_out {
-        eprintln!("left out: {}: {}", String::from_utf8_lossy(&file.path), file.reason);
+        let path = printable(&String::from_utf8_lossy(&file.path));
+        eprintln!("left out: {path}: {}", file.reason);
     }
     links(&report.links);
     Ok(())
@@ -126,7 +127,8 @@ fn links(survey: &Survey) {
     ];
     for (links, what) in each {
         for link in links.iter().take(LINKS_SHOWN) {
-            let (path, target) = (link.path.display(), link.target.display());
+            let shown = |path: &Path| printable(&path.display().to_string());
+            let (path, target) = (shown(&link.path), shown(&link.target));
             eprintln!("note: {path} is a link to {target}: what is there {what}");
         }
         if links.len() > LINKS_SHOWN {

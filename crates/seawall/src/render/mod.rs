@@ -31,15 +31,7 @@ pub fn shell_quote(text: &str) -> String {
 /// A word as [`shell_quote`] has it. Bytes that are no text are written out, as bash, ksh and zsh
 /// read them: what is shown can be typed.
 pub fn shell_word(word: &OsStr) -> String {
-    if let Some(text) = word.to_str() {
-        return shell_quote(text);
-    }
-    let escaped = word.as_bytes().iter().map(|byte| match byte {
-        b'\\' | b'\'' => format!("\\{}", char::from(*byte)),
-        b' '..=b'~' => char::from(*byte).to_string(),
-        other => format!("\\{other:03o}"),
-    });
-    format!("$'{}'", escaped.collect::<String>())
+    word.to_str().map_or_else(|| seawall_core::shell_escaped(word.as_bytes()), shell_quote)
 }
 
 /// A word as [`shell_quote`] has it, for a shell that is given the bytes themselves.

@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Code, Error, Result, ResultExt};
+use seawall_core::{Code, Error, Result, ResultExt, shell_escaped};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::relation_path::tablespace_version_directory;
 use seawall_pgdata::tablespace_map::TablespaceMap;
@@ -133,19 +133,11 @@ fn mapping_from(old: &[u8]) -> Vec<u8> {
     mapping
 }
 
-/// What a shell takes for these bytes; those that are no text are written out, as bash, ksh and zsh
-/// read them.
+/// What a shell takes for these bytes.
 fn shell_word(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => format!("'{}'", text.replace('\'', r"'\''")),
-        Err(_) => {
-            let escaped = bytes.iter().map(|byte| match byte {
-                b'\\' | b'\'' => format!("\\{}", char::from(*byte)),
-                b' '..=b'~' => char::from(*byte).to_string(),
-                other => format!("\\{other:03o}"),
-            });
-            format!("$'{}'", escaped.collect::<String>())
-        }
+        Err(_) => shell_escaped(bytes),
     }
 }
 
