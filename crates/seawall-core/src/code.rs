@@ -119,6 +119,8 @@ codes! {
     KeyEpochGone = 311, Integrity;
     /// The keys were changed by another program at the same time.
     KeysChanged = 312, Refused;
+    /// Others can read or replace a file that opens the repository.
+    KeyExposed = 313, Refused;
 
     /// The cluster's files could not be read.
     ClusterUnreadable = 401, Failed;

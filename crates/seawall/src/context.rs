@@ -12,7 +12,7 @@ use seawall_store::{StoreError, StoreUrl};
 use crate::access;
 use crate::args::{RepositoryArgs, ServerArgs};
 use crate::config::{
-    self, ClusterConfig, Config, DEFAULT_PACK_SIZE, RepositoryConfig, SecretSource,
+    self, ClusterConfig, Config, DEFAULT_PACK_SIZE, Exposed, RepositoryConfig, SecretSource,
 };
 use crate::kit::Kit;
 use crate::masking::masked;
@@ -29,6 +29,8 @@ pub struct Context {
     chosen: Option<Vec<Place>>,
     /// The clusters a kit names.
     kit_clusters: Vec<ClusterName>,
+    /// What becomes of a key that others can read.
+    exposed: Exposed,
     /// The flags again, absolute, for commands that are printed or given to PostgreSQL.
     pub again: Vec<OsString>,
 }
@@ -41,6 +43,8 @@ pub struct Place {
     /// Where it is.
     pub url: StoreUrl,
     key: KeyPlace,
+    /// What becomes of a key that others can read.
+    exposed: Exposed,
     /// The user the configured servers run as, if their files are here.
     server_user: Option<Owner>,
     /// Whose the configuration is.
@@ -83,21 +87,35 @@ impl Context {
     /// Reads what the flags name: configuration, key, kit.
     ///
     /// # Errors
-    /// Those of the configuration, [`Code::KeyUnreadable`], [`Code::NotConfigured`].
+    /// Those of the configuration, [`Code::KeyUnreadable`], [`Code::KeyExposed`],
+    /// [`Code::NotConfigured`].
     pub fn new(config: Option<&Path>, flags: &RepositoryArgs) -> Result<Self> {
+        Self::read(config, flags, Exposed::Refused)
+    }
+
+    /// As [`Self::new`], for what PostgreSQL runs: a key that others can read is told, and used.
+    ///
+    /// # Errors
+    /// Those of the configuration, [`Code::KeyUnreadable`], [`Code::NotConfigured`].
+    pub fn of_server(config: Option<&Path>, flags: &RepositoryArgs) -> Result<Self> {
+        Self::read(config, flags, Exposed::Told)
+    }
+
+    fn read(config: Option<&Path>, flags: &RepositoryArgs, exposed: Exposed) -> Result<Self> {
         if let Some(path) = &flags.kit {
-            return Self::from_kit(path);
+            return Self::from_kit(path, exposed);
         }
         let url: Option<StoreUrl> = match flags.repo.as_deref() {
             Some(text) if is_url(text) => Some(text.parse()?),
             _ => None,
         };
-        let key = flags.key.as_deref().map(read_key).transpose()?;
+        let key = flags.key.as_deref().map(|path| read_key(path, exposed)).transpose()?;
         let standalone = url.is_some() && key.is_some() && config.is_none();
         let mut context = Self {
             config: if standalone { Config::none() } else { config::load(config)? },
             chosen: None,
             kit_clusters: Vec::new(),
+            exposed,
             again: Vec::new(),
         };
         if let Some(path) = &context.config.path {
@@ -116,12 +134,13 @@ impl Context {
         Ok(context)
     }
 
-    fn from_kit(path: &Path) -> Result<Self> {
-        let kit = Kit::read(path)?;
+    fn from_kit(path: &Path, exposed: Exposed) -> Result<Self> {
+        let kit = Kit::read(path, exposed)?;
         Ok(Self {
             config: Config::none(),
             chosen: Some(vec![Place::given(kit.repository, kit.key)]),
             kit_clusters: kit.clusters,
+            exposed,
             again: vec!["--kit".into(), absolute(path).into_os_string()],
         })
     }
@@ -133,11 +152,11 @@ impl Context {
         });
         match (configured, url, key) {
             (Some((name, repository)), _, None) => {
-                Ok(Place::configured(&self.config, name, repository))
+                Ok(Place::configured(self, name, repository))
             }
             (Some((name, repository)), _, Some(key)) => Ok(Place {
                 key: KeyPlace::Given(key),
-                ..Place::configured(&self.config, name, repository)
+                ..Place::configured(self, name, repository)
             }),
             (None, Some(url), Some(key)) => Ok(Place::given(url, key)),
             (None, Some(url), None) => Err(Error::new(
@@ -170,7 +189,7 @@ impl Context {
         match (all.next(), all.next()) {
             (Some((name, repository)), None) => Ok(Place {
                 key: KeyPlace::Given(key.clone()),
-                ..Place::configured(&self.config, name, repository)
+                ..Place::configured(self, name, repository)
             }),
             _ => Err(Error::new(Code::Usage, "--key is given, and not whose key it is")
                 .with_hint("Name the repository: `--repo NAME|URL`.")),
@@ -181,7 +200,7 @@ impl Context {
     pub fn places(&self) -> Vec<Place> {
         self.chosen.clone().unwrap_or_else(|| {
             let all = self.config.repositories.iter();
-            all.map(|(name, repository)| Place::configured(&self.config, name, repository))
+            all.map(|(name, repository)| Place::configured(self, name, repository))
                 .collect()
         })
     }
@@ -249,7 +268,7 @@ impl Context {
                 .repositories
                 .iter()
                 .filter_map(|name| self.config.repositories.get_key_value(name))
-                .map(|(name, repository)| Place::configured(&self.config, name, repository))
+                .map(|(name, repository)| Place::configured(self, name, repository))
                 .collect(),
             (None, None) => self.places(),
         };
@@ -377,7 +396,8 @@ pub struct Server {
 }
 
 impl Place {
-    fn configured(config: &Config, name: &str, repository: &RepositoryConfig) -> Self {
+    fn configured(context: &Context, name: &str, repository: &RepositoryConfig) -> Self {
+        let config = &context.config;
         let mut directories = config.clusters.values().filter_map(|c| c.data_directory.as_deref());
         Self {
             server_user: directories.find_map(Owner::of).filter(|owner| !owner.is_root()),
@@ -385,6 +405,7 @@ impl Place {
             name: name.to_owned(),
             url: repository.url.clone(),
             key: KeyPlace::Configured(repository.key.clone()),
+            exposed: context.exposed,
             compression_level: repository.compression_level,
             pack_size: repository.pack_size,
         }
@@ -396,6 +417,7 @@ impl Place {
             name: url.to_string(),
             url,
             key: KeyPlace::Given(key),
+            exposed: Exposed::Refused,
             server_user: None,
             config_owner: None,
             compression_level: config::DEFAULT_COMPRESSION_LEVEL,
@@ -414,7 +436,7 @@ impl Place {
                 if matches!(source, SecretSource::Command(_)) {
                     refuse_foreign_command(self.config_owner.as_ref())?;
                 }
-                KeyFile::parse(&source.resolve()?)
+                KeyFile::parse(&source.resolve(self.exposed)?)
                     .map_err(|error| error.context(format!("the key of repository {}", self.name)))
             }
         }
@@ -487,8 +509,12 @@ fn shown_repo(given: &str, place: &Place) -> String {
     if is_url(given) { place.url.to_string() } else { given.to_owned() }
 }
 
-fn read_key(path: &Path) -> Result<KeyFile> {
-    KeyFile::parse(&config::read_key_text(path)?).map_err(|error| error.context(path.display()))
+/// Reads a key file, or a recovery kit as one.
+///
+/// # Errors
+/// [`Code::KeyUnreadable`], [`Code::KeyExposed`]
+pub fn read_key(path: &Path, exposed: Exposed) -> Result<KeyFile> {
+    KeyFile::parse(&config::read_key_text(path, exposed)?).map_err(|error| error.context(path.display()))
 }
 
 /// A path as it can be found from any directory.

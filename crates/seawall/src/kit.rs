@@ -11,6 +11,7 @@ use seawall_repo::keys::KeyFile;
 use seawall_store::StoreUrl;
 use seawall_store::fs::sync_directory_at;
 
+use crate::config::{self, Exposed};
 use crate::{access, render};
 
 const CLUSTER: &str = "cluster:";
@@ -31,15 +32,9 @@ impl Kit {
     /// Reads a kit from its file.
     ///
     /// # Errors
-    /// [`Code::KeyUnreadable`]
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).code(Code::KeyUnreadable, || {
-            format!("cannot read the recovery kit {}", path.display())
-        });
-        let text = text.map_err(|error| {
-            error.with_hint(format!("Look at it with `ls -l {}`.", path.display()))
-        })?;
-        Self::parse(&text).map_err(|error| error.context(path.display()))
+    /// [`Code::KeyUnreadable`]; [`Code::KeyExposed`] if others can read it too.
+    pub fn read(path: &Path, exposed: Exposed) -> Result<Self> {
+        Self::parse(&config::read_key_text(path, exposed)?).map_err(|error| error.context(path.display()))
     }
 
     /// Reads a kit from its text.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use seawall_testkit::{Invocation, Owner, TestDir, process};
-use support::{Protected, open_restored, quiet_cluster, tells};
+use support::{Protected, open_restored, quiet_cluster, seawall, tells};
 
 #[test]
 fn what_root_sets_up_belongs_to_the_server_s_user() -> Result<()> {
@@ -209,4 +209,28 @@ fn walk(directory: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused_and_stops_no_archiver() -> Result<()> {
+    let house = Protected::start()?;
+    let (key, kit) = (&house.places.key, &house.places.kit);
+    for path in [key, kit] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+    }
+    let refused = house.command(["backup"]).fail(5)?;
+    tells(&refused, "SW0313")?;
+    ensure!(refused.stderr.contains(&format!("chmod go= {}", key.display())), "{}", refused.stderr);
+    let by_kit = ["list", "main", "--kit", &kit.display().to_string()].map(str::to_owned);
+    tells(&seawall()?.command(by_kit).fail(5)?, "SW0313")?;
+
+    // What PostgreSQL runs goes on.
+    house.pg.psql("CREATE TABLE t AS SELECT 1")?;
+    house.archive_everything()?;
+    let log = house.pg.logs()?;
+    ensure!(log.contains("SW0313"), "the server's log does not tell");
+
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600))?;
+    house.command(["backup"]).succeed()?;
+    Ok(())
 }

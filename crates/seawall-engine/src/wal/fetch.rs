@@ -293,10 +293,15 @@ fn put_with(
     })
 }
 
+/// Writes a new file. What has its name, left by a process that was killed or a link that somebody
+/// planted, is not what is written to.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     // The server's umask decides whether its group may read (miscinit.c, SetDataDirectoryCreatePerm).
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
     file.write_all(bytes)?;
     Ok(file)
 }

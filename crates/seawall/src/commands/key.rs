@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::args::{
     KeyAddArgs, KeyCommand, KeyKitArgs, KeyRemoveArgs, KeyRotateArgs, KeyShowArgs, RepositoryArgs,
 };
-use crate::config::read_key_text;
+use crate::config::{Exposed, read_key_text};
 use crate::context::{Context, Opened, Place};
 use crate::exit::Outcome;
 use crate::kit::{Kit, create_secret};
@@ -90,7 +90,7 @@ fn show(config: Option<&Path>, args: &KeyShowArgs) -> Result<Outcome> {
 fn add(config: Option<&Path>, args: &KeyAddArgs) -> Result<Outcome> {
     let (runtime, opened, key) = open(config, &args.repository, |place| {
         if args.file.exists() {
-            return KeyFile::parse(&read_key_text(&args.file)?);
+            return KeyFile::parse(&read_key_text(&args.file, Exposed::Refused)?);
         }
         let key = KeyFile::generate()?;
         let text = format!("# A key of the Seawall repository {}.\n{}\n", place.url, key.line());

@@ -1,11 +1,10 @@
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Code, Error, Result, ResultExt};
 use seawall_pgwire::Conninfo;
 
+use super::exposure::too_open;
 use crate::owner::Owner;
-use crate::render::shell_quote;
 
 /// How a cluster's server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,26 +65,12 @@ impl ConnectionSource {
     }
 }
 
-/// What is wrong with the mode of a file that holds a secret. Root's may be read by its group, any
-/// other only by its owner: libpq's rule for private keys.
-pub fn exposed(path: &Path) -> Option<String> {
-    let file = std::fs::metadata(path).ok()?;
-    let (allowed, command) = if file.uid() == 0 { (0o640, "g-w,o=") } else { (0o600, "go=") };
-    let mode = file.mode() & 0o777;
-    (mode & !allowed & 0o077 != 0).then(|| {
-        format!(
-            "its mode is {mode:04o}: `chmod {command} {}`",
-            shell_quote(&path.display().to_string())
-        )
-    })
-}
-
 fn refuse_exposed(path: &Path) -> Result<()> {
-    let Some(problem) = exposed(path) else { return Ok(()) };
-    let (file, command) = problem.split_once(": ").unwrap_or((&problem, ""));
-    let what = format!("{} holds a password, and others can read it: {file}", path.display());
+    let Some(open) = too_open(path) else { return Ok(()) };
+    let what = format!("{} holds a password, and others can read it: {open}", path.display());
     Err(Error::new(Code::ConfigUnreadable, what).with_hint(format!(
-        "Take it from them: {command}. And set another password, since this one may be known."
+        "Take it from them: `{}`. And set another password, since this one may be known.",
+        open.close(path)
     )))
 }
 

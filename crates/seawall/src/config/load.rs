@@ -7,7 +7,7 @@ use seawall_core::{ByteSize, ClusterName, Code, Error, RateLimit, Result};
 use seawall_engine::check::FindingId;
 use toml::de::DeTable;
 
-use super::connection::exposed;
+use super::exposure::too_open;
 use super::walk::{Document, Keys, Section};
 use super::{
     ClusterConfig, Config, ConnectionSource, DEFAULT_MEMORY, DEFAULT_PACK_SIZE, RepositoryConfig,
@@ -83,9 +83,10 @@ pub fn load_if_any(explicit: Option<&Path>) -> Result<Option<Config>> {
 fn warn_if_a_password_is_exposed(path: &Path, config: &Config) {
     let connections = config.clusters.values().filter_map(|cluster| cluster.connection.as_ref());
     if connections.into_iter().any(ConnectionSource::has_secret)
-        && let Some(problem) = exposed(path)
+        && let Some(open) = too_open(path)
     {
-        tracing::warn!("others can read a password in {}: {problem}", path.display());
+        let (shown, close) = (path.display(), open.close(path));
+        tracing::warn!("others can read a password in {shown}: {open}; close it: {close}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration file: where it is, what it may say, what it means.
 
 mod connection;
+mod exposure;
 mod load;
 mod secret;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use seawall_store::StoreUrl;
 use crate::priority::Priority;
 
 pub use connection::ConnectionSource;
+pub use exposure::Exposed;
 pub use load::{
     DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
     parse_priority, parse_rate_limit,

@@ -1,9 +1,15 @@
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use seawall_core::{Code, Error, Result, ResultExt};
 
+use super::exposure::{Exposed, look};
 use crate::owner::Owner;
+
+/// No key file or kit is longer: what is, is another file.
+const BYTES_MAX: u64 = 1 << 20;
 
 /// Where a secret comes from; the secret itself is never in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +26,10 @@ impl SecretSource {
     /// Gets the secret.
     ///
     /// # Errors
-    /// [`Code::KeyUnreadable`] if it cannot be had.
-    pub fn resolve(&self) -> Result<String> {
+    /// [`Code::KeyUnreadable`] if it cannot be had; [`Code::KeyExposed`].
+    pub fn resolve(&self, exposed: Exposed) -> Result<String> {
         match self {
-            Self::File(path) => read_file(path),
+            Self::File(path) => read_file(path, exposed),
             Self::Env(name) => std::env::var(name).code(Code::KeyUnreadable, || {
                 format!("the secret's environment variable {name} cannot be read")
             }),
@@ -35,9 +41,15 @@ impl SecretSource {
 /// Reads a file that holds a key.
 ///
 /// # Errors
-/// [`Code::KeyUnreadable`]
-pub fn read_file(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path)
+/// [`Code::KeyUnreadable`]; [`Code::KeyExposed`] if others can read it too.
+pub fn read_file(path: &Path, exposed: Exposed) -> Result<String> {
+    let mut text = String::new();
+    let file = File::open(path);
+    if let Ok(file) = &file {
+        look(file, path, exposed)?;
+    }
+    file.and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text))
+        .map(|_| text)
         .code(Code::KeyUnreadable, || format!("cannot read the key file {}", path.display()))
         .map_err(|error| {
             let denied = std::error::Error::source(&error)
@@ -64,10 +76,12 @@ fn run(command: &str) -> Result<String> {
         .output()
         .code(Code::KeyUnreadable, || "cannot run the secret's command".to_owned())?;
     if !output.status.success() {
+        // The command itself may hold a password.
         return Err(Error::new(
             Code::KeyUnreadable,
-            format!("the secret's command failed ({}): {command}", output.status),
-        ));
+            format!("the secret's command failed ({})", output.status),
+        )
+        .with_hint("It is the `command` in the configuration: run it by hand, as the same user."));
     }
     String::from_utf8(output.stdout)
         .code(Code::KeyUnreadable, || "the secret's command did not print text".to_owned())
@@ -79,15 +93,16 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_gives_no_secret_even_if_it_printed_one() {
-        let ok = SecretSource::Command("echo hello".to_owned()).resolve();
-        assert_eq!(ok.unwrap(), "hello\n");
-        let failed = SecretSource::Command("echo hello; exit 3".to_owned()).resolve();
-        assert_eq!(failed.unwrap_err().code(), Code::KeyUnreadable);
+        let run = |command: &str| SecretSource::Command(command.to_owned()).resolve(Exposed::Refused);
+        assert_eq!(run("echo hello").unwrap(), "hello\n");
+        let failed = run("TOKEN=s3cret; echo hello; exit 3").unwrap_err();
+        assert_eq!(failed.code(), Code::KeyUnreadable);
+        assert!(!format!("{failed:?}").contains("s3cret"), "{failed:?}");
     }
 
     #[test]
     fn an_absent_key_file_is_named() {
-        let absent = SecretSource::File("/nonexistent/key".into()).resolve().unwrap_err();
+        let absent = SecretSource::File("/nonexistent/key".into()).resolve(Exposed::Refused).unwrap_err();
         assert_eq!(absent.code(), Code::KeyUnreadable);
         assert!(absent.message().contains("/nonexistent/key"));
     }

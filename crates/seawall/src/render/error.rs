@@ -21,6 +21,13 @@ fn plain(text: &str) -> String {
     text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
+/// Tells an error that stops nothing on standard error.
+pub fn warn(error: &Error) {
+    let text = render_error(error, Style::of_stderr());
+    let text = text.replacen("error:", "warning:", 1);
+    std::io::stderr().write_all(text.as_bytes()).ok();
+}
+
 /// Tells the error on standard error.
 pub fn report(error: &Error) {
     let text = render_error(error, Style::of_stderr());

@@ -12,7 +12,7 @@ mod table;
 mod time;
 
 pub use confirm::confirm;
-pub use error::{render_error, report};
+pub use error::{render_error, report, warn};
 pub use out::Out;
 pub use progress::Display;
 pub use style::Style;

@@ -1,5 +1,6 @@
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,7 +31,8 @@ impl Place {
         let owner = choose_owner(owner)?;
         let directory = match wanted {
             Some(wanted) => absolute(wanted),
-            None => Path::new("/tmp").join(format!("seawall-demo-{}", std::process::id())),
+            // Of no name that anybody could foresee, and take before.
+            None => Path::new("/tmp").join(format!("seawall-demo-{}", random_name()?)),
         };
         if directory.as_os_str().len() > MAX_DIRECTORY_BYTES {
             return Err(Error::new(
@@ -40,7 +42,11 @@ impl Place {
             .with_hint("Give a shorter one: `seawall demo --dir /tmp/demo`."));
         }
         let made = make(&directory, &owner)?;
-        let program = program_for(&owner, &directory).inspect_err(|_| {
+        let program = program_for(&owner, &directory).and_then(|program| {
+            owner.give(&directory)?;
+            Ok(program)
+        });
+        let program = program.inspect_err(|_| {
             if made {
                 fs::remove_dir_all(&directory).ok();
             }
@@ -143,13 +149,25 @@ fn choose_owner(name: Option<&str>) -> Result<Owner> {
     })
 }
 
-/// Tells whether the directory was made; one that is there must be empty.
+/// Tells whether the directory was made; one that is there must be empty, and nobody else's.
 fn make(directory: &Path, owner: &Owner) -> Result<bool> {
     let failed = || format!("cannot make {}", directory.display());
-    if !directory.exists() {
-        DirBuilder::new().mode(0o755).create(directory).code(Code::LocalIo, failed)?;
-        owner.give(directory)?;
-        return Ok(true);
+    match DirBuilder::new().mode(0o755).create(directory) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error).code(Code::LocalIo, failed),
+    }
+    let there = fs::symlink_metadata(directory).code(Code::LocalIo, failed)?;
+    let whose = Owner::numbered(there.uid(), there.gid());
+    if !there.is_dir() || !(whose.is_current() || whose == *owner) {
+        let what = format!(
+            "{} is there already, and is no directory of {} or {}",
+            directory.display(),
+            Owner::current().name(),
+            owner.name()
+        );
+        return Err(Error::new(Code::WrongUser, what)
+            .with_hint("Give a directory that is not there yet: `seawall demo --dir DIR`."));
     }
     let mut entries = fs::read_dir(directory).code(Code::LocalIo, failed)?;
     if entries.next().is_some() {
@@ -159,8 +177,15 @@ fn make(directory: &Path, owner: &Owner) -> Result<bool> {
         )
         .with_hint("Give a directory that is not there yet: `seawall demo --dir DIR`."));
     }
-    owner.give(directory)?;
     Ok(false)
+}
+
+fn random_name() -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Error::new(Code::Internal, "the system has no randomness").with_source(error)
+    })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The program itself, or a copy where the owner can run it.
@@ -175,8 +200,14 @@ fn program_for(owner: &Owner, directory: &Path) -> Result<PathBuf> {
     }
     let copy = directory.join("seawall");
     let failed = || format!("cannot copy the program to {}", copy.display());
-    fs::copy(&program, &copy).code(Code::LocalIo, failed)?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).code(Code::LocalIo, failed)?;
-    owner.give(&copy)?;
+    let copied = || {
+        let mut from = File::open(&program)?;
+        // New, so that it is not written through a link.
+        let mut to = OpenOptions::new().write(true).create_new(true).open(&copy)?;
+        io::copy(&mut from, &mut to)?;
+        to.set_permissions(fs::Permissions::from_mode(0o755))?;
+        owner.give_open(&to)
+    };
+    copied().code(Code::LocalIo, failed)?;
     Ok(copy)
 }

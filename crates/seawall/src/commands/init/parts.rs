@@ -14,8 +14,8 @@ use seawall_store::StoreUrl;
 
 use super::plan::Plan;
 use super::trust::who_touches;
-use crate::config::{SecretSource, read_key_text};
-use crate::context::refuse_foreign_command;
+use crate::config::{Exposed, SecretSource};
+use crate::context::{read_key, refuse_foreign_command};
 use crate::kit::{Kit, create_secret};
 use crate::owner::Owner;
 
@@ -66,15 +66,15 @@ pub fn make_key(
     repository_exists: bool,
     owner: &Owner,
 ) -> Result<(KeyFile, bool)> {
-    let given = given.map(read_key).transpose()?;
+    let given = given.map(|path| read_key(path, Exposed::Refused)).transpose()?;
     let SecretSource::File(path) = &plan.key else {
         if matches!(plan.key, SecretSource::Command(_)) {
             refuse_foreign_command(Owner::of(&plan.config_path).as_ref())?;
         }
-        return Ok((KeyFile::parse(&plan.key.resolve()?)?, false));
+        return Ok((KeyFile::parse(&plan.key.resolve(Exposed::Refused)?)?, false));
     };
     if path.exists() {
-        let there = read_key(path)?;
+        let there = read_key(path, Exposed::Refused)?;
         let unfinished = path.parent() == plan.config_path.parent()
             && Owner::of(path).is_some_and(|it| it.is_root())
             && Owner::current().is_root();
@@ -116,10 +116,6 @@ pub fn make_key(
     Ok((key, true))
 }
 
-fn read_key(path: &Path) -> Result<KeyFile> {
-    KeyFile::parse(&read_key_text(path)?).map_err(|error| error.context(path.display()))
-}
-
 /// Whether there is a repository. A directory that does not exist holds none.
 pub async fn repository_exists(url: &StoreUrl) -> Result<bool> {
     match seawall_store::open(url).await {
@@ -144,7 +140,7 @@ pub async fn make_repository(url: &StoreUrl, key: &KeyFile) -> Result<(Repositor
 pub fn make_kit(path: &Path, plan: &Plan, key: KeyFile) -> Result<bool> {
     let kit = Kit { clusters: vec![plan.cluster.clone()], repository: plan.url.clone(), key };
     if path.exists() {
-        let there = Kit::read(path)?;
+        let there = Kit::read(path, Exposed::Refused)?;
         let same = there.key.line() == kit.key.line() && there.repository == kit.repository;
         if same {
             return Ok(false);

@@ -29,7 +29,7 @@ const STANDBY_PAUSE: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`Code::WalPastEnd`] if the file is proven not to exist; anything else is not proof.
 pub fn main(config: Option<&Path>, args: &FetchArgs) -> Result<Outcome> {
-    let context = Context::new(config, &args.repository)?;
+    let context = Context::of_server(config, &args.repository)?;
     let state = restore_state(&args.path)?;
     let cluster = cluster(&context, args, state.as_ref())?;
     let places = match &cluster {

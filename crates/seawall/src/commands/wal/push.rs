@@ -18,7 +18,7 @@ use crate::run;
 /// # Errors
 /// Those of configuration and repositories; what some repositories have by then, they keep.
 pub fn main(config: Option<&Path>, args: &PushArgs) -> Result<Outcome> {
-    let context = Context::new(config, &args.repository)?;
+    let context = Context::of_server(config, &args.repository)?;
     let target = context.one_target(args.cluster.as_ref())?;
     let path = absolute(&args.path);
     context.become_owner(None)?;
