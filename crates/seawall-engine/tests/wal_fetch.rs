@@ -380,6 +380,19 @@ async fn a_file_left_over_from_before_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_link_planted_where_a_file_is_written_is_not_written_through() {
+    let setting = Setting::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let precious = elsewhere.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    let planted = setting.pg_wal.path().join("RECOVERYXLOG.seawall-tmp");
+    std::os::unix::fs::symlink(&precious, planted).unwrap();
+    let fetched = setting.fetch(&file_name(1, 3), Server::Restored).await;
+    assert_eq!(fetched, Ok(segment(&setting.parent, 3)));
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+}
+
+#[tokio::test]
 async fn no_damaged_object_makes_recovery_end() {
     let setting = Setting::new().await;
     let objects = files_below(&setting.fixture.directory.path().join("c/main"));

@@ -193,7 +193,7 @@ fn program_for(owner: &Owner, directory: &Path) -> Result<PathBuf> {
     let program = postgres::own_path()?;
     let reachable = {
         let _acting = owner.act_as()?;
-        fs::File::open(&program).is_ok()
+        File::open(&program).is_ok()
     };
     if reachable {
         return Ok(program);
