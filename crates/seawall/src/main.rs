@@ -15,6 +15,7 @@ mod priority;
 mod render;
 mod report;
 mod run;
+mod trust;
 
 use std::process::ExitCode;
 

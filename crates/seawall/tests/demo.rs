@@ -20,7 +20,7 @@ fn the_demo_brings_every_acknowledged_row_back_within_two_minutes() -> Result<()
     for command in ["init main", "backup main", "restore main --before xid:", "verify"] {
         ensure!(story.contains(&format!("$ seawall {command}")), "no {command} in {story}");
     }
-    let left = std::fs::read_dir(&directory).map_or(0, Iterator::count);
+    let left = fs::read_dir(&directory).map_or(0, Iterator::count);
     ensure!(left == 0, "{left} files were left");
     Ok(())
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -75,7 +75,7 @@ fn where_owners_cannot_be_changed_init_uses_what_will_do_and_tells_what_will_not
         return Ok(());
     }
     let pg = quiet_cluster()?.start()?;
-    let (directory, seawall) = (TestDir::new()?, support::seawall()?);
+    let (directory, seawall) = (TestDir::new()?, seawall()?);
     let init = |repository: &Path, config: &Path| {
         // Root that may not, as on FAT or a network mount.
         let mut command = std::process::Command::new("setpriv");
@@ -114,7 +114,7 @@ fn a_password_that_is_missing_is_told_with_the_file_where_it_was_looked_for() ->
     pg.reload()?;
     let directory = TestDir::new()?;
     let connection = pg.connection_string().replace("user=postgres", "user=locked");
-    let init = support::seawall()?.command(["init", "main", "--no-kit", "--connection"]);
+    let init = seawall()?.command(["init", "main", "--no-kit", "--connection"]);
     let init = init.arg(connection).arg("--config").arg(directory.join("seawall.toml"));
     let refused = init.arg("--repo").arg(directory.join("r")).as_test_user().run()?;
     let server = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(pg.owner().uid()))?;
@@ -232,5 +232,23 @@ fn a_key_that_others_can_read_is_refused_and_stops_no_archiver() -> Result<()> {
 
     fs::set_permissions(key, fs::Permissions::from_mode(0o600))?;
     house.command(["backup"]).succeed()?;
+    Ok(())
+}
+
+#[test]
+fn root_restores_into_no_directory_on_a_way_that_somebody_else_decides() -> Result<()> {
+    let house = Protected::with(quiet_cluster()?, true)?;
+    house.command(["backup"]).succeed()?;
+    let theirs = house.room("theirs");
+    fs::create_dir(&theirs)?;
+    let nobody = 65_534;
+    if chown(&theirs, Some(nobody), Some(nobody)).is_err() {
+        return Ok(()); // not root
+    }
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o777))?;
+    let into = theirs.join("restored").display().to_string();
+    let restore = ["restore", "--into", &into, "--latest", "--yes"];
+    tells(&house.command(restore).as_test_user().fail(2)?, "SW0007")?;
+    ensure!(fs::read_dir(&theirs)?.next().is_none(), "something was written");
     Ok(())
 }

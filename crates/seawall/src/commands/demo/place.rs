@@ -205,9 +205,9 @@ fn program_for(owner: &Owner, directory: &Path) -> Result<PathBuf> {
         // New, so that it is not written through a link.
         let mut to = OpenOptions::new().write(true).create_new(true).open(&copy)?;
         io::copy(&mut from, &mut to)?;
-        to.set_permissions(fs::Permissions::from_mode(0o755))?;
-        owner.give_open(&to)
+        to.set_permissions(fs::Permissions::from_mode(0o755)).map(|()| to)
     };
-    copied().code(Code::LocalIo, failed)?;
+    let file = copied().code(Code::LocalIo, failed)?;
+    owner.give_open(&file, &copy)?;
     Ok(copy)
 }

@@ -9,10 +9,10 @@ use seawall_core::{ClusterName, Code, Result, ResultExt};
 use seawall_store::StoreUrl;
 use toml::Value;
 
-use super::trust::who_touches;
 use crate::config::{self, ConnectionSource};
 use crate::kit::sync_parent;
 use crate::owner::Owner;
+use crate::trust::who_touches;
 
 const HEADER: &str =
     "# Seawall's configuration. Every key is explained in docs/guide/configuration.md.\n";

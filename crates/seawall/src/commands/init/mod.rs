@@ -4,7 +4,6 @@ mod config_text;
 mod parts;
 mod plan;
 pub mod settings;
-mod trust;
 
 use std::path::{Path, PathBuf};
 

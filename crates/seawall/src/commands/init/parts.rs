@@ -13,11 +13,11 @@ use seawall_repo::{CreateOptions, Repository};
 use seawall_store::StoreUrl;
 
 use super::plan::Plan;
-use super::trust::who_touches;
 use crate::config::{Exposed, SecretSource};
 use crate::context::{read_key, refuse_foreign_command};
 use crate::kit::{Kit, create_secret};
 use crate::owner::Owner;
+use crate::trust::who_touches;
 
 /// The name of a repository's first key slot.
 const FIRST_SLOT: &str = "init";

@@ -16,6 +16,7 @@ use super::listen::Listen;
 use crate::args::RestoreArgs;
 use crate::context::Context;
 use crate::render::{Out, Style, shell_quote, shell_word};
+use crate::trust::is_own_directory;
 
 /// The superuser, where nothing says who it is.
 pub const DEFAULT_ROLE: &str = "postgres";
@@ -139,7 +140,12 @@ fn log_file(data_directory: &Path) -> PathBuf {
     let beside = data_directory.with_file_name(name);
     let parent = data_directory.parent().unwrap_or(Path::new("/"));
     let writable = rustix::fs::access(parent, Access::WRITE_OK).is_ok();
-    if writable { beside } else { data_directory.join("restored.log") }
+    // `pg_ctl` writes through a link, and where others may put one it would be theirs.
+    if writable && is_own_directory(parent) && !beside.is_symlink() {
+        beside
+    } else {
+        data_directory.join("restored.log")
+    }
 }
 
 /// Says what was done, and what to type next; `sudo` stands before what the cluster's owner has to

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use seawall_core::{Code, Error, Result};
 use seawall_engine::restore::Mode;
 
@@ -53,7 +54,7 @@ impl Listen {
     }
 
     fn beside(port: u16) -> Result<Self> {
-        Ok(Self { port: Some(port), socket_directory: Some(socket_directory(port)?) })
+        Ok(Self { port: Some(port), socket_directory: Some(socket_directory()?) })
     }
 }
 
@@ -91,11 +92,10 @@ fn free_port() -> Result<u16> {
     })
 }
 
-fn socket_directory(port: u16) -> Result<PathBuf> {
+fn socket_directory() -> Result<PathBuf> {
     for directory in SOCKET_DIRECTORIES {
-        let probe = Path::new(directory).join(format!(".seawall-{port}-{}", std::process::id()));
-        if std::fs::write(&probe, b"").is_ok() {
-            std::fs::remove_file(&probe).ok();
+        let rights = Access::WRITE_OK | Access::EXEC_OK;
+        if accessat(CWD, directory, rights, AtFlags::EACCESS).is_ok() {
             return Ok(PathBuf::from(directory));
         }
     }

@@ -29,6 +29,7 @@ use crate::exit::Outcome;
 use crate::owner::Owner;
 use crate::render::{Display, Out, Style, confirm, shell_bytes, zones};
 use crate::report::{stored_cluster, word};
+use crate::trust::prove_own_way;
 use crate::{postgres, run};
 
 /// What the target is when none is given.
@@ -47,6 +48,10 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
 
     let typist = Owner::current();
     let owner = context.owner_of_restored()?;
+    let tablespaces = args.map_tablespace.iter().map(|mapping| mapping.new.as_path());
+    for directory in std::iter::once(into.as_path()).chain(tablespaces) {
+        prove_own_way(directory, &owner)?;
+    }
     let acting = owner.act_as()?;
     context.prove_flags_are_readable()?;
     let (line, wal) = runtime.block_on(find_line(&context, args))?;

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use seawall_core::{Code, Error, Result};
+
 use crate::owner::Owner;
 
 /// As many links as Linux follows.
@@ -17,6 +19,37 @@ const LINKS_MAX: usize = 40;
 pub fn who_touches(path: &Path) -> Owner {
     let current = Owner::current();
     if current.is_root() { decides(path).unwrap_or(current) } else { current }
+}
+
+/// Proves that nobody but root and `owner`, as whom files are written, decides what `path` leads to.
+/// Whoever else has a directory on the way could put a link there, and what is written would land in
+/// other files of `owner`.
+///
+/// # Errors
+/// [`Code::WrongUser`]
+pub fn prove_own_way(path: &Path, owner: &Owner) -> Result<()> {
+    let whose = who_touches(path);
+    if whose.is_current() || whose == *owner {
+        return Ok(());
+    }
+    let (shown, name) = (path.display(), whose.name());
+    let what = format!(
+        "on the way to {shown} is something of {name}, who could lead what {} writes elsewhere",
+        owner.name()
+    );
+    Err(Error::new(Code::WrongUser, what).with_hint(format!(
+        "Choose a directory below those of root or {} alone, or restore as {name}: `{}`.",
+        owner.name(),
+        whose.again()
+    )))
+}
+
+/// Whether only root and this process's user put something into a directory.
+pub fn is_own_directory(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|directory| {
+        let whose = Owner::numbered(directory.uid(), directory.gid());
+        directory.mode() & 0o022 == 0 && (whose.is_root() || whose.is_current())
+    })
 }
 
 /// The owner of the first directory or link on the way that is not root's.
@@ -92,6 +125,14 @@ mod tests {
         ] {
             assert_eq!(decides(&root.join(path)).as_ref(), owner, "{path}");
         }
+        assert!(prove_own_way(&root.join("ours/x"), &nobody).is_ok());
+        assert!(prove_own_way(&root.join("theirs/x"), &nobody).is_ok());
+        let daemon = Owner::named("daemon").unwrap();
+        let error = prove_own_way(&root.join("theirs/x"), &daemon).unwrap_err();
+        assert!(error.hint().is_some_and(|hint| hint.contains("sudo -u nobody")), "{error:?}");
+        assert!(!is_own_directory(Path::new("/tmp")) && !is_own_directory(&theirs));
+        assert!(is_own_directory(&root.join("ours")));
+
         lchown(root.join("link"), Some(65_534), None).unwrap();
         assert!(decides(&root.join("link/x")).is_some());
     }
