@@ -18,7 +18,8 @@ const LINKS_MAX: usize = 40;
 /// Anybody but root acts as themselves.
 pub fn who_touches(path: &Path) -> Owner {
     let current = Owner::current();
-    if current.is_root() { decides(path).unwrap_or(current) } else { current }
+    let first = if current.is_root() { deciders(path).into_iter().next() } else { None };
+    first.unwrap_or(current)
 }
 
 /// Proves that nobody but root and `owner`, as whom files are written, decides what `path` leads to.
@@ -28,10 +29,12 @@ pub fn who_touches(path: &Path) -> Owner {
 /// # Errors
 /// [`Code::WrongUser`]
 pub fn prove_own_way(path: &Path, owner: &Owner) -> Result<()> {
-    let whose = who_touches(path);
-    if whose.is_current() || whose == *owner {
+    if !Owner::current().is_root() {
         return Ok(());
     }
+    let Some(whose) = deciders(path).into_iter().find(|whose| whose != owner) else {
+        return Ok(());
+    };
     let (shown, name) = (path.display(), whose.name());
     let what = format!(
         "on the way to {shown} is something of {name}, who could lead what {} writes elsewhere",
@@ -52,10 +55,10 @@ pub fn is_own_directory(path: &Path) -> bool {
     })
 }
 
-/// The owner of the first directory or link on the way that is not root's.
-fn decides(path: &Path) -> Option<Owner> {
+/// The owners of the directories and links on the way that are not root's, in their order.
+fn deciders(path: &Path) -> Vec<Owner> {
     let mut left: VecDeque<OsString> = parts(path);
-    let (mut at, mut links) = (PathBuf::from("/"), 0);
+    let (mut at, mut links, mut found) = (PathBuf::from("/"), 0, Vec::new());
     while let Some(part) = left.pop_front() {
         if part == ".." {
             at.pop();
@@ -63,16 +66,16 @@ fn decides(path: &Path) -> Option<Owner> {
         }
         let next = at.join(&part);
         // What is not there yet is made by whoever acts then.
-        let metadata = fs::symlink_metadata(&next).ok()?;
+        let Ok(metadata) = fs::symlink_metadata(&next) else { break };
         if (metadata.is_dir() || metadata.is_symlink()) && metadata.uid() != 0 {
-            return Some(Owner::numbered(metadata.uid(), metadata.gid()));
+            found.push(Owner::numbered(metadata.uid(), metadata.gid()));
         }
         if !metadata.is_symlink() {
             at = next;
             continue;
         }
         links += 1;
-        let target = fs::read_link(&next).ok().filter(|_| links <= LINKS_MAX)?;
+        let Some(target) = fs::read_link(&next).ok().filter(|_| links <= LINKS_MAX) else { break };
         if target.is_absolute() {
             at = PathBuf::from("/");
         }
@@ -80,7 +83,7 @@ fn decides(path: &Path) -> Option<Owner> {
         parts.append(&mut left);
         left = parts;
     }
-    None
+    found
 }
 
 fn parts(path: &Path) -> VecDeque<OsString> {
@@ -99,6 +102,7 @@ mod tests {
 
     #[test]
     fn whoever_may_plant_a_link_on_the_way_decides() {
+        let decides = |path: &Path| deciders(path).into_iter().next();
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
         assert_eq!(decides(Path::new("/etc/passwd")), None);
@@ -127,11 +131,15 @@ mod tests {
         }
         assert!(prove_own_way(&root.join("ours/x"), &nobody).is_ok());
         assert!(prove_own_way(&root.join("theirs/x"), &nobody).is_ok());
+        nobody.give(&root.join("ours")).unwrap();
+        fs::create_dir(root.join("ours/below")).unwrap();
+        lchown(root.join("ours/below"), Some(1), Some(1)).unwrap();
+        assert!(prove_own_way(&root.join("ours/below/x"), &nobody).is_err(), "further down");
         let daemon = Owner::named("daemon").unwrap();
         let error = prove_own_way(&root.join("theirs/x"), &daemon).unwrap_err();
         assert!(error.hint().is_some_and(|hint| hint.contains("sudo -u nobody")), "{error:?}");
         assert!(!is_own_directory(Path::new("/tmp")) && !is_own_directory(&theirs));
-        assert!(is_own_directory(&root.join("ours")));
+        assert!(is_own_directory(Path::new("/etc")));
 
         lchown(root.join("link"), Some(65_534), None).unwrap();
         assert!(decides(&root.join("link/x")).is_some());
