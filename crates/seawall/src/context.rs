@@ -151,13 +151,10 @@ impl Context {
             url.as_ref().map_or(*name == repo, |url| repository.url == *url)
         });
         match (configured, url, key) {
-            (Some((name, repository)), _, None) => {
-                Ok(Place::configured(self, name, repository))
+            (Some((name, repository)), _, None) => Ok(Place::configured(self, name, repository)),
+            (Some((name, repository)), _, Some(key)) => {
+                Ok(Place { key: KeyPlace::Given(key), ..Place::configured(self, name, repository) })
             }
-            (Some((name, repository)), _, Some(key)) => Ok(Place {
-                key: KeyPlace::Given(key),
-                ..Place::configured(self, name, repository)
-            }),
             (None, Some(url), Some(key)) => Ok(Place::given(url, key)),
             (None, Some(url), None) => Err(Error::new(
                 Code::NotConfigured,
@@ -200,8 +197,7 @@ impl Context {
     pub fn places(&self) -> Vec<Place> {
         self.chosen.clone().unwrap_or_else(|| {
             let all = self.config.repositories.iter();
-            all.map(|(name, repository)| Place::configured(self, name, repository))
-                .collect()
+            all.map(|(name, repository)| Place::configured(self, name, repository)).collect()
         })
     }
 
@@ -514,7 +510,8 @@ fn shown_repo(given: &str, place: &Place) -> String {
 /// # Errors
 /// [`Code::KeyUnreadable`], [`Code::KeyExposed`]
 pub fn read_key(path: &Path, exposed: Exposed) -> Result<KeyFile> {
-    KeyFile::parse(&config::read_key_text(path, exposed)?).map_err(|error| error.context(path.display()))
+    KeyFile::parse(&config::read_key_text(path, exposed)?)
+        .map_err(|error| error.context(path.display()))
 }
 
 /// A path as it can be found from any directory.

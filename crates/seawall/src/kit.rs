@@ -34,7 +34,8 @@ impl Kit {
     /// # Errors
     /// [`Code::KeyUnreadable`]; [`Code::KeyExposed`] if others can read it too.
     pub fn read(path: &Path, exposed: Exposed) -> Result<Self> {
-        Self::parse(&config::read_key_text(path, exposed)?).map_err(|error| error.context(path.display()))
+        Self::parse(&config::read_key_text(path, exposed)?)
+            .map_err(|error| error.context(path.display()))
     }
 
     /// Reads a kit from its text.

@@ -73,7 +73,8 @@ pub fn look(file: &File, path: &Path, exposed: Exposed) -> Result<()> {
     let metadata = file.metadata().code(Code::KeyUnreadable, unreadable)?;
     let Some(open) = TooOpen::of(&metadata) else { return Ok(()) };
     let shown = path.display();
-    let what = format!("{shown} opens the backups, and others can {} it: {open}", open.others_can());
+    let what =
+        format!("{shown} opens the backups, and others can {} it: {open}", open.others_can());
     let quoted = shell_quote(&shown.to_string());
     let error = Error::new(Code::KeyExposed, what).with_hint(format!(
         "Close it: `{}`; where that changes nothing, use a copy: `install -m 600 {quoted} ~/seawall.key`. If somebody may have read it, `seawall key rotate` makes another key for what is written from then on.",

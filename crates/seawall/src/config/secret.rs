@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_gives_no_secret_even_if_it_printed_one() {
-        let run = |command: &str| SecretSource::Command(command.to_owned()).resolve(Exposed::Refused);
+        let run =
+            |command: &str| SecretSource::Command(command.to_owned()).resolve(Exposed::Refused);
         assert_eq!(run("echo hello").unwrap(), "hello\n");
         let failed = run("TOKEN=s3cret; echo hello; exit 3").unwrap_err();
         assert_eq!(failed.code(), Code::KeyUnreadable);
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn an_absent_key_file_is_named() {
-        let absent = SecretSource::File("/nonexistent/key".into()).resolve(Exposed::Refused).unwrap_err();
+        let absent =
+            SecretSource::File("/nonexistent/key".into()).resolve(Exposed::Refused).unwrap_err();
         assert_eq!(absent.code(), Code::KeyUnreadable);
         assert!(absent.message().contains("/nonexistent/key"));
     }
