@@ -1,5 +1,6 @@
 //! Connection strings, resolved for the user a command acts as.
 
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{Error, Result};
@@ -44,7 +45,14 @@ fn environment(owner: &Owner) -> Environment {
     let environment = Environment::new(move |name| match name {
         // The caller's, when root acts as the owner.
         "HOME" => Some(home.display().to_string()),
-        _ => std::env::var(name).ok(),
+        _ => match std::env::var(name) {
+            Ok(value) => Some(value),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => {
+                tracing::warn!("the variable {name} is not UTF-8, and counts as not set");
+                None
+            }
+        },
     });
     environment.with_os_user(owner.name()).with_home(owner.home())
 }

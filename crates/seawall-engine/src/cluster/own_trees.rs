@@ -17,7 +17,7 @@ use seawall_pgdata::relation_path::tablespace_version_directory;
 use tokio::time::sleep;
 
 use super::unreadable::unreadable;
-use super::{Server, TablespaceLinks};
+use super::{PostmasterFile, Server, TablespaceLinks};
 
 /// Network file systems show what others did after a while.
 const ATTEMPTS: u32 = 60;
@@ -91,11 +91,8 @@ pub async fn prove_tablespaces(
 /// leads both to the same place. It is a process here, works in that very directory, and has the same
 /// mounts and the same root. What cannot be found out is taken for no.
 fn sees_our_paths(data_directory: &Path) -> bool {
-    let Ok(file) = fs::read_to_string(data_directory.join("postmaster.pid")) else { return false };
-    let Some(process) = file.lines().next().and_then(|line| line.trim().parse::<u32>().ok()) else {
-        return false;
-    };
-    let process = PathBuf::from(format!("/proc/{process}"));
+    let Some(server) = PostmasterFile::read(data_directory) else { return false };
+    let process = PathBuf::from(format!("/proc/{}", server.pid));
     let is = |path: PathBuf, other: &Path| match (fs::metadata(path), fs::metadata(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
