@@ -48,6 +48,7 @@ fn every_command_explains_itself() {
         "key remove",
         "key kit",
         "demo",
+        "man",
     ];
     for command in commands {
         let text = transcript(&format!("{command} --help"));
@@ -117,7 +118,7 @@ fn manual_pages_are_written_for_every_command() {
         let text = std::fs::read_to_string(target.join(page)).unwrap();
         assert!(text.contains(".TH seawall"), "{page}");
     }
-    assert!(!target.join("seawall-man.1").exists(), "hidden commands have no page");
+    assert!(!target.join("seawall-completions.1").exists(), "hidden commands have no page");
 }
 
 #[test]

@@ -107,10 +107,10 @@ pub enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: Shell,
     },
-    /// Write manual pages
-    #[command(hide = true)]
+    /// Install the manual pages
     Man {
         /// The directory to write them into
+        #[arg(value_name = "DIR", default_value = "/usr/local/share/man/man1")]
         directory: PathBuf,
     },
 }
