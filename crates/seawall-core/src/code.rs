@@ -180,7 +180,7 @@ codes! {
     RestoredServerFailed = 608, Failed;
     /// The timeline is ambiguous; candidates are listed.
     TimelineAmbiguous = 609, Usage;
-    /// A plan was not confirmed.
+    /// What was to be done was not confirmed.
     NotConfirmed = 610, Refused;
 
     /// Bytes that should be PostgreSQL's are malformed.

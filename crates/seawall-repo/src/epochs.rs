@@ -141,6 +141,16 @@ impl Slots {
         Ok((epochs, Self { counted, damaged }))
     }
 
+    /// When the first slot of each epoch was made, in microseconds since 1970.
+    fn begun(&self) -> BTreeMap<u32, i64> {
+        let mut begun = BTreeMap::new();
+        for StoredSlot { slot, .. } in &self.counted {
+            let first = begun.entry(slot.epoch).or_insert(slot.created_us);
+            *first = slot.created_us.min(*first);
+        }
+        begun
+    }
+
     /// Whether an epoch has any slot, readable or not.
     fn has(&self, epoch: u32) -> bool {
         self.counted.iter().any(|stored| stored.slot.epoch == epoch)
@@ -175,9 +185,11 @@ pub(crate) async fn open_keyring(
         }
         None if !slots.has(newest) => Err(error::epoch_gone(newest)),
         // A damaged slot may hold the newest keys.
-        _ => {
+        keyring => {
+            let opened = keyring.map(|keyring| keyring.current_epoch());
+            let begun = slots.begun();
             let mut damaged = slots.damaged.into_iter().rev();
-            Err(damaged.next().map_or_else(|| wrong_key(store), |(_, error)| error))
+            Err(damaged.next().map_or_else(|| wrong_key(store, opened, &begun), |(_, error)| error))
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -257,14 +258,40 @@ fn refuse_unknown_format(record: &FormatRecord) -> Result<()> {
     })
 }
 
-pub(crate) fn wrong_key(store: &dyn Store) -> Error {
-    Error::new(
-        Code::WrongKey,
-        format!("the key does not open the repository at {}", store.url()),
-    )
-    .with_hint(
-        "Use the key file or recovery kit that `seawall init` wrote for this repository; without it the data cannot be read.",
-    )
+/// The key opens no epoch, or none after `opened`. `begun` tells when the epochs' first slots were made,
+/// in microseconds: whoever has several keys and kits knows by it which one to take.
+pub(crate) fn wrong_key(
+    store: &dyn Store,
+    opened: Option<u32>,
+    begun: &BTreeMap<u32, i64>,
+) -> Error {
+    let url = store.url();
+    let date = |created_us: &i64| {
+        Timestamp::from_microsecond(*created_us)
+            .map_or_else(|_| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+    };
+    let rotated = opened.and_then(|opened| begun.range(opened + 1..).next());
+    let newest = begun.last_key_value().filter(|(epoch, _)| **epoch > 1);
+    let what = match (rotated, newest) {
+        (Some((_, at)), _) => format!(
+            "the key does not open the repository at {url} any more: it was rotated at {}, and this key was not carried over",
+            date(at)
+        ),
+        (None, Some((_, at))) => format!(
+            "the key does not open the repository at {url}, whose key was last rotated at {}",
+            date(at)
+        ),
+        (None, None) => format!("the key does not open the repository at {url}"),
+    };
+    let hint = match newest {
+        Some((_, at)) => format!(
+            "Use a key file or recovery kit that was made, or carried over, at {} or later; or let this key in with one that works: `seawall key add FILE`. Without any, the data cannot be read.",
+            date(at)
+        ),
+        None => "Use the key file or recovery kit that `seawall init` wrote for this repository; without it the data cannot be read."
+            .to_owned(),
+    };
+    Error::new(Code::WrongKey, what).with_hint(hint)
 }
 
 fn already_there(store: &dyn Store) -> Error {

@@ -46,6 +46,36 @@ pub fn explain(error: Error, directory: &Path, server: Option<&Owner>) -> Error 
     })
 }
 
+/// What helps where a file that Seawall reads is not to be read by whom it runs as; `None` for
+/// another trouble. Root becomes the server's user before it reads: the file has to be that user's.
+pub fn unreadable(path: &Path, error: &io::Error) -> Option<String> {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return None;
+    }
+    let user = Owner::current();
+    let (name, file) = (user.name(), shown(path));
+    let was_root = Owner::was_root();
+    if !was_root && Owner::packaged().is_none_or(|server| server != user) {
+        let reader = Owner::who_reads(path)?;
+        return Some(format!("Run it as a user who may read it: `{}`.", reader.again()));
+    }
+    let sudo = if was_root { "" } else { "sudo " };
+    if let Some(barred) = barred(path) {
+        let copy = user.home().join(path.file_name()?);
+        return Some(format!(
+            "{name}, as whom this runs, may not pass through {}. Give that user a copy, and name it instead: `{sudo}install -o {name} -m 600 {file} {}`.",
+            shown(&barred),
+            shown(&copy)
+        ));
+    }
+    let command = if Owner::of(path).is_some_and(|owner| owner.is_current()) {
+        format!("{sudo}chmod u+r {file}")
+    } else {
+        format!("{sudo}chown {name}: {file}")
+    };
+    Some(format!("It must belong to {name}, as whom this runs, and be readable: `{command}`."))
+}
+
 /// What to do about a file system that nobody can write to.
 pub fn read_only(path: &Path) -> String {
     format!("The file system is mounted read-only: `findmnt -T {}` shows it.", shown(path))

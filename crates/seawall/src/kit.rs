@@ -12,6 +12,7 @@ use seawall_store::StoreUrl;
 use seawall_store::fs::sync_directory_at;
 
 use crate::config::{self, Exposed};
+use crate::owner::Owner;
 use crate::{access, render};
 
 const CLUSTER: &str = "cluster:";
@@ -115,6 +116,14 @@ Written {}. What the program reads:
 /// # Errors
 /// [`Code::LocalIo`], also if there is one already: a key is never overwritten.
 pub fn create_secret(path: &Path, text: &str, what: &str) -> Result<()> {
+    create_secret_for(&Owner::current(), path, text, what)
+}
+
+/// As [`create_secret`]; the file is given to `owner`.
+///
+/// # Errors
+/// [`Code::LocalIo`]
+pub fn create_secret_for(owner: &Owner, path: &Path, text: &str, what: &str) -> Result<()> {
     let failed = || format!("cannot write the {what} {}", path.display());
     let mut file = OpenOptions::new()
         .write(true)
@@ -122,8 +131,10 @@ pub fn create_secret(path: &Path, text: &str, what: &str) -> Result<()> {
         .mode(0o600)
         .open(path)
         .map_err(|error| not_created(path, what, error))?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    let written = written.and_then(|()| sync_parent(path)).code(Code::LocalIo, failed);
+    let written = owner.give_open(&file, path).and_then(|()| {
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        written.and_then(|()| sync_parent(path)).code(Code::LocalIo, failed)
+    });
     if written.is_err() {
         // Half a key must not be taken for one later.
         std::fs::remove_file(path).ok();

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::{Gid, ResUid, Uid, User};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -17,6 +18,9 @@ use crate::masking::masked;
 use crate::render::shell_quote;
 
 const ROOT: Uid = Uid::from_raw(0);
+
+/// Whether this process was root and became another user for good. Hints say `sudo` to all others.
+static WAS_ROOT: AtomicBool = AtomicBool::new(false);
 
 /// The user servers run as where packages made them.
 const PACKAGED: &str = "postgres";
@@ -108,6 +112,7 @@ impl Owner {
         }
         self.require_root()?;
         self.groups()?;
+        WAS_ROOT.store(true, Ordering::Relaxed);
         let failed = || format!("cannot become the user {}", self.name);
         nix::unistd::setgid(self.gid).code(Code::WrongUser, failed)?;
         nix::unistd::setuid(self.uid).code(Code::WrongUser, failed)
@@ -143,6 +148,11 @@ impl Owner {
         nix::unistd::getresuid().map_or(true, |ResUid { real, effective, saved }| {
             [real, effective, saved].iter().any(|uid| uid.is_root())
         })
+    }
+
+    /// Whether root began this process, whoever it is now.
+    pub fn was_root() -> bool {
+        WAS_ROOT.load(Ordering::Relaxed) || Self::may_be_root()
     }
 
     /// Gives a file or directory to the user; for root. Where the file system lets nobody change

@@ -43,6 +43,7 @@ fn status(caller: Caller, arguments: Vec<OsString>) -> u8 {
     match dispatch(&cli) {
         Ok(outcome) => outcome.status(),
         Err(error) => {
+            let error = with_flags(&cli, error);
             let status = caller.status_of(&error);
             // The ordinary end of recovery must not look like a failure in PostgreSQL's log.
             if caller == Caller::RestoreCommand && status == 1 {
@@ -52,6 +53,16 @@ fn status(caller: Caller, arguments: Vec<OsString>) -> u8 {
             }
             status
         }
+    }
+}
+
+/// The error with a hint that works where the configuration is named, or stood in for.
+fn with_flags(cli: &Cli, error: Error) -> Error {
+    let flags = cli.command.repository().map(|flags| flags.again(cli.config.as_deref()));
+    let hint = error.hint().zip(flags).map(|(hint, flags)| render::with_flags(hint, &flags));
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
 }
 

@@ -115,6 +115,36 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The repository the command is about; `None` for one that takes no flags for it.
+    pub fn repository(&self) -> Option<&RepositoryArgs> {
+        Some(match self {
+            Self::Check(args) => &args.repository,
+            Self::Status(args) => &args.repository,
+            Self::Backup(args) => &args.repository,
+            Self::Info(args) | Self::List(args) | Self::Wal(WalCommand::List(args)) => {
+                &args.repository
+            }
+            Self::Show(args) => &args.repository,
+            Self::Restore(args) => &args.repository,
+            Self::Adopt(args) => &args.repository,
+            Self::Verify(args) => &args.repository,
+            Self::Wal(WalCommand::Push(args)) => &args.repository,
+            Self::Wal(WalCommand::Fetch(args)) => &args.repository,
+            Self::Key(KeyCommand::Show(args)) => &args.repository,
+            Self::Key(KeyCommand::Add(args)) => &args.repository,
+            Self::Key(KeyCommand::Rotate(args)) => &args.repository,
+            Self::Key(KeyCommand::Remove(args)) => &args.repository,
+            Self::Key(KeyCommand::Kit(args)) => &args.repository,
+            Self::Init(_)
+            | Self::Promote(_)
+            | Self::Demo(_)
+            | Self::Completions { .. }
+            | Self::Man { .. } => return None,
+        })
+    }
+}
+
 /// `seawall init`
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("recovery").required(true).args(["kit", "no_kit"]))]

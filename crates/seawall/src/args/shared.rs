@@ -1,10 +1,11 @@
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use seawall_core::{ByteSize, ClusterName, RateLimit};
 
 use crate::config;
+use crate::context::{absolute, is_url};
 use crate::priority::Priority;
 
 /// Which cluster.
@@ -28,6 +29,27 @@ pub struct RepositoryArgs {
     #[arg(long, env = "SEAWALL_KIT", hide_env_values = true, value_name = "FILE")]
     #[arg(conflicts_with_all = ["repo", "key"])]
     pub kit: Option<PathBuf>,
+}
+
+impl RepositoryArgs {
+    /// The flags that stand in for a configuration, for a command that is typed next; none where the
+    /// configuration says enough.
+    pub fn again(&self, config: Option<&Path>) -> Vec<String> {
+        let mut flags = Vec::new();
+        let mut add = |flag: &str, value: String| flags.extend([flag.to_owned(), value]);
+        let shown = |path: &Path| absolute(path).display().to_string();
+        if let Some(kit) = &self.kit {
+            add("--kit", shown(kit));
+        } else if let Some(config) = config {
+            add("--config", shown(config));
+        } else if let (Some(repo), Some(key)) = (&self.repo, &self.key)
+            && is_url(repo)
+        {
+            add("--repo", repo.clone());
+            add("--key", shown(key));
+        }
+        flags
+    }
 }
 
 /// How data is printed.

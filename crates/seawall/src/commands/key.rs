@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::args::{
     KeyAddArgs, KeyCommand, KeyKitArgs, KeyRemoveArgs, KeyRotateArgs, KeyShowArgs, RepositoryArgs,
 };
-use crate::config::{Exposed, read_key_text};
+use crate::config::{Exposed, SecretSource, read_key_text};
 use crate::context::{Context, Opened, Place};
 use crate::exit::Outcome;
-use crate::kit::{Kit, create_secret};
+use crate::kit::{Kit, create_secret_for};
 use crate::render::{Align, Out, confirm, table, utc};
 use crate::run;
 
@@ -36,11 +36,11 @@ pub fn main(config: Option<&Path>, command: &KeyCommand) -> Result<Outcome> {
 fn open<T>(
     config: Option<&Path>,
     flags: &RepositoryArgs,
-    before: impl FnOnce(&Place) -> Result<T>,
+    before: impl FnOnce(&Context, &Place) -> Result<T>,
 ) -> Result<(tokio::runtime::Runtime, Opened, T)> {
     let context = Context::new(config, flags)?;
     let place = context.one_place()?;
-    let made = before(&place)?;
+    let made = before(&context, &place)?;
     context.become_owner(None)?;
     let runtime = run::runtime()?;
     let opened = runtime.block_on(place.open())?;
@@ -48,23 +48,27 @@ fn open<T>(
 }
 
 fn show(config: Option<&Path>, args: &KeyShowArgs) -> Result<Outcome> {
-    let (runtime, opened, ()) = open(config, &args.repository, |_| Ok(()))?;
+    let (runtime, opened, key) = open(config, &args.repository, |_, place| place.key())?;
     let slots = runtime.block_on(opened.repository.key_slots())?;
     let current = opened.repository.keyring().current_epoch();
-    let rows = slots.iter().map(|(epoch, id, slot)| {
+    let unlock = Unlock::KeyFile(key);
+    let mut rows = Vec::new();
+    for (epoch, id, slot) in &slots {
         let made = Timestamp::from_microsecond(slot.created_us).unwrap_or(Timestamp::UNIX_EPOCH);
         let method = match slot.method() {
             Some(SlotMethod::KeyFile) => "key file",
             Some(SlotMethod::Passphrase) => "passphrase",
             None => "unknown",
         };
-        (id, epoch, slot.label.as_str(), method, made)
-    });
+        let opened = slot.open(*id, &unlock)?.is_some();
+        rows.push((id.to_string(), epoch, slot.label.as_str(), method, made, opened));
+    }
     if args.output.json {
         let slots: Vec<_> = rows
-            .map(|(id, epoch, label, method, made)| {
-                json!({"slot": id.to_string(), "epoch": epoch, "label": label,
-                       "method": method, "created_at": made})
+            .into_iter()
+            .map(|(id, epoch, label, method, made, opened)| {
+                json!({"slot": id, "epoch": epoch, "label": label, "method": method,
+                       "created_at": made, "opened": opened})
             })
             .collect();
         Out.json(&json!({"repository": opened.repository.id(), "epoch": current, "slots": slots}))?;
@@ -75,26 +79,37 @@ fn show(config: Option<&Path>, args: &KeyShowArgs) -> Result<Outcome> {
         ("EPOCH", Align::Right),
         ("METHOD", Align::Left),
         ("MADE", Align::Left),
+        ("KEY", Align::Left),
         ("LABEL", Align::Left),
     ];
     let rows = rows
-        .map(|(id, epoch, label, method, made)| {
-            vec![id.to_string(), epoch.to_string(), method.to_owned(), utc(made), label.to_owned()]
+        .into_iter()
+        .map(|(id, epoch, label, method, made, opened)| {
+            let key = if opened { "this one" } else { "another" };
+            let (epoch, method, label) = (epoch.to_string(), method.to_owned(), label.to_owned());
+            vec![id, epoch, method, utc(made), key.to_owned(), label]
         })
         .collect();
     Out.text(&table(&columns, rows))?;
     eprintln!("new data is under key epoch {current}: a key with a slot of that epoch opens it");
+    eprintln!(
+        "this one: the key that was used now; a recovery kit that holds it counts as the same"
+    );
     Ok(Outcome::Done)
 }
 
 fn add(config: Option<&Path>, args: &KeyAddArgs) -> Result<Outcome> {
-    let (runtime, opened, key) = open(config, &args.repository, |place| {
+    let (runtime, opened, key) = open(config, &args.repository, |context, place| {
         if args.file.exists() {
             return KeyFile::parse(&read_key_text(&args.file, Exposed::Refused)?);
         }
         let key = KeyFile::generate()?;
         let text = format!("# A key of the Seawall repository {}.\n{}\n", place.url, key.line());
-        create_secret(&args.file, &text, "key file")?;
+        let reader = context.owner_or_current();
+        create_secret_for(&reader, &args.file, &text, "key file")?;
+        if !reader.is_current() {
+            eprintln!("made {}, which belongs to {}", args.file.display(), reader.name());
+        }
         Ok(key)
     })?;
     let unlock = Unlock::KeyFile(key);
@@ -110,21 +125,31 @@ fn add(config: Option<&Path>, args: &KeyAddArgs) -> Result<Outcome> {
 /// Every slot must be able to open the new epoch, or its holder is locked out: only the key at hand
 /// can be carried over, so others must be added again.
 fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
-    let (runtime, opened, key) = open(config, &args.repository, Place::key)?;
+    let (runtime, opened, (key, configured)) = open(config, &args.repository, |context, place| {
+        Ok((place.key()?, Configured::of(context, place)))
+    })?;
     let slots = runtime.block_on(opened.repository.key_slots())?;
     let current = opened.repository.keyring().current_epoch();
-    let others = slots.iter().filter(|(epoch, ..)| *epoch == current).count().saturating_sub(1);
-    if others > 0 {
+    let (own, others) = of_epoch(&slots, current, &key)?;
+    if !others.is_empty() {
         eprintln!(
-            "{} will not open the repository any more, until `seawall key add FILE` lets each in again",
-            counted(others, "other key")
+            "{} will not open the repository any more, neither for reading nor for archiving, and no recovery kit that holds one will: {}",
+            counted(others.len(), "other key"),
+            others.join(", ")
         );
-        confirm("Rotate?", args.yes)?;
+        eprintln!(
+            "`seawall key add FILE` lets each in again; the key used now stays, and so does a kit that holds it"
+        );
+        if let Some(told) = configured.and_then(|configured| configured.told(&key)) {
+            eprintln!("{told}");
+        }
+        confirm("Rotate the repository's key?", args.yes)?;
     }
     // What was asked about is looked at again: an answer takes its time.
     let repository = runtime.block_on(still_as(&opened, &slots))?;
+    let label = own.unwrap_or_else(|| "rotate".to_owned());
     let unlock = Unlock::KeyFile(key);
-    let options = CreateOptions { unlock: &unlock, label: "rotate", now: Timestamp::now() };
+    let options = CreateOptions { unlock: &unlock, label: &label, now: Timestamp::now() };
     let rotated = runtime.block_on(repository.rotate(&[options]))?;
     let epoch = rotated.keyring().current_epoch();
     if args.output.json {
@@ -148,8 +173,58 @@ async fn still_as(opened: &Opened, seen: &[(u32, Ulid, KeySlot)]) -> Result<Repo
         .with_hint("Nothing was changed. Look at them, `seawall key show`, and run this again."))
 }
 
+/// The label of the slot that a key opens in an epoch, and all others of it as a person knows them.
+fn of_epoch(
+    slots: &[(u32, Ulid, KeySlot)],
+    current: u32,
+    key: &KeyFile,
+) -> Result<(Option<String>, Vec<String>)> {
+    let unlock = Unlock::KeyFile(key.clone());
+    let (mut own, mut others) = (None, Vec::new());
+    for (_, id, slot) in slots.iter().filter(|(epoch, ..)| *epoch == current) {
+        if slot.open(*id, &unlock)?.is_some() {
+            own.get_or_insert_with(|| slot.label.clone());
+            continue;
+        }
+        let made = Timestamp::from_microsecond(slot.created_us).unwrap_or(Timestamp::UNIX_EPOCH);
+        others.push(format!("\"{}\" of {} ({id})", slot.label, utc(made)));
+    }
+    Ok((own, others))
+}
+
+/// The key that archiving and backups on this machine use.
+struct Configured {
+    repository: String,
+    source: SecretSource,
+    file: String,
+}
+
+impl Configured {
+    fn of(context: &Context, place: &Place) -> Option<Self> {
+        let configured = context.config.repositories.get(&place.name)?;
+        let file = context.config.shown_path();
+        Some(Self { repository: place.name.clone(), source: configured.key.clone(), file })
+    }
+
+    /// What has to be done so that archiving goes on, if it uses another key than `key`.
+    fn told(&self, key: &KeyFile) -> Option<String> {
+        // A command is not run for this: it may ask somebody.
+        let same = match &self.source {
+            SecretSource::Command(_) => return None,
+            source => source.resolve(Exposed::Told).and_then(|text| KeyFile::parse(&text)),
+        };
+        if same.is_ok_and(|configured| configured.line() == key.line()) {
+            return None;
+        }
+        Some(format!(
+            "archiving and backups here use another key: [repository.{}] in {} needs the key used now (`key = {{ file = … }}`), or archiving fails from the rotation on",
+            self.repository, self.file
+        ))
+    }
+}
+
 fn remove(config: Option<&Path>, args: &KeyRemoveArgs) -> Result<Outcome> {
-    let (runtime, opened, key) = open(config, &args.repository, Place::key)?;
+    let (runtime, opened, key) = open(config, &args.repository, |_, place| place.key())?;
     let slots = runtime.block_on(opened.repository.key_slots())?;
     let wanted = args.slot.to_ascii_uppercase();
     let found: Vec<(u32, Ulid)> = slots

@@ -1,10 +1,10 @@
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Code, Error, Result, ResultExt};
+use seawall_core::{Code, Error, Result};
 use seawall_pgwire::Conninfo;
 
 use super::exposure::too_open;
-use crate::owner::Owner;
+use crate::access;
 
 /// How a cluster's server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,15 +30,12 @@ impl ConnectionSource {
             }
             Self::File(path) => {
                 refuse_exposed(path)?;
-                let text = std::fs::read_to_string(path).code(Code::ConfigUnreadable, || {
-                    format!("cannot read the connection file {}", path.display())
-                });
-                let text = text.map_err(|error| match Owner::who_reads(path) {
-                    Some(reader) => error.with_hint(format!(
-                        "Run it as a user who may read it: `{}`.",
-                        reader.again()
-                    )),
-                    None => error,
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    let hint = access::unreadable(path, &error);
+                    let hint =
+                        hint.unwrap_or_else(|| format!("Look at it: `ls -l {}`.", path.display()));
+                    let what = format!("cannot read the connection file {}", path.display());
+                    Error::new(Code::ConfigUnreadable, what).with_source(error).with_hint(hint)
                 })?;
                 Ok(text.trim().to_owned())
             }

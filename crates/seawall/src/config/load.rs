@@ -13,7 +13,7 @@ use super::{
     ClusterConfig, Config, ConnectionSource, DEFAULT_MEMORY, DEFAULT_PACK_SIZE, RepositoryConfig,
     SecretSource, Source,
 };
-use crate::owner::Owner;
+use crate::access;
 use crate::priority::Priority;
 
 /// Where the configuration is unless a flag or `SEAWALL_CONFIG` says otherwise.
@@ -44,6 +44,9 @@ const PACK_SIZE_RANGE: std::ops::RangeInclusive<u64> = (1 << 20)..=(1 << 30);
 /// Less leaves no room for one worker.
 const MEMORY_MIN: u64 = 64 << 20;
 
+/// What helps on a machine that has none, as after a disaster.
+const WITHOUT: &str = "To use a repository without one: `--kit FILE`, or `--repo URL --key FILE`.";
+
 /// Reads the configuration a command needs.
 ///
 /// # Errors
@@ -54,7 +57,7 @@ pub fn load(explicit: Option<&Path>) -> Result<Config> {
             Code::ConfigUnreadable,
             format!("there is no configuration: {DEFAULT_PATH} does not exist, and neither --config nor SEAWALL_CONFIG names another file"),
         )
-        .with_hint("Protect a cluster and write one: `seawall init CLUSTER --repo URL --kit FILE`.")
+        .with_hint(format!("{WITHOUT} To protect a cluster and write one: `seawall init CLUSTER --repo URL --kit FILE`."))
     })
 }
 
@@ -91,16 +94,14 @@ fn warn_if_a_password_is_exposed(path: &Path, config: &Config) {
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    let reader = Owner::who_reads(path);
-    let hint = match (error.kind(), reader) {
-        (std::io::ErrorKind::NotFound, _) => {
-            "Name the right file, or write one: `seawall init CLUSTER --repo URL --kit FILE --config FILE`."
-                .to_owned()
+    let hint = match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!(
+                "{WITHOUT} Else name the right file, or write one: `seawall init CLUSTER --repo URL --kit FILE --config FILE`."
+            )
         }
-        (std::io::ErrorKind::PermissionDenied, Some(reader)) => {
-            format!("Run it as a user who may read the file: `{}`.", reader.again())
-        }
-        _ => format!("Run Seawall as the user the file belongs to: `ls -l {}`.", path.display()),
+        _ => access::unreadable(path, &error)
+            .unwrap_or_else(|| format!("See what it is: `ls -ld {}`. {WITHOUT}", path.display())),
     };
     Error::new(Code::ConfigUnreadable, format!("cannot read the configuration {}", path.display()))
         .with_source(error)

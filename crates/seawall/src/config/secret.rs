@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use seawall_core::{Code, Error, Result, ResultExt};
 
 use super::exposure::{Exposed, look};
-use crate::owner::Owner;
+use crate::access;
 
 /// No key file or kit is longer: what is, is another file.
 const BYTES_MAX: u64 = 1 << 20;
@@ -48,24 +48,18 @@ pub fn read_file(path: &Path, exposed: Exposed) -> Result<String> {
     if let Ok(file) = &file {
         look(file, path, exposed)?;
     }
-    file.and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text))
-        .map(|_| text)
-        .code(Code::KeyUnreadable, || format!("cannot read the key file {}", path.display()))
-        .map_err(|error| {
-            let denied = std::error::Error::source(&error)
-                .and_then(|source| source.downcast_ref::<std::io::Error>())
-                .is_some_and(|source| source.kind() == std::io::ErrorKind::PermissionDenied);
-            if let Some(reader) = Owner::who_reads(path).filter(|_| denied) {
-                let again = reader.again();
-                return error
-                    .with_hint(format!("Run it as a user who may read the key: `{again}`."));
-            }
-            let path = path.display();
-            error.with_hint(format!(
-                "See whether it is there and whose it is: `ls -l {path}`. Run Seawall as that user; \
-                 if it is gone, a recovery kit opens the repository as well: `--kit FILE`."
-            ))
-        })
+    let read = file.and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text));
+    read.map(|_| text).map_err(|error| {
+        let shown = path.display();
+        let hint = access::unreadable(path, &error).unwrap_or_else(|| {
+            format!(
+                "See whether it is there: `ls -l {shown}`. If it is gone, a recovery kit opens the repository as well: `--kit FILE`."
+            )
+        });
+        Error::new(Code::KeyUnreadable, format!("cannot read the key file {shown}"))
+            .with_source(error)
+            .with_hint(hint)
+    })
 }
 
 fn run(command: &str) -> Result<String> {

@@ -2,7 +2,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use seawall_core::{Code, Error, Result, ResultExt};
 
-/// Asks whether the plan that was shown is right, unless that was said beforehand.
+/// Asks whether what was shown shall be done, unless that was said beforehand.
 ///
 /// # Errors
 /// [`Code::NotConfirmed`]
@@ -14,7 +14,7 @@ pub fn confirm(question: &str, beforehand: bool) -> Result<()> {
         Error::new(Code::NotConfirmed, what).with_hint("`--yes` goes on without asking.")
     };
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-        return Err(refused("there is no terminal to ask on whether the plan is right"));
+        return Err(refused(&format!("\"{question}\" needs an answer, and there is no terminal")));
     }
     eprint!("{question} [y/N] ");
     io::stderr().flush().ok();
@@ -25,6 +25,6 @@ pub fn confirm(question: &str, beforehand: bool) -> Result<()> {
         .code(Code::NotConfirmed, || "cannot read the answer".to_owned())?;
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
-        _ => Err(refused("the plan was not confirmed")),
+        _ => Err(refused(&format!("\"{question}\" was not answered with yes"))),
     }
 }

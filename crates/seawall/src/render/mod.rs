@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+mod again;
 mod confirm;
 mod error;
 mod out;
@@ -11,6 +12,7 @@ mod style;
 mod table;
 mod time;
 
+pub use again::with_flags;
 pub use confirm::confirm;
 pub use error::{render_error, report, warn};
 pub use out::Out;
