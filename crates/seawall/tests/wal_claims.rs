@@ -144,6 +144,22 @@ fn a_hole_in_the_wal_is_an_alarm_until_a_backup_begins_behind_it() -> Result<()>
     Ok(())
 }
 
+/// There is a manifest, and nothing that it says can be had.
+#[test]
+fn a_backup_without_the_wal_it_needs_is_none_to_check_either() -> Result<()> {
+    let house = Protected::start()?;
+    insert(&house.pg)?;
+    let backup = house.backup()?;
+    ensure!(house.found_by_check()?.is_empty(), "{:?}", house.found_by_check()?);
+    fs::remove_file(house.wal_object(lsn_of(&backup, "start_lsn")?)?)?;
+    ensure!(house.status()?["level"] == "critical", "{}", house.status()?);
+    ensure!(house.found_by_check()? == ["no_backup"], "{:?}", house.found_by_check()?);
+    house.command(["check"]).fail(6)?;
+    house.backup()?;
+    ensure!(house.found_by_check()?.is_empty(), "{:?}", house.found_by_check()?);
+    Ok(())
+}
+
 /// Without a head that knew what is missing, only the hole itself tells of it.
 #[test]
 fn verify_ends_with_findings_if_archived_wal_leads_nowhere() -> Result<()> {

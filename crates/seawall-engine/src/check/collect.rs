@@ -216,12 +216,13 @@ async fn look(
     facts
 }
 
-/// Whether there is a complete backup, and what keeps archived WAL from being of use to the newest.
+/// Whether there is a backup that can be restored, and what keeps archived WAL from being of use to the
+/// newest one.
 async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
     let backups = line.backups().await?;
     let places: Vec<BackupPlace> = backups.iter().filter_map(BackupPlace::of).collect();
     let reached = reach(&WalArchive::open(line).await?, &places).await?;
-    Ok((!places.is_empty(), reached.and_then(|reached| reached.obstacle)))
+    Ok((reached.is_some(), reached.and_then(|reached| reached.obstacle)))
 }
 
 fn trouble(error: &Error) -> Trouble {

@@ -98,7 +98,7 @@ pub struct RepositoryFacts {
     pub trouble: Option<Trouble>,
     /// What became of the WAL that was switched.
     pub arrival: Option<Arrival>,
-    /// Whether there is a complete backup.
+    /// Whether there is a complete backup that has the WAL it needs.
     pub has_backup: bool,
     /// What keeps archived WAL from being restored with the newest backup.
     pub obstacle: Option<Obstacle>,

@@ -58,7 +58,7 @@ findings! {
     LinksFollowed = "links_followed", Choice;
     /// Links lead out of the data directory to what is in no backup.
     LinksOut = "links_out", Choice;
-    /// There is no complete backup.
+    /// There is no complete backup, or none has the WAL it needs.
     NoBackup = "no_backup", Failure;
     /// There is only one repository.
     OneRepository = "one_repository", Choice;
