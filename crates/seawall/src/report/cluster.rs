@@ -148,10 +148,19 @@ impl ClusterReport {
         let reach = self.reach.as_ref()?;
         // By the clock of this host; the commit was timed by the server's.
         let since_last = now.duration_since(reach.time).as_secs_f64().max(0.0);
-        match reach.obstacle {
-            Some(_) => Some(since_last),
-            None => archiving.at_risk_s(reach.lsn).or(Some(since_last)),
+        if reach.obstacle.is_some() || self.is_of_another_past(reach, archiving) {
+            return Some(since_last);
         }
+        archiving.at_risk_s(reach.lsn).or(Some(since_last))
+    }
+
+    /// Whether the newest backup leads somewhere else than to what the server writes, as after a restore
+    /// to a moment before that backup's end. A standby tells no timeline, and may be behind the archive.
+    fn is_of_another_past(&self, reach: &Reach, archiving: &Archiving) -> bool {
+        archiving.timeline.is_some_and(|server| {
+            let archived = || self.written_wal().any(|wal| wal.timeline == server);
+            reach.timeline != server && (reach.lsn > archiving.insert_lsn || archived())
+        })
     }
 
     /// From the end of the oldest backup to the last commit that follows the newest one without a
@@ -368,6 +377,37 @@ mod tests {
         assert_eq!(later.at_risk_s(&archiving, now), Some(0.0));
         let none = ClusterReport::empty("main".parse().unwrap());
         assert_eq!(none.at_risk_s(&archiving, now), None, "without a backup all is lost");
+    }
+
+    /// Restored to a moment before the newest backup's end: its WAL is all there, and not the server's.
+    #[test]
+    fn a_backup_of_a_past_that_was_left_gives_no_commit_of_the_server_back() {
+        let now = Timestamp::UNIX_EPOCH + 9.hours();
+        let of_timeline = |timeline, lsn| {
+            let mut cluster = reach_of(None, lsn, Timestamp::UNIX_EPOCH);
+            cluster.reach = cluster.reach.map(|reach| Reach { timeline, ..reach });
+            cluster
+        };
+        let at_risk = |cluster: &ClusterReport| cluster.at_risk_s(&archiving(), now);
+        assert_eq!(at_risk(&of_timeline(TimelineId(1), 0x700_0000)), Some(32_400.0));
+        let mut archived = of_timeline(TimelineId(1), 0x5FF_0000);
+        archived.wal.push(WalReport {
+            line: String::new(),
+            timeline: TimelineId(2),
+            repository: "primary".to_owned(),
+            first_lsn: Lsn(0x400_0000),
+            last_lsn: Lsn(0x600_0000),
+            gaps: Vec::new(),
+            objects: 1,
+            stored_bytes: 1,
+        });
+        archived.line = Some(String::new());
+        assert_eq!(at_risk(&archived), Some(32_400.0));
+        // Promoted just now, and nothing archived since.
+        assert_eq!(at_risk(&of_timeline(TimelineId(1), 0x5FF_0000)), Some(1.0));
+        // A standby that is behind the archive.
+        let standby = Archiving { timeline: None, insert_lsn: Lsn(0x500_0000), ..archiving() };
+        assert_eq!(of_timeline(TimelineId(1), 0x600_0000).at_risk_s(&standby, now), Some(0.0));
     }
 
     /// Statistics that were reset tell of no success; the archive does.
