@@ -366,7 +366,10 @@ impl Found {
             self.add(
                 FindingId::NoBackup,
                 Severity::Critical,
-                format!("repository {name} holds no backup of {} that can be restored", facts.cluster),
+                format!(
+                    "repository {name} holds no backup of {} that can be restored",
+                    facts.cluster
+                ),
                 format!("seawall backup {}", facts.cluster),
             );
         }
