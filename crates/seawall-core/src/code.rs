@@ -182,6 +182,10 @@ codes! {
     TimelineAmbiguous = 609, Usage;
     /// What was to be done was not confirmed.
     NotConfirmed = 610, Refused;
+    /// A server that is to be promoted lacks what is archived, or the archive cannot be asked.
+    BehindArchive = 611, Refused;
+    /// The directory is not one that was restored to be looked at, so it is not removed.
+    NotDiscardable = 612, Refused;
 
     /// Bytes that should be PostgreSQL's are malformed.
     MalformedPostgresData = 701, Failed;

@@ -67,6 +67,7 @@ impl Setting {
             line: LineId { system_id: SYSTEM_ID, branch: BranchNumber(0) },
             spans: vec![span(T1, Lsn::INVALID, Some(self.switch)), span(T2, self.switch, None)],
             wal_end: self.wal_end,
+            stop_before: None,
         }
     }
 

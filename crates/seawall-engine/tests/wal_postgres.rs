@@ -201,8 +201,12 @@ async fn recovery_from_fetched_wal_reaches_exactly_what_was_planned() -> Result<
 
     // Up to a moment: the last segment is cut there, and recovery ends there.
     let last = archive.records_around(&root, moment.lsn).await?.before.context("a record")?;
-    let path =
-        RestorePath { line: archive.line().id(), spans: root.spans().collect(), wal_end: last.end };
+    let path = RestorePath {
+        line: archive.line().id(),
+        spans: root.spans().collect(),
+        wal_end: last.end,
+        stop_before: None,
+    };
     let (cut, new_archive) = (directory.join("cut"), directory.join("new-archive"));
     fs::create_dir(&cut)?;
     let mut past_end = 0;

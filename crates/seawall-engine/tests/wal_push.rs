@@ -186,6 +186,7 @@ fn restored(mode: Mode) -> RestoreState {
         ignores_invalid_pages: false,
         required: seawall_engine::restore::RequiredParameters::default(),
         settings: Vec::new(),
+        asked_at: None,
         warnings: Vec::new(),
     };
     RestoreState::new(Ulid(2), &request, plan)

@@ -14,6 +14,9 @@ use crate::relation_path::{Fork, RelationName, tablespace_version_directory};
 /// Our own note of a restore going on, in the root of PGDATA. It is not part of the cluster.
 pub const RESTORE_STATE_FILE: &str = "seawall.restore";
 
+/// Our own note that a running server may be promoted without its archive, in the root of PGDATA.
+pub const PROMOTION_NOTE_FILE: &str = "seawall.promote";
+
 /// Whether a file or directory belongs in a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -57,7 +60,7 @@ const EMPTIED_DIRECTORIES: [(&str, Reason); 7] = [
 
 /// Files at the root that are left out. Of these PostgreSQL's own list lacks `current_logfiles`,
 /// the `.old` files and our own.
-const ROOT_FILES: [(&str, Reason); 11] = [
+const ROOT_FILES: [(&str, Reason); 12] = [
     ("backup_label", Reason::OtherBackup),
     ("backup_label.old", Reason::OtherBackup),
     ("backup_manifest", Reason::OtherBackup),
@@ -69,6 +72,7 @@ const ROOT_FILES: [(&str, Reason); 11] = [
     ("tablespace_map", Reason::OtherBackup),
     ("tablespace_map.old", Reason::OtherBackup),
     (RESTORE_STATE_FILE, Reason::OtherBackup),
+    (PROMOTION_NOTE_FILE, Reason::ServerProcess),
 ];
 
 /// Says whether the file or directory at `path` belongs in a backup.

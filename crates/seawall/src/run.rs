@@ -23,8 +23,12 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let caller = Caller::of(&arguments);
     panic::set_hook(Box::new(|panic| report_defect(&panic.to_string())));
+    let standby = arguments.iter().any(|argument| argument == "--standby");
     let status = panic::catch_unwind(AssertUnwindSafe(|| status(caller, arguments)))
         .unwrap_or_else(|_| caller.defect_status());
+    if caller == Caller::RestoreCommand && status > 1 {
+        commands::wal::keep_server_recovering(standby);
+    }
     ExitCode::from(status)
 }
 
@@ -79,6 +83,7 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
         Command::Restore(args) => commands::restore::main(config, args),
         Command::Adopt(args) => commands::adopt::main(config, args),
         Command::Promote(args) => commands::promote::main(config, args),
+        Command::Discard(args) => commands::discard::main(args),
         Command::Wal(command) => commands::wal::main(config, command),
         Command::Verify(args) => commands::verify::main(config, args),
         Command::Key(command) => commands::key::main(config, command),

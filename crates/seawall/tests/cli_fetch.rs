@@ -135,31 +135,37 @@ fn what_is_proven_not_to_exist_ends_with_status_1() {
     assert_eq!(status, 1, "{stderr}");
 }
 
-/// PostgreSQL chooses its timeline once, as it starts. Later it asks again and again.
+/// PostgreSQL chooses its timeline once, as it starts; and whatever else it may do with an answer, a
+/// server that is not there has no use for one.
 #[test]
-fn a_store_that_is_away_hides_no_timeline_from_a_standby_that_starts() {
+fn a_store_that_is_away_hides_nothing_from_a_standby_that_starts_or_has_died() {
     let room = tempfile::tempdir().unwrap();
     let room = room.path();
     let key = repository(room);
     let good = config(room, &write(room, "right.key", &key.line()));
     fs::rename(room.join("repository"), room.join("away")).unwrap();
-    let running = room.join("running");
-    fs::create_dir_all(running.join("pg_wal")).unwrap();
-    let pid = std::process::id();
-    let text = format!("{pid}\n/data\n1700000000\n5433\n/run/pg\n*\n 1 2\nstandby\n");
-    fs::write(running.join("postmaster.pid"), text).unwrap();
-    let history = "00000002.history";
-    let cases =
-        [("starting", history, false), ("running", history, true), ("starting", SEGMENT, true)];
+    for (directory, pid) in [("starting", std::process::id()), ("dead", 2_147_483_646)] {
+        fs::create_dir_all(room.join(directory).join("pg_wal")).unwrap();
+        let text = format!("{pid}\n/data\n1700000000\n5433\n/run/pg\n*\n 1 2\nstarting\n");
+        fs::write(room.join(directory).join("postmaster.pid"), text).unwrap();
+    }
     std::thread::scope(|scope| {
-        for (directory, name, asks_again) in cases {
+        for (directory, name) in
+            [("starting", "00000002.history"), ("dead", "00000002.history"), ("dead", SEGMENT)]
+        {
             let good = &good;
             scope.spawn(move || {
                 let to = room.join(directory).join("pg_wal/RECOVERYHISTORY").display().to_string();
                 let (status, stderr) = fetch(&[name, &to, "--config", good, "--standby"]);
-                assert_eq!(status == 1, asks_again, "{directory} {name}: {status} {stderr}");
-                assert!(asks_again || status > 200, "{directory} {name}: {status} {stderr}");
+                assert!(status > 200, "{directory} {name}: {status} {stderr}");
             });
         }
     });
+}
+
+/// It is asked for when nothing may stop recovery any more.
+#[test]
+fn the_first_timeline_has_no_history_whatever_is_wrong() {
+    let (status, stderr) = fetch(&["00000001.history", "RECOVERYHISTORY", "--config", "/nowhere"]);
+    assert_eq!(status, 1, "{stderr}");
 }

@@ -36,6 +36,7 @@ fn every_command_explains_itself() {
         "restore",
         "adopt",
         "promote",
+        "discard",
         "wal",
         "wal push",
         "wal fetch",

@@ -104,3 +104,39 @@ fn storage_and_kit_alone_bring_back_the_moment_before_the_mistake() -> Result<()
     luggage.command(call)?.arg(&into).args(target).succeed()?;
     luggage.prove(&into, &luggage.bound)
 }
+
+/// The last commits of a machine are nowhere but on its disk. What to type is taken from the guide.
+#[test]
+fn the_last_seconds_of_a_lost_machine_are_pushed_from_its_disk_as_the_guide_says() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.pg.psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")?;
+    house.backup()?;
+    // What is archived, and what the server has recycled, is in pg_wal too.
+    for _ in 0..3 {
+        house.archive_everything()?;
+        house.pg.psql("CHECKPOINT")?;
+    }
+    house.pg.psql("INSERT INTO t VALUES (2)")?;
+    house.pg.kill9()?;
+    let plan = house.restore("planned", ["--dry-run"]).succeed()?.stdout;
+    ensure!(plan.contains("`seawall wal push --partial FILE --cluster main`"), "{plan}");
+
+    let guide = include_str!("../../../docs/guide/restoring.md");
+    let (_, section) = guide.split_once("### The last seconds").context("no such section")?;
+    let script: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    let old = house.pg.data_directory().display().to_string();
+    let seawall = house.seawall.path().display().to_string();
+    let kit = house.places.kit.display().to_string();
+    let script = script.join("\n").replace("/mnt/old", &old);
+    let script = script
+        .replace("./main-recovery-kit.txt", &kit)
+        .replace("seawall wal", &format!("{seawall} wal"));
+    let mut shell = house.pg.owner().command("sh");
+    let output = seawall_testkit::process::run(shell.args(["-c", &script]), None, LIMIT)?;
+    let restored = house.restore("restored", ["--latest"]).succeed();
+    restored.with_context(|| output.stderr.clone())?;
+    let restored = open_restored(&house.room("restored"))?;
+    let rows = restored.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")?;
+    ensure!(rows == "1,2", "{rows}: {}", output.stderr);
+    Ok(())
+}

@@ -13,10 +13,12 @@ use nix::unistd::Pid;
 use crate::restore::Listening;
 
 /// What `postmaster.pid` of a live server says (pidfile.h, 12–18).
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PostmasterFile {
     /// Its process.
     pub pid: u32,
+    /// When it was started, in seconds since 1970; zero if it does not say.
+    pub started: u64,
     /// Where it listens; zero if it does not say yet.
     pub port: u16,
     /// Its first socket directory; empty if it has none.
@@ -37,11 +39,12 @@ impl PostmasterFile {
         if pid == 0 || is_gone || is_zombie(pid) {
             return None;
         }
-        // data directory and start time are between
-        let port = lines.nth(2).and_then(number).unwrap_or_default();
+        // the data directory is between
+        let started = lines.nth(1).and_then(number).unwrap_or_default();
+        let port = lines.next().and_then(number).unwrap_or_default();
         let socket_directory = OsStr::from_bytes(lines.next().unwrap_or_default()).into();
         let status = String::from_utf8_lossy(lines.nth(2).unwrap_or_default()).into_owned();
-        Some(Self { pid: pid.unsigned_abs(), port, socket_directory, status })
+        Some(Self { pid: pid.unsigned_abs(), started, port, socket_directory, status })
     }
 
     /// Where it is reached.
@@ -77,8 +80,8 @@ mod tests {
         let pid = std::process::id();
         let told = read(format!("{pid}\n/data\n1700000000\n5433\n/run/pg\n*\n 1 2\nready   \n"));
         let socket_directory = PathBuf::from("/run/pg");
-        let ready =
-            PostmasterFile { pid, port: 5433, socket_directory, status: "ready".to_owned() };
+        let (started, status) = (1_700_000_000, "ready".to_owned());
+        let ready = PostmasterFile { pid, started, port: 5433, socket_directory, status };
         assert_eq!(told, Some(ready));
         // Its paths are bytes.
         let note =

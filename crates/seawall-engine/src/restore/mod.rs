@@ -11,9 +11,11 @@ mod as_text;
 mod branches;
 mod configuration;
 mod content;
+mod discard;
 pub(crate) mod durable;
 mod execute;
 mod facts;
+mod forward;
 mod future;
 mod layout;
 mod look_ahead;
@@ -32,16 +34,18 @@ pub(crate) use preflight::prove_backup;
 pub(crate) use sources::Sources;
 
 pub use configuration::{PlannedSetting, RequiredParameters};
+pub use discard::Discard;
 pub use facts::{
     CoveredSpan, Fact, RecordPlace, TablespaceCreation, UnreadableWal, WalCoverage, WalSource,
     XactFact,
 };
+pub use forward::{ForwardOptions, PlannedForward, plan_forward, state_to_move};
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
 pub use start::{
-    Listening, Login, Promoted, Recovered, StartOptions, find_programs, look_at_databases, promote,
-    start,
+    Archives, LeftOut, Listening, Login, PromoteOptions, Promoted, Recovered, StartOptions,
+    find_programs, look_at_databases, promote, start,
 };
 pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

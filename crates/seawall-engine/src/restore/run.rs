@@ -235,6 +235,19 @@ fn prove_same_line(state: RestoreState, line: &Line) -> Result<RestorePlan> {
     .with_hint("Run the command that began it to go on, or remove the directory and start anew."))
 }
 
+/// Decides what a request means, for a directory that is restored already.
+pub(super) async fn plan_request(
+    line: &Line,
+    wal: &dyn WalSource,
+    request: &RestoreRequest,
+) -> Result<RestorePlan> {
+    let plan = make_plan(line, wal, request).await;
+    let mut plan = plan.map_err(|error| future::tell(request, error))?;
+    plan.warnings.extend(plan.removals.warnings(plan.stop.kept_until()));
+    plan.warnings.extend(future::warning(request));
+    Ok(plan)
+}
+
 async fn make_plan(
     line: &Line,
     wal: &dyn WalSource,
@@ -399,6 +412,7 @@ fn plan_of(
         ignores_invalid_pages: false,
         required: RequiredParameters::default(),
         settings: Vec::new(),
+        asked_at: Some(request.asked_at),
         warnings: decision.warnings,
     }
 }

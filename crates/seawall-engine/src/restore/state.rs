@@ -23,6 +23,8 @@ pub enum RestoreProgress {
     InProgress,
     /// All files are there; `pg_control` comes right after this is written.
     Complete,
+    /// It is being removed: `pg_control` is gone.
+    Discarding,
 }
 
 /// What was asked for, in words that the same command repeats.
@@ -85,6 +87,9 @@ pub struct RestoreState {
     pub asked: Asked,
     /// What was decided.
     pub plan: RestorePlan,
+    /// The directory's own number, which no copy has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_inode: Option<u64>,
 }
 
 impl RestoreState {
@@ -92,7 +97,8 @@ impl RestoreState {
     #[must_use]
     pub fn new(restore_id: Ulid, request: &RestoreRequest, plan: RestorePlan) -> Self {
         let progress = RestoreProgress::InProgress;
-        Self { version: VERSION, restore_id, progress, asked: Asked::from(request), plan }
+        let asked = Asked::from(request);
+        Self { version: VERSION, restore_id, progress, asked, plan, directory_inode: None }
     }
 
     /// The cluster that is restored.

@@ -11,6 +11,7 @@ use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
 use super::beside::put_parents;
+use super::keeping::{cut_off, kept_history, never_exists, no_first_history, timeline_of_history};
 use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
 
@@ -43,6 +44,7 @@ pub struct FetchRequest {
 pub async fn fetch(request: &FetchRequest) -> Result<()> {
     let server = RecoveringServer::at(&request.destination);
     let request = &FetchRequest { path: path_in_force(request, &server), ..request.clone() };
+    leave_nothing_behind_the_end(request, &server)?;
     let mut past_end = None;
     let mut failure = None;
     for line in &request.lines {
@@ -66,9 +68,45 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
     }))
 }
 
+/// Answers what needs no archive: PostgreSQL asks for it when nothing may stop it any more (see
+/// `keeping`). `false` if an archive has to be asked.
+///
+/// # Errors
+/// [`Code::WalPastEnd`] if there can be no such file; [`Code::LocalIo`].
+pub fn fetch_kept(name: &str, destination: &Path) -> Result<bool> {
+    if never_exists(name) {
+        return Err(no_first_history(name));
+    }
+    let kept = timeline_of_history(name)
+        .filter(|_| RecoveringServer::at(destination).is_ending())
+        .and_then(|timeline| kept_history(destination, timeline));
+    kept.map_or(Ok(false), |bytes| put(destination, &bytes).map(|()| true))
+}
+
+/// A restore asks for the history of the timeline behind its own when it has replayed all that was
+/// wanted, and chooses a number for its own; PostgreSQL does so as it starts only for a timeline
+/// named `latest`, which a restore never is.
+fn leave_nothing_behind_the_end(request: &FetchRequest, server: &RecoveringServer) -> Result<()> {
+    let Some(path) = request.path.as_ref().filter(|_| !request.standby) else { return Ok(()) };
+    let asked = timeline_of_history(&request.name);
+    let (Some(tip), Some(end), Some(control)) =
+        (path.spans.last(), path.stop_before, server.control.as_ref())
+    else {
+        return Ok(());
+    };
+    if asked.is_none_or(|asked| asked <= tip.timeline) {
+        return Ok(());
+    }
+    let last = WalSegment::containing(tip.timeline, end, control.wal_segment_size);
+    cut_off(&request.destination, last, end)
+}
+
 /// The way of the restore that the server is in. `pg_control` tells one that is over: a directory
 /// copied from a restored cluster has the state file too, and is recovered to somewhere else.
-fn path_in_force(request: &FetchRequest, server: &RecoveringServer) -> Option<RestorePath> {
+pub(super) fn path_in_force(
+    request: &FetchRequest,
+    server: &RecoveringServer,
+) -> Option<RestorePath> {
     let path = request.path.as_ref()?;
     let control = server.control.as_ref();
     let is_over = control.is_some_and(|control| path.is_over(control.checkpoint_timeline));

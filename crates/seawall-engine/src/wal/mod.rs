@@ -1,17 +1,23 @@
 //! What `archive_command` and `restore_command` do, and what is archived.
 
+mod away;
 mod beside;
 mod fetch;
+mod keeping;
 mod list;
 mod places;
+mod promotion_note;
 mod push;
 mod reach;
 mod server;
 mod wanted;
 
-pub use fetch::{FetchRequest, fetch};
+pub use away::{WhileAway, while_away};
+pub use fetch::{FetchRequest, fetch, fetch_kept};
+pub use keeping::keep_recovering;
 pub use list::{TimelineListing, WalListing, list};
 pub use places::WalPlace;
+pub use promotion_note::PromotionNote;
 pub use push::{PlacePushed, PushReport, PushRequest, push};
 pub use reach::{BackupPlace, Obstacle, Reach, reach};
 pub use server::RecoveringServer;

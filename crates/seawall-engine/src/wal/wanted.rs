@@ -3,7 +3,7 @@
 use seawall_core::{LineId, Lsn, TimelineId, WalSegment};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 
-use crate::restore::RestoreState;
+use crate::restore::{RestoreState, Stop};
 
 /// The way a restore goes through the log, as its state file tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct RestorePath {
     /// After the last record recovery has to be able to read. WAL was proven to exist up to here,
     /// and none is served behind it.
     pub wal_end: Lsn,
+    /// The first record that is not wanted begins here, if there is one.
+    pub stop_before: Option<Lsn>,
 }
 
 impl From<&RestoreState> for RestorePath {
@@ -28,6 +30,10 @@ impl From<&RestoreState> for RestorePath {
             line: state.line(),
             spans: state.path().iter().map(span).collect(),
             wal_end: state.wal_end(),
+            stop_before: match state.plan.stop {
+                Stop::Before { lsn } => Some(lsn),
+                Stop::After { .. } | Stop::Consistent { .. } => None,
+            },
         }
     }
 }
@@ -66,7 +72,7 @@ impl RestorePath {
 
     /// Whether a standby that goes this way may follow `ancestry`: it is on the way, or goes on
     /// where all that was planned has been replayed.
-    pub(super) fn leads_to(&self, ancestry: &Ancestry) -> bool {
+    pub(crate) fn leads_to(&self, ancestry: &Ancestry) -> bool {
         let is_descendant = || {
             let tip = self.spans.last().and_then(|tip| ancestry.span(tip.timeline));
             tip.is_some_and(|tip| tip.end.is_none_or(|end| end >= self.wal_end))

@@ -1,12 +1,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use seawall_core::Code;
 use seawall_engine::restore::{
-    Login, Point, Promoted, Recovered, StartOptions, Stop, Target, TargetAction, promote, start,
+    Archives, Login, Point, PromoteOptions, Promoted, Recovered, StartOptions, Stop, Target,
+    TargetAction, promote, start,
 };
 use seawall_pgdata::PgMajor;
 use seawall_testkit::PgCluster;
@@ -41,6 +42,16 @@ fn options(house: &House, room: &str, port: u16) -> Result<StartOptions> {
     })
 }
 
+fn promotion<'o>(data_directory: &'o Path, login: &'o Login) -> PromoteOptions<'o> {
+    PromoteOptions {
+        data_directory,
+        login,
+        timeout: LIMIT,
+        archives: Archives::default(),
+        without_archive: false,
+    }
+}
+
 /// Ends a server that was started with `pg_ctl`.
 fn stop(house: &House, room: &str) -> Result<()> {
     let mut command = house.pg.owner().command(house.pg.bin().program("pg_ctl")?);
@@ -71,13 +82,13 @@ async fn a_started_restore_is_proven_to_have_stopped_where_planned() -> Result<(
     let recovered = start(&options(&house, "paused", 54_402)?, &report.plan).await?;
     let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{}", report.plan) };
     ensure!(recovered == Recovered::Paused { replayed_to: lsn }, "{recovered:?}, {lsn}");
+    let login = Login::as_role("postgres");
     for expected in [Promoted::Now, Promoted::Before] {
-        let promoted = promote(&house.room("paused"), &Login::as_role("postgres"), LIMIT).await?;
+        let promoted = promote(&promotion(&house.room("paused"), &login)).await?;
         ensure!(promoted == expected, "{promoted:?}");
     }
-    let error = promote(&house.room("nowhere"), &Login::as_role("postgres"), LIMIT)
-        .await
-        .expect_err("not there");
+    let nowhere = house.room("nowhere");
+    let error = promote(&promotion(&nowhere, &login)).await.expect_err("not there");
     ensure!(error.code() == Code::Usage && error.hint().is_some(), "{error:?}");
     stop(&house, "paused")?;
     let restored = PgCluster::open(house.pg.bin().major(), house.room("paused")).start()?;

@@ -15,7 +15,7 @@ use seawall_core::{ByteSize, ClusterName};
 
 use crate::config;
 
-pub use restore::{PromoteArgs, RestoreArgs};
+pub use restore::{DiscardArgs, PromoteArgs, RestoreArgs};
 #[cfg(test)]
 pub use shared::Jobs;
 pub use shared::{ClusterArgs, JsonArgs, PriorityArgs, RepositoryArgs, ServerArgs, WorkArgs};
@@ -91,6 +91,8 @@ pub enum Command {
     Adopt(AdoptArgs),
     /// End the pause of a restored server, or promote a restored standby: it takes writes
     Promote(PromoteArgs),
+    /// Stop and remove a restored clone
+    Discard(DiscardArgs),
     /// Write-ahead log: for archive_command and restore_command, and what is archived
     #[command(subcommand)]
     Wal(WalCommand),

@@ -113,16 +113,47 @@ impl From<Then> for TargetAction {
 
 /// `seawall promote`
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A standby is promoted only when it has replayed all that is archived on its way, \
+    so its repository has to be reachable. With --to or --before the server does not take writes: \
+    it replays on, and waits at WHAT."
+)]
 pub struct PromoteArgs {
     /// The restored data directory
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
+    /// Move a clone that waits forward, up to WHAT and with it; it waits there again
+    #[arg(long, value_name = "WHAT", help_heading = "Target", conflicts_with = "before")]
+    pub to: Option<String>,
+    /// Move a clone that waits forward, up to WHAT and without it; it waits there again
+    #[arg(long, value_name = "WHAT", help_heading = "Target")]
+    pub before: Option<String>,
+    /// Promote it even if the archive has more, or cannot be asked
+    #[arg(long, conflicts_with_all = ["to", "before"])]
+    pub without_archive: bool,
     /// A superuser of the cluster [default: the role of its connection]
     #[arg(long, value_name = "ROLE")]
     pub user: Option<String>,
     /// How long it may take
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     pub timeout: Duration,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+/// `seawall discard`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Only what `seawall restore` made as a clone is removed, or what it made and \
+    nobody used yet: no primary, no standby, nothing that was copied or adopted."
+)]
+pub struct DiscardArgs {
+    /// The restored data directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Remove it without asking
+    #[arg(long, short = 'y')]
+    pub yes: bool,
 }
 
 fn mapping_parser() -> impl TypedValueParser<Value = TablespaceMapping> {

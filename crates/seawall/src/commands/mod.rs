@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod backup;
 pub mod check;
 pub mod demo;
+pub mod discard;
 pub mod info;
 pub mod init;
 pub mod key;

@@ -17,7 +17,8 @@ mod sink;
 mod worker;
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ use tokio::runtime::Handle;
 use super::durable::{create_directory, local};
 use super::layout::Layout;
 use super::plan::NamedDatabase;
-use super::preflight::{Proven, look_at_directory};
+use super::preflight::{Proven, being_discarded, look_at_directory};
 use super::sources::Sources;
 use super::state::{Asked, RestoreProgress, RestoreState};
 use super::{RestorePlan, RestoreReport, RestoreRequest};
@@ -42,6 +43,8 @@ use crate::pace::{Pace, StopWhenDropped};
 use files::Writing;
 use finish::Finishing;
 use journal::Journal;
+
+pub(super) use settings::retarget;
 
 /// Everything a restore needs to write, proven before.
 pub(super) struct Execution {
@@ -87,6 +90,7 @@ impl Execution {
         };
         let notes = match state.progress {
             RestoreProgress::InProgress => self.write_all(&state, runtime)?,
+            RestoreProgress::Discarding => return Err(being_discarded(root)),
             // It was interrupted before its very last step.
             RestoreProgress::Complete => {
                 let control = finish::control_bytes(&self.manifest.manifest.info)?;
@@ -119,8 +123,13 @@ impl Execution {
 
     fn begin(&self) -> Result<RestoreState> {
         let id = new_ulid(Timestamp::now())?;
-        let state = RestoreState::new(id, &self.request, self.plan.clone());
-        state.write(self.layout.root(), self.directory_mode() & 0o640)?;
+        let root = self.layout.root();
+        let made = fs::metadata(root).map_err(|error| local(error, "looking at", root))?;
+        let state = RestoreState {
+            directory_inode: Some(made.ino()),
+            ..RestoreState::new(id, &self.request, self.plan.clone())
+        };
+        state.write(root, self.directory_mode() & 0o640)?;
         Ok(state)
     }
 

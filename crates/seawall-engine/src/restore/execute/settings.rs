@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use seawall_core::{Code, Error, Result, TimelineId};
 
-use super::super::{Mode, RestorePlan, Stop};
+use super::super::{Mode, RequiredParameters, RestorePlan, Stop};
 use crate::config_text::{name_of, quoted};
 
 const BEGIN: &str = "# Written by \"seawall restore\"; see seawall.restore for what was planned.";
@@ -121,6 +121,45 @@ pub(super) fn append_settings(old: &[u8], settings: &[Setting]) -> Vec<u8> {
     new
 }
 
+/// A configuration file with the target of another plan, and with the parameters that replay up to
+/// there demands and `before` did not: what it said of them is gone, wherever that stood.
+pub(in crate::restore) fn retarget(
+    old: &[u8],
+    before: &RequiredParameters,
+    plan: &RestorePlan,
+) -> Vec<u8> {
+    let demands = plan.required.demands().into_iter().zip(before.demands());
+    let raised = demands.filter(|((_, now, _), (_, before, _))| now > before);
+    let raised = raised.map(|((name, now, _), _)| setting(name, now.to_string()));
+    let settings: Vec<Setting> = raised.chain(target_settings(plan)).collect();
+    set_again(old, &settings)
+}
+
+/// Sets what was set before, in the order given, among what a restore wrote.
+fn set_again(old: &[u8], settings: &[Setting]) -> Vec<u8> {
+    let is_target = |line: &[u8]| {
+        name_of(line).is_some_and(|name| settings.iter().any(|(ours, _)| *ours == name))
+    };
+    let mut new: Vec<u8> = Vec::with_capacity(old.len() + 512);
+    let mut end = None;
+    for line in old.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_target(line)) {
+        if line.trim_ascii_end() == END.as_bytes() {
+            end = Some(new.len());
+        }
+        new.extend_from_slice(line);
+    }
+    let mut lines = Vec::new();
+    if end.is_none() && !new.is_empty() && !new.ends_with(b"\n") {
+        lines.push(b'\n');
+    }
+    for (name, value) in settings {
+        lines.extend([name.as_bytes(), b" = ", &quoted(value), b"\n"].concat());
+    }
+    let at = end.unwrap_or(new.len());
+    new.splice(at..at, lines);
+    new
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +172,36 @@ mod tests {
         let text = String::from_utf8(new.clone()).unwrap();
         insta::assert_snapshot!(text);
         assert_eq!(append_settings(&new, &settings), new, "a second time changes nothing");
+    }
+
+    #[test]
+    fn another_target_takes_the_place_of_the_first_wherever_that_stands() {
+        let immediate = setting("recovery_target", "immediate");
+        let first: Vec<Setting> = no_target_but(Some("recovery_target"))
+            .chain([immediate, setting("port", "1")])
+            .collect();
+        let lsn = setting("recovery_target_lsn", "0/4000028");
+        let second: Vec<Setting> =
+            no_target_but(Some("recovery_target_lsn")).chain([lsn]).collect();
+        let file = append_settings(b"work_mem = '4MB'\n", &first);
+        let expected = [
+            "work_mem = '4MB'",
+            BEGIN,
+            "port = '1'",
+            "recovery_target = ''",
+            "recovery_target_name = ''",
+            "recovery_target_time = ''",
+            "recovery_target_xid = ''",
+            "recovery_target_lsn = '0/4000028'",
+            END,
+        ];
+        let moved = set_again(&file, &second);
+        assert_eq!(String::from_utf8_lossy(&moved).lines().collect::<Vec<_>>(), expected);
+        assert_eq!(set_again(&moved, &second), moved);
+        // `ALTER SYSTEM` writes the file anew, without comments.
+        let bare = set_again(b"recovery_target = 'immediate'\nport = '1'", &second);
+        let expected = [&["port = '1'"], &expected[3..8]].concat();
+        assert_eq!(String::from_utf8_lossy(&bare).lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]

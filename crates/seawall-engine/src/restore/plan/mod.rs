@@ -223,6 +223,9 @@ pub struct RestorePlan {
     /// What is archived of other timelines that went another way before replay stops.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<LeftBehind>,
+    /// When it was asked for, by this machine's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Timestamp>,
     /// What PostgreSQL does then.
     pub then: TargetAction,
     /// Databases that get no content.

@@ -32,8 +32,9 @@ pub(super) struct Found {
 
 /// What to do about a target behind the end of the archive.
 pub(super) const NOT_ARCHIVED: &str = "If the server still runs, have its last WAL archived: \
-     `SELECT pg_catalog.pg_switch_wal();`, and try again a little later. If it is lost, or nothing was \
-     committed since, `--latest` is all there is.";
+     `SELECT pg_catalog.pg_switch_wal();`, and try again a little later. If it is lost and its \
+     disk can be read, push what is in its pg_wal: `seawall wal push --partial FILE`. Else, or if \
+     nothing was committed since, `--latest` is all there is.";
 
 /// What to do about a transaction or a restore point that is not found.
 const NOT_FOUND: &str = "If it was made just now it is not archived yet: `SELECT pg_catalog.pg_switch_wal();` \

@@ -1,3 +1,4 @@
+use jiff::SignedDuration;
 use proptest::prelude::*;
 use seawall_core::{Code, Ulid, WalSegmentSize, Xid};
 use seawall_pgdata::wal::XactEndKind;
@@ -570,6 +571,7 @@ fn whole_plan() -> RestorePlan {
         required: RequiredParameters::default(),
         settings: Vec::new(),
         then: TargetAction::Pause,
+        asked_at: Some(at(107)),
         warnings: vec!["Newer backup x is not used: it has page errors.".to_owned()],
     }
 }
@@ -577,6 +579,20 @@ fn whole_plan() -> RestorePlan {
 #[test]
 fn a_plan_reads_well() {
     insta::assert_snapshot!(whole_plan());
+}
+
+/// The last seconds of a server that is lost are on its disk, if anywhere.
+#[test]
+fn a_plan_to_the_end_tells_how_old_that_is_and_where_more_may_be() {
+    let plan = RestorePlan { first_commit_left_out: None, ..whole_plan() };
+    let last = plan.last_commit_kept.expect("a commit is kept").time;
+    let plan = RestorePlan { asked_at: Some(last + SignedDuration::from_secs(312)), ..plan };
+    let text = plan.to_string();
+    assert!(
+        text.contains("leaves out    nothing that is archived and ends 312 s before"),
+        "{text}"
+    );
+    assert!(text.contains("`seawall wal push --partial FILE --cluster main`"), "{text}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl fmt::Display for RestorePlan {
         )?;
         writeln!(f, "stop          {}", self.stop)?;
         writeln!(f, "keeps         {}", kept(self.last_commit_kept.as_ref()))?;
-        for left_out in left_out(self.first_commit_left_out.as_ref(), &self.left_behind) {
+        for left_out in left_out(self) {
             writeln!(f, "leaves out    {left_out}")?;
         }
         for line in kept_lines(&self.removals) {
@@ -87,14 +87,28 @@ fn kept(last: Option<&CommitPlace>) -> String {
     )
 }
 
-fn left_out(first: Option<&CommitPlace>, left_behind: &[LeftBehind]) -> Vec<String> {
+fn left_out(plan: &RestorePlan) -> Vec<String> {
+    let first = plan.first_commit_left_out.as_ref();
     let first =
         first.map(|first| format!("transaction {}, and every commit after it", shown(first)));
-    let mut lines: Vec<String> = first.into_iter().chain(left_behind.iter().map(beside)).collect();
+    let beside = plan.left_behind.iter().map(beside);
+    let mut lines: Vec<String> = first.into_iter().chain(beside).collect();
     if lines.is_empty() {
-        lines.push("nothing that is archived; what never reached the archive is lost".to_owned());
+        lines.push(never_archived(plan));
     }
     lines
+}
+
+/// What a server committed last, it may not have archived.
+fn never_archived(plan: &RestorePlan) -> String {
+    let last = plan.last_commit_kept.map(|commit| commit.time);
+    let age = plan.asked_at.zip(last).map(|(now, last)| now.duration_since(last).as_secs().max(0));
+    let end = age.map(|seconds| format!(" and ends {seconds} s before this plan was made"));
+    format!(
+        "nothing that is archived{}; what was committed since is in the server's pg_wal alone: where its disk can still be read, `seawall wal push --partial FILE --cluster {}` for each file there, then this again",
+        end.unwrap_or_default(),
+        plan.cluster
+    )
 }
 
 fn beside(left: &LeftBehind) -> String {

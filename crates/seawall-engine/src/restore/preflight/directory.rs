@@ -9,7 +9,7 @@ use seawall_core::{Code, Error, Result};
 use crate::cluster::{PostmasterFile, is_lost_and_found};
 use crate::restore::RestoreState;
 use crate::restore::durable::{UNFINISHED_SUFFIX, local};
-use crate::restore::state::Asked;
+use crate::restore::state::{Asked, RestoreProgress};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 
 /// Looks at the directory to restore into, and writes nothing. Returns the state of an
@@ -64,6 +64,9 @@ fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
     if into.join("global/pg_control").exists() {
         return Err(not_empty(format!("{} holds a finished restore", into.display())));
     }
+    if state.progress == RestoreProgress::Discarding {
+        return Err(being_discarded(into));
+    }
     if state.asked == *asked {
         return Ok(state);
     }
@@ -78,6 +81,13 @@ fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
         ),
     )
     .with_hint("Run the command that began it to go on, or remove the directory and start anew."))
+}
+
+/// What is half removed is not restored into.
+pub fn being_discarded(directory: &Path) -> Error {
+    let shown = directory.display();
+    Error::new(Code::OtherRestoreInterrupted, format!("{shown} was being removed"))
+        .with_hint(format!("Let that be done first: `seawall discard {shown}`."))
 }
 
 fn not_empty(what: String) -> Error {

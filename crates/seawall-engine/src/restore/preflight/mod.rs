@@ -7,7 +7,7 @@ mod integrity;
 mod space;
 mod tablespaces;
 
-pub(super) use directory::look as look_at_directory;
+pub(super) use directory::{being_discarded, look as look_at_directory};
 pub(super) use inside::prove_outside;
 pub(super) use integrity::Proven;
 pub(crate) use integrity::prove_backup;

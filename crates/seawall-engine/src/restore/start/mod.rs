@@ -1,5 +1,6 @@
 //! Starting a restored cluster, and proving that it recovered as planned.
 
+mod archive_end;
 mod databases;
 mod log;
 mod login;
@@ -7,6 +8,7 @@ mod outcome;
 mod programs;
 mod promote;
 mod reasons;
+mod stop;
 mod watch;
 
 use std::path::PathBuf;
@@ -22,10 +24,13 @@ use super::durable::local;
 use super::{Mode, RestorePlan, TargetAction};
 use crate::cluster::{PostmasterFile, read_control};
 
+pub use archive_end::{Archives, LeftOut};
 pub use databases::look_at_databases;
 pub use login::{Listening, Login};
 pub use programs::find_programs;
-pub use promote::{Promoted, promote};
+pub(in crate::restore) use promote::replay_waits_at;
+pub use promote::{PromoteOptions, Promoted, promote};
+pub(in crate::restore) use stop::{StopMode, server_of, stop};
 
 use log::ServerLog;
 use watch::{Since, StartupProcess};

@@ -198,6 +198,7 @@ mod tests {
             ignores_invalid_pages: false,
             required: RequiredParameters::default(),
             settings: Vec::new(),
+            asked_at: None,
             warnings: Vec::new(),
         }
     }

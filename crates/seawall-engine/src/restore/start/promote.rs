@@ -4,16 +4,44 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Code, Error, Lsn, Result};
 use seawall_pgdata::control::DbState;
 use seawall_pgwire::Connection;
 use tokio::time::sleep;
 
-use super::{Login, PAUSE};
+use super::archive_end::{Archives, LeftOut};
+use super::{Login, PAUSE, outcome};
 use crate::cluster::{PostmasterFile, read_control};
+use crate::restore::{RestorePlan, RestoreState};
+use crate::wal::PromotionNote;
 
 /// A server is a standby as long as this file is in its data directory.
 const STANDBY_SIGNAL: &str = "standby.signal";
+
+/// For how long a standby may replay nothing before it is given up that it reaches the archive's
+/// end.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// How far replay has come.
+const REPLAYED: &str = "SELECT pg_catalog.pg_last_wal_replay_lsn()";
+
+/// Where replay waits, if it does.
+const PAUSED: &str = "SELECT CASE WHEN pg_catalog.pg_is_wal_replay_paused() \
+     THEN pg_catalog.pg_last_wal_replay_lsn() END";
+
+/// What is to be promoted.
+pub struct PromoteOptions<'o> {
+    /// The data directory.
+    pub data_directory: &'o Path,
+    /// How it is logged in to: a superuser.
+    pub login: &'o Login,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Where its WAL is archived.
+    pub archives: Archives,
+    /// Promote it even if the archive has more, or cannot be asked.
+    pub without_archive: bool,
+}
 
 /// What a promotion found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +49,7 @@ pub enum Promoted {
     /// The server waited at its target, and takes writes now.
     Now,
     /// The server was a standby, and takes writes now in place of its primary.
-    Standby,
+    Standby(LeftOut),
     /// It took writes already.
     Before,
 }
@@ -29,44 +57,199 @@ pub enum Promoted {
 /// Makes a restored cluster take writes: ends its pause, or promotes it if it is a standby. One that
 /// takes writes already is left alone.
 ///
+/// A standby is proven first to have replayed all that is archived on its way, and a restore to have
+/// come to its planned end.
+///
 /// # Errors
 /// [`Code::Usage`] if there is no data directory; [`Code::RestoredServerFailed`] if no server runs
-/// in it, or it does not come up within `timeout`; those of the connection.
-pub async fn promote(data_directory: &Path, login: &Login, timeout: Duration) -> Result<Promoted> {
-    prove_data_directory(data_directory)?;
-    let shown = data_directory.display();
-    let file = PostmasterFile::read(data_directory).ok_or_else(|| {
-        Error::new(Code::RestoredServerFailed, format!("no server runs in {shown}"))
-            .with_hint(format!("Start it first: `pg_ctl start -D {shown}`."))
-    })?;
-    let mut connection = login.connect(&file.listening(), "postgres").await?;
+/// in it, it goes down, or it does not come up in time; [`Code::BehindArchive`] if the archive has
+/// more than was replayed, or cannot be asked; those of the connection.
+pub async fn promote(options: &PromoteOptions<'_>) -> Result<Promoted> {
+    let directory = options.data_directory;
+    prove_data_directory(directory)?;
+    let server = running(directory)?;
+    // One that was left behind says nothing of what is wanted now.
+    PromotionNote::remove(directory)?;
+    let mut connection = options.login.connect(&server.listening(), "postgres").await?;
     if !connection.query_value::<bool>("SELECT pg_catalog.pg_is_in_recovery()").await? {
         connection.close().await;
         return Ok(Promoted::Before);
     }
+    let mut promotion = Promotion {
+        options,
+        connection,
+        state: RestoreState::read(directory)?,
+        deadline: Instant::now() + options.timeout,
+    };
     // Asked first: PostgreSQL removes the file as it is promoted.
-    let is_standby = data_directory.join(STANDBY_SIGNAL).exists();
-    end_pause(&mut connection).await?;
-    if is_standby {
-        connection.simple_query("SELECT pg_catalog.pg_promote(false)").await?;
-    }
-    let deadline = Instant::now() + timeout;
-    while Instant::now() < deadline {
-        if read_control(data_directory)?.state == DbState::InProduction {
-            connection.close().await;
-            return Ok(if is_standby { Promoted::Standby } else { Promoted::Now });
+    let promoted = if directory.join(STANDBY_SIGNAL).exists() {
+        promotion.of_standby(&server).await
+    } else {
+        promotion.of_paused(&server).await
+    };
+    promotion.connection.close().await;
+    let removed = PromotionNote::remove(directory);
+    promoted.and_then(|promoted| removed.map(|()| promoted))
+}
+
+struct Promotion<'o> {
+    options: &'o PromoteOptions<'o>,
+    connection: Connection,
+    state: Option<RestoreState>,
+    deadline: Instant,
+}
+
+impl Promotion<'_> {
+    async fn of_standby(&mut self, server: &PostmasterFile) -> Result<Promoted> {
+        let left_out = self.reach_end_of_archive().await?;
+        if self.options.without_archive {
+            PromotionNote::write(self.options.data_directory, server)?;
         }
-        // It may reach its target, and pause, only now. Where recovery has just ended it refuses.
-        if !is_standby && let Err(error) = end_pause(&mut connection).await {
-            tracing::debug!("{}", error.chain());
-        }
-        sleep(PAUSE).await;
+        end_pause(&mut self.connection).await?;
+        self.connection.simple_query("SELECT pg_catalog.pg_promote(false)").await?;
+        self.wait_for_writes(false).await?;
+        Ok(Promoted::Standby(left_out))
     }
-    Err(Error::new(
-        Code::RestoredServerFailed,
-        format!("the server was not promoted within {} s", timeout.as_secs()),
-    )
-    .with_hint("Look at the server's log."))
+
+    /// Waits until all is replayed that is archived on the standby's way; says what is left out if
+    /// it shall not be waited for.
+    async fn reach_end_of_archive(&mut self) -> Result<LeftOut> {
+        let options = self.options;
+        let (archives, directory) = (&options.archives, options.data_directory);
+        loop {
+            let replayed = replayed(&mut self.connection).await?;
+            // Read again after every wait: it may have grown.
+            let state = self.state.as_ref();
+            let left_out = match archives.end_ahead_of(directory, state, replayed).await {
+                Ok(end) => end,
+                Err(_) if options.without_archive => {
+                    return Ok(LeftOut::Unknown { after: replayed });
+                }
+                Err(error) => return Err(cannot_ask(directory, replayed, &error)),
+            };
+            match left_out {
+                LeftOut::Archived { .. } if options.without_archive => return Ok(left_out),
+                LeftOut::Archived { to, .. } => {
+                    if !self.replay_up_to(to).await? {
+                        return Err(behind(directory, left_out));
+                    }
+                }
+                LeftOut::BehindHole { .. } if !options.without_archive => {
+                    return Err(behind(directory, left_out));
+                }
+                LeftOut::Nothing { .. } | LeftOut::BehindHole { .. } | LeftOut::Unknown { .. } => {
+                    return Ok(left_out);
+                }
+            }
+        }
+    }
+
+    /// Waits until replay is there; `false` if it does not come further.
+    async fn replay_up_to(&mut self, end: Lsn) -> Result<bool> {
+        let (mut last, mut moved) = (None, Instant::now());
+        loop {
+            running(self.options.data_directory)?;
+            end_pause(&mut self.connection).await?;
+            let replayed = replayed(&mut self.connection).await?;
+            if replayed >= end {
+                return Ok(true);
+            }
+            if last.replace(replayed) != Some(replayed) {
+                moved = Instant::now();
+            }
+            if moved.elapsed() > STALLED || Instant::now() > self.deadline {
+                return Ok(false);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn of_paused(&mut self, server: &PostmasterFile) -> Result<Promoted> {
+        let directory = self.options.data_directory;
+        let paused: Option<Lsn> = self.connection.query_value(PAUSED).await?;
+        if let Some(error) = self.options.archives.away() {
+            // PostgreSQL asks for the newest timeline before it begins another.
+            let at = paused.filter(|_| self.options.without_archive);
+            let Some(at) = at else {
+                return Err(cannot_ask(directory, paused.unwrap_or_default(), error));
+            };
+            self.prove_end(at)?;
+            PromotionNote::write(directory, server)?;
+        }
+        end_pause(&mut self.connection).await?;
+        self.wait_for_writes(true).await?;
+        if let Some(plan) = self.plan()
+            && let control = read_control(directory)?
+            && let Some((_, end)) = outcome::end_of_recovery(directory, &control, plan.timeline)?
+        {
+            self.prove_end(end)?;
+        }
+        Ok(Promoted::Now)
+    }
+
+    fn plan(&self) -> Option<&RestorePlan> {
+        self.state.as_ref().map(|state| &state.plan)
+    }
+
+    fn prove_end(&self, replayed: Lsn) -> Result<()> {
+        let Some(plan) = self.plan() else { return Ok(()) };
+        let control = read_control(self.options.data_directory)?;
+        outcome::prove_end(plan, control.major, replayed, control.wal_segment_size)
+    }
+
+    /// Waits until the server has ended recovery. One of which the replay waits at a target may come
+    /// there only now; where recovery has just ended it refuses to be resumed.
+    async fn wait_for_writes(&mut self, ends_pauses: bool) -> Result<()> {
+        let directory = self.options.data_directory;
+        while Instant::now() < self.deadline {
+            // In this order: what a server wrote before it went is there to be read.
+            let alive = running(directory);
+            if read_control(directory)?.state == DbState::InProduction {
+                return Ok(());
+            }
+            alive?;
+            if ends_pauses && let Err(error) = end_pause(&mut self.connection).await {
+                tracing::debug!("{}", error.chain());
+            }
+            sleep(PAUSE).await;
+        }
+        let seconds = self.options.timeout.as_secs();
+        Err(Error::new(
+            Code::RestoredServerFailed,
+            format!("the server was not promoted within {seconds} s"),
+        )
+        .with_hint("It goes on; its log tells what it waits for. `pg_ctl stop` takes the promotion back: the next start is a recovery again."))
+    }
+}
+
+/// The server of a data directory.
+fn running(data_directory: &Path) -> Result<PostmasterFile> {
+    PostmasterFile::read(data_directory).ok_or_else(|| {
+        let shown = data_directory.display();
+        Error::new(Code::RestoredServerFailed, format!("no server runs in {shown}")).with_hint(
+            format!("Its log tells why. Start it: `pg_ctl start -D {shown}`; it goes on recovering, and is then promoted by this command."),
+        )
+    })
+}
+
+/// Where replay waits, if it does.
+///
+/// # Errors
+/// Those of the connection.
+pub(in crate::restore) async fn replay_waits_at(
+    server: &PostmasterFile,
+    login: &Login,
+) -> Result<Option<Lsn>> {
+    let mut connection = login.connect(&server.listening(), "postgres").await?;
+    let recovers = "SELECT pg_catalog.pg_is_in_recovery()";
+    let waits = connection.query_value::<bool>(recovers).await?;
+    let lsn = if waits { connection.query_value(PAUSED).await? } else { None };
+    connection.close().await;
+    Ok(lsn)
+}
+
+async fn replayed(connection: &mut Connection) -> Result<Lsn> {
+    Ok(connection.query_value::<Option<Lsn>>(REPLAYED).await?.unwrap_or_default())
 }
 
 /// Not asked of a server that does not wait: from 13 on it is an error while it is promoted.
@@ -76,6 +259,24 @@ async fn end_pause(connection: &mut Connection) -> Result<()> {
         connection.simple_query("SELECT pg_catalog.pg_wal_replay_resume()").await?;
     }
     Ok(())
+}
+
+fn cannot_ask(directory: &Path, replayed: Lsn, error: &Error) -> Error {
+    let directory = directory.display();
+    let what = format!(
+        "the server has replayed up to LSN {replayed}, and whether that is all cannot be told: {}",
+        error.chain()
+    );
+    Error::new(Code::BehindArchive, what).with_hint(format!(
+        "Nothing was changed. Make the repository reachable, or name another: `--repo URL --key FILE`, `--kit FILE`. If it is lost: `seawall promote {directory} --without-archive`; whatever was archived and not replayed is then left out."
+    ))
+}
+
+fn behind(directory: &Path, left_out: LeftOut) -> Error {
+    let directory = directory.display();
+    Error::new(Code::BehindArchive, format!("the standby would leave out {left_out}")).with_hint(format!(
+        "It is still a standby. Its log tells why it does not replay on: `recovery_min_apply_delay`, a query it waits for, or `wal fetch`. To do without: `seawall promote {directory} --without-archive`."
+    ))
 }
 
 fn prove_data_directory(path: &Path) -> Result<()> {

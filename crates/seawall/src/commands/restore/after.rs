@@ -134,7 +134,7 @@ pub fn with_running(error: Error, report: &RestoreReport, sudo: &str) -> Error {
 }
 
 /// Beside the data directory; in it, where its owner may not write beside it.
-fn log_file(data_directory: &Path) -> PathBuf {
+pub fn log_file(data_directory: &Path) -> PathBuf {
     let mut name = data_directory.file_name().unwrap_or_default().to_owned();
     name.push(".log");
     let beside = data_directory.with_file_name(name);

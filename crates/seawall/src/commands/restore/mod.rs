@@ -32,6 +32,8 @@ use crate::report::{stored_cluster, word};
 use crate::trust::prove_own_way;
 use crate::{postgres, run};
 
+pub use after::log_file;
+
 /// What the target is when none is given.
 const LATEST: &str = "latest";
 

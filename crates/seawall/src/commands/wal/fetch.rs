@@ -7,16 +7,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use seawall_core::{ClusterName, Code, Error, Result, TimelineId};
+use seawall_core::{ClusterName, Code, Error, Result};
 use seawall_engine::restore::RestoreState;
-use seawall_engine::wal::{FetchRequest, RecoveringServer, RestorePath, fetch};
+use seawall_engine::wal::{
+    FetchRequest, RestorePath, WhileAway, fetch, fetch_kept, keep_recovering, while_away,
+};
 use seawall_repo::Line;
 
 use crate::args::FetchArgs;
 use crate::context::{Context, Place};
 use crate::exit::Outcome;
 use crate::report::stored_cluster;
-use crate::run;
+use crate::{render, run};
 
 /// How often a standby's fetch is tried again before PostgreSQL is told to ask later.
 const STANDBY_RETRIES: u32 = 3;
@@ -24,11 +26,17 @@ const STANDBY_RETRIES: u32 = 3;
 /// How long between two tries.
 const STANDBY_PAUSE: Duration = Duration::from_secs(2);
 
+/// After how many tries it is told again, in the server's log, what is waited for.
+const TRIES_A_WORD: u32 = 30;
+
 /// Runs the command.
 ///
 /// # Errors
 /// [`Code::WalPastEnd`] if the file is proven not to exist; anything else is not proof.
 pub fn main(config: Option<&Path>, args: &FetchArgs) -> Result<Outcome> {
+    if fetch_kept(&args.name, &args.path)? {
+        return Ok(Outcome::Done);
+    }
     let context = Context::of_server(config, &args.repository)?;
     let state = restore_state(&args.path)?;
     let cluster = cluster(&context, args, state.as_ref())?;
@@ -76,38 +84,54 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// A standby waits and asks again, so that a store that does not answer is no reason to stop
-    /// it. A restore stops, and so does a standby that would miss a timeline.
+    /// it; and no reason to end its recovery, whoever asked for its promotion. A restore stops, and
+    /// so does a standby that would miss a timeline.
     async fn fetch_patiently(&self) -> Result<()> {
         let mut tries = 0;
         loop {
-            let error = match self.fetch().await {
-                Err(error) if self.args.standby && may_pass(&error) => error,
-                done => return done,
-            };
-            tries += 1;
-            if tries > STANDBY_RETRIES {
-                if self.decides_the_timeline() {
-                    return Err(error);
-                }
-                return Err(Error::new(
-                    Code::WalPastEnd,
-                    format!("{} cannot be had now, and a standby asks again", self.args.name),
-                )
-                .with_source(error));
+            let Err(error) = self.fetch().await else { return Ok(()) };
+            if error.code() == Code::WalPastEnd {
+                return Err(error);
             }
+            let may_pass = self.args.standby && may_pass(&error);
+            let is_patient = may_pass && tries < STANDBY_RETRIES;
+            match while_away(&self.request(Vec::new())) {
+                WhileAway::GoWithout => return Err(self.not_now(error)),
+                WhileAway::NotNow if may_pass && !is_patient => return Err(self.not_now(error)),
+                WhileAway::Wait if may_pass => {
+                    if tries % TRIES_A_WORD == STANDBY_RETRIES {
+                        self.say_what_is_waited_for(&error);
+                    }
+                }
+                _ if is_patient => {}
+                _ => return Err(error),
+            }
+            tries += 1;
             tokio::time::sleep(STANDBY_PAUSE).await;
         }
     }
 
-    /// Whether the server goes along another timeline for good if it takes the file for one that
-    /// does not exist: a history as it starts, or at any time that of a timeline on its way. Once it
-    /// follows a timeline, it looks for a newer one again and again.
-    fn decides_the_timeline(&self) -> bool {
-        let Some(number) = self.args.name.strip_suffix(".history") else { return false };
-        let timeline = u32::from_str_radix(number, 16).ok().map(TimelineId);
-        let path = self.state.map(RestoreState::path).unwrap_or_default();
-        let on_the_way = path.iter().any(|span| Some(span.timeline) == timeline);
-        on_the_way || RecoveringServer::at(&self.args.path).is_starting
+    fn not_now(&self, error: Error) -> Error {
+        let what = format!("{} cannot be had now, and the server goes on without", self.args.name);
+        Error::new(Code::WalPastEnd, what).with_source(error)
+    }
+
+    fn say_what_is_waited_for(&self, error: &Error) {
+        eprintln!(
+            "seawall: {} cannot be had now, and the standby waits for it, promotion or not: {}",
+            self.args.name,
+            error.chain()
+        );
+    }
+
+    fn request(&self, lines: Vec<Line>) -> FetchRequest {
+        FetchRequest {
+            lines,
+            name: self.args.name.clone(),
+            destination: self.args.path.clone(),
+            path: self.state.map(RestorePath::from),
+            standby: self.args.standby,
+        }
     }
 
     async fn fetch(&self) -> Result<()> {
@@ -123,13 +147,7 @@ impl Wanted<'_> {
         {
             return Err(failure);
         }
-        let request = FetchRequest {
-            lines,
-            name: self.args.name.clone(),
-            destination: self.args.path.clone(),
-            path: self.state.map(RestorePath::from),
-            standby: self.args.standby,
-        };
+        let request = self.request(lines);
         match (fetch(&request).await, failure) {
             // One repository's "there is none" says nothing of one that did not open.
             (Err(error), Some(failure)) if error.code() == Code::WalPastEnd => Err(failure),
@@ -151,7 +169,17 @@ impl Wanted<'_> {
     }
 }
 
-/// Whether a failure may be over when it is tried again.
+/// Whether a failure may be over when it is tried again: the archive could not be asked.
 fn may_pass(error: &Error) -> bool {
-    matches!(error.code(), Code::StoreFailed | Code::NoRepository | Code::WalMissing)
+    matches!(error.code(), Code::StoreFailed | Code::NoRepository)
+}
+
+/// Sees to it that a server which a failed fetch is about to stop recovers again when it is started,
+/// whatever it failed on. PostgreSQL runs the command in the data directory.
+pub fn keep_server_recovering(standby: bool) {
+    match keep_recovering(Path::new("."), standby) {
+        Ok(None) => {}
+        Ok(Some(signal)) => eprintln!("seawall: made {} again", signal.display()),
+        Err(error) => render::report(&error),
+    }
 }

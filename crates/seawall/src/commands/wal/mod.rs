@@ -11,6 +11,8 @@ use seawall_core::Result;
 use crate::args::WalCommand;
 use crate::exit::Outcome;
 
+pub use fetch::keep_server_recovering;
+
 /// Runs the command.
 ///
 /// # Errors

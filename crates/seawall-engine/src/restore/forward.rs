@@ -1,0 +1,231 @@
+//! Moving a restored cluster that waits at its target on to a later one.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId};
+use seawall_pgdata::control::{ControlFile, NO_CHECKPOINT};
+use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
+use seawall_pgdata::history::Ancestry;
+use seawall_repo::Line;
+
+use super::durable::{local, publish};
+use super::execute::retarget;
+use super::plan::record_position;
+use super::run::plan_request;
+use super::start::{
+    Login, Recovered, StartOptions, StopMode, find_programs, replay_waits_at, server_of, start,
+    stop,
+};
+use super::{
+    Mode, RestorePlan, RestoreRequest, RestoreState, Target, TargetAction, TimelineChoice,
+    WalSource,
+};
+use crate::cluster::{PostmasterFile, read_control};
+
+/// How long a server may take to stop.
+const STOPPING: Duration = Duration::from_secs(300);
+
+/// Where to move a cluster that waits.
+#[derive(Debug, Clone)]
+pub struct ForwardOptions {
+    /// Its data directory.
+    pub data_directory: PathBuf,
+    /// How it is logged in to: a superuser.
+    pub login: Login,
+    /// How long it may take to come there.
+    pub timeout: Duration,
+    /// Where the server's output goes when it is started again.
+    pub log_file: PathBuf,
+    /// How far.
+    pub target: Target,
+    /// The target as it was typed.
+    pub target_text: String,
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+}
+
+/// A cluster that waits, and how it goes on.
+pub struct PlannedForward {
+    options: ForwardOptions,
+    server: PostmasterFile,
+    state: RestoreState,
+    plan: RestorePlan,
+    control: ControlFile,
+}
+
+/// The state of a restored directory that may be moved forward.
+///
+/// # Errors
+/// [`Code::Usage`] if it was not restored, or stops at no target.
+pub fn state_to_move(data_directory: &Path) -> Result<RestoreState> {
+    let shown = data_directory.display();
+    let state = RestoreState::read(data_directory)?.ok_or_else(|| {
+        Error::new(Code::Usage, format!("{shown} was not restored by Seawall"))
+            .with_hint("Name the DIR of `seawall restore --into DIR --then pause`.")
+    })?;
+    if state.mode() == Mode::Standby {
+        return Err(Error::new(Code::Usage, "a standby stops at no target").with_hint(
+            "Restore a clone: `seawall restore --then pause …`. A standby takes over with `seawall promote DIR`.",
+        ));
+    }
+    Ok(state)
+}
+
+/// Decides how the cluster goes on: the target is proven to lie ahead, on the way it has come, and
+/// all WAL up to there to be whole. Nothing is changed.
+///
+/// # Errors
+/// [`Code::TargetUnreachable`] if the target lies behind or aside; those of planning and of the
+/// connection.
+pub async fn plan_forward(
+    line: &Line,
+    wal: &dyn WalSource,
+    options: ForwardOptions,
+) -> Result<PlannedForward> {
+    let directory = &options.data_directory;
+    let state = state_to_move(directory)?;
+    let server = server_of(directory).ok_or_else(|| {
+        let shown = directory.display();
+        Error::new(Code::RestoredServerFailed, format!("no server runs in {shown}"))
+            .with_hint(format!("Start it first: `pg_ctl start -D {shown}`."))
+    })?;
+    let replayed = replay_waits_at(&server, &options.login).await?.ok_or_else(|| {
+        Error::new(Code::RestoredServerFailed, "the server does not wait at a target")
+            .with_hint("Only what was restored with `--then pause`, and waits, can be moved forward. Restore again, up to where you want it.")
+    })?;
+    let plan = plan_request(line, wal, &request(&state, &options)?).await?;
+    let mut plan = RestorePlan {
+        required: state.plan.required,
+        settings: state.plan.settings.clone(),
+        left_out_databases: state.plan.left_out_databases.clone(),
+        ignores_invalid_pages: state.plan.ignores_invalid_pages,
+        ..plan
+    };
+    let control = read_control(directory)?;
+    prove_ahead(&plan, &state.plan, replayed, &control)?;
+    let ancestry = ancestry_of(wal, &plan).await?;
+    // The server begins again where it last could have.
+    let never_began = control.checkpoint == NO_CHECKPOINT;
+    let from = if never_began { plan.backup.start_lsn } else { control.redo };
+    wal.prove(&ancestry, from, plan.wal_end).await?;
+    for change in wal.parameter_changes(&ancestry, from, plan.wal_end).await? {
+        plan.required.raise(&change);
+    }
+    Ok(PlannedForward { options, server, state, plan, control })
+}
+
+fn request(state: &RestoreState, options: &ForwardOptions) -> Result<RestoreRequest> {
+    let timeline = match state.asked.timeline.as_deref() {
+        None => TimelineChoice::Current,
+        Some("latest") => TimelineChoice::Latest,
+        Some(text) => match text.parse() {
+            Ok(number) => TimelineChoice::Id(TimelineId(number)),
+            Err(_) => TimelineChoice::OfBackup(BackupId(text.parse().map_err(|error| {
+                Error::new(Code::LocalIo, format!("the restore state names a timeline {text}"))
+                    .with_source(error)
+            })?)),
+        },
+    };
+    Ok(RestoreRequest {
+        target: options.target.clone(),
+        target_text: options.target_text.clone(),
+        asked_at: options.asked_at,
+        backup: Some(BackupId(state.plan.backup.ulid)),
+        timeline,
+        mode: state.mode(),
+        then: TargetAction::Pause,
+        into: options.data_directory.clone(),
+        tablespaces: state.asked.tablespaces.clone(),
+        databases: state.asked.databases.clone(),
+    })
+}
+
+/// A server replays forward alone, and only what goes on from where it is.
+fn prove_ahead(
+    plan: &RestorePlan,
+    before: &RestorePlan,
+    replayed: Lsn,
+    control: &ControlFile,
+) -> Result<()> {
+    let refused = |what: String| {
+        Error::new(Code::TargetUnreachable, what).with_hint(
+            "A server does not go back: restore again, up to there, into another directory.",
+        )
+    };
+    let size = control.wal_segment_size;
+    let end = plan.stop.kept_until();
+    if record_position(end, size) <= record_position(replayed, size) {
+        return Err(refused(format!(
+            "the server has replayed up to LSN {replayed}, and the target lies at {end}"
+        )));
+    }
+    let own = plan.path.iter().find(|span| span.timeline == before.timeline);
+    let is_on_it =
+        own.is_some_and(|span| span.begin <= replayed && span.end.is_none_or(|it| replayed <= it));
+    if is_on_it {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "the server is on timeline {} at LSN {replayed}, and the way to the target goes elsewhere",
+        before.timeline
+    )))
+}
+
+async fn ancestry_of(wal: &dyn WalSource, plan: &RestorePlan) -> Result<Ancestry> {
+    let all = wal.ancestries().await?;
+    all.into_iter().find(|it| it.tip() == plan.timeline).ok_or_else(|| {
+        Error::new(Code::WalGap, format!("timeline {} is not in the repository", plan.timeline))
+            .with_hint("`seawall wal list` shows what is archived.")
+    })
+}
+
+impl PlannedForward {
+    /// What will be done.
+    #[must_use]
+    pub const fn plan(&self) -> &RestorePlan {
+        &self.plan
+    }
+
+    /// Stops the server, gives it the new target, and starts it again; waits until it waits there.
+    /// Whatever ends this on the way leaves a directory that recovers to one of the two targets.
+    ///
+    /// # Errors
+    /// [`Code::RestoredServerFailed`], [`Code::LocalIo`].
+    pub async fn run(self) -> Result<Recovered> {
+        let ForwardOptions { data_directory, login, timeout, log_file, .. } = &self.options;
+        let programs = find_programs(self.control.major)?;
+        stop(data_directory, StopMode::Fast, STOPPING).await?;
+        self.write_target()?;
+        let options = StartOptions {
+            data_directory: data_directory.clone(),
+            programs,
+            port: Some(self.server.port),
+            socket_directory: Some(self.server.socket_directory.clone()),
+            log_file: log_file.clone(),
+            login: login.clone(),
+            timeout: *timeout,
+        };
+        start(&options, &self.plan).await
+    }
+
+    /// First what `wal fetch` has to know: it serves nothing behind the planned end.
+    fn write_target(&self) -> Result<()> {
+        let directory = &self.options.data_directory;
+        let mut state = RestoreState { plan: self.plan.clone(), ..self.state.clone() };
+        state.asked.target.clone_from(&self.options.target_text);
+        state.asked.then = TargetAction::Pause;
+        state.write(directory, mode_of(&directory.join(RESTORE_STATE_FILE))?)?;
+        let path = directory.join("postgresql.auto.conf");
+        let old = fs::read(&path).map_err(|error| local(error, "reading", &path))?;
+        publish(&path, &retarget(&old, &self.state.plan.required, &self.plan), mode_of(&path)?)
+    }
+}
+
+fn mode_of(path: &Path) -> Result<u32> {
+    let metadata = fs::metadata(path).map_err(|error| local(error, "looking at", path))?;
+    Ok(metadata.mode() & 0o777)
+}

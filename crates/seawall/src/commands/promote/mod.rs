@@ -1,0 +1,155 @@
+//! `seawall promote DIR`: makes a restored server take writes, or moves one that waits forward.
+
+mod forward;
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use seawall_core::{ClusterName, Error, Result};
+use seawall_engine::restore::{
+    self, Archives, LeftOut, Login, PromoteOptions, Promoted, RestoreState,
+};
+use seawall_repo::Line;
+use seawall_repo::wal::WalArchive;
+
+use crate::args::PromoteArgs;
+use crate::commands::restore::{DEFAULT_ROLE, login};
+use crate::config::{self, Config};
+use crate::context::{Context, Place, absolute};
+use crate::exit::Outcome;
+use crate::owner::Owner;
+use crate::render::Style;
+use crate::report::stored_cluster;
+use crate::{postgres, run};
+
+/// What a person has to see to who lets a standby take over.
+const OLD_PRIMARY: &str = "The old primary must not run any more: what is written there from now on \
+     is lost to this server, and two primaries in one archive are two pasts. Then take a backup here: \
+     `seawall backup`.";
+
+/// What can still be done about what a dead primary did not archive.
+const LAST_SEGMENTS: &str = "What the old primary committed and did not archive is left out too; if \
+     its disk can be read, copy its pg_wal before you wipe it.";
+
+/// Where nothing was asked, two servers may begin a timeline of the same number.
+const NUMBER: &str = "The number of its timeline may be taken in the archive. Then `wal push` refuses \
+     what this server archives, and `seawall adopt` gives it a line of its own.";
+
+/// Runs the command.
+///
+/// # Errors
+/// [`seawall_core::Code::BehindArchive`], [`seawall_core::Code::RestoredServerFailed`],
+/// [`seawall_core::Code::WrongUser`], and [`seawall_core::Code::Usage`] if there is no data
+/// directory.
+pub fn main(config_file: Option<&Path>, args: &PromoteArgs) -> Result<Outcome> {
+    let directory = absolute(&args.directory);
+    // Files named by flags belong to whoever typed them.
+    let context = Context::new(config_file, &args.repository);
+    let login_config = match &context {
+        Ok(context) => context.config.clone(),
+        Err(_) => config::load_if_any(config_file)?.unwrap_or_else(Config::none),
+    };
+    if let Some(owner) = Owner::of(&directory) {
+        owner.become_for_good()?;
+    }
+    let login = login_of(&login_config, &directory, args.user.as_deref())?;
+    let runtime = run::runtime()?;
+    let now = Timestamp::now();
+    if let Some(target) = forward::target(args, now)? {
+        let moved = forward::run(args, login, context?, directory, target, now);
+        return runtime.block_on(run::until_interrupted(moved));
+    }
+    let promoted = runtime.block_on(run::until_interrupted(async {
+        let options = PromoteOptions {
+            data_directory: &directory,
+            login: &login,
+            timeout: args.timeout,
+            archives: archives(context, &directory).await?,
+            without_archive: args.without_archive,
+        };
+        restore::promote(&options).await
+    }))?;
+    tell(&directory, promoted);
+    Ok(Outcome::Done)
+}
+
+/// Which cluster's connection it is, the restored directory tells.
+fn login_of(config: &Config, directory: &Path, role: Option<&str>) -> Result<Login> {
+    let owner = Owner::current();
+    match RestoreState::read(directory)? {
+        Some(state) => login(config, state.cluster(), role, &owner),
+        None => postgres::login("", role.unwrap_or(DEFAULT_ROLE), &owner),
+    }
+}
+
+fn tell(directory: &Path, promoted: Promoted) {
+    let shown = directory.display();
+    let note = |text: &str| eprintln!("{} {text}", Style::of_stderr().yellow("note:"));
+    match promoted {
+        Promoted::Now => eprintln!("{shown} takes writes"),
+        Promoted::Standby(left_out) => {
+            eprintln!("{shown} takes writes: it was a standby and is a primary now");
+            eprintln!("leaves out: {left_out}");
+            if !matches!(left_out, LeftOut::Nothing { .. }) {
+                note(NUMBER);
+            }
+            note(LAST_SEGMENTS);
+            note(OLD_PRIMARY);
+        }
+        Promoted::Before => eprintln!("{shown} takes writes already; nothing was to be done"),
+    }
+}
+
+/// Where the WAL of the server comes from.
+async fn archives(context: Result<Context>, directory: &Path) -> Result<Archives> {
+    let state = RestoreState::read(directory)?;
+    let mut archives = Archives::default();
+    let places = match context.and_then(|context| places(&context, state.as_ref())) {
+        Ok((places, cluster)) => places.into_iter().map(|place| (place, cluster.clone())).collect(),
+        Err(error) => {
+            archives.failure = Some(error);
+            Vec::new()
+        }
+    };
+    for (place, cluster) in places {
+        let name = place.name.clone();
+        match archive(place, cluster.as_ref(), state.as_ref()).await {
+            Ok(archive) => archives.open.push(archive),
+            Err(error) => archives.failure = Some(error.context(format!("repository {name}"))),
+        }
+    }
+    Ok(archives)
+}
+
+fn places(
+    context: &Context,
+    state: Option<&RestoreState>,
+) -> Result<(Vec<Place>, Option<ClusterName>)> {
+    match state.map(RestoreState::cluster) {
+        Some(cluster) => Ok((context.target(cluster)?.places, Some(cluster.clone()))),
+        None => {
+            let target = context.one_target(None)?;
+            Ok((target.places, Some(target.name)))
+        }
+    }
+}
+
+async fn archive(
+    place: Place,
+    cluster: Option<&ClusterName>,
+    state: Option<&RestoreState>,
+) -> Result<WalArchive> {
+    WalArchive::open(line(place, cluster, state).await?).await
+}
+
+async fn line(
+    place: Place,
+    cluster: Option<&ClusterName>,
+    state: Option<&RestoreState>,
+) -> Result<Line, Error> {
+    let repository = place.open().await?.repository;
+    match state {
+        Some(state) => repository.line(state.cluster(), state.line()),
+        None => stored_cluster(&repository, cluster).await,
+    }
+}

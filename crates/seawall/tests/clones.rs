@@ -1,0 +1,166 @@
+//! A clone to look at: it goes on to a later moment, and is gone when it is not needed any more.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::{Invocation, process};
+use support::{Arguments, LIMIT, Protected, open_restored, quiet_cluster, tells};
+
+const ROWS: &str = "SELECT string_agg(i::text, ',' ORDER BY i) FROM t";
+
+/// A clone that `restore --start` started and that waits.
+struct Waiting<'h> {
+    house: &'h Protected,
+    directory: PathBuf,
+    socket: String,
+    port: String,
+}
+
+impl<'h> Waiting<'h> {
+    fn start(house: &'h Protected, room: &str, arguments: &[&str]) -> Result<Self> {
+        let arguments = arguments.iter().copied().chain(["--then", "pause", "--start", "--json"]);
+        let output = with_programs(house, house.restore(room, arguments))?.succeed()?.json()?;
+        let started = &output["started"];
+        ensure!(started["state"] == "paused", "{output}");
+        Ok(Self {
+            house,
+            directory: house.room(room),
+            socket: started["socket_directory"].as_str().context("socket")?.to_owned(),
+            port: started["port"].as_u64().context("port")?.to_string(),
+        })
+    }
+
+    fn rows(&self) -> Result<String> {
+        let mut psql = self.house.pg.connection().client("psql")?;
+        psql.args(["-XAtq", "-d", "postgres", "-h", &self.socket, "-p", &self.port, "-c", ROWS]);
+        Ok(process::run(&mut psql, None, LIMIT)?.success()?.stdout.trim().to_owned())
+    }
+
+    fn promote(&self, arguments: &[&str]) -> Result<Invocation> {
+        let call = self.house.command(["promote"]).arg(&self.directory);
+        with_programs(self.house, call.args(arguments.iter().copied()))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.directory.join("postmaster.pid").exists()
+            && let Ok(pg_ctl) = self.house.pg.bin().program("pg_ctl")
+        {
+            let mut stop = self.house.pg.owner().command(pg_ctl);
+            stop.args(["stop", "-m", "immediate", "-w", "-D"]).arg(&self.directory);
+            process::run(&mut stop, None, LIMIT).ok();
+        }
+    }
+}
+
+fn with_programs(house: &Protected, call: Invocation) -> Result<Invocation> {
+    let pg_ctl = house.pg.bin().program("pg_ctl")?;
+    Ok(call.env("SEAWALL_PG_BIN", pg_ctl.parent().context("its directory")?))
+}
+
+/// Rows 1 to 4, each with a restore point of its name behind it.
+fn story() -> Result<Protected> {
+    let house = Protected::with(quiet_cluster()?, false)?;
+    house.pg.psql("CREATE TABLE t (i int)")?;
+    house.backup()?;
+    for row in 1..=4 {
+        house.pg.psql(&format!("INSERT INTO t VALUES ({row})"))?;
+        house.pg.psql(&format!("SELECT pg_create_restore_point('row {row}')"))?;
+    }
+    house.archive_everything()?;
+    Ok(house)
+}
+
+#[test]
+fn a_clone_that_waits_is_moved_forward_as_often_as_needed_and_never_back() -> Result<()> {
+    let house = story()?;
+    let clone = Waiting::start(&house, "clone", &["--before", "name:row 2"])?;
+    ensure!(clone.rows()? == "1,2");
+    clone.promote(&["--to", "name:row 3"])?.succeed()?;
+    ensure!(clone.rows()? == "1,2,3");
+
+    let back = clone.promote(&["--before", "name:row 1"])?.fail(3)?;
+    tells(&back, "SW0602")?;
+    let nowhere = clone.promote(&["--to", "name:row 9"])?.fail(3)?;
+    tells(&nowhere, "SW0602")?;
+    ensure!(clone.rows()? == "1,2,3", "it waits on where it was");
+
+    // A server that is started again in between goes to the newest target.
+    clone.promote(&["--before", "name:row 4"])?.succeed()?;
+    ensure!(clone.rows()? == "1,2,3,4");
+    clone.promote(&[])?.succeed()?;
+    let mut psql = house.pg.connection().client("psql")?;
+    let insert = "INSERT INTO t VALUES (5)";
+    psql.args(["-XAtq", "-d", "postgres", "-h", &clone.socket, "-p", &clone.port, "-c", insert]);
+    process::run(&mut psql, None, LIMIT)?.success()?;
+    ensure!(clone.rows()? == "1,2,3,4,5");
+    Ok(())
+}
+
+#[test]
+fn a_clone_is_stopped_and_removed_with_what_was_made_for_it_and_nothing_else() -> Result<()> {
+    let house = Protected::start()?;
+    let owner = house.pg.owner();
+    let (space, mapped) = (house.pg.scratch().join("space"), house.places.rooms.join("mapped"));
+    owner.create_dir(&space, 0o700)?;
+    house.pg.psql(&format!("CREATE TABLESPACE s LOCATION '{}'", space.display()))?;
+    house.pg.psql("CREATE TABLE t (i int) TABLESPACE s; INSERT INTO t VALUES (1)")?;
+    house.backup()?;
+    house.archive_everything()?;
+    let mapping = format!("{}={}", space.display(), mapped.display());
+    let clone = Waiting::start(&house, "clone", &["--map-tablespace", &mapping])?;
+    ensure!(clone.rows()? == "1");
+
+    // Somebody keeps something there, by a link and beside.
+    let kept = house.places.rooms.join("kept");
+    owner.create_dir(&kept, 0o755)?;
+    fs::write(kept.join("file"), "mine")?;
+    std::os::unix::fs::symlink(&kept, clone.directory.join("link"))?;
+    fs::write(mapped.join("mine"), "mine")?;
+
+    let discard = |directory: &Path| house.command(["discard", "--yes"]).arg(directory);
+    house.command(["discard"]).arg(&clone.directory).fail(5)?;
+    ensure!(clone.rows()? == "1", "nobody agreed");
+    discard(&clone.directory).succeed()?;
+    ensure!(!clone.directory.exists());
+    ensure!(fs::read(kept.join("file"))? == b"mine" && fs::read(mapped.join("mine"))? == b"mine");
+    ensure!(fs::read_dir(&mapped)?.count() == 1, "the tablespace's files are there still");
+    ensure!(house.pg.psql(ROWS)? == "1");
+    Ok(())
+}
+
+/// A copy of a clone may be anything by now.
+#[test]
+fn what_may_be_in_use_is_not_removed() -> Result<()> {
+    let house = story()?;
+    let refused = |directory: &Path| -> Result<()> {
+        let files = support::files(directory)?.len();
+        let output = house.command(["discard", "--yes"]).arg(directory).fail(5)?;
+        tells(&output, "SW0612")?;
+        ensure!(support::files(directory)?.len() == files, "{}", directory.display());
+        Ok(())
+    };
+    refused(house.pg.data_directory())?;
+    for mode in ["standby", "primary"] {
+        house.restore(mode, ["--as", mode]).succeed()?;
+    }
+    refused(&house.room("standby"))?;
+    drop(open_restored(&house.room("primary"))?);
+    refused(&house.room("primary"))?;
+
+    house.restore("clone", []).succeed()?;
+    let (clone, copy, link) = (house.room("clone"), house.room("copy"), house.room("link"));
+    let mut shell = house.pg.owner().command("cp");
+    process::run(shell.arg("-a").arg(&clone).arg(&copy), None, LIMIT)?.success()?;
+    refused(&copy)?;
+    std::os::unix::fs::symlink(&clone, &link)?;
+    let output = house.command(["discard", "--yes"]).arg(&link).fail(5)?;
+    tells(&output, "a link is not followed")?;
+    house.command(["discard", "--yes"]).arg(&clone).succeed()?;
+    ensure!(!clone.exists() && copy.join("PG_VERSION").exists());
+    Ok(())
+}
