@@ -2,6 +2,7 @@
 //! WAL": recovery ends there, and the server may be promoted. Whatever is not proof must stop it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -70,6 +71,8 @@ fn config(directory: &Path, key: &str) -> String {
 fn write(directory: &Path, name: &str, text: &str) -> String {
     let path = directory.join(name);
     fs::write(&path, text).unwrap();
+    // A key that others can read is told of.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     path.display().to_string()
 }
 
