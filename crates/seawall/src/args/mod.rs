@@ -130,6 +130,7 @@ impl Command {
             Self::Show(args) => &args.repository,
             Self::Restore(args) => &args.repository,
             Self::Adopt(args) => &args.repository,
+            Self::Promote(args) => &args.repository,
             Self::Verify(args) => &args.repository,
             Self::Wal(WalCommand::Push(args)) => &args.repository,
             Self::Wal(WalCommand::Fetch(args)) => &args.repository,
@@ -139,7 +140,7 @@ impl Command {
             Self::Key(KeyCommand::Remove(args)) => &args.repository,
             Self::Key(KeyCommand::Kit(args)) => &args.repository,
             Self::Init(_)
-            | Self::Promote(_)
+            | Self::Discard(_)
             | Self::Demo(_)
             | Self::Completions { .. }
             | Self::Man { .. } => return None,
