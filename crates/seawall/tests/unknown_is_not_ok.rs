@@ -131,6 +131,8 @@ fn status_has_a_line_for_each_cluster_whatever_fails() -> Result<()> {
     fs::rename(&house.places.repository, &away)?;
     let all = lines(&[])?;
     ensure!(all.len() == 2 && all.iter().all(|line| line.starts_with("CRITICAL ")), "{all:?}");
+    let denied = |line: &String| line.contains("no backup yet") || line.contains("no WAL was ever");
+    ensure!(!all.iter().any(denied), "away is not absent: {all:?}");
     fs::rename(&away, &house.places.repository)?;
 
     // A configuration with a fault in one cluster's section; one that is no TOML; and none.

@@ -5,13 +5,14 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use seawall_core::Lsn;
 use seawall_testkit::faults::flip_bit;
-use seawall_testkit::{PgBin, PgCluster};
+use seawall_testkit::{PgBin, PgCluster, StopMode, wait_until};
 use serde_json::Value;
 use support::{LIMIT, Protected, files, open_restored, tells};
 
@@ -317,5 +318,49 @@ fn the_last_segment_of_a_lost_server_is_pushed_as_a_partial_one() -> Result<()> 
     house.restore("room", ["--latest"]).succeed()?;
     let restored = open_restored(&house.room("room"))?;
     ensure!(restored.psql("SELECT count(*) FROM t")? == rows, "rows are missing");
+    Ok(())
+}
+
+#[test]
+fn what_the_archiver_says_is_archived_and_no_repository_has_is_critical() -> Result<()> {
+    let house = Protected::start()?;
+    insert(&house.pg)?;
+    house.backup()?;
+    house.archive_everything()?;
+    ensure!(house.status()?["level"] == "ok", "{}", house.status()?);
+    house.pg.set("archive_command", "/bin/true")?;
+    insert(&house.pg)?;
+    house.archive_everything()?;
+    // Only what succeeded before the repositories were looked at has to be there.
+    wait_until("the archiver's word is not taken", LIMIT, || {
+        Ok(house.status()?["remarks"]
+            .to_string()
+            .contains("is archived, and it is in no repository"))
+    })?;
+    ensure!(house.status()?["level"] == "critical", "{}", house.status()?);
+    Ok(())
+}
+
+#[test]
+fn a_server_that_was_set_back_is_critical_before_its_archiver_fails() -> Result<()> {
+    let mut house = Protected::start()?;
+    insert(&house.pg)?;
+    house.backup()?;
+    let (data_directory, old) = (house.pg.data_directory().to_owned(), house.room("old"));
+    house.pg.stop(StopMode::Fast)?;
+    let copied = Command::new("cp").arg("-a").arg(&data_directory).arg(&old).status()?;
+    ensure!(copied.success());
+    house.pg.start()?;
+    insert(&house.pg)?;
+    house.archive_everything()?;
+    ensure!(house.status()?["level"] == "ok", "{}", house.status()?);
+    house.pg.stop(StopMode::Fast)?;
+    fs::remove_dir_all(&data_directory)?;
+    fs::rename(&old, &data_directory)?;
+    house.pg.start()?;
+    let status = house.status()?;
+    ensure!(status["level"] == "critical", "{status}");
+    ensure!(status["remarks"].to_string().contains("it was set back"), "{status}");
+    ensure!(status["rpo_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{status}");
     Ok(())
 }

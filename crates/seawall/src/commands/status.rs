@@ -93,8 +93,10 @@ fn statuses(path: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
             let archiving = runtime.block_on(Archiving::ask(&server.connection))?;
             archiving.of_cluster(&cluster.name, cluster.system_identifier)
         });
-        let mut status = judge(cluster, archiving, limits, Timestamp::now());
-        for problem in problems.iter().filter(|problem| problem.concerns(&target)) {
+        let own: Vec<_> = problems.iter().filter(|problem| problem.concerns(&target)).collect();
+        let seen = if own.is_empty() { Seen::Everything } else { Seen::NotAll };
+        let mut status = judge(cluster, seen, archiving, limits, Timestamp::now());
+        for problem in own {
             status.remark(Level::Critical, problem.error.chain());
         }
         statuses.push(status);
@@ -106,8 +108,17 @@ fn statuses(path: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
     }
 }
 
+/// Whether all repositories of a cluster could be looked at. What is in none of those that could
+/// may be in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Everything,
+    NotAll,
+}
+
 fn judge(
     cluster: &ClusterReport,
+    seen: Seen,
     archiving: Result<Archiving>,
     limits: Limits,
     now: Timestamp,
@@ -119,7 +130,7 @@ fn judge(
         rpo_seconds: None,
         remarks: Vec::new(),
     };
-    status.backups(cluster, limits, now);
+    status.backups(cluster, seen, limits, now);
     match archiving {
         Err(why) => {
             status.timelines(cluster, None);
@@ -128,7 +139,7 @@ fn judge(
         }
         Ok(archiving) => {
             status.timelines(cluster, archiving.timeline);
-            status.archiving(cluster, &archiving, limits, now);
+            status.archiving(cluster, seen, &archiving, limits, now);
         }
     }
     status.reach(cluster);
@@ -177,12 +188,15 @@ impl Status {
         self.remarks.push(text);
     }
 
-    fn backups(&mut self, cluster: &ClusterReport, limits: Limits, now: Timestamp) {
+    fn backups(&mut self, cluster: &ClusterReport, seen: Seen, limits: Limits, now: Timestamp) {
         for damaged in cluster.backups.iter().filter(|backup| backup.state != "complete") {
             self.remark(Level::Critical, format!("backup {} is damaged", damaged.id));
         }
         let newest = cluster.written_backups().next_back();
         let Some((newest, finished)) = newest.and_then(|b| Some((b, b.finished_at?))) else {
+            if seen == Seen::NotAll {
+                return;
+            }
             let what = if cluster.backups.is_empty() {
                 "no backup yet"
             } else {
@@ -249,6 +263,7 @@ impl Status {
     fn archiving(
         &mut self,
         cluster: &ClusterReport,
+        seen: Seen,
         archiving: &Archiving,
         limits: Limits,
         now: Timestamp,
@@ -264,7 +279,11 @@ impl Status {
             let what = format!("the archiver fails on {wal}: PostgreSQL's log says why");
             self.remark(Level::Critical, what);
         }
-        if !cluster.archived_to().is_valid() {
+        let contradiction = cluster.contradiction(archiving);
+        if let Some(contradiction) = contradiction.filter(|_| seen == Seen::Everything) {
+            self.remark(Level::Critical, contradiction.to_string());
+        }
+        if seen == Seen::Everything && !cluster.archived_to().is_valid() {
             self.remark(Level::Critical, "no WAL was ever archived".to_owned());
         }
         self.rpo_seconds = cluster.at_risk_s(archiving, now);
@@ -317,7 +336,8 @@ mod tests {
         let cluster = ClusterReport::empty("main".parse().unwrap());
         let limits = Limits { max_age: Duration::from_secs(1), max_rpo: Duration::from_secs(1) };
         let refused = || Error::new(Code::ConnectFailed, "refused\nOK other: all is well");
-        let status = judge(&cluster, Err(refused()), limits, Timestamp::UNIX_EPOCH);
+        let status =
+            judge(&cluster, Seen::Everything, Err(refused()), limits, Timestamp::UNIX_EPOCH);
         assert_eq!(
             status.line(Style::PLAIN),
             "CRITICAL main: no backup yet; the server does not answer: refused OK other: all is well"

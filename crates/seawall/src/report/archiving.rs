@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use seawall_core::{ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId};
+use seawall_core::{
+    ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId, WalFileName, WalSegment,
+    WalSegmentSize,
+};
 use seawall_engine::adopt::adopt_it;
 use seawall_engine::cluster::Server;
 use seawall_pgwire::Config;
@@ -30,6 +33,8 @@ pub struct Archiving {
     pub waits_for_restart: bool,
     /// Since the archiver last succeeded.
     pub archived_s_ago: Option<f64>,
+    /// The segment it succeeded with, if it was one.
+    pub last_archived: Option<WalSegment>,
     /// `archive_timeout`; 0 is never.
     pub timeout_s: u32,
     /// Bytes of a WAL segment.
@@ -56,6 +61,7 @@ const SQL: &str = "select pg_catalog.split_part(\
              OPERATOR(pg_catalog.=) any (array['', '(disabled)']::pg_catalog.text[])) as idle, \
      pg_catalog.date_part('epoch', \
        pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) last_archived_time) as archived_s_ago, \
+     last_archived_wal, \
      (select setting::pg_catalog.int4 from pg_catalog.pg_settings \
        where name OPERATOR(pg_catalog.=) 'archive_timeout') as timeout_s, \
      pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) as segment_bytes \
@@ -83,7 +89,10 @@ impl Archiving {
                         .with_source(error)
                 })
             };
+            let segment_bytes = row.get("segment_bytes")?;
+            let last_archived: Option<String> = row.get("last_archived_wal")?;
             Ok(Self {
+                last_archived: last_archived.and_then(|name| segment_of(&name, segment_bytes)),
                 system_id: SystemId(system_id.cast_unsigned()),
                 version: row.get("version")?,
                 insert_lsn: row.get("insert_lsn")?,
@@ -93,7 +102,7 @@ impl Archiving {
                 waits_for_restart: row.get("waits_for_restart")?,
                 archived_s_ago: row.get("archived_s_ago")?,
                 timeout_s: row.get("timeout_s")?,
-                segment_bytes: row.get("segment_bytes")?,
+                segment_bytes,
             })
         };
         tokio::time::timeout(ANSWER, ask).await.unwrap_or_else(|_| {
@@ -120,6 +129,12 @@ impl Archiving {
         }
     }
 
+    /// Whether whole segments wait for the archiver beside the one that is on its way. `archived` is
+    /// where the archived log ends.
+    pub fn lags_behind(&self, archived: Lsn) -> bool {
+        self.insert_lsn.bytes_since(archived) > self.segment_bytes.saturating_mul(2)
+    }
+
     /// The time in which commits may have happened that are in no repository, where the log is
     /// archived up to `archived`; `None` if nothing was ever archived.
     ///
@@ -133,6 +148,17 @@ impl Archiving {
         let since = self.archived_s_ago?;
         let waits = self.timeout_s > 0 && self.failing_on.is_none() && behind < self.segment_bytes;
         Some(if waits { since.min(f64::from(self.timeout_s)) } else { since })
+    }
+}
+
+/// The segment of that name; histories and partial ones are none.
+fn segment_of(name: &str, segment_bytes: u64) -> Option<WalSegment> {
+    let size = u32::try_from(segment_bytes).ok().and_then(|size| WalSegmentSize::new(size).ok())?;
+    match WalFileName::parse(name, size)? {
+        WalFileName::Segment(segment) => Some(segment),
+        WalFileName::Partial(_)
+        | WalFileName::TimelineHistory(_)
+        | WalFileName::BackupHistory(..) => None,
     }
 }
 
@@ -150,6 +176,7 @@ mod tests {
             idle: false,
             waits_for_restart: false,
             archived_s_ago: Some(7200.0),
+            last_archived: None,
             timeout_s: 60,
             segment_bytes: 16 << 20,
         }

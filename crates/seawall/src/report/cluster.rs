@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId};
@@ -10,7 +11,7 @@ use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line, Repository};
 use serde::Serialize;
 
-use super::{Archiving, BackupReport, Depth, WalReport};
+use super::{Archiving, BackupReport, Contradiction, Depth, WalReport};
 use crate::context::{Opened, Target, ambiguous, no_such_cluster};
 
 /// A cluster, over all its repositories.
@@ -37,6 +38,9 @@ pub struct ClusterReport {
     pub blocked_wal: Vec<Blocked>,
     /// Jobs that began and have not ended, as far as a repository knows of them.
     pub jobs: Vec<JobReport>,
+    /// When the look at the repositories began.
+    #[serde(skip)]
+    looked_at: Instant,
 }
 
 /// The moments a cluster can be restored to.
@@ -75,7 +79,7 @@ pub struct JobReport {
 
 impl ClusterReport {
     /// A cluster of which nothing is known.
-    pub const fn empty(name: ClusterName) -> Self {
+    pub fn empty(name: ClusterName) -> Self {
         Self {
             name,
             system_identifier: None,
@@ -89,6 +93,7 @@ impl ClusterReport {
             reach: None,
             blocked_wal: Vec::new(),
             jobs: Vec::new(),
+            looked_at: Instant::now(),
         }
     }
 
@@ -127,6 +132,17 @@ impl ClusterReport {
         self.written_wal().map(|wal| wal.last_lsn).max().unwrap_or(Lsn::INVALID)
     }
 
+    /// The end of the WAL that is archived of one timeline, in whichever repository.
+    pub fn archived_to_on(&self, timeline: TimelineId) -> Option<Lsn> {
+        let own = self.written_wal().filter(|wal| wal.timeline == timeline);
+        own.map(|wal| wal.last_lsn).max()
+    }
+
+    /// What of the server's word the archive contradicts.
+    pub fn contradiction(&self, archiving: &Archiving) -> Option<Contradiction> {
+        Contradiction::find(self, archiving, self.looked_at)
+    }
+
     /// The newest timeline of which WAL is archived.
     pub fn newest_timeline(&self) -> Option<TimelineId> {
         self.written_wal().map(|wal| wal.timeline).max()
@@ -148,10 +164,13 @@ impl ClusterReport {
         let reach = self.reach.as_ref()?;
         // By the clock of this host; the commit was timed by the server's.
         let since_last = now.duration_since(reach.time).as_secs_f64().max(0.0);
-        if reach.obstacle.is_some() || self.is_of_another_past(reach, archiving) {
-            return Some(since_last);
-        }
-        archiving.at_risk_s(reach.lsn).or(Some(since_last))
+        // That the archiver succeeded a moment ago says nothing of what it has not come to yet.
+        let word_counts = reach.obstacle.is_none()
+            && !self.is_of_another_past(reach, archiving)
+            && !archiving.lags_behind(reach.lsn)
+            && self.contradiction(archiving).is_none();
+        let by_its_word = archiving.at_risk_s(reach.lsn).filter(|_| word_counts);
+        by_its_word.or(Some(since_last))
     }
 
     /// Whether the newest backup leads somewhere else than to what the server writes, as after a restore
@@ -355,6 +374,7 @@ mod tests {
             idle: false,
             waits_for_restart: false,
             archived_s_ago: Some(1.0),
+            last_archived: None,
             timeout_s: 60,
             segment_bytes: 16 << 20,
         }
@@ -408,6 +428,18 @@ mod tests {
         // A standby that is behind the archive.
         let standby = Archiving { timeline: None, insert_lsn: Lsn(0x500_0000), ..archiving() };
         assert_eq!(of_timeline(TimelineId(1), 0x600_0000).at_risk_s(&standby, now), Some(0.0));
+    }
+
+    /// The archiver succeeds all the time, with what was written long ago.
+    #[test]
+    fn an_archiver_that_lags_behind_is_not_believed_to_be_up_to_date() {
+        let cluster = reach_of(None, 0x500_0000, Timestamp::UNIX_EPOCH);
+        let now = Timestamp::UNIX_EPOCH + 1.hour();
+        let at_risk = |insert_lsn| {
+            cluster.at_risk_s(&Archiving { insert_lsn: Lsn(insert_lsn), ..archiving() }, now)
+        };
+        assert_eq!(at_risk(0x700_0000), Some(1.0));
+        assert_eq!(at_risk(0x700_0001), Some(3600.0));
     }
 
     /// Statistics that were reset tell of no success; the archive does.

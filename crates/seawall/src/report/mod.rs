@@ -4,6 +4,7 @@
 mod archiving;
 mod backup;
 mod cluster;
+mod contradiction;
 mod wal;
 pub mod word;
 
@@ -23,6 +24,7 @@ use crate::{render, run};
 pub use archiving::Archiving;
 pub use backup::BackupReport;
 pub use cluster::{Blocked, ClusterReport, JobReport, current_line, lines, stored_cluster};
+pub use contradiction::Contradiction;
 pub use wal::WalReport;
 
 /// The one format this version opens.
