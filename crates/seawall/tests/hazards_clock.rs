@@ -133,3 +133,21 @@ fn e32_clocks_that_stand_still_or_go_back_do_not_change_what_is_chosen() -> Resu
     }
     Ok(())
 }
+
+#[test]
+fn a_backup_that_ended_in_the_future_does_not_look_new_for_ever() -> Result<()> {
+    let house = Protected::start()?;
+    let clock = TestClock::new()?;
+    clock.shift(400 * 24 * HOUR)?;
+    under(&clock, house.command(["backup"])).succeed()?;
+    let status = house.command(["status"]).fail(1)?.stdout;
+    ensure!(
+        status.starts_with("WARNING main: ") && status.contains("a clock is wrong"),
+        "{status}"
+    );
+    ensure!(!status.contains(" old;"), "{status}");
+    house.backup()?;
+    let status = house.command(["status"]).succeed()?.stdout;
+    ensure!(status.starts_with("OK main: backup "), "{status}");
+    Ok(())
+}

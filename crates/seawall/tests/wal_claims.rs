@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use seawall_core::Lsn;
 use seawall_testkit::faults::flip_bit;
-use seawall_testkit::{PgBin, PgCluster, StopMode, wait_until};
+use seawall_testkit::process::wait_until;
+use seawall_testkit::{PgBin, PgCluster, StopMode};
 use serde_json::Value;
 use support::{LIMIT, Protected, files, open_restored, tells};
 
@@ -291,8 +292,7 @@ fn a_full_segment_that_is_not_whole_is_refused_and_kept() -> Result<()> {
     house.pg.set("archive_command", &works)?;
     house.pg.reload()?;
     let failing = format!("SELECT last_failed_wal = '{name_of_full}' FROM pg_stat_archiver");
-    let wait = seawall_testkit::process::wait_until;
-    wait("the archiver to fail", LIMIT, || Ok(house.pg.psql(&failing)? == "t"))?;
+    wait_until("the archiver to fail", LIMIT, || Ok(house.pg.psql(&failing)? == "t"))?;
     ensure!(pg_wal.join(format!("archive_status/{name_of_full}.ready")).exists());
     fs::write(&path, &whole)?;
     house.archive_everything()
@@ -329,6 +329,7 @@ fn what_the_archiver_says_is_archived_and_no_repository_has_is_critical() -> Res
     house.archive_everything()?;
     ensure!(house.status()?["level"] == "ok", "{}", house.status()?);
     house.pg.set("archive_command", "/bin/true")?;
+    house.pg.reload()?;
     insert(&house.pg)?;
     house.archive_everything()?;
     // Only what succeeded before the repositories were looked at has to be there.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use seawall_core::{ClusterName, Code, Error, Result, TimelineId, counted};
 use serde::Serialize;
 
@@ -12,8 +12,11 @@ use crate::config;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::render::{Out, Style, duration, seconds_of};
-use crate::report::{Archiving, ClusterReport, Depth, JobReport, Overview};
+use crate::report::{Archiving, BackupReport, ClusterReport, Depth, JobReport, Overview};
 use crate::run;
+
+/// So far the clocks of two hosts may be apart without anything being told of it.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
 
 /// How bad it is; the number is the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -192,7 +195,7 @@ impl Status {
         for damaged in cluster.backups.iter().filter(|backup| backup.state != "complete") {
             self.remark(Level::Critical, format!("backup {} is damaged", damaged.id));
         }
-        let newest = cluster.written_backups().next_back();
+        let newest = cluster.newest_backup();
         let Some((newest, finished)) = newest.and_then(|b| Some((b, b.finished_at?))) else {
             if seen == Seen::NotAll {
                 return;
@@ -204,12 +207,7 @@ impl Status {
             };
             return self.remark(Level::Critical, what.to_owned());
         };
-        // A host whose clock is behind sees a backup that is not made yet.
-        let age = Duration::try_from(now.duration_since(finished)).unwrap_or_default();
-        self.backup_age_seconds = Some(age.as_secs_f64());
-        if let Some(level) = over(age, limits.max_age, 2) {
-            self.remark(level, format!("the newest backup is {} old", duration(age)));
-        }
+        self.age(newest, finished, limits.max_age, now);
         if let Some(errors @ 1..) = newest.page_errors {
             self.remark(
                 Level::Critical,
@@ -219,6 +217,24 @@ impl Status {
                     newest.id
                 ),
             );
+        }
+    }
+
+    /// How old the newest backup is, if clocks can tell.
+    fn age(&mut self, newest: &BackupReport, finished: Timestamp, max: Duration, now: Timestamp) {
+        let age = now.duration_since(finished);
+        if age < -CLOCKS_DIFFER {
+            let what = format!(
+                "nobody knows how old the newest backup is: {} ended at {}, which is not yet: a clock is wrong or was",
+                newest.id,
+                crate::render::utc(finished)
+            );
+            return self.remark(Level::Warning, what);
+        }
+        let age = Duration::try_from(age.max(SignedDuration::ZERO)).unwrap_or(Duration::ZERO);
+        self.backup_age_seconds = Some(age.as_secs_f64());
+        if let Some(level) = over(age, max, 2) {
+            self.remark(level, format!("the newest backup is {} old", duration(age)));
         }
     }
 
@@ -232,7 +248,7 @@ impl Status {
             );
             return self.remark(Level::Critical, what);
         }
-        let backup = cluster.written_backups().next_back().and_then(|backup| backup.timeline);
+        let backup = cluster.newest_backup().and_then(|backup| backup.timeline);
         if let Some(backup) = backup.filter(|backup| *backup < newest) {
             let what = format!(
                 "no backup since the server was restored or promoted: the newest is of timeline {backup}, and WAL of timeline {newest}: take a backup"

@@ -158,6 +158,11 @@ impl ClusterReport {
         whole.filter(|backup| Some(&backup.line) == self.line.as_ref())
     }
 
+    /// The backup that is farthest in the log. Ids are in the order of clocks, which can be wrong.
+    pub fn newest_backup(&self) -> Option<&BackupReport> {
+        self.written_backups().max_by_key(|backup| (backup.timeline, backup.stop_lsn))
+    }
+
     /// Seconds of commits that would be lost if the server were lost now: those that no repository
     /// can give back, be they archived or not. `None` if nothing can be restored, or nobody knows.
     pub fn at_risk_s(&self, archiving: &Archiving, now: Timestamp) -> Option<f64> {

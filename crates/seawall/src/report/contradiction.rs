@@ -57,7 +57,7 @@ impl fmt::Display for Contradiction {
             Self::Elsewhere { segment } => write!(
                 f,
                 "PostgreSQL says that {segment} is archived, and it is in no repository: \
-                 archive_command does not bring it there"
+                 archive_command takes it elsewhere, or it was removed"
             ),
             Self::SetBack { timeline, server, archived } => write!(
                 f,
