@@ -365,3 +365,28 @@ fn a_server_that_was_set_back_is_critical_before_its_archiver_fails() -> Result<
     ensure!(status["rpo_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{status}");
     Ok(())
 }
+
+#[test]
+fn what_verify_found_is_told_where_nothing_can_be_recorded() -> Result<()> {
+    let house = Protected::start()?;
+    insert(&house.pg)?;
+    house.backup()?;
+    insert(&house.pg)?;
+    let later = house.pg.current_lsn()?;
+    house.archive_everything()?;
+    // Where the backup's event has to be announced nothing can be made, as on a full disk.
+    let all = files(&house.places.repository)?;
+    let about = all.iter().find(|path| path.ends_with("about")).context("about")?;
+    let pins = about.with_file_name("pin");
+    if pins.exists() {
+        fs::remove_dir_all(&pins)?;
+    }
+    fs::write(&pins, "")?;
+    let spoilt = house.wal_object(later)?;
+    spoil(&spoilt)?;
+    let verify = house.command(["verify"]).fail(4)?;
+    let name = spoilt.strip_prefix(&house.places.repository)?.display().to_string();
+    ensure!(verify.stdout.contains(&format!("damaged {name}: ")), "{}", verify.stdout);
+    ensure!(!verify.stdout.contains("whole backup"), "{}", verify.stdout);
+    Ok(())
+}

@@ -53,7 +53,7 @@ pub struct Finding {
 }
 
 /// What a verification found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct VerifyReport {
     /// Objects that were read.
     pub objects: u64,
@@ -67,6 +67,9 @@ pub struct VerifyReport {
     pub blocked_wal: Vec<BlockedWal>,
     /// Backups of which every part was read and found whole, the WAL they need included.
     pub verified: Vec<String>,
+    /// Why it is not recorded, of some or all of them, that they are whole.
+    #[serde(skip)]
+    pub unrecorded: Option<Error>,
 }
 
 /// Why a line cannot be restored to the end of what is archived of it.
@@ -83,10 +86,10 @@ pub struct BlockedWal {
 }
 
 impl VerifyReport {
-    /// The error to end with, if anything is wrong.
+    /// The error to end with, if anything is wrong: damage before what could not be recorded.
     #[must_use]
-    pub fn error(&self) -> Option<Error> {
-        let first = self.findings.first()?;
+    pub fn into_error(self) -> Option<Error> {
+        let Some(first) = self.findings.first() else { return self.unrecorded };
         let more = match self.findings.len() {
             1 => String::new(),
             count => format!(", and {} more problems", count - 1),
@@ -145,6 +148,7 @@ pub async fn run(
         findings: Vec::new(),
         blocked_wal: Vec::new(),
         verified: Vec::new(),
+        unrecorded: None,
     };
     let mut whole = Vec::new();
     let mut current = BTreeMap::new();
@@ -182,9 +186,11 @@ pub async fn run(
     (report.objects, report.bytes) = (read.objects, read.bytes);
     if request.sample_percent >= 100 && writable.is_ok() {
         for (line, checked) in whole {
-            report.verified.extend(
-                record::record(&line, checked, &read.proven, &findings, Timestamp::now()).await?,
-            );
+            // A repository that is full or read-only does not keep from telling what was found.
+            match record::record(&line, checked, &read.proven, &findings, Timestamp::now()).await {
+                Ok(verified) => report.verified.extend(verified),
+                Err(error) => report.unrecorded = Some(error),
+            }
         }
     }
     report.findings = findings.into_list();

@@ -53,12 +53,12 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
         }
     }
     show(args, &reports)?;
-    failed.extend(reports.iter().filter_map(|(_, report)| report.error()));
+    let is_blocked = reports.iter().any(|(_, report)| !report.blocked_wal.is_empty());
+    failed.extend(reports.into_iter().filter_map(|(_, report)| report.into_error()));
     if let Some(last) = failed.pop() {
         failed.iter().for_each(render::report);
         return Err(last);
     }
-    let is_blocked = reports.iter().any(|(_, report)| !report.blocked_wal.is_empty());
     Ok(if is_blocked { Outcome::Findings } else { Outcome::Done })
 }
 
