@@ -59,7 +59,7 @@ impl Epochs {
         for path in list(store, &layout::epochs()?).await? {
             let Some(ObjectName::Epoch(epoch)) = ObjectName::parse(&path) else { continue };
             epochs.highest_name = epochs.highest_name.max(epoch);
-            let bytes = store.read(&path).await?;
+            let bytes = store.read_within(&path, ObjectKind::Epoch.whole_bytes_max()).await?;
             let id = match peek_epoch(&bytes) {
                 // Left over from a repository that was here before.
                 Ok(record) if record.repository != *repository => continue,
@@ -124,7 +124,8 @@ impl Slots {
         let mut stored = Vec::new();
         let mut damaged = Vec::new();
         for (path, epoch, id) in list_slots(store).await? {
-            let bytes = match store.read(&path).await {
+            let limit_bytes = ObjectKind::KeySlot.whole_bytes_max();
+            let bytes = match store.read_within(&path, limit_bytes).await {
                 Ok(bytes) => bytes,
                 Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(error.into()),

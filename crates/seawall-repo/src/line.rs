@@ -91,7 +91,7 @@ impl Line {
     /// Damage, or a store that fails.
     pub async fn about(&self) -> Result<Option<About>> {
         let path = self.paths.path(&LineObject::About)?;
-        match self.store().read(&path).await {
+        match self.store().read_within(&path, ObjectKind::About.whole_bytes_max()).await {
             Ok(bytes) => About::open(self.keyring(), &path, &bytes).map(Some),
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -193,8 +193,12 @@ impl Line {
     }
 
     async fn is_tombstone(&self, path: &ObjectPath) -> Result<bool> {
-        let bytes = self.store().read(path).await?;
-        Ok(WholeObject::open(self.keyring(), ObjectKind::Tombstone, path, &bytes).is_ok())
+        let kind = ObjectKind::Tombstone;
+        match self.store().read_within(path, kind.whole_bytes_max()).await {
+            Ok(bytes) => Ok(WholeObject::open(self.keyring(), kind, path, &bytes).is_ok()),
+            Err(StoreError::TooLong { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn generations(&self, id: BackupId) -> Result<Vec<u32>> {

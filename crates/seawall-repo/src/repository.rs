@@ -160,7 +160,7 @@ impl Repository {
     /// # Errors
     /// Damage, a missing object, or a store that fails.
     pub async fn read_record<R: Record>(&self, path: &ObjectPath) -> Result<R> {
-        let bytes = self.store.read(path).await?;
+        let bytes = self.store.read_within(path, R::KIND.whole_bytes_max()).await?;
         R::open(&self.keyring, path, &bytes)
     }
 
@@ -170,7 +170,7 @@ impl Repository {
     /// # Errors
     /// Damage, a missing object, or a store that fails.
     pub async fn prove(&self, path: &ObjectPath, name: &ObjectName) -> Result<()> {
-        let bytes = self.store.read(path).await?;
+        let bytes = self.store.read_within(path, name.kind().whole_bytes_max()).await?;
         match name.kind() {
             kind @ ObjectKind::Format => open_clear(&self.keyring, kind, path, &bytes).map(|_| ()),
             kind @ (ObjectKind::KeySlot | ObjectKind::Epoch) => self.prove_keys(kind, path, &bytes),
@@ -237,7 +237,7 @@ async fn newest_format(store: &dyn Store) -> Result<(ObjectPath, Bytes)> {
         )
         .with_hint("Look whether its storage is mounted, and whether the URL is right."));
     };
-    let bytes = store.read(&path).await?;
+    let bytes = store.read_within(&path, ObjectKind::Format.whole_bytes_max()).await?;
     Ok((path, bytes))
 }
 

@@ -211,3 +211,27 @@ async fn a_damaged_beginning_of_an_epoch_does_not_lock_anybody_out() {
     fs::write(slot, "damaged too").unwrap();
     assert_eq!(house.open_with(&house.key).await.unwrap_err().code(), Code::ObjectDamaged);
 }
+
+#[tokio::test]
+async fn what_is_longer_than_such_an_object_can_be_is_not_read() {
+    let house = House::new().await;
+    let oversized = |name: &str| {
+        let path = house.directory.path().join(name);
+        fs::File::options().write(true).create(true).truncate(false).open(path).unwrap()
+    };
+    // A hole takes no room, and would take all memory of whoever reads it.
+    for name in ["keys/1/01JZZZZZZZZZZZZZZZZZZZZZZZ", "epochs/1"] {
+        let path = house.directory.path().join(name);
+        let before = fs::read(&path).ok();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        oversized(name).set_len(1 << 30).unwrap();
+        let error = Repository::open(house.store().await, &house.key).await.unwrap_err();
+        assert_eq!(error.code(), Code::ObjectDamaged, "{name}");
+        assert!(error.message().contains("has at most 1048576"), "{error:?}");
+        match before {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+    }
+    Repository::open(house.store().await, &house.key).await.unwrap();
+}

@@ -96,6 +96,16 @@ pub enum StoreError {
         /// The object's length.
         size_bytes: u64,
     },
+    /// The object is longer than what it is said to be can be.
+    #[error("{place} has {size_bytes} bytes, and such an object has at most {limit_bytes}")]
+    TooLong {
+        /// What was to be read.
+        place: Place,
+        /// The object's length.
+        size_bytes: u64,
+        /// How long it may be.
+        limit_bytes: u64,
+    },
     /// Reading ended before the length the store itself had given.
     #[error("{place} ended after {got_bytes} of {expected_bytes} bytes")]
     ShortRead {
@@ -170,6 +180,7 @@ impl StoreError {
             | Self::Forbidden { place, .. }
             | Self::RangeBeyondEnd { place, .. }
             | Self::ShortRead { place, .. }
+            | Self::TooLong { place, .. }
             | Self::NotAnObject { place, .. }
             | Self::Unsupported { place, .. }
             | Self::Unavailable { place, .. }
@@ -201,7 +212,9 @@ impl StoreError {
             Self::AlreadyExists { .. } => Code::ObjectExists,
             Self::Full { .. } => Code::StoreFull,
             Self::Forbidden { .. } => Code::StoreForbidden,
-            Self::RangeBeyondEnd { .. } | Self::ShortRead { .. } => Code::ObjectDamaged,
+            Self::RangeBeyondEnd { .. } | Self::ShortRead { .. } | Self::TooLong { .. } => {
+                Code::ObjectDamaged
+            }
             Self::NotAnObject { .. }
             | Self::Unsupported { .. }
             | Self::Unavailable { .. }
@@ -216,7 +229,10 @@ impl StoreError {
             Self::NotFound { .. } if place.path().is_empty() => format!(
                 "Check that the volume is mounted, or make the directory: mkdir -p {directory}"
             ),
-            Self::NotFound { .. } | Self::RangeBeyondEnd { .. } | Self::ShortRead { .. } => {
+            Self::NotFound { .. }
+            | Self::RangeBeyondEnd { .. }
+            | Self::ShortRead { .. }
+            | Self::TooLong { .. } => {
                 "Run \"seawall verify\" to learn which backups are affected.".to_owned()
             }
             Self::AlreadyExists { .. } => {

@@ -108,9 +108,13 @@ impl Store for Metered {
         Ok(Box::new(MeteredWriter { inner, meters: Arc::clone(&self.meters) }))
     }
 
-    async fn read(&self, path: &ObjectPath) -> Result<Bytes, StoreError> {
+    async fn read_within(
+        &self,
+        path: &ObjectPath,
+        limit_bytes: u64,
+    ) -> Result<Bytes, StoreError> {
         self.meters.read.fetch_add(1, Relaxed);
-        Ok(self.count_read(self.inner.read(path).await?))
+        Ok(self.count_read(self.inner.read_within(path, limit_bytes).await?))
     }
 
     async fn read_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -66,7 +66,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`StoreError::NotFound`], and [`StoreError::ShortRead`] if the object ends early.
-    async fn read(&self, path: &ObjectPath) -> Result<Bytes, StoreError>;
+    async fn read(&self, path: &ObjectPath) -> Result<Bytes, StoreError> {
+        self.read_within(path, MAX_READ_BYTES).await
+    }
+
+    /// Reads a whole object of at most `limit_bytes`: nothing of one that is longer.
+    ///
+    /// # Errors
+    /// Also [`StoreError::TooLong`].
+    async fn read_within(
+        &self,
+        path: &ObjectPath,
+        limit_bytes: u64,
+    ) -> Result<Bytes, StoreError>;
 
     /// Reads exactly the bytes of `range`, at most [`MAX_READ_BYTES`].
     ///

@@ -224,10 +224,15 @@ impl Store for Faulty {
         Ok(Box::new(FaultyWriter { inner, place, script: Arc::clone(&self.script) }))
     }
 
-    async fn read(&self, path: &ObjectPath) -> Result<Bytes, StoreError> {
+    async fn read_within(
+        &self,
+        path: &ObjectPath,
+        limit_bytes: u64,
+    ) -> Result<Bytes, StoreError> {
         let place = self.place(path);
         let fault = self.script.before(Call::Read, &place).await?;
-        let mut bytes = self.script.after(fault, &place, self.inner.read(path).await)?;
+        let read = self.inner.read_within(path, limit_bytes).await;
+        let mut bytes = self.script.after(fault, &place, read)?;
         if let Some(Fault::TruncatedTo(size_bytes)) = fault {
             bytes.truncate(usize::try_from(size_bytes).unwrap_or(usize::MAX));
         }

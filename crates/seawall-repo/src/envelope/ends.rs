@@ -9,6 +9,9 @@ use crate::keys::Keyring;
 /// How much of an object's end is read at once, in the hope that the whole footer is in it.
 const TAIL_BYTES: u64 = 64 * 1024;
 
+/// No footer is longer; it is read before anything of the object is proven.
+const FOOTER_BYTES_MAX: u64 = 256 << 20;
+
 /// What a large object's header and footer say; the chunks between were not read.
 #[derive(Debug)]
 pub struct Ends {
@@ -43,6 +46,9 @@ pub async fn read_ends(
     let tail = store.read_range(path, tail_start..length_bytes).await?;
     let trailer = tail.get(tail.len().saturating_sub(TRAILER_BYTES)..).unwrap_or_default();
     let offset = footer_offset(trailer, length_bytes).map_err(|damage| damage.at(path))?;
+    if length_bytes - offset > FOOTER_BYTES_MAX {
+        return Err(Damage::Length.at(path));
+    }
     let mut tail: Vec<u8> = match offset.checked_sub(tail_start) {
         // It lies within the tail, which is short.
         Some(skip) => usize::try_from(skip)

@@ -63,6 +63,26 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
+    /// How many bytes an object can have that is read whole before anything of it is proven: what is
+    /// longer is not what it is said to be. Packs, maps, manifests and WAL are read in parts.
+    #[must_use]
+    pub const fn whole_bytes_max(self) -> u64 {
+        match self {
+            Self::Format
+            | Self::KeySlot
+            | Self::About
+            | Self::Event
+            | Self::Tombstone
+            | Self::Epoch
+            | Self::Removal => 1 << 20,
+            Self::History => 16 << 20,
+            Self::Pin | Self::Head | Self::Names | Self::Gc => 256 << 20,
+            Self::Pack | Self::Map | Self::Manifest | Self::WalHot | Self::WalCold => {
+                seawall_store::MAX_READ_BYTES
+            }
+        }
+    }
+
     /// Whether a part may stand unencrypted, so that it can be read before a key is at hand. The
     /// footer of such an object carries the part's SHA-256, which the reader compares.
     #[must_use]

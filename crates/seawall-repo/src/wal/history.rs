@@ -6,6 +6,7 @@ use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_store::StoreError;
 
 use super::WalArchive;
+use crate::envelope::ObjectKind;
 use crate::layout::LineObject;
 use crate::records::{HistoryFile, Record as _};
 
@@ -84,7 +85,8 @@ impl WalArchive {
     /// What is archived of a history; `None` if nothing is.
     pub(super) async fn read_history(&self, object: &LineObject) -> Result<Option<HistoryFile>> {
         let path = self.line().paths().path(object)?;
-        match self.line().store().read(&path).await {
+        let limit_bytes = ObjectKind::History.whole_bytes_max();
+        match self.line().store().read_within(&path, limit_bytes).await {
             Ok(bytes) => HistoryFile::open(self.line().keyring(), &path, &bytes).map(Some),
             // A store that is gone has no objects either; that proves nothing about this one.
             Err(StoreError::NotFound { place }) if !place.path().is_empty() => Ok(None),

@@ -1,5 +1,6 @@
 //! Gives segments back.
 
+use bytes::Bytes;
 use seawall_core::{Code, Error, Lsn, Result, WalSegment};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, header_bytes};
@@ -103,9 +104,15 @@ impl WalArchive {
         Ok(objects)
     }
 
+    /// The object of a range: its log, which may not have compressed, an index and a footer.
+    pub(super) async fn read_listed(&self, listed: &Listed) -> Result<Bytes> {
+        let limit_bytes = 2 * self.segment_size().bytes() + (64 << 20);
+        Ok(self.line().store().read_within(&listed.path, limit_bytes).await?)
+    }
+
     /// Reads a whole range.
     pub(super) async fn open_listed(&self, listed: &Listed) -> Result<OpenedRange> {
-        let object = self.line().store().read(&listed.path).await?;
+        let object = self.read_listed(listed).await?;
         let opened = open_range(self.line().keyring(), &listed.path, listed.name, &object)
             .map_err(|damage| damage.at(&listed.path))?;
         let range = self.accept(listed, opened.range)?;

@@ -11,10 +11,17 @@ use rustix::io::{Errno, retry_on_intr};
 use super::tree::{Tree, describe};
 use crate::{MAX_READ_BYTES, ObjectInfo, ObjectPath, Place, StoreError};
 
-/// Reads all of an object.
-pub(super) fn whole(tree: &Tree, path: &ObjectPath) -> Result<Bytes, StoreError> {
+/// Reads all of an object, if it is no longer than that.
+pub(super) fn whole(
+    tree: &Tree,
+    path: &ObjectPath,
+    limit_bytes: u64,
+) -> Result<Bytes, StoreError> {
     let place = tree.place(path);
     let (mut file, size_bytes) = open(tree, path)?;
+    if size_bytes > limit_bytes {
+        return Err(StoreError::TooLong { place, size_bytes, limit_bytes });
+    }
     exactly(&mut file, size_bytes, &place)
 }
 

@@ -26,6 +26,13 @@ pub(super) async fn a_range_is_exact_or_an_error(store: Arc<dyn Store>) {
     let object = path("ranges");
     let bytes = patterned(100_000, 7);
     store.create(&object, bytes.clone()).await.unwrap();
+    for limit_bytes in [100_000, 100_001, u64::MAX] {
+        assert_eq!(store.read_within(&object, limit_bytes).await.unwrap(), bytes);
+    }
+    for limit_bytes in [0, 1, 99_999] {
+        let error = store.read_within(&object, limit_bytes).await.unwrap_err();
+        assert!(matches!(error, StoreError::TooLong { size_bytes: 100_000, .. }), "{error:?}");
+    }
     for range in [0..1, 0..100_000, 1..2, 4095..4097, 99_999..100_000, 500..500, 100_000..100_000] {
         let expected = bytes.slice(range.start as usize..range.end as usize);
         assert_eq!(store.read_range(&object, range.clone()).await.unwrap(), expected, "{range:?}");

@@ -52,7 +52,7 @@ impl WalArchive {
         listed: &Listed,
         wal: LsnRange,
     ) -> Result<()> {
-        let object = self.line().store().read(&listed.path).await?;
+        let object = self.read_listed(listed).await?;
         let there = open_range(self.line().keyring(), &listed.path, listed.name, &object)
             .map_err(|damage| damage.at(&listed.path))?;
         let archived = wal.of(&there.bytes, there.range.start());
