@@ -108,11 +108,7 @@ impl Store for Metered {
         Ok(Box::new(MeteredWriter { inner, meters: Arc::clone(&self.meters) }))
     }
 
-    async fn read_within(
-        &self,
-        path: &ObjectPath,
-        limit_bytes: u64,
-    ) -> Result<Bytes, StoreError> {
+    async fn read_within(&self, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
         self.meters.read.fetch_add(1, Relaxed);
         Ok(self.count_read(self.inner.read_within(path, limit_bytes).await?))
     }

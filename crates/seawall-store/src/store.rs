@@ -74,11 +74,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Also [`StoreError::TooLong`].
-    async fn read_within(
-        &self,
-        path: &ObjectPath,
-        limit_bytes: u64,
-    ) -> Result<Bytes, StoreError>;
+    async fn read_within(&self, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError>;
 
     /// Reads exactly the bytes of `range`, at most [`MAX_READ_BYTES`].
     ///

@@ -224,11 +224,7 @@ impl Store for Faulty {
         Ok(Box::new(FaultyWriter { inner, place, script: Arc::clone(&self.script) }))
     }
 
-    async fn read_within(
-        &self,
-        path: &ObjectPath,
-        limit_bytes: u64,
-    ) -> Result<Bytes, StoreError> {
+    async fn read_within(&self, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let place = self.place(path);
         let fault = self.script.before(Call::Read, &place).await?;
         let read = self.inner.read_within(path, limit_bytes).await;

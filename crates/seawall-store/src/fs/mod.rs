@@ -147,11 +147,7 @@ impl Store for FsStore {
         Ok(Box::new(large::FsWriter::start(Arc::clone(&self.tree), file)))
     }
 
-    async fn read_within(
-        &self,
-        path: &ObjectPath,
-        limit_bytes: u64,
-    ) -> Result<Bytes, StoreError> {
+    async fn read_within(&self, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
         let object = path.clone();
         self.blocking(self.place(path), move |tree| read::whole(tree, &object, limit_bytes)).await
     }

@@ -12,11 +12,7 @@ use super::tree::{Tree, describe};
 use crate::{MAX_READ_BYTES, ObjectInfo, ObjectPath, Place, StoreError};
 
 /// Reads all of an object, if it is no longer than that.
-pub(super) fn whole(
-    tree: &Tree,
-    path: &ObjectPath,
-    limit_bytes: u64,
-) -> Result<Bytes, StoreError> {
+pub(super) fn whole(tree: &Tree, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
     let place = tree.place(path);
     let (mut file, size_bytes) = open(tree, path)?;
     if size_bytes > limit_bytes {
