@@ -48,6 +48,9 @@ pub struct Ledger {
     payload_bytes: usize,
 }
 
+/// The table, unless another is named.
+const TABLE: &str = "ledger";
+
 #[derive(Debug)]
 struct Writer {
     shared: Arc<Mutex<Shared>>,
@@ -86,11 +89,19 @@ impl Ledger {
     /// # Errors
     /// The server is down, or already has a ledger.
     pub fn start_with(cluster: &PgCluster, options: LedgerOptions) -> Result<Self> {
+        cluster.psql(&format!(
+            "CREATE TABLE {TABLE} (writer int, seq bigint, xid bigint DEFAULT txid_current(), \
+             payload text, PRIMARY KEY (writer, seq))"
+        ))?;
+        Ok(Self::start_in(cluster, TABLE, options))
+    }
+
+    /// Starts writers in a table that is there, with the ledger's columns `writer`, `seq`, `xid`
+    /// and `payload` among its own; `table` is its name as SQL writes it. While it is gone they
+    /// try again.
+    #[must_use]
+    pub fn start_in(cluster: &PgCluster, table: &str, options: LedgerOptions) -> Self {
         let connection = cluster.connection().clone();
-        cluster.psql(
-            "CREATE TABLE ledger (writer int, seq bigint, xid bigint DEFAULT txid_current(), \
-             payload text, PRIMARY KEY (writer, seq))",
-        )?;
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (0..options.writers)
             .map(|number| {
@@ -98,6 +109,7 @@ impl Ledger {
                 let writing = Writing {
                     number,
                     options,
+                    table: table.to_owned(),
                     connection: connection.clone(),
                     shared: Arc::clone(&shared),
                     stop: Arc::clone(&stop),
@@ -105,7 +117,7 @@ impl Ledger {
                 Writer { shared, thread: thread::spawn(move || writing.run()) }
             })
             .collect();
-        Ok(Self { connection, writers, stop, payload_bytes: options.payload_bytes })
+        Self { connection, writers, stop, payload_bytes: options.payload_bytes }
     }
 
     /// Waits until every writer has had `more` transactions acknowledged from now on.
@@ -180,6 +192,7 @@ impl Drop for Ledger {
 struct Writing {
     number: u32,
     options: LedgerOptions,
+    table: String,
     connection: PgConnection,
     shared: Arc<Mutex<Shared>>,
     stop: Arc<AtomicBool>,
@@ -206,9 +219,9 @@ impl Writing {
             let seq = self.begin(lsn);
             let payload = payload(self.number, seq, self.options.payload_bytes);
             let rows = session.run(&format!(
-                "INSERT INTO ledger (writer, seq, payload) VALUES ({}, {seq}, '{payload}') \
+                "INSERT INTO {} (writer, seq, payload) VALUES ({}, {seq}, '{payload}') \
                  RETURNING xid",
-                self.number
+                self.table, self.number
             ))?;
             let acknowledged_us = now_us();
             let xid = rows.first().context("no xid")?.parse()?;
@@ -225,8 +238,8 @@ impl Writing {
     fn settle(&self, session: &mut PsqlSession) -> Result<()> {
         let Some(seq) = lock(&self.shared).in_flight() else { return Ok(()) };
         let rows = session.run(&format!(
-            "SELECT xid FROM ledger WHERE writer = {} AND seq = {seq}",
-            self.number
+            "SELECT xid FROM {} WHERE writer = {} AND seq = {seq}",
+            self.table, self.number
         ))?;
         if let Some(xid) = rows.first() {
             let (xid, lsn) = (xid.parse()?, insert_lsn(session)?);
@@ -275,10 +288,18 @@ fn now_us() -> i64 {
 /// # Errors
 /// The server is down or has no ledger.
 pub fn read_rows(connection: &PgConnection) -> Result<Vec<Row>> {
-    let text = connection.psql(
+    read_rows_in(connection, TABLE)
+}
+
+/// As [`read_rows`], of the table that [`Ledger::start_in`] was given.
+///
+/// # Errors
+/// The server is down or has no such table.
+pub fn read_rows_in(connection: &PgConnection, table: &str) -> Result<Vec<Row>> {
+    let text = connection.psql(&format!(
         "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; \
-         SELECT writer, seq, xid, payload FROM ledger ORDER BY writer, seq",
-    )?;
+         SELECT writer, seq, xid, payload FROM {table} ORDER BY writer, seq"
+    ))?;
     text.lines().map(str::parse).collect()
 }
 
