@@ -1,12 +1,15 @@
 //! The machine is gone. What is left is a copy of the storage and the recovery kit.
 
+#[path = "support/guide.rs"]
+mod guide;
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use guide::{RESTORING, Shell, code, with};
 use seawall_testkit::ledger::{Bound, LedgerLog};
 use seawall_testkit::{Invocation, Ledger, Owner, SeawallBin, StopMode, TestDir, oracles};
 use support::{Arguments, LIMIT, Protected, open_restored, prove_restored, quiet_cluster};
@@ -121,22 +124,19 @@ fn the_last_seconds_of_a_lost_machine_are_pushed_from_its_disk_as_the_guide_says
     let plan = house.restore("planned", ["--dry-run"]).succeed()?.stdout;
     ensure!(plan.contains("`seawall wal push --partial FILE --cluster main`"), "{plan}");
 
-    let guide = include_str!("../../../docs/guide/restoring.md");
-    let (_, section) = guide.split_once("### The last seconds").context("no such section")?;
-    let script: Vec<&str> = section.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+    let [push] = &code(RESTORING, "### The last seconds of a lost machine")?[..] else {
+        bail!("more steps")
+    };
     let old = house.pg.data_directory().display().to_string();
-    let seawall = house.seawall.path().display().to_string();
     let kit = house.places.kit.display().to_string();
-    let script = script.join("\n").replace("/mnt/old", &old);
-    let script = script
-        .replace("./main-recovery-kit.txt", &kit)
-        .replace("seawall wal", &format!("{seawall} wal"));
-    let mut shell = house.pg.owner().command("sh");
-    let output = seawall_testkit::process::run(shell.args(["-c", &script]), None, LIMIT)?;
+    let push = with(push, &[("/mnt/old", &old), ("./main-recovery-kit.txt", &kit)])?;
+    let mut shell = Shell::open(&house.seawall, house.pg.bin(), &house.places.rooms, None)?;
+    // Segments that the server kept for later use are refused.
+    let told = shell.enter(&push)?.output;
     let restored = house.restore("restored", ["--latest"]).succeed();
-    restored.with_context(|| output.stderr.clone())?;
+    restored.with_context(|| told.clone())?;
     let restored = open_restored(&house.room("restored"))?;
     let rows = restored.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")?;
-    ensure!(rows == "1,2", "{rows}: {}", output.stderr);
+    ensure!(rows == "1,2", "{rows}: {told}");
     Ok(())
 }

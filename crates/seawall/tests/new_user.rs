@@ -50,7 +50,9 @@ fn a_new_user_gets_protected_and_has_a_lost_table_and_a_lost_machine_back() -> R
 
     let log = last_words(&mut house)?;
     let mut machine = NewMachine::buy(&house)?;
-    stage("the machine back, from the repository alone", || machine.without_the_disk(&house, &log))?;
+    stage("the machine back, from the repository alone", || {
+        machine.without_the_disk(&house, &log)
+    })?;
     stage("the machine back, with its disk", || machine.with_the_disk(&house, &log))?;
     Ok(())
 }
@@ -73,7 +75,9 @@ fn table_back(house: &Protected) -> Result<()> {
     let mut rescue = Rescue::begin(house, None)?;
     let guide = Dropped::read()?;
     let listed = rescue.shell.enter(&guide.list)?.succeed()?;
-    for took in ["view shop.recent", "view shop.\"Writers\"", "constraint order items_order_id_fkey"] {
+    for took in
+        ["view shop.recent", "view shop.\"Writers\"", "constraint order items_order_id_fkey"]
+    {
         ensure!(listed.contains(took), "no {took} in: {listed}");
     }
     for step in [&guide.find, &guide.begin, &guide.transaction, &guide.validate] {
@@ -126,7 +130,8 @@ impl NewMachine {
     fn without_the_disk(&mut self, house: &Protected, log: &LedgerLog) -> Result<()> {
         let into = self.directory.join("alone");
         let kit = "--kit ./main-recovery-kit.txt";
-        let plan = format!("seawall restore main {kit} --into ./planned --dry-run --json 2>/dev/null");
+        let plan =
+            format!("seawall restore main {kit} --into ./planned --dry-run --json 2>/dev/null");
         let plan: Value = serde_json::from_str(&self.shell.enter(&plan)?.succeed()?)?;
         let xid = plan["last_commit_kept"]["xid"].as_u64().context("no last commit")?;
         self.restore(&into, "--yes")?;
@@ -154,12 +159,14 @@ impl NewMachine {
         let psql = format!("psql -XAtq -v ON_ERROR_STOP=1 -h {socket} -p {port} -d postgres");
         let query = format!("{psql} -c 'SELECT writer, seq, xid, payload FROM ledger'");
         let rows = self.shell.enter(&query)?.succeed()?;
-        let rows: Result<Vec<_>> = rows.lines().filter(|line| !line.is_empty()).map(str::parse).collect();
+        let rows: Result<Vec<_>> =
+            rows.lines().filter(|line| !line.is_empty()).map(str::parse).collect();
         let verdict = log.verify_prefix(&rows?, &Bound::Everything);
         let verdict = verdict.with_context(|| pushed.output)?;
         ensure!(verdict.required >= 70, "{verdict:?}");
 
-        let told: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("  seawall ")).collect();
+        let told: Vec<&str> =
+            printed.lines().filter_map(|line| line.strip_prefix("  seawall ")).collect();
         let [init, backup] = &told[..] else { bail!("not init and backup: {printed}") };
         self.shell.enter("export SEAWALL_CONFIG=$PWD/etc/seawall.toml")?.succeed()?;
         self.shell.enter(&format!("set -o pipefail; seawall {init} | {psql}"))?.succeed()?;

@@ -114,7 +114,9 @@ fn deleted_and_changed_rows_come_back_into_a_table_in_use() -> Result<()> {
 
     let mut rescue = Rescue::begin(&house, Some(&format!("--before xid:{xid}")))?;
     let blocks = code(RESTORING, "### Rows were deleted or changed")?;
-    let [aside, deleted, changed, rest, tidy] = &blocks[..] else { bail!("another number of steps") };
+    let [aside, deleted, changed, rest, tidy] = &blocks[..] else {
+        bail!("another number of steps")
+    };
     rescue.shell.enter(aside)?.succeed()?;
     let told = rescue.shell.enter(deleted)?.succeed()?;
     ensure!(told.starts_with("INSERT 0 ") && !told.starts_with("INSERT 0 0"), "{told}");

@@ -45,15 +45,15 @@ const WHOLE: [(&str, &str); 7] = [
         "an item of each order, and no other",
         "SELECT (SELECT count(*) FROM shop.orders) = (SELECT count(DISTINCT order_id) FROM shop.\"order items\")",
     ),
-    ("the view on the view, and its grant", "SET ROLE clerk; SELECT count(*) > 0 FROM shop.\"Writers\""),
+    (
+        "the view on the view, and its grant",
+        "SET ROLE clerk; SELECT count(*) > 0 FROM shop.\"Writers\"",
+    ),
     (
         "a sequence beyond the highest number",
         "SELECT nextval(pg_get_serial_sequence('shop.orders', 'id')) > max(id) FROM shop.orders",
     ),
-    (
-        "the clerk's right to write",
-        "SELECT has_table_privilege('clerk', 'shop.orders', 'INSERT')",
-    ),
+    ("the clerk's right to write", "SELECT has_table_privilege('clerk', 'shop.orders', 'INSERT')"),
     (
         "its place in the publication",
         "SELECT count(*) = 1 FROM pg_publication_tables WHERE tablename = 'orders'",
@@ -66,7 +66,8 @@ pub const ORDERS: &str = "shop.orders";
 /// Makes the shop and opens it.
 pub fn open(pg: &PgCluster) -> Result<Ledger> {
     pg.psql(SCHEMA)?;
-    let running = Ledger::start_in(pg, ORDERS, LedgerOptions { writers: 2, ..LedgerOptions::default() });
+    let running =
+        Ledger::start_in(pg, ORDERS, LedgerOptions { writers: 2, ..LedgerOptions::default() });
     running.wait_for(20, LIMIT)?;
     Ok(running)
 }
@@ -124,11 +125,18 @@ impl<'h> Rescue<'h> {
         };
         let port = free_port()?.to_string();
         let (restore, variable) = restore.split_once('\n').context("two lines")?;
-        let places =
-            [("/var/lib/postgresql/before", directory.as_str()), ("--before xid:1004502", &target), ("5433", &port)];
+        let places = [
+            ("/var/lib/postgresql/before", directory.as_str()),
+            ("--before xid:1004502", &target),
+            ("5433", &port),
+        ];
         shell.enter(&with(restore, &places)?)?.succeed()?;
         let (socket, port) = clone.listens()?;
-        let places = [("/run/postgresql", socket.as_str()), ("5433", &port), ("dbname=app", "dbname=postgres")];
+        let places = [
+            ("/run/postgresql", socket.as_str()),
+            ("5433", &port),
+            ("dbname=app", "dbname=postgres"),
+        ];
         shell.enter(&with(variable, &places)?)?.succeed()?;
         Ok(Self { house, shell, clone })
     }
@@ -137,7 +145,9 @@ impl<'h> Rescue<'h> {
     pub fn end(mut self) -> Result<()> {
         let [discard] = &code(RESTORING, "### Afterwards")?[..] else { bail!("more than discard") };
         let directory = self.clone.directory.display().to_string();
-        self.shell.enter(&with(discard, &[("/var/lib/postgresql/before", &directory)])?)?.succeed()?;
+        self.shell
+            .enter(&with(discard, &[("/var/lib/postgresql/before", &directory)])?)?
+            .succeed()?;
         ensure!(!self.clone.directory.exists());
         ensure!(self.house.pg.psql("SELECT 1")? == "1");
         Ok(())
@@ -169,7 +179,8 @@ impl Dropped {
     /// Reads the guide.
     pub fn read() -> Result<Self> {
         let blocks = code(RESTORING, "### The table was dropped")?;
-        let [list, find, transaction, begin_aside, copy_aside, validate, compare] = &blocks[..] else {
+        let [list, find, transaction, begin_aside, copy_aside, validate, compare] = &blocks[..]
+        else {
             bail!("another number of steps: {blocks:#?}")
         };
         let (begin, transaction) = transaction.split_once('\n').context("two lines")?;
