@@ -135,6 +135,13 @@ mod tests {
         fs::create_dir(root.join("ours/below")).unwrap();
         lchown(root.join("ours/below"), Some(1), Some(1)).unwrap();
         assert!(prove_own_way(&root.join("ours/below/x"), &nobody).is_err(), "further down");
+        // A container's user, who has no entry here, is one whatever the groups.
+        fs::create_dir_all(root.join("volume/data")).unwrap();
+        lchown(root.join("volume"), Some(54_321), Some(7)).unwrap();
+        lchown(root.join("volume/data"), Some(54_321), Some(8)).unwrap();
+        let of_container = Owner::of(&root.join("volume/data")).unwrap();
+        assert!(prove_own_way(&root.join("volume/data/x"), &of_container).is_ok());
+
         let daemon = Owner::named("daemon").unwrap();
         let error = prove_own_way(&root.join("theirs/x"), &daemon).unwrap_err();
         assert!(error.hint().is_some_and(|hint| hint.contains("sudo -u nobody")), "{error:?}");
