@@ -47,8 +47,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A server that has replayed what is archived can be read at once, or not for long.
 const READABLE_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long replay may wait for one segment. A standby asks again after a few seconds.
-const WAL_WITHIN: Duration = Duration::from_secs(60);
+/// How long replay may wait for one segment: a large one over a slow network takes minutes. One that
+/// cannot be had ends recovery at once.
+const WAL_WITHIN: Duration = Duration::from_secs(600);
 
 /// How far replay has come, and whether it waits there, as long as there is any.
 const REPLAY: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \

@@ -106,7 +106,8 @@ impl Promotion<'_> {
             PromotionNote::write(self.options.data_directory, server)?;
         }
         end_pause(&mut self.connection).await?;
-        self.connection.simple_query("SELECT pg_catalog.pg_promote(false)").await?;
+        let promoted = self.connection.simple_query("SELECT pg_catalog.pg_promote(false)").await;
+        promoted.map_err(only_a_superuser)?;
         self.wait_for_writes(false).await?;
         Ok(Promoted::Standby(left_out))
     }
@@ -256,9 +257,21 @@ async fn replayed(connection: &mut Connection) -> Result<Lsn> {
 async fn end_pause(connection: &mut Connection) -> Result<()> {
     let waits = "SELECT pg_catalog.pg_is_wal_replay_paused()";
     if connection.query_value::<bool>(waits).await? {
-        connection.simple_query("SELECT pg_catalog.pg_wal_replay_resume()").await?;
+        let resumed = connection.simple_query("SELECT pg_catalog.pg_wal_replay_resume()").await;
+        resumed.map_err(only_a_superuser)?;
     }
     Ok(())
+}
+
+/// A server in recovery takes no GRANT, so that its superuser is who is left to ask.
+fn only_a_superuser(error: PgError) -> Error {
+    let refused = error.sqlstate() == Some(INSUFFICIENT_PRIVILEGE);
+    let error = Error::from(error);
+    if refused {
+        error.with_hint("A server in recovery takes no GRANT: run this again as its superuser, such as with `--user postgres`.")
+    } else {
+        error
+    }
 }
 
 fn cannot_ask(directory: &Path, replayed: Lsn, error: &Error) -> Error {

@@ -65,7 +65,7 @@ fn refuse_taken(port: u16, what: &str) -> Result<()> {
     let free = free_port().map_or_else(|_| "N".to_owned(), |port| port.to_string());
     Err(Error::new(
         Code::RestoredServerFailed,
-        format!("port {port} is taken, and PostgreSQL is to be started on it; nothing was restored"),
+        format!("port {port} is taken, and PostgreSQL is to be started on it"),
     )
     .with_hint(format!(
         "{what}: `--port {free}`. Who listens there: `ss -ltnp 'sport = :{port}'; ls -l /run/postgresql/.s.PGSQL.{port} /tmp/.s.PGSQL.{port}`."
