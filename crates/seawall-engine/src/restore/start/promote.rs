@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use seawall_core::{Code, Error, Lsn, Result};
 use seawall_pgdata::control::DbState;
-use seawall_pgwire::Connection;
+use seawall_pgwire::{Connection, PgError};
 use tokio::time::sleep;
 
 use super::archive_end::{Archives, LeftOut};
@@ -265,7 +265,8 @@ async fn end_pause(connection: &mut Connection) -> Result<()> {
 
 /// A server in recovery takes no GRANT, so that its superuser is who is left to ask.
 fn only_a_superuser(error: PgError) -> Error {
-    let refused = error.sqlstate() == Some(INSUFFICIENT_PRIVILEGE);
+    // insufficient_privilege (errcodes.txt)
+    let refused = error.sqlstate() == Some("42501");
     let error = Error::from(error);
     if refused {
         error.with_hint("A server in recovery takes no GRANT: run this again as its superuser, such as with `--user postgres`.")
