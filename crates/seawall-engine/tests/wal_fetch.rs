@@ -9,7 +9,11 @@ use std::path::PathBuf;
 use archive_support::wal::{SYSTEM_ID, WalWriter};
 use archive_support::*;
 use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId};
-use seawall_engine::wal::{FetchRequest, RestorePath, fetch};
+use seawall_engine::cluster::PostmasterFile;
+use seawall_engine::wal::{
+    FetchRequest, PromotionNote, RestorePath, WhileAway, fetch, fetch_kept, keep_recovering,
+    while_away,
+};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::TimelineSpan;
 
@@ -474,4 +478,86 @@ async fn a_second_repository_helps_and_none_answers_for_the_other() {
     assert_eq!(one.run(&past).await, Err(Code::ObjectDamaged), "the other may have it");
     past.lines.clear();
     assert_eq!(one.run(&past).await, Err(Code::NotConfigured));
+}
+
+/// A request of a server that archives nothing can be had of now.
+fn of_server(directory: &tempfile::TempDir, name: &str, standby: bool) -> FetchRequest {
+    FetchRequest {
+        lines: Vec::new(),
+        name: name.to_owned(),
+        destination: directory.path().join("pg_wal/RECOVERYXLOG"),
+        path: None,
+        standby,
+    }
+}
+
+#[test]
+fn while_the_archive_is_away_no_answer_ends_recovery_unless_a_person_said_so() {
+    let decide = |directory: &tempfile::TempDir, name: &str, standby| {
+        while_away(&of_server(directory, name, standby))
+    };
+    let (segment, own, next) = (file_name(2, 7), "00000002.history", "00000003.history");
+    let running = server_that_is("standby", Lsn(0));
+    for name in [segment.as_str(), next] {
+        assert_eq!(decide(&running, name, true), WhileAway::Wait, "{name}");
+        assert_eq!(decide(&running, name, false), WhileAway::Fail, "{name}");
+    }
+    // A history without what came before it would be written.
+    assert_eq!(decide(&running, own, true), WhileAway::Fail);
+    let starting = server_that_is("starting", Lsn(0));
+    assert_eq!(decide(&starting, next, true), WhileAway::Fail);
+    assert_eq!(decide(&starting, &segment, true), WhileAway::Wait);
+
+    let server = PostmasterFile::read(running.path()).expect("it runs");
+    PromotionNote::write(running.path(), &server).unwrap();
+    for standby in [true, false] {
+        assert_eq!(decide(&running, &segment, standby), WhileAway::GoWithout);
+        assert_eq!(decide(&running, next, standby), WhileAway::GoWithout);
+        assert_eq!(decide(&running, own, standby), WhileAway::Fail);
+    }
+    fs::write(running.path().join("pg_wal").join(own), "1\t0/3000000\tx\n").unwrap();
+    assert_eq!(decide(&running, own, true), WhileAway::GoWithout);
+    // It was for another run of the server.
+    let other = PostmasterFile { started: server.started + 1, ..server };
+    PromotionNote::write(running.path(), &other).unwrap();
+    assert_eq!(decide(&running, &segment, true), WhileAway::Wait);
+
+    fs::remove_file(running.path().join("postmaster.pid")).unwrap();
+    assert_eq!(decide(&running, &segment, true), WhileAway::Fail, "nobody waits");
+}
+
+/// `DB_IN_ARCHIVE_RECOVERY` (pg_control.h).
+const IN_ARCHIVE_RECOVERY: u32 = 5;
+
+#[test]
+fn what_recovery_asks_for_last_is_in_the_directory_s_own_keeping_and_so_is_its_signal() {
+    let directory = server_that_is("standby", Lsn(0));
+    let path = |name: &str| directory.path().join(name);
+    let kept = b"1\t0/3000000\tx\n";
+    fs::write(path("pg_wal/00000002.history"), kept).unwrap();
+    let wanted = path("pg_wal/RECOVERYHISTORY");
+    let mut control = control_on(2);
+    control[16..20].copy_from_slice(&IN_ARCHIVE_RECOVERY.to_le_bytes());
+    fs::write(path("global/pg_control"), sealed(control)).unwrap();
+    assert_eq!(fetch_kept("00000001.history", &wanted).unwrap_err().code(), Code::WalPastEnd);
+
+    // As long as recovery can be begun again, the archive is asked.
+    fs::write(path("standby.signal"), "").unwrap();
+    assert!(!fetch_kept("00000002.history", &wanted).unwrap() && !wanted.exists());
+    assert_eq!(keep_recovering(directory.path(), true).unwrap(), None);
+
+    fs::remove_file(path("standby.signal")).unwrap();
+    assert!(fetch_kept("00000002.history", &wanted).unwrap());
+    assert_eq!(fs::read(&wanted).unwrap(), kept);
+    assert!(!fetch_kept("00000003.history", &wanted).unwrap(), "it is not kept");
+    for (standby, signal) in [(true, "standby.signal"), (false, "recovery.signal")] {
+        let made = keep_recovering(directory.path(), standby).unwrap();
+        assert_eq!(made, Some(path(signal)));
+        assert_eq!(keep_recovering(directory.path(), standby).unwrap(), None, "it is there");
+        fs::remove_file(path(signal)).unwrap();
+    }
+
+    // A server that takes writes has removed it for good.
+    fs::write(path("global/pg_control"), control_on(2)).unwrap();
+    assert_eq!(keep_recovering(directory.path(), true).unwrap(), None);
 }

@@ -20,8 +20,11 @@ struct Waiting<'h> {
 }
 
 impl<'h> Waiting<'h> {
-    fn start(house: &'h Protected, room: &str, arguments: &[&str]) -> Result<Self> {
-        let arguments = arguments.iter().copied().chain(["--then", "pause", "--start", "--json"]);
+    /// Each on a port of its own: two that look for a free one at once find the same.
+    fn start(house: &'h Protected, port: &str, arguments: &[&str]) -> Result<Self> {
+        let room = "clone";
+        let start = ["--then", "pause", "--start", "--json", "--port", port];
+        let arguments = arguments.iter().copied().chain(start);
         let output = with_programs(house, house.restore(room, arguments))?.succeed()?.json()?;
         let started = &output["started"];
         ensure!(started["state"] == "paused", "{output}");
@@ -78,7 +81,7 @@ fn story() -> Result<Protected> {
 #[test]
 fn a_clone_that_waits_is_moved_forward_as_often_as_needed_and_never_back() -> Result<()> {
     let house = story()?;
-    let clone = Waiting::start(&house, "clone", &["--before", "name:row 2"])?;
+    let clone = Waiting::start(&house, "54511", &["--before", "name:row 2"])?;
     ensure!(clone.rows()? == "1,2");
     clone.promote(&["--to", "name:row 3"])?.succeed()?;
     ensure!(clone.rows()? == "1,2,3");
@@ -112,7 +115,7 @@ fn a_clone_is_stopped_and_removed_with_what_was_made_for_it_and_nothing_else() -
     house.backup()?;
     house.archive_everything()?;
     let mapping = format!("{}={}", space.display(), mapped.display());
-    let clone = Waiting::start(&house, "clone", &["--map-tablespace", &mapping])?;
+    let clone = Waiting::start(&house, "54512", &["--map-tablespace", &mapping])?;
     ensure!(clone.rows()? == "1");
 
     // Somebody keeps something there, by a link and beside.
