@@ -47,6 +47,26 @@ async fn segments_read_back_as_they_were_pushed() {
 }
 
 #[tokio::test]
+async fn equal_bytes_again_are_no_success_where_the_archived_ones_are_spoilt() {
+    let fixture = Fixture::new().await;
+    let log = three_segments();
+    fixture.push_all(&log).await;
+    let object = fixture.objects().remove(1);
+    let mut bytes = std::fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&object, &bytes).unwrap();
+    let name = file_name(1, 4);
+    let again = fixture.push(&name, &segment(&log, 4)).await.unwrap_err();
+    assert_eq!(again.code(), Code::ObjectDamaged, "{again:?}");
+    assert!(again.hint().is_some_and(|hint| hint.contains("stores it again")), "{again:?}");
+    // As the hint says.
+    std::fs::remove_file(&object).unwrap();
+    fixture.push(&name, &segment(&log, 4)).await.unwrap();
+    assert_eq!(read_whole(&fixture.reopened().await, 1, 4).await, segment(&log, 4));
+}
+
+#[tokio::test]
 async fn e4_equal_bytes_again_are_success() {
     let fixture = Fixture::new().await;
     let log = three_segments();

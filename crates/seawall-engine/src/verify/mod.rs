@@ -33,6 +33,8 @@ const LIST_PAGE: usize = 5000;
 pub struct VerifyRequest {
     /// Only what this backup needs; `None` for the whole repository.
     pub backup: Option<BackupId>,
+    /// The clusters that have to be in the repository.
+    pub clusters: Vec<ClusterName>,
     /// How many of a hundred frames are read; 100 reads all.
     pub sample_percent: u8,
     /// Worker threads.
@@ -152,7 +154,14 @@ pub async fn run(
     };
     let mut whole = Vec::new();
     let mut current = BTreeMap::new();
-    for (cluster, id) in repository.lines().await? {
+    let lines = repository.lines().await?;
+    for cluster in &request.clusters {
+        if !lines.iter().any(|(known, _)| known == cluster) {
+            let what = "it is configured to be here, and nothing of it is";
+            findings.add(format_args!("cluster {cluster}"), Code::NoSuchCluster, what);
+        }
+    }
+    for (cluster, id) in lines {
         let line = repository.line(&cluster, id)?;
         let mut checked = backups::check(&line, request, &mut findings).await?;
         report.backups += checked.whole.len() as u64 + checked.broken;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
@@ -168,7 +169,10 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
             .with_source(error)
             .with_hint("archive_command runs in the data directory, as the server's user.")
     };
-    let file = fs::File::open(path).map_err(failed)?;
+    // Without waiting: a pipe has another end, which may never come.
+    let without_waiting = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::File::options().read(true).custom_flags(without_waiting).open(path);
+    let file = file.map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(not_wal(&path.display().to_string()));

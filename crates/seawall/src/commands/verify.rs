@@ -39,6 +39,7 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
             let opened = place.open().await?;
             let request = VerifyRequest {
                 backup: find(&opened, args).await?,
+                clusters: context.config.clusters_in(&opened.place.name),
                 sample_percent: args.sample,
                 jobs,
                 rate_limit: rate_limit(&args.work, &context.config),

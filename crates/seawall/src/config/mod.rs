@@ -66,6 +66,15 @@ impl Config {
         }
     }
 
+    /// The clusters that have a repository of that name.
+    pub fn clusters_in(&self, repository: &str) -> Vec<ClusterName> {
+        let names = self.clusters.iter();
+        names
+            .filter(|(_, cluster)| cluster.repositories.iter().any(|name| name == repository))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     /// The file's name as messages show it.
     pub fn shown_path(&self) -> String {
         self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display().to_string()

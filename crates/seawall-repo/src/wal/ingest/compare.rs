@@ -1,18 +1,19 @@
 //! Compares what is pushed with what is archived.
 
 use seawall_core::{Code, Error, Lsn, Result};
-use seawall_pgdata::wal::page::PAGE_BYTES;
 
 use super::examine::{Piece, SegmentFile};
 use crate::wal::listing::Listed;
-use crate::wal::range::{WalRange, open_range, part_hash};
+use crate::wal::range::open_range;
 use crate::wal::{LsnRange, WalArchive};
 
 impl WalArchive {
     /// Proves that an archived range says what the piece says where they overlap, and tells which
     /// part of the piece it holds.
     ///
-    /// Filler is not WAL: it may differ, and the archived one stays.
+    /// Filler is not WAL: it may differ, and the archived one stays. The bytes are read, though the
+    /// footer has their hashes: PostgreSQL drops its own once they are acknowledged, and what the
+    /// storage has spoilt is no copy of them.
     pub(super) async fn compare(
         &self,
         file: &SegmentFile<'_>,
@@ -26,24 +27,10 @@ impl WalArchive {
             start: piece.range.start,
             end: piece.index.padding_from.unwrap_or(piece.range.end),
         };
-        if let Some(wal) = overlap.overlap(valid)
-            && !self.hashes_agree(file, &there, wal)
-        {
+        if let Some(wal) = overlap.overlap(valid) {
             self.compare_bytes(file, listed, wal).await?;
         }
         Ok(Some(overlap))
-    }
-
-    /// Whether all page hashes of an archived range that touch `wal` are those of the file's pages.
-    fn hashes_agree(&self, file: &SegmentFile<'_>, there: &WalRange, wal: LsnRange) -> bool {
-        let hasher = self.line().keyring().hasher();
-        let mut start = there.start();
-        there.page_hashes.iter().all(|hash| {
-            let next_page = start.0 - start.0 % PAGE_BYTES + PAGE_BYTES;
-            let part = LsnRange { start, end: Lsn(next_page).min(there.end()) };
-            start = part.end;
-            part.overlap(wal).is_none() || part_hash(hasher, file.slice(part)) == *hash
-        })
     }
 
     async fn compare_bytes(
@@ -54,7 +41,7 @@ impl WalArchive {
     ) -> Result<()> {
         let object = self.read_listed(listed).await?;
         let there = open_range(self.line().keyring(), &listed.path, listed.name, &object)
-            .map_err(|damage| damage.at(&listed.path))?;
+            .map_err(|damage| spoilt(damage.at(&listed.path), file, listed))?;
         let archived = wal.of(&there.bytes, there.range.start());
         let pushed = file.slice(wal);
         match archived.iter().zip(pushed).position(|(a, b)| a != b) {
@@ -62,6 +49,13 @@ impl WalArchive {
             Some(at) => Err(conflict(file, listed, wal.start.saturating_add(at as u64))),
         }
     }
+}
+
+fn spoilt(error: Error, file: &SegmentFile<'_>, listed: &Listed) -> Error {
+    error.context(format!("{} is archived, and spoilt", file.name())).with_hint(format!(
+        "The server still has it whole: move the object {} out of the repository, and the next push stores it again.",
+        listed.path
+    ))
 }
 
 fn conflict(file: &SegmentFile<'_>, listed: &Listed, lsn: Lsn) -> Error {
