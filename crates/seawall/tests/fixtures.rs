@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -18,6 +20,8 @@ fn fixture(name: &str, directory: &TestDir) -> Result<()> {
         .arg(directory.path())
         .status()?;
     ensure!(copied.success(), "cannot copy {}", from.display());
+    // A checkout lets everybody read it.
+    set_permissions(directory.join("key"), Permissions::from_mode(0o600))?;
     Owner::of_servers()?.chown_all(directory.path())
 }
 

@@ -18,8 +18,8 @@ use crate::wal::BackupPlace;
 pub(super) struct Checked {
     /// Backups whose parts fit together, and the objects each uses.
     pub whole: Vec<(BackupId, BTreeSet<ObjectPath>)>,
-    /// How many others there are.
-    pub broken: u64,
+    /// The others.
+    pub broken: Vec<BackupId>,
     /// Where in the log the backups are that were looked at.
     pub places: Vec<BackupPlace>,
 }
@@ -46,13 +46,18 @@ pub(super) async fn check(
         match check_backup(line, summary.id).await {
             Ok(objects) => checked.whole.push((summary.id, objects)),
             Err(error) => {
-                checked.broken += 1;
+                checked.broken.push(summary.id);
                 let name = name_of(line, &LineObject::Backup(summary.id, 0));
-                findings.error(format!("{name} (backup {})", summary.id), &error);
+                findings.error(broken(&name, summary.id), &error);
             }
         }
     }
     Ok(checked)
+}
+
+/// What a finding about a backup whose parts do not fit together is about.
+pub(super) fn broken(commit: &str, id: BackupId) -> String {
+    format!("{commit} (backup {id})")
 }
 
 async fn check_backup(line: &Line, id: BackupId) -> Result<BTreeSet<ObjectPath>> {

@@ -16,7 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, ClusterName, Code, Error, Progress, RateLimit, Result, Stage};
+use seawall_core::{
+    BackupId, ClusterName, Code, Error, ExitClass, Progress, RateLimit, Result, Stage,
+};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
@@ -107,11 +109,20 @@ impl VerifyReport {
 
 /// Collects findings, one an object and problem.
 #[derive(Debug, Default)]
-struct Findings(BTreeSet<(String, String, String)>);
+struct Findings {
+    listed: BTreeSet<(String, String, String)>,
+    /// Of those that mean that something is gone or spoilt: the object, and a problem of it. A store
+    /// that did not answer is none.
+    damaged: BTreeMap<String, String>,
+}
 
 impl Findings {
     fn add(&mut self, object: impl Display, code: Code, problem: impl Into<String>) {
-        self.0.insert((object.to_string(), code.to_string(), problem.into()));
+        let (object, problem) = (object.to_string(), problem.into());
+        if code.exit_class() == ExitClass::Integrity {
+            self.damaged.insert(object.clone(), problem.clone());
+        }
+        self.listed.insert((object, code.to_string(), problem));
     }
 
     fn error(&mut self, object: impl Display, error: &Error) {
@@ -119,14 +130,14 @@ impl Findings {
     }
 
     fn into_list(self) -> Vec<Finding> {
-        self.0
+        self.listed
             .into_iter()
             .map(|(object, code, problem)| Finding { object, code, problem })
             .collect()
     }
 }
 
-/// Verifies a repository and records which backups were found whole.
+/// Verifies a repository and records which backups were found whole, and which damaged.
 ///
 /// # Errors
 /// Only what keeps the repository from being looked at at all; damage is in the report.
@@ -164,7 +175,7 @@ pub async fn run(
     for (cluster, id) in lines {
         let line = repository.line(&cluster, id)?;
         let mut checked = backups::check(&line, request, &mut findings).await?;
-        report.backups += checked.whole.len() as u64 + checked.broken;
+        report.backups += (checked.whole.len() + checked.broken.len()) as u64;
         match WalArchive::open(line.clone()).await {
             Ok(archive) => {
                 wal::check(&archive, &mut checked, &mut findings).await;
@@ -193,10 +204,11 @@ pub async fn run(
         .collect();
     let read = objects::read_all(repository, request, selected, &mut findings, progress).await?;
     (report.objects, report.bytes) = (read.objects, read.bytes);
-    if request.sample_percent >= 100 && writable.is_ok() {
+    if writable.is_ok() {
+        let proven = (request.sample_percent >= 100).then_some(&read.proven);
         for (line, checked) in whole {
             // A repository that is full or read-only does not keep from telling what was found.
-            match record::record(&line, checked, &read.proven, &findings, Timestamp::now()).await {
+            match record::record(&line, checked, proven, &findings, Timestamp::now()).await {
                 Ok(verified) => report.verified.extend(verified),
                 Err(error) => report.unrecorded = Some(error),
             }

@@ -1,4 +1,4 @@
-//! Noting in the repository which backups were found whole.
+//! Noting in the repository which backups were found whole, and which damaged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,35 +9,60 @@ use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::{Event, Pin, PinRole, Record};
 use seawall_store::ObjectPath;
 
-use super::backups::Checked;
-use super::{Findings, subject};
+use super::backups::{Checked, broken};
+use super::{Findings, name_of, subject};
 use crate::host::{Host, Process};
 
-/// Adds a `verified` event to every backup without a finding, of which all was read and `proven`.
-/// Returns their ids.
+/// Adds a `damaged` event to every backup of which something was found gone or spoilt, and a
+/// `verified` event to every one without any finding, of which all was read and `proven`; `None` if
+/// not all was to be read. Returns the ids of the latter.
 pub(super) async fn record(
     line: &Line,
     checked: Checked,
-    proven: &BTreeSet<ObjectPath>,
+    proven: Option<&BTreeSet<ObjectPath>>,
     findings: &Findings,
     now: Timestamp,
 ) -> Result<Vec<String>> {
-    let found: BTreeSet<&str> = findings.0.iter().map(|(object, ..)| object.as_str()).collect();
+    let found: BTreeSet<&str> =
+        findings.listed.iter().map(|(object, ..)| object.as_str()).collect();
     let mut verified = Vec::new();
+    for id in checked.broken {
+        let name = broken(&name_of(line, &LineObject::Backup(id, 0)), id);
+        if let Some(problem) = findings.damaged.get(&name) {
+            commit(line, id, &damaged(&name, problem), now).await?;
+        }
+    }
     for (id, objects) in checked.whole {
-        let whole = !found.contains(subject(id).as_str())
-            && objects.iter().all(|path| proven.contains(path) && !found.contains(path.as_str()));
-        if !whole {
+        let about = subject(id);
+        let names = || std::iter::once(about.as_str()).chain(objects.iter().map(ObjectPath::as_str));
+        let problem = names().find_map(|name| Some((name, findings.damaged.get(name)?)));
+        if let Some((name, problem)) = problem {
+            commit(line, id, &damaged(name, problem), now).await?;
             continue;
         }
-        commit(line, id, now).await?;
-        verified.push(id.to_string());
+        let was_read = proven.is_some_and(|proven| objects.iter().all(|path| proven.contains(path)));
+        if was_read && !names().any(|name| found.contains(name)) {
+            commit(line, id, &("verified", BTreeMap::new()), now).await?;
+            verified.push(id.to_string());
+        }
     }
     Ok(verified)
 }
 
+/// What an event says: its kind, and details.
+type Said = (&'static str, BTreeMap<String, String>);
+
+fn damaged(object: &str, problem: &str) -> Said {
+    ("damaged", BTreeMap::from([(object.to_owned(), problem.to_owned())]))
+}
+
 /// Publishes the event as the format asks: a pin, the head that announces it, the event, no pin.
-async fn commit(line: &Line, id: BackupId, now: Timestamp) -> Result<()> {
+async fn commit(
+    line: &Line,
+    id: BackupId,
+    (kind, details): &Said,
+    now: Timestamp,
+) -> Result<()> {
     let number = next_number(line, id).await?;
     let path = line.paths().path(&LineObject::Event(id.0, number))?;
     let host = Host::this();
@@ -63,10 +88,10 @@ async fn commit(line: &Line, id: BackupId, now: Timestamp) -> Result<()> {
     create(line, &pin_path, &pin).await?;
     let head = line.write_head(&path, now).await?;
     let event = Event {
-        kind: "verified".to_owned(),
+        kind: (*kind).to_owned(),
         time_us: now.as_microsecond(),
         host: host.name,
-        details: BTreeMap::new(),
+        details: details.clone(),
         head: Some(head),
     };
     create(line, &path, &event).await?;

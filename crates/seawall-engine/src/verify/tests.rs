@@ -58,7 +58,7 @@ impl House {
         let whole = vec![(backup(), objects.iter().cloned().collect())];
         let checked = Checked { whole, ..Checked::default() };
         let now = Timestamp::now();
-        record::record(&self.line, checked, &read, findings, now).await.unwrap().len()
+        record::record(&self.line, checked, Some(&read), findings, now).await.unwrap().len()
     }
 }
 
@@ -135,6 +135,21 @@ async fn a_pin_that_is_taken_away_meanwhile_is_no_damage() {
         .await
         .unwrap();
     assert_eq!(findings.into_list(), []);
+}
+
+#[tokio::test]
+async fn a_cluster_that_ought_to_be_there_is_missed() {
+    let house = House::new().await;
+    let found = async |cluster: &str| {
+        let clusters = vec![cluster.parse().unwrap()];
+        let request =
+            VerifyRequest { clusters, sample_percent: 100, jobs: 1, ..VerifyRequest::default() };
+        run(&house.repository, &request, &NoProgress).await.unwrap().findings
+    };
+    assert_eq!(found("main").await, []);
+    let missed = found("other").await;
+    assert_eq!(missed.len(), 1, "{missed:?}");
+    assert_eq!((missed[0].object.as_str(), missed[0].code.as_str()), ("cluster other", "SW0006"));
 }
 
 #[tokio::test]

@@ -8,6 +8,10 @@ use seawall_repo::BackupSummary;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use serde::Serialize;
 
+/// The state of a backup whose manifest cannot be read, or of which a verification found something
+/// gone or spoilt.
+pub const DAMAGED: &str = "damaged";
+
 /// A backup, over all repositories that have it. What a damaged manifest does not tell is `None`.
 #[derive(Debug, Clone, Serialize)]
 pub struct BackupReport {
@@ -65,7 +69,7 @@ impl BackupReport {
             line: line.to_string(),
             kind: info.map(|info| kind(info.kind)),
             source: info.map(|info| source(info.source)),
-            state: if info.is_some() { "complete" } else { "damaged" },
+            state: if info.is_some() { "complete" } else { DAMAGED },
             timeline: info.map(|info| info.stop_timeline),
             start_lsn: info.map(|info| info.start_lsn),
             stop_lsn: info.map(|info| info.stop_lsn),

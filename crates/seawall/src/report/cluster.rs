@@ -11,6 +11,7 @@ use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line, Repository};
 use serde::Serialize;
 
+use super::backup::DAMAGED;
 use super::{Archiving, BackupReport, Contradiction, Depth, WalReport};
 use crate::context::{Opened, Target, ambiguous, no_such_cluster};
 
@@ -229,10 +230,14 @@ impl ClusterReport {
             self.system_identifier = Some(about.system_id);
             self.postgres_version = Some(about.major.to_string());
             self.line = Some(line.id().to_string());
-            let verified = verified(&line).await?;
+            let verdicts = verdicts(&line).await?;
             for summary in line.backups().await? {
                 let mut report = BackupReport::new(&summary, line.id(), repository);
-                report.verified_at = verified.get(&summary.id).copied();
+                match verdicts.get(&summary.id) {
+                    Some(Verdict::Whole(time)) => report.verified_at = Some(*time),
+                    Some(Verdict::Damaged) => report.state = DAMAGED,
+                    None => {}
+                }
                 match backups.entry(summary.id) {
                     std::collections::btree_map::Entry::Vacant(entry) => {
                         entry.insert(report);
@@ -283,23 +288,32 @@ async fn job(
     }))
 }
 
-/// When backups were last found whole.
-async fn verified(line: &Line) -> Result<BTreeMap<BackupId, Timestamp>> {
-    let mut verified = BTreeMap::new();
+/// What the last verification of a backup found.
+#[derive(Debug, Clone, Copy)]
+enum Verdict {
+    Whole(Timestamp),
+    Damaged,
+}
+
+/// What became of the backups that were verified.
+async fn verdicts(line: &Line) -> Result<BTreeMap<BackupId, Verdict>> {
+    let mut verdicts = BTreeMap::new();
     for path in line.repository().list(&line.paths().below("events")?).await? {
         let Some(ObjectName::Line(_, _, LineObject::Event(subject, _))) = ObjectName::parse(&path)
         else {
             continue;
         };
         let event: Event = line.repository().read_record(&path).await?;
-        if event.kind == "verified"
-            && let Ok(time) = Timestamp::from_microsecond(event.time_us)
-        {
-            // Listed in order, so that the last one stays.
-            verified.insert(BackupId(subject), time);
-        }
+        let time = Timestamp::from_microsecond(event.time_us);
+        let verdict = match (event.kind.as_str(), time) {
+            ("verified", Ok(time)) => Verdict::Whole(time),
+            ("damaged", _) => Verdict::Damaged,
+            _ => continue,
+        };
+        // Listed in order, so that the last one stays.
+        verdicts.insert(BackupId(subject), verdict);
     }
-    Ok(verified)
+    Ok(verdicts)
 }
 
 /// A cluster's lines in a repository, the newest last.

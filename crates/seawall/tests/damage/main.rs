@@ -84,7 +84,8 @@ fn is_exempt(site: &Site, mutation: &Mutation) -> bool {
 fn does_not_open(mutation: &Mutation) -> Option<&'static str> {
     match (mutation.kind, &mutation.harm) {
         (Kind::Format, Harm::Delete) => Some("SW0301"),
-        (Kind::Key, Harm::Delete | Harm::Rename(_)) => Some("SW0303"),
+        (Kind::Key, Harm::Delete) => Some("SW0311"),
+        (Kind::Key, Harm::Rename(_)) => Some("SW0303"),
         _ => None,
     }
 }
