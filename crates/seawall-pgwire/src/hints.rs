@@ -39,8 +39,8 @@ impl PgError {
             Self::Unreachable(error) => unreachable_hint(error).map(str::to_owned),
             Self::Server(error) => server_hint(error),
             Self::Auth(message) if message.contains("no password") => Some(
-                "Add a line HOST:PORT:DATABASE:USER:PASSWORD to that password file, which has to be \
-                 that user's with mode 0600, or set PGPASSWORD."
+                "Add a line HOST:PORT:DATABASE:USER:PASSWORD to the password file (~/.pgpass unless \
+                 another is named), which has to be that user's with mode 0600, or set PGPASSWORD."
                     .to_owned(),
             ),
             Self::ScramTooSlow { .. } => Some(

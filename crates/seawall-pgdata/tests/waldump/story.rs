@@ -126,9 +126,16 @@ impl Writer {
         );
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let connection = connection.clone();
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                session.run(&insert)?;
+                match session.run(&insert) {
+                    // With an act that rewrites a catalogue; it ended the session, not the story.
+                    Err(error) if error.to_string().contains("40P01") => {
+                        session = connection.session()?;
+                    }
+                    result => drop(result?),
+                }
                 thread::sleep(Duration::from_millis(2));
             }
             Ok(())
