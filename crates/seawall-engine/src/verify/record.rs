@@ -34,13 +34,15 @@ pub(super) async fn record(
     }
     for (id, objects) in checked.whole {
         let about = subject(id);
-        let names = || std::iter::once(about.as_str()).chain(objects.iter().map(ObjectPath::as_str));
+        let names =
+            || std::iter::once(about.as_str()).chain(objects.iter().map(ObjectPath::as_str));
         let problem = names().find_map(|name| Some((name, findings.damaged.get(name)?)));
         if let Some((name, problem)) = problem {
             commit(line, id, &damaged(name, problem), now).await?;
             continue;
         }
-        let was_read = proven.is_some_and(|proven| objects.iter().all(|path| proven.contains(path)));
+        let was_read =
+            proven.is_some_and(|proven| objects.iter().all(|path| proven.contains(path)));
         if was_read && !names().any(|name| found.contains(name)) {
             commit(line, id, &("verified", BTreeMap::new()), now).await?;
             verified.push(id.to_string());
@@ -57,12 +59,7 @@ fn damaged(object: &str, problem: &str) -> Said {
 }
 
 /// Publishes the event as the format asks: a pin, the head that announces it, the event, no pin.
-async fn commit(
-    line: &Line,
-    id: BackupId,
-    (kind, details): &Said,
-    now: Timestamp,
-) -> Result<()> {
+async fn commit(line: &Line, id: BackupId, (kind, details): &Said, now: Timestamp) -> Result<()> {
     let number = next_number(line, id).await?;
     let path = line.paths().path(&LineObject::Event(id.0, number))?;
     let host = Host::this();
