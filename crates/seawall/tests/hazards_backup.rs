@@ -12,7 +12,7 @@ use seawall_testkit::ledger::Bound;
 use seawall_testkit::oracles::Dump;
 use seawall_testkit::process::Running;
 use seawall_testkit::{Ledger, PgCluster, PsqlSession, StopMode, faults, oracles};
-use support::{LIMIT, Protected, open_restored, prove_restored, quiet_cluster};
+use support::{LIMIT, Protected, open_restored, prove_restored, quiet_cluster, tells};
 
 const PAGE_BYTES: u64 = 8192;
 
@@ -253,7 +253,7 @@ fn a_backup_in_another_process_namespace_is_not_taken_for_dead() -> Result<()> {
     let refused = house.command(["backup"]).run()?;
     ensure!(!there.has_ended()?, "too fast to be told from: {:?}", there.wait(LIMIT));
     ensure!(refused.code() == Some(1), "{refused:?}");
-    support::tells(&refused, "SW0408")?;
+    tells(&refused, "SW0408")?;
     there.wait(LIMIT)?.success()?;
     Ok(())
 }
@@ -265,4 +265,25 @@ fn house_of_root() -> Result<bool> {
 
 fn is_pin(path: &std::path::Path) -> bool {
     path.iter().any(|part| part == "pin")
+}
+
+#[test]
+fn a_directory_that_lost_what_every_cluster_has_is_not_backed_up() -> Result<()> {
+    let house = Protected::with(quiet_cluster()?, false)?;
+    house.pg.psql("CREATE DATABASE shop")?;
+    let oid = house.pg.psql("SELECT oid FROM pg_database WHERE datname = 'shop'")?;
+    let of_shop = format!("base/{oid}/PG_VERSION");
+    for lost in ["pg_xact", "pg_multixact/members", of_shop.as_str()] {
+        let path = house.pg.data_directory().join(lost);
+        let aside = house.pg.data_directory().with_file_name("aside");
+        fs::rename(&path, &aside)?;
+        let refused = house.command(["backup"]).fail(1)?;
+        tells(&refused, "SW0401")?;
+        ensure!(refused.stderr.contains(lost), "{}", refused.stderr);
+        let checked = house.command(["check"]).run()?;
+        ensure!(checked.stdout.contains(lost), "{}", checked.stdout);
+        fs::rename(&aside, &path)?;
+    }
+    house.command(["backup"]).succeed()?;
+    Ok(())
 }

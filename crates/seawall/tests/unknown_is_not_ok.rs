@@ -232,3 +232,19 @@ fn check_is_green_where_only_advice_is_left_or_what_is_known() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_standby_does_not_vouch_for_what_its_primary_archives() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    let standby = house.pg.standby()?;
+    house.pg.set("archive_command", "/bin/false")?;
+    house.pg.reload()?;
+    configure_connection(&house, &standby.connection_string())?;
+    let status = house.command(["status"]).fail(2)?.stdout;
+    ensure!(status.contains("the server asked is a standby"), "{status}");
+    ensure!(!status.contains("RPO"), "{status}");
+    let info = house.command(["info"]).succeed()?.stdout;
+    ensure!(info.contains("at risk now: unknown"), "{info}");
+    Ok(())
+}

@@ -23,7 +23,7 @@ use super::parent::{Inheritance, Parent};
 use crate::adopt::adopt_it;
 use crate::cluster::{
     BackupSession, LinkRules, MissingRights, ScanOptions, Server, ServerFacts, Survey,
-    TablespaceLinks, prove_own_files, prove_tablespaces, read_control, survey,
+    TablespaceLinks, prove_essentials, prove_own_files, prove_tablespaces, read_control, survey,
 };
 use crate::host::Host;
 use crate::line_note;
@@ -74,6 +74,7 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     let data_directory =
         request.data_directory.clone().unwrap_or_else(|| facts.data_directory.clone());
     let control = prove_own_files(&mut server, &facts, &data_directory).await?;
+    prove_essentials(&mut server, &data_directory).await?;
     let databases = server.databases().await?;
     server.close().await;
     let here = line.id().system_id;

@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep};
 use super::arrival::{Route, switch, wait_and_compare};
 use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
 use crate::backup::survey_cluster;
-use crate::cluster::{MissingRights, Server, ServerFacts, Survey, prove_own_files};
+use crate::cluster::{
+    MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
+};
 use crate::wal::{BackupPlace, Obstacle, reach};
 
 /// How long WAL is measured to tell its rate.
@@ -83,7 +85,9 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
         .err()
         .map(|error| trouble(&error));
     let (files, files_trouble) = if data_directory_trouble.is_none() {
-        files(&said, &data_directory).await
+        let essentials = prove_essentials(&mut server, &data_directory).await;
+        let (files, trouble_with_files) = files(&said, &data_directory).await;
+        (files, essentials.err().map(|error| trouble(&error)).or(trouble_with_files))
     } else {
         (None, None)
     };

@@ -3,6 +3,7 @@
 mod archiver;
 mod bytes;
 mod control;
+mod essentials;
 mod files;
 mod links;
 mod own_files;
@@ -17,6 +18,7 @@ mod unreadable;
 
 pub use archiver::{Archiver, is_push_of};
 pub use control::{read_control, read_control_bytes};
+pub(crate) use essentials::prove_essentials;
 pub use files::{FileKind, Found, ScanOptions, scan};
 pub(crate) use files::{is_lost_and_found, modified_us};
 pub use links::{LinkRules, stays_inside};

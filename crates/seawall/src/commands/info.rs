@@ -10,7 +10,9 @@ use crate::args::{ServerArgs, ViewArgs};
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::render::{Out, Style};
-use crate::report::{Archiving, Blocked, ClusterReport, Depth, Overview, RepositoryReport};
+use crate::report::{
+    ANOTHER_S_ARCHIVER, Archiving, Blocked, ClusterReport, Depth, Overview, RepositoryReport,
+};
 use crate::run;
 
 /// Runs the command.
@@ -55,6 +57,9 @@ fn ask_servers(context: &Context, overview: &mut Overview) -> Result<()> {
         });
         match archiving {
             Ok(archiving) => {
+                if !archiving.own_archiver {
+                    cluster.server_error = Some(ANOTHER_S_ARCHIVER.to_owned());
+                }
                 cluster.rpo_seconds = cluster.at_risk_s(&archiving, Timestamp::now());
                 cluster.postgres_version = Some(archiving.version);
             }

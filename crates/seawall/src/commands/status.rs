@@ -12,7 +12,9 @@ use crate::config;
 use crate::context::Context;
 use crate::exit::Outcome;
 use crate::render::{Out, Style, duration, seconds_of};
-use crate::report::{Archiving, BackupReport, ClusterReport, Depth, JobReport, Overview};
+use crate::report::{
+    ANOTHER_S_ARCHIVER, Archiving, BackupReport, ClusterReport, Depth, JobReport, Overview,
+};
 use crate::run;
 
 /// So far the clocks of two hosts may be apart without anything being told of it.
@@ -284,6 +286,9 @@ impl Status {
         limits: Limits,
         now: Timestamp,
     ) {
+        if !archiving.own_archiver {
+            return self.remark(Level::Critical, ANOTHER_S_ARCHIVER.to_owned());
+        }
         if archiving.idle {
             let why = if archiving.waits_for_restart {
                 "archive_mode takes effect with the restart"

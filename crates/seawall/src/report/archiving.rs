@@ -14,6 +14,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long all hosts together may take of it to give a session.
 const SESSION: Duration = Duration::from_secs(7);
 
+/// What is to be said of a server whose archiver is not its own.
+pub const ANOTHER_S_ARCHIVER: &str = "the server asked is a standby: whether its primary archives is unknown; point `connection` at the primary";
+
 /// What a running server says of its archiving.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Archiving {
@@ -27,6 +30,9 @@ pub struct Archiving {
     pub timeline: Option<TimelineId>,
     /// The file the archiver fails on, if its last try failed.
     pub failing_on: Option<String>,
+    /// Whether it archives what it writes or, as a standby, what it receives. Another standby says
+    /// nothing of what its primary archives.
+    pub own_archiver: bool,
     /// Whether nothing is set that archives.
     pub idle: bool,
     /// Whether `archive_mode` was changed, which takes effect with the restart.
@@ -46,14 +52,18 @@ const SQL: &str = "select pg_catalog.split_part(\
      (select system_identifier from pg_catalog.pg_control_system()) as system_id, \
      (select pending_restart from pg_catalog.pg_settings \
        where name OPERATOR(pg_catalog.=) 'archive_mode') as waits_for_restart, \
-     case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() \
-          else pg_catalog.pg_current_wal_insert_lsn() end as insert_lsn, \
+     case when not pg_catalog.pg_is_in_recovery() then pg_catalog.pg_current_wal_insert_lsn() \
+          when pg_catalog.pg_last_wal_receive_lsn() OPERATOR(pg_catalog.>) \
+            pg_catalog.pg_last_wal_replay_lsn() then pg_catalog.pg_last_wal_receive_lsn() \
+          else pg_catalog.pg_last_wal_replay_lsn() end as insert_lsn, \
      case when not pg_catalog.pg_is_in_recovery() \
           then pg_catalog.substr(pg_catalog.pg_walfile_name(\
             pg_catalog.pg_current_wal_insert_lsn()), 1, 8) end as timeline, \
      case when last_failed_time OPERATOR(pg_catalog.>) \
             coalesce(last_archived_time, '-infinity'::pg_catalog.timestamptz) \
           then coalesce(last_failed_wal, '?') end as failing_on, \
+     not pg_catalog.pg_is_in_recovery() or pg_catalog.current_setting('archive_mode') \
+       OPERATOR(pg_catalog.=) 'always'::pg_catalog.text as own_archiver, \
      pg_catalog.current_setting('archive_mode') OPERATOR(pg_catalog.=) 'off'::pg_catalog.text \
        or (coalesce(pg_catalog.current_setting('archive_library', true), '') \
              OPERATOR(pg_catalog.=) ''::pg_catalog.text \
@@ -98,6 +108,7 @@ impl Archiving {
                 insert_lsn: row.get("insert_lsn")?,
                 timeline: timeline.map(number).transpose()?,
                 failing_on: row.get("failing_on")?,
+                own_archiver: row.get("own_archiver")?,
                 idle: row.get("idle")?,
                 waits_for_restart: row.get("waits_for_restart")?,
                 archived_s_ago: row.get("archived_s_ago")?,
@@ -173,6 +184,7 @@ mod tests {
             insert_lsn: Lsn(0x300_0100),
             timeline: Some(TimelineId(1)),
             failing_on: None,
+            own_archiver: true,
             idle: false,
             waits_for_restart: false,
             archived_s_ago: Some(7200.0),

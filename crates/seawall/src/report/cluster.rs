@@ -167,7 +167,7 @@ impl ClusterReport {
     /// Seconds of commits that would be lost if the server were lost now: those that no repository
     /// can give back, be they archived or not. `None` if nothing can be restored, or nobody knows.
     pub fn at_risk_s(&self, archiving: &Archiving, now: Timestamp) -> Option<f64> {
-        let reach = self.reach.as_ref()?;
+        let reach = self.reach.as_ref().filter(|_| archiving.own_archiver)?;
         // By the clock of this host; the commit was timed by the server's.
         let since_last = now.duration_since(reach.time).as_secs_f64().max(0.0);
         // That the archiver succeeded a moment ago says nothing of what it has not come to yet.
@@ -390,6 +390,7 @@ mod tests {
             insert_lsn: Lsn(0x600_0000),
             timeline: Some(TimelineId(2)),
             failing_on: None,
+            own_archiver: true,
             idle: false,
             waits_for_restart: false,
             archived_s_ago: Some(1.0),
@@ -447,6 +448,9 @@ mod tests {
         // A standby that is behind the archive.
         let standby = Archiving { timeline: None, insert_lsn: Lsn(0x500_0000), ..archiving() };
         assert_eq!(of_timeline(TimelineId(1), 0x600_0000).at_risk_s(&standby, now), Some(0.0));
+        let another_s = Archiving { own_archiver: false, ..standby };
+        let unknown = of_timeline(TimelineId(1), 0x600_0000).at_risk_s(&another_s, now);
+        assert_eq!(unknown, None, "whether its primary archives");
     }
 
     /// The archiver succeeds all the time, with what was written long ago.

@@ -21,7 +21,7 @@ use crate::context::{Context, Opened, Place, Target, no_such_cluster};
 use crate::exit::Outcome;
 use crate::{render, run};
 
-pub use archiving::Archiving;
+pub use archiving::{ANOTHER_S_ARCHIVER, Archiving};
 pub use backup::BackupReport;
 pub use cluster::{Blocked, ClusterReport, JobReport, current_line, lines, stored_cluster};
 pub use contradiction::Contradiction;
