@@ -15,6 +15,8 @@ mod postgres;
 mod printable;
 mod progress;
 mod rate;
+mod rate_meter;
+mod secret;
 mod shell;
 mod units;
 mod wal_name;
@@ -31,6 +33,8 @@ pub use postgres::{
 pub use printable::printable;
 pub use progress::{NoProgress, Progress, Stage};
 pub use rate::{InvalidRateLimit, RateLimit};
+pub use rate_meter::RateMeter;
+pub use secret::Secret;
 pub use shell::shell_escaped;
 pub use units::{ByteSize, InvalidByteSize, counted};
 pub use wal_name::{WalFileName, WalSegment};

@@ -6,18 +6,19 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
+use seawall_core::Secret;
 
+use crate::PgError;
 use crate::config::{AllowedAuth, ChannelBinding};
 use crate::message::{BackendMessage, MessageStream};
 use crate::scram::{self, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 use crate::server_message::server_error;
 use crate::transport::Stream;
-use crate::{Password, PgError};
 
 /// Who logs in, and how they may.
 pub(crate) struct Login<'a> {
     pub(crate) user: &'a str,
-    pub(crate) password: Option<&'a Password>,
+    pub(crate) password: Option<&'a Secret>,
     pub(crate) allowed: AllowedAuth,
     pub(crate) channel_binding: ChannelBinding,
     pub(crate) encrypted: bool,
@@ -127,7 +128,7 @@ fn allow(allowed: bool, method: &str, login: &Login<'_>) -> Result<(), PgError> 
     Ok(())
 }
 
-fn password<'a>(login: &Login<'a>) -> Result<&'a Password, PgError> {
+fn password<'a>(login: &Login<'a>) -> Result<&'a Secret, PgError> {
     login.password.ok_or_else(|| {
         auth(format!("no password for \"{}\", and the server asks for one", login.user))
     })

@@ -4,7 +4,7 @@ use super::*;
 
 const ANYTHING: AllowedAuth = AllowedAuth { none: true, password: true, md5: true, scram: true };
 
-fn login(password: Option<&Password>) -> Login<'_> {
+fn login(password: Option<&Secret>) -> Login<'_> {
     Login {
         user: "joe",
         password,
@@ -47,7 +47,7 @@ fn refusal(result: Result<(), PgError>) -> String {
 
 #[tokio::test]
 async fn a_server_that_skips_its_proof_is_not_believed() {
-    let password = Password::new("secret");
+    let password = Secret::new("secret");
     let login = login(Some(&password));
     let script = [request(10, b"SCRAM-SHA-256\0\0"), request(0, b"")].concat();
     let message = refusal(against(script, &login).await);
@@ -62,7 +62,7 @@ async fn a_server_that_skips_its_proof_is_not_believed() {
 
 #[tokio::test]
 async fn unknown_requests_are_refused() {
-    let password = Password::new("secret");
+    let password = Secret::new("secret");
     let login = login(Some(&password));
     for code in [2, 6, 7, 9] {
         refusal(against(request(code, b""), &login).await);
@@ -74,7 +74,7 @@ async fn unknown_requests_are_refused() {
 
 #[tokio::test]
 async fn a_password_is_only_sent_as_allowed() {
-    let password = Password::new("secret");
+    let password = Secret::new("secret");
     let message = refusal(against(request(3, b""), &login(None)).await);
     assert!(message.contains("no password"), "{message}");
     let mut strict = login(Some(&password));

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use seawall_core::Secret;
+
+use crate::PgError;
 use crate::conninfo::{Conninfo, ConninfoError, Environment, PassfileWarning};
 use crate::vet::SESSION_SETTINGS;
-use crate::{Password, PgError};
 
 /// The port PostgreSQL listens on unless told otherwise.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
@@ -148,7 +150,7 @@ impl fmt::Display for Config {
 pub struct Host {
     pub(crate) place: Place,
     pub(crate) port: u16,
-    pub(crate) password: Option<Password>,
+    pub(crate) password: Option<Secret>,
 }
 
 /// Where a server is.

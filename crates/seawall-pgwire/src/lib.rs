@@ -21,7 +21,6 @@ mod conninfo;
 mod error;
 mod hints;
 mod message;
-mod password;
 mod query;
 mod quote;
 mod rows;
@@ -40,7 +39,6 @@ pub use conninfo::{
     Conninfo, ConninfoError, Environment, PassfileWarning, masked_conninfo, quote_conninfo_value,
 };
 pub use error::{FailedAttempt, PgError, ServerError};
-pub use password::Password;
 pub use quote::{quote_ident, quote_literal};
 pub use rows::{ResultSet, Row};
 pub use value::FromText;

@@ -10,10 +10,11 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use seawall_core::Secret;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use crate::{Password, PgError};
+use crate::PgError;
 
 pub(crate) const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
 pub(crate) const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
@@ -88,7 +89,7 @@ impl ClientFirst {
     pub(crate) async fn answer(
         self,
         server_first: &[u8],
-        password: &Password,
+        password: &Secret,
         time: Duration,
     ) -> Result<ClientFinal, PgError> {
         let challenge = Challenge::parse(server_first, &self.nonce)?;

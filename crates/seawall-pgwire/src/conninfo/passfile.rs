@@ -5,9 +5,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use seawall_core::Secret;
 use zeroize::Zeroizing;
-
-use crate::Password;
 
 /// Why a password file was left unused; the connection is tried without it, as libpq does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +83,7 @@ impl Passfile {
     }
 
     /// The password of the first line that matches.
-    pub(super) fn password(&self, login: &Login<'_>) -> Option<Password> {
+    pub(super) fn password(&self, login: &Login<'_>) -> Option<Secret> {
         self.0.split(|byte| *byte == b'\n').find_map(|line| {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.is_empty() || line.starts_with(b"#") {
@@ -94,7 +93,7 @@ impl Passfile {
             let rest = match_field(rest, &login.port.to_string())?;
             let rest = match_field(rest, login.dbname)?;
             let rest = match_field(rest, login.user)?;
-            Some(Password::new(last_field(rest)))
+            Some(Secret::new(last_field(rest)))
         })
     }
 }

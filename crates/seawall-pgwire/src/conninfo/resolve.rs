@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use seawall_core::Secret;
+
 use super::keywords::KEYWORDS;
 use super::passfile::{Login, Passfile};
 use super::{Conninfo, ConninfoError, Environment, PassfileWarning, service, shown};
-use crate::Password;
 use crate::config::{
     AllowedAuth, ChannelBinding, ClientCertificate, Config, DEFAULT_PORT, Host, Keepalive, Limits,
     Place, Replication, RevocationList, RootCertificates, SslMode, TargetSessionAttrs, TlsSettings,
@@ -143,7 +144,7 @@ impl Conninfo {
     ) -> Vec<PassfileWarning> {
         if let Some(password) = self.text("password") {
             for host in hosts {
-                host.password = Some(Password::new(password));
+                host.password = Some(Secret::new(password));
             }
             return Vec::new();
         }

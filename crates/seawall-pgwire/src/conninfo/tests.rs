@@ -298,7 +298,7 @@ fn every_host_gets_its_own_password_of_the_file() {
     let passwords = |text: &str| -> Vec<Option<String>> {
         let config = Config::parse(text, &environment).unwrap();
         assert_eq!(config.warnings(), []);
-        let shown = |p: &crate::Password| String::from_utf8(p.as_bytes().to_vec()).unwrap();
+        let shown = |p: &seawall_core::Secret| String::from_utf8(p.as_bytes().to_vec()).unwrap();
         config.hosts().iter().map(|host| host.password.as_ref().map(shown)).collect()
     };
     let some = |text: &str| Some(text.to_owned());
