@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use seawall_core::{Code, Error, Result, Ulid};
-use seawall_store::{ObjectPath, Store, StoreError, list_children};
+use seawall_store::{ObjectPath, Store, StoreError};
 
 use crate::envelope::{HEADER_BYTES, ObjectKind, WholeObject, epoch_of};
 use crate::keys::{EpochId, EpochKeys, KeySlot, Keyring, SlotPlace, Unlock, random_bytes};
@@ -199,9 +199,9 @@ pub(crate) async fn open_keyring(
 /// writes a head in each, so that an epoch is missed even if all of its own objects are gone.
 async fn newest_in_heads(store: &dyn Store) -> Result<u32> {
     let mut newest = 0;
-    for cluster in list_children(store, &layout::clusters()?).await? {
+    for cluster in store.list_children(&layout::clusters()?).await? {
         let Ok(cluster) = cluster.parse() else { continue };
-        for line in list_children(store, &layout::lines_of(&cluster)?).await? {
+        for line in store.list_children(&layout::lines_of(&cluster)?).await? {
             let Ok(line) = line.parse() else { continue };
             let heads =
                 list(store, &layout::LinePaths::new(&cluster, line)?.below("head")?).await?;
@@ -408,9 +408,8 @@ impl Repository {
     }
 
     async fn delete_slots(&self, slots: &[(u32, Ulid)]) -> Result<()> {
-        for (epoch, id) in slots {
-            self.store().delete(&ObjectName::Key(*epoch, *id).path()?).await?;
-        }
+        let paths = slots.iter().map(|(epoch, id)| ObjectName::Key(*epoch, *id).path());
+        self.store().delete_many(&paths.collect::<Result<Vec<_>>>()?).await?;
         Ok(())
     }
 

@@ -301,9 +301,8 @@ impl Line {
     /// # Errors
     /// A store that fails.
     pub async fn unpin(&self, id: Ulid) -> Result<()> {
-        for path in self.repository.list(&self.paths.below(&format!("pin/{id}"))?).await? {
-            self.store().delete(&path).await?;
-        }
+        let records = self.repository.list(&self.paths.below(&format!("pin/{id}"))?).await?;
+        self.store().delete_many(&records).await?;
         Ok(())
     }
 
@@ -314,12 +313,14 @@ impl Line {
     /// A store that fails.
     pub async fn sweep_pins(&self) -> Result<()> {
         let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
+        let mut left = Vec::new();
         for pin in self.numbered("pin").await? {
             let path = self.paths.path(&LineObject::Pin(pin.id, pin.number))?;
             if ended.contains(&BackupId(pin.id)) && !self.is_readers(&path).await {
-                self.store().delete(&path).await?;
+                left.push(path);
             }
         }
+        self.store().delete_many(&left).await?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use seawall_core::{ClusterName, Code, Error, LineId, Result, Ulid};
-use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError, list_children};
+use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError};
 
 use crate::envelope::{ObjectKind, WholeObject};
 use crate::epochs::{Epochs, open_keyring};
@@ -127,9 +127,9 @@ impl Repository {
     /// A store that fails.
     pub async fn lines(&self) -> Result<Vec<(ClusterName, LineId)>> {
         let mut lines = Vec::new();
-        for cluster in list_children(self.store(), &layout::clusters()?).await? {
+        for cluster in self.store().list_children(&layout::clusters()?).await? {
             let Ok(cluster) = cluster.parse::<ClusterName>() else { continue };
-            for line in list_children(self.store(), &layout::lines_of(&cluster)?).await? {
+            for line in self.store().list_children(&layout::lines_of(&cluster)?).await? {
                 if let Ok(line) = line.parse::<LineId>() {
                     lines.push((cluster.clone(), line));
                 }
@@ -308,7 +308,7 @@ fn already_there(store: &dyn Store) -> Error {
 mod tests {
     use super::*;
     use crate::keys::KeyFile;
-    use seawall_store::open_or_create;
+    use seawall_store::{OpenOptions, open_or_create};
 
     /// A repository that also has the given format object.
     async fn with_format(
@@ -317,7 +317,7 @@ mod tests {
     ) -> Result<Repository> {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("file://{}", directory.path().display()).parse().unwrap();
-        let store = open_or_create(&url).await.unwrap();
+        let store = open_or_create(&url, &OpenOptions::default()).await.unwrap();
         let unlock = Unlock::KeyFile(KeyFile::generate().unwrap());
         let options = CreateOptions { unlock: &unlock, label: "test", now: Timestamp::UNIX_EPOCH };
         let repository = Repository::create(Arc::clone(&store), &options).await.unwrap();
@@ -340,7 +340,7 @@ mod tests {
     async fn a_slot_that_a_dead_init_left_is_no_key_of_the_repository() {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("file://{}", directory.path().display()).parse().unwrap();
-        let store = open_or_create(&url).await.unwrap();
+        let store = open_or_create(&url, &OpenOptions::default()).await.unwrap();
         let unlock = Unlock::KeyFile(KeyFile::generate().unwrap());
         let options = CreateOptions { unlock: &unlock, label: "test", now: Timestamp::UNIX_EPOCH };
         Repository::create(Arc::clone(&store), &options).await.unwrap();

@@ -16,7 +16,7 @@ use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapReader};
 use seawall_repo::pack::{FramePayload, FrameReader, FrameTable, PackBuilder};
 use seawall_repo::records::{About, Pin, PinRole};
 use seawall_repo::{CreateOptions, Line, Repository};
-use seawall_store::{Store, open_or_create};
+use seawall_store::{OpenOptions, Store, open_or_create};
 
 fn now() -> Timestamp {
     "2026-01-02T02:00:00Z".parse().unwrap()
@@ -28,7 +28,7 @@ fn key() -> Unlock {
 
 async fn store(dir: &tempfile::TempDir) -> Arc<dyn Store> {
     let url = format!("file://{}", dir.path().display()).parse().unwrap();
-    open_or_create(&url).await.unwrap()
+    open_or_create(&url, &OpenOptions::default()).await.unwrap()
 }
 
 fn line_id() -> LineId {

@@ -8,7 +8,7 @@ use seawall_core::{Code, LineId, Ulid};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::records::About;
 use seawall_repo::{CreateOptions, Line, Repository};
-use seawall_store::{Store, open, open_or_create};
+use seawall_store::{OpenOptions, Store, open, open_or_create};
 
 /// A repository with one key and one line.
 struct House {
@@ -45,7 +45,7 @@ impl House {
     async fn new() -> Self {
         let house = Self { directory: tempfile::tempdir().unwrap(), key: key() };
         let url = format!("file://{}", house.directory.path().display()).parse().unwrap();
-        let store = open_or_create(&url).await.unwrap();
+        let store = open_or_create(&url, &OpenOptions::default()).await.unwrap();
         let repository = Repository::create(store, &options(&house.key)).await.unwrap();
         Self::line(&repository).create(&about(Self::line(&repository).id())).await.unwrap();
         house
@@ -57,7 +57,12 @@ impl House {
     }
 
     async fn store(&self) -> Arc<dyn Store> {
-        open(&format!("file://{}", self.directory.path().display()).parse().unwrap()).await.unwrap()
+        open(
+            &format!("file://{}", self.directory.path().display()).parse().unwrap(),
+            &OpenOptions::default(),
+        )
+        .await
+        .unwrap()
     }
 
     async fn open_with(&self, unlock: &Unlock) -> seawall_core::Result<Repository> {
@@ -159,11 +164,16 @@ async fn two_who_remove_the_last_two_keys_at_once_leave_one() {
         let another = key();
         house.open().await.add_key(&options(&another)).await.unwrap();
         let slots = house.open().await.key_slots().await.unwrap();
-        let mut removals = Vec::new();
-        for (epoch, id, _) in slots {
-            let repository = house.open().await;
-            removals.push(tokio::spawn(async move { repository.remove_key(epoch, id).await }));
-        }
+        // Both are open before either key goes.
+        let handles = [house.open().await, house.open().await];
+        let removals: Vec<_> = slots
+            .into_iter()
+            .zip(handles)
+            .map(|((epoch, id, _), repository)| {
+                tokio::spawn(async move { repository.remove_key(epoch, id).await })
+            })
+            .collect();
+        assert_eq!(removals.len(), 2);
         for removal in removals {
             if let Err(error) = removal.await.unwrap() {
                 assert_eq!(error.code(), Code::LastKey, "{error}");

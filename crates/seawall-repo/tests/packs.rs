@@ -13,7 +13,7 @@ use seawall_repo::manifest::{
 };
 use seawall_repo::map::{BlockMapBuilder, MapBuilder};
 use seawall_repo::pack::{BlobSize, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
-use seawall_store::{ObjectPath, Store, open_or_create};
+use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
 
 const PACK: Ulid = Ulid(0x019A_0000_0000_0000_0000_0000_0000_0001);
 const BLOCK_BYTES: usize = 8192;
@@ -74,7 +74,7 @@ fn round_trip(files: &Files) -> Files {
     let payloads = runtime.block_on(async {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("file://{}", directory.path().display()).parse().unwrap();
-        let store: Arc<dyn Store> = open_or_create(&url).await.unwrap();
+        let store: Arc<dyn Store> = open_or_create(&url, &OpenOptions::default()).await.unwrap();
         store.create(&path(), Bytes::from(out)).await.unwrap();
         let table = FrameTable::read(store.as_ref(), &keyring, &path(), &info).await.unwrap();
         let mut frames = table.fetch(store.as_ref(), 0, table.frames()).await.unwrap();

@@ -11,7 +11,7 @@ use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{Content, Entry, EntryKind};
 use seawall_repo::map::{BlockMap, BlockSource};
 use seawall_repo::pack::{FrameReader, FrameTable, PackInfo};
-use seawall_store::{ObjectPath, Store, open_or_create};
+use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
 use serde_json::Value;
 
 fn vectors() -> Value {
@@ -142,7 +142,7 @@ async fn the_vectors_laid_out_in_a_directory_are_a_repository() {
     let vectors = vectors();
     let directory = tempfile::tempdir().unwrap();
     let url = format!("file://{}", directory.path().display()).parse().unwrap();
-    let store: Arc<dyn Store> = open_or_create(&url).await.unwrap();
+    let store: Arc<dyn Store> = open_or_create(&url, &OpenOptions::default()).await.unwrap();
     for object in list(&vectors, "/slots").iter().chain(list(&vectors, "/objects")) {
         let path: ObjectPath = text(object, "/name").parse().unwrap();
         store.create(&path, bytes(object, "/bytes").into()).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_second_epoch_is_opened_by_its_slots_and_not_by_those_of_a_rotation_th
     let vectors = vectors();
     let directory = tempfile::tempdir().unwrap();
     let url = format!("file://{}", directory.path().display()).parse().unwrap();
-    let store: Arc<dyn Store> = open_or_create(&url).await.unwrap();
+    let store: Arc<dyn Store> = open_or_create(&url, &OpenOptions::default()).await.unwrap();
     let rotated = list(&vectors, "/second_epoch");
     let all = list(&vectors, "/slots").iter().chain(list(&vectors, "/objects")).chain(rotated);
     for object in all {

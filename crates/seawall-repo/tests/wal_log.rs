@@ -238,13 +238,13 @@ async fn footers_are_read_once_and_bodies_never() {
     let metered = metered.unwrap();
     let archive = fixture.reopened().await;
     let root = archive.ancestry(T1).await.unwrap();
-    let before = metered.counts().read;
+    let before = metered.counts().reads();
     archive.contiguous_end(&root, start(3)).await.unwrap();
-    let first = metered.counts().read;
+    let first = metered.counts().reads();
     assert!(first > before);
     archive.contiguous_end(&root, start(3)).await.unwrap();
     archive.timeline_coverage(T1).await.unwrap();
-    assert_eq!(metered.counts().read, first, "nothing was read again");
+    assert_eq!(metered.counts().reads(), first, "nothing was read again");
 }
 
 /// Cuts a log at any pages and record ends, as a receiver that flushes does, in any order.

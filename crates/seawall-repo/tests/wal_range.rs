@@ -312,8 +312,11 @@ async fn footer_and_index_are_read_without_the_body() {
     fixture.push_all(&log).await;
     let line = fixture.archive.line();
     let path = line.paths().path(&seawall_repo::layout::LineObject::WalHot(name())).unwrap();
-    let metered =
-        seawall_store::Metered::new(seawall_store::open(line.store().url()).await.unwrap());
+    let metered = seawall_store::Metered::new(
+        seawall_store::open(line.store().url(), &seawall_store::OpenOptions::default())
+            .await
+            .unwrap(),
+    );
     let range = read_range(&metered, line.keyring(), &path, name()).await.unwrap();
     assert_eq!((range.start(), range.end()), (START, Lsn(0x40_0000)));
     assert!(range.index.facts.commits.is_empty(), "the index was not read");

@@ -172,7 +172,7 @@ async fn a_store_that_shows_objects_cut_short_is_never_believed() {
     fixture.push_all(&log).await;
     let plain = plain.unwrap();
     for cut in [0, 1, 64, 500, 5000] {
-        let store = Faulty::new(Arc::clone(&plain)).fail(Call::Read, 4.., Fault::TruncatedTo(cut));
+        let store = Faulty::new(Arc::clone(&plain)).fail(Call::Read, 4.., Fault::Short(cut));
         let archive = fixture.with_other_store(Arc::new(store)).await.unwrap();
         let path: Vec<_> = archive.ancestry(T1).await.unwrap().spans().collect();
         for number in 4..8 {

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -132,6 +133,12 @@ pub enum StoreError {
         /// What the store lacks.
         lacking: &'static str,
     },
+    /// The store asks nobody who they are, and credentials were given for it.
+    #[error("{place} takes no credentials")]
+    NeedsNoCredentials {
+        /// The store.
+        place: Place,
+    },
     /// The store did not answer, or said to try later. The same call may work then.
     #[error("the store did not answer while {doing} {place}")]
     Unavailable {
@@ -183,6 +190,7 @@ impl StoreError {
             | Self::TooLong { place, .. }
             | Self::NotAnObject { place, .. }
             | Self::Unsupported { place, .. }
+            | Self::NeedsNoCredentials { place }
             | Self::Unavailable { place, .. }
             | Self::Io { place, .. } => place,
         }
@@ -215,6 +223,7 @@ impl StoreError {
             Self::RangeBeyondEnd { .. } | Self::ShortRead { .. } | Self::TooLong { .. } => {
                 Code::ObjectDamaged
             }
+            Self::NeedsNoCredentials { .. } => Code::StoreUrlInvalid,
             Self::NotAnObject { .. }
             | Self::Unsupported { .. }
             | Self::Unavailable { .. }
@@ -224,11 +233,14 @@ impl StoreError {
 
     fn hint(&self) -> String {
         let place = self.place();
-        let directory = place.url().directory().display();
+        let directory = place.url().as_directory().map(Path::display);
         match self {
-            Self::NotFound { .. } if place.path().is_empty() => format!(
-                "Check that the volume is mounted, or make the directory: mkdir -p {directory}"
-            ),
+            Self::NotFound { .. } if place.path().is_empty() => match directory {
+                Some(directory) => format!(
+                    "Check that the volume is mounted, or make the directory: mkdir -p {directory}"
+                ),
+                None => "Check that the store is the one that was meant, and is there.".to_owned(),
+            },
             Self::NotFound { .. }
             | Self::RangeBeyondEnd { .. }
             | Self::ShortRead { .. }
@@ -239,24 +251,40 @@ impl StoreError {
                 "Objects are never overwritten; look at what is there before doing anything to it."
                     .to_owned()
             }
-            Self::Full { .. } => {
-                format!("Free space or raise the quota, then run it again: df -h {directory}")
-            }
-            Self::Forbidden { .. } => {
-                format!("Check owner and mode for the user Seawall runs as: ls -ld {directory}")
-            }
-            Self::NotAnObject { .. } => format!(
-                "Seawall did not make it and follows no links; move it away: ls -l {directory}/{}",
-                place.path()
-            ),
+            Self::Full { .. } => match directory {
+                Some(directory) => {
+                    format!("Free space or raise the quota, then run it again: df -h {directory}")
+                }
+                None => "Free space or raise the quota, then run it again.".to_owned(),
+            },
+            Self::Forbidden { .. } => match directory {
+                Some(directory) => {
+                    format!("Check owner and mode for the user Seawall runs as: ls -ld {directory}")
+                }
+                None => "Check what the credentials allow.".to_owned(),
+            },
+            Self::NotAnObject { .. } => match directory {
+                Some(directory) => format!(
+                    "Seawall did not make it and follows no links; move it away: ls -l {directory}/{}",
+                    place.path()
+                ),
+                None => "Seawall did not make it; move it away.".to_owned(),
+            },
             Self::Unsupported { .. } => {
                 "Put the repository on a filesystem with hard links, such as ext4 or XFS."
                     .to_owned()
             }
+            Self::NeedsNoCredentials { .. } => {
+                "Take the credentials away: owner and mode of a directory say who may use it."
+                    .to_owned()
+            }
             Self::Unavailable { .. } => "Run it again when the store can be reached.".to_owned(),
-            Self::Io { .. } => format!(
-                "See what the kernel says about the disk behind {directory}: dmesg -T | tail"
-            ),
+            Self::Io { .. } => match directory {
+                Some(directory) => format!(
+                    "See what the kernel says about the disk behind {directory}: dmesg -T | tail"
+                ),
+                None => "See what the store says about it.".to_owned(),
+            },
         }
     }
 }

@@ -5,11 +5,12 @@
 //! local directory, an object store, an SFTP server and a gateway can all keep the same promises;
 //! a conformance suite holds every adapter to them.
 //!
-//! [`open`] gives the store behind a [`StoreUrl`]. [`Metered`] counts what goes through one.
-//! [`direct`] is for whoever moves large files on local disks.
+//! [`open`] gives the store behind a [`StoreUrl`]. [`Retry`], [`Limited`] and [`Metered`] are stores
+//! in front of another one. [`direct`] is for whoever moves large files on local disks.
 //!
 //! # Features
-//! `suite` adds the conformance suite, `testing` adds a store that fails on purpose.
+//! `suite` adds the conformance suite, `testing` adds stores that fail on purpose, are far away or
+//! in memory.
 
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -19,11 +20,12 @@
     deny(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
 )]
 
-mod children;
+mod call;
+mod credentials;
 pub mod direct;
 mod error;
 pub mod fs;
-mod metered;
+mod layer;
 mod open;
 mod path;
 mod store;
@@ -33,10 +35,13 @@ pub mod suite;
 pub mod testing;
 mod url;
 
-pub use children::list_children;
+pub use call::Call;
+pub use credentials::Credentials;
 pub use error::{Place, StoreError};
-pub use metered::{Counts, Metered};
-pub use open::{open, open_or_create};
+pub use layer::{Counts, Limited, Limits, Metered, Retry, RetryPolicy};
+pub use open::{OpenOptions, open, open_or_create};
 pub use path::{InvalidObjectPath, ObjectPath, ObjectPrefix, RESERVED_SUFFIX};
-pub use store::{ListPage, MAX_PAGE_OBJECTS, MAX_READ_BYTES, ObjectInfo, ObjectWriter, Store};
-pub use url::{InvalidStoreUrl, StoreUrl};
+pub use store::{
+    ListPage, MAX_PAGE_OBJECTS, MAX_READ_BYTES, ObjectEnd, ObjectInfo, ObjectWriter, Store,
+};
+pub use url::{InvalidStoreUrl, StoreDirectory, StoreUrl};

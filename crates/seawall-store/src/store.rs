@@ -37,6 +37,23 @@ pub struct ListPage {
     pub next: Option<ObjectPath>,
 }
 
+/// The last bytes of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEnd {
+    /// The bytes: as many as were asked for, or the whole of a shorter object.
+    pub bytes: Bytes,
+    /// The object's length.
+    pub size_bytes: u64,
+}
+
+impl ObjectEnd {
+    /// Where in the object the bytes begin.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.size_bytes.saturating_sub(self.bytes.len() as u64)
+    }
+}
+
 /// Storage for objects that are written once.
 ///
 /// A name is never both an object and a prefix of other objects: stores are free to refuse it.
@@ -83,6 +100,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// than asked for.
     async fn read_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError>;
 
+    /// Reads the last `bytes` bytes of an object, at most [`MAX_READ_BYTES`], and its length, in
+    /// one call. All of an object that is shorter.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], and [`StoreError::ShortRead`] if the object ends early.
+    async fn read_end(&self, path: &ObjectPath, bytes: u64) -> Result<ObjectEnd, StoreError>;
+
     /// What the store knows about an object.
     ///
     /// # Errors
@@ -112,6 +136,13 @@ pub trait Store: Send + Sync + fmt::Debug {
         limit: usize,
     ) -> Result<ListPage, StoreError>;
 
+    /// The first components below `prefix`, of objects and of what objects are below, in byte
+    /// order: what a directory shows. What has no object in it is not among them.
+    ///
+    /// # Errors
+    /// Whatever kept the listing from being complete.
+    async fn list_children(&self, prefix: &ObjectPrefix) -> Result<Vec<String>, StoreError>;
+
     /// Deletes an object, durably. What is not there is deleted already: that is success, so that
     /// a delete can be repeated.
     ///
@@ -119,15 +150,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`StoreError::Forbidden`] for instance when the store holds the object locked.
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError>;
 
+    /// Deletes objects, each as [`Self::delete`] does, in any order and in as few calls to the
+    /// storage as it can.
+    ///
+    /// # Errors
+    /// Those of [`Self::delete`]. Each of the others may then be gone or be there; as many as can
+    /// be are gone.
+    async fn delete_many(&self, paths: &[ObjectPath]) -> Result<(), StoreError>;
+
     /// Removes what killed writers left unfinished and nobody has written to for `older_than`. A
     /// writer that is alive and slower than that fails cleanly; a day is a safe choice. Nothing is
     /// done where nothing is ever left.
     ///
     /// # Errors
     /// What keeps something unfinished from being seen or removed.
-    async fn sweep_unfinished(&self, _older_than: Duration) -> Result<(), StoreError> {
-        Ok(())
-    }
+    async fn sweep_unfinished(&self, older_than: Duration) -> Result<(), StoreError>;
 }
 
 /// A large object on its way into a [`Store`].

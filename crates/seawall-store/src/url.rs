@@ -45,19 +45,25 @@ impl From<InvalidStoreUrl> for Error {
 }
 
 /// Where a store is. Shown to people, so it holds no secret.
-///
-/// Today always a directory: `file:///var/lib/seawall` or just `/var/lib/seawall`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct StoreUrl {
-    directory: PathBuf,
+pub enum StoreUrl {
+    /// A local directory: `file:///var/lib/seawall` or just `/var/lib/seawall`.
+    Directory(StoreDirectory),
+    /// The memory of a test. No text names it.
+    #[cfg(any(test, feature = "testing"))]
+    Memory,
 }
 
-impl StoreUrl {
-    /// The URL of a directory.
+/// The directory of a store: absolute, and not the root of the filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StoreDirectory(PathBuf);
+
+impl StoreDirectory {
+    /// Checks and wraps a path.
     ///
     /// # Errors
     /// [`InvalidStoreUrl`] if the path is relative, is `/` itself or has `..` in it.
-    pub fn from_directory(path: &Path) -> Result<Self, InvalidStoreUrl> {
+    pub fn new(path: &Path) -> Result<Self, InvalidStoreUrl> {
         let refuse = |why: &str| Err(InvalidStoreUrl(format!("store {path:?} {why}")));
         if !path.is_absolute() {
             return refuse("is not an absolute path");
@@ -75,19 +81,47 @@ impl StoreUrl {
         if directory.parent().is_none() {
             return refuse("is the root of the filesystem");
         }
-        Ok(Self { directory })
+        Ok(Self(directory))
     }
 
-    /// The directory of a filesystem store.
+    /// The path.
     #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl StoreUrl {
+    /// The URL of a directory.
+    ///
+    /// # Errors
+    /// Those of [`StoreDirectory::new`].
+    pub fn from_directory(path: &Path) -> Result<Self, InvalidStoreUrl> {
+        StoreDirectory::new(path).map(Self::Directory)
+    }
+
+    /// The directory on this machine that the store is, if it is one: for whoever makes such a
+    /// directory, keeps others out of it, or tells people about it.
+    #[must_use]
+    pub fn as_directory(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(directory) => Some(directory.path()),
+            #[cfg(any(test, feature = "testing"))]
+            Self::Memory => None,
+        }
     }
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "file://{}", percent_encode(self.directory.as_os_str().as_bytes(), ESCAPED))
+        match self {
+            Self::Directory(directory) => {
+                let path = directory.path().as_os_str().as_bytes();
+                write!(f, "file://{}", percent_encode(path, ESCAPED))
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Self::Memory => f.write_str("memory"),
+        }
     }
 }
 
@@ -163,6 +197,7 @@ mod tests {
             "file:///srv?x=1",
             "file:///srv/%00",
             "ftp://host/srv",
+            "memory",
         ] {
             assert!(text.parse::<StoreUrl>().is_err(), "{text}");
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use seawall_core::{ByteSize, ClusterName, Code, Error, Result};
 use seawall_repo::Repository;
 use seawall_repo::keys::{KeyFile, Unlock};
-use seawall_store::{StoreError, StoreUrl};
+use seawall_store::{OpenOptions, StoreError, StoreUrl};
 
 use crate::access;
 use crate::args::{RepositoryArgs, ServerArgs};
@@ -347,7 +347,7 @@ impl Context {
         let data_directories = self.config.clusters.values().map(|c| c.data_directory.as_deref());
         let data_directories = data_directory.into_iter().chain(data_directories.flatten());
         let places = self.places();
-        let stores = places.iter().map(|place| place.url.directory());
+        let stores = places.iter().filter_map(|place| place.url.as_directory());
         data_directories.chain(stores).find_map(Owner::of).filter(|owner| !owner.is_root())
     }
 }
@@ -444,7 +444,9 @@ impl Place {
     /// Those of the key, the store and the repository.
     pub async fn open(self) -> Result<Opened> {
         let unlock = Unlock::KeyFile(self.key()?);
-        let store = seawall_store::open(&self.url).await.map_err(|error| self.absent(error))?;
+        let store = seawall_store::open(&self.url, &OpenOptions::default())
+            .await
+            .map_err(|error| self.absent(error))?;
         let repository = Repository::open(Arc::clone(&store), &unlock)
             .await
             .map_err(|error| self.explain(error))?;
@@ -468,13 +470,19 @@ impl Place {
                 is_it_mounted(&self.url)
             ));
         }
-        access::explain(error, self.url.directory(), self.server_user.as_ref())
+        match self.url.as_directory() {
+            Some(directory) => access::explain(error, directory, self.server_user.as_ref()),
+            None => error,
+        }
     }
 }
 
 /// What to ask first where a repository is not found: an empty mount point looks the same.
 pub fn is_it_mounted(url: &StoreUrl) -> String {
-    let directory = crate::render::shell_quote(&url.directory().display().to_string());
+    let Some(directory) = url.as_directory() else {
+        return format!("Is {url} the store that was meant?");
+    };
+    let directory = crate::render::shell_quote(&directory.display().to_string());
     format!("Is the storage mounted? `findmnt -T {directory}` shows what is there.")
 }
 

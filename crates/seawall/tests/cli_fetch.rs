@@ -27,7 +27,9 @@ fn repository(directory: &Path) -> KeyFile {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let url = directory.join("repository").display().to_string().parse().unwrap();
-        let store = seawall_store::open_or_create(&url).await.unwrap();
+        let store = seawall_store::open_or_create(&url, &seawall_store::OpenOptions::default())
+            .await
+            .unwrap();
         let key = KeyFile::generate().unwrap();
         let unlock = Unlock::KeyFile(key.clone());
         let now = jiff::Timestamp::now();

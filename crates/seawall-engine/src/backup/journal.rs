@@ -206,7 +206,7 @@ mod tests {
     use seawall_repo::keys::{KeyFile, Unlock};
     use seawall_repo::manifest::EntryKind;
     use seawall_repo::{CreateOptions, Repository};
-    use seawall_store::open_or_create;
+    use seawall_store::{OpenOptions, open_or_create};
 
     use super::*;
 
@@ -214,7 +214,7 @@ mod tests {
         let url = format!("file://{}", directory.path().display()).parse().unwrap();
         let key = Unlock::KeyFile(KeyFile::generate().unwrap());
         let options = CreateOptions { unlock: &key, label: "first", now: Timestamp::now() };
-        let store = open_or_create(&url).await.unwrap();
+        let store = open_or_create(&url, &OpenOptions::default()).await.unwrap();
         let repository = Repository::create(Arc::clone(&store), &options).await.unwrap();
         let id = LineId { system_id: SystemId(7), branch: BranchNumber(0) };
         repository.line(&"main".parse().unwrap(), id).unwrap()

@@ -8,6 +8,7 @@ use seawall_core::{ClusterName, Error, Progress, Result, Stage};
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
+use seawall_store::StoreUrl;
 use tokio::time::{Instant, sleep};
 
 use super::arrival::{Route, switch, wait_and_compare};
@@ -43,8 +44,8 @@ pub struct CheckRequest {
 pub struct Candidate {
     /// Its name.
     pub name: String,
-    /// Its directory.
-    pub directory: PathBuf,
+    /// Where it is.
+    pub url: StoreUrl,
     /// The cluster's line in it, or why it cannot be used.
     pub line: Result<Line>,
 }
@@ -180,11 +181,11 @@ async fn look(
     pg_wal: &Path,
     patience: Duration,
 ) -> RepositoryFacts {
+    let directory = candidate.url.as_directory();
     let mut facts = RepositoryFacts {
-        device: device(&candidate.directory),
-        free_bytes: room(&candidate.directory).ok().map(|(free, _)| free),
+        device: directory.and_then(device),
+        free_bytes: directory.and_then(|it| room(it).ok()).map(|(free, _)| free),
         name: candidate.name,
-        directory: candidate.directory,
         trouble: None,
         arrival: None,
         has_backup: false,

@@ -1,5 +1,3 @@
-use std::path::PathBuf;
-
 use seawall_core::Lsn;
 
 use crate::cluster::{MissingRights, Survey};
@@ -88,11 +86,9 @@ pub struct WalDirectory {
 pub struct RepositoryFacts {
     /// Its name.
     pub name: String,
-    /// Its directory.
-    pub directory: PathBuf,
-    /// The device it is on.
+    /// The device it is on, if that is one of this machine.
     pub device: Option<u64>,
-    /// Room on it.
+    /// Room on it, where that is told.
     pub free_bytes: Option<u64>,
     /// Why it could not be opened, and what to do.
     pub trouble: Option<Trouble>,

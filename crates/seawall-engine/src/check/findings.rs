@@ -457,7 +457,6 @@ mod tests {
     fn repository(name: &str, device: u64) -> RepositoryFacts {
         RepositoryFacts {
             name: name.to_owned(),
-            directory: "/srv/seawall".into(),
             device: Some(device),
             free_bytes: Some(1 << 40),
             trouble: None,

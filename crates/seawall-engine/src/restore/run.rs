@@ -503,7 +503,7 @@ impl PlannedRestore {
         let major = self.major()?;
         let into = &self.request.into;
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
-        prove_outside(into, &tablespaces, self.line.repository().store().url().directory())?;
+        prove_outside(into, &tablespaces, self.line.repository().store().url().as_directory())?;
         look_at_tablespaces(&tablespaces, major, self.resumed)?;
         let left_out = self.plan.left_out_databases.iter().map(|database| database.oid);
         let layout = Layout::new(into.clone(), &tablespaces).leaving_out(left_out);

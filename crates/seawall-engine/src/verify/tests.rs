@@ -4,7 +4,7 @@ use seawall_core::{BranchNumber, LineId, NoProgress, SystemId};
 use seawall_repo::CreateOptions;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::records::{About, HistoryFile};
-use seawall_store::open_or_create;
+use seawall_store::{OpenOptions, open_or_create};
 
 use super::backups::Checked;
 use super::*;
@@ -21,7 +21,7 @@ impl House {
         let url = format!("file://{}", directory.path().display()).parse().unwrap();
         let key = Unlock::KeyFile(KeyFile::generate().unwrap());
         let options = CreateOptions { unlock: &key, label: "first", now: Timestamp::now() };
-        let store = open_or_create(&url).await.unwrap();
+        let store = open_or_create(&url, &OpenOptions::default()).await.unwrap();
         let repository = Repository::create(Arc::clone(&store), &options).await.unwrap();
         let id = LineId { system_id: SystemId(7), branch: BranchNumber(0) };
         let line = repository.line(&"main".parse().unwrap(), id).unwrap();

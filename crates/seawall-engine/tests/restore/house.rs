@@ -23,7 +23,7 @@ use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::records::About;
 use seawall_repo::wal::{SegmentKind, WalArchive};
 use seawall_repo::{CreateOptions, Line, Repository};
-use seawall_store::open_or_create;
+use seawall_store::{OpenOptions, Store, StoreUrl, open_or_create};
 use seawall_testkit::ledger::{self, Bound, LedgerLog, Verdict};
 use seawall_testkit::{Owner, PgBin, PgCluster, PgClusterBuilder, StopMode, TestDir, oracles};
 
@@ -69,7 +69,9 @@ impl House {
         let rooms = directory.join("rooms");
         pg.owner().create_dir(&rooms, 0o755)?;
         let repository = directory.join("repository");
-        let line = new_line(&pg, &repository).await?;
+        let url = StoreUrl::from_directory(&repository)?;
+        let store = open_or_create(&url, &OpenOptions::default()).await?;
+        let line = new_line(&pg, store, &Unlock::KeyFile(KeyFile::generate()?)).await?;
         let wal = WalArchive::open(line.clone()).await?;
         let stop = Arc::new(AtomicBool::new(false));
         tokio::spawn(ingest(wal.clone(), archive.clone(), Arc::clone(&stop)));
@@ -216,10 +218,9 @@ impl House {
     }
 }
 
-async fn new_line(pg: &PgCluster, repository: &Path) -> Result<Line> {
-    let store = open_or_create(&format!("file://{}", repository.display()).parse()?).await?;
-    let key = Unlock::KeyFile(KeyFile::generate()?);
-    let options = CreateOptions { unlock: &key, label: "test", now: Timestamp::now() };
+/// Makes a repository in an empty store, and the cluster's line in it.
+pub async fn new_line(pg: &PgCluster, store: Arc<dyn Store>, key: &Unlock) -> Result<Line> {
+    let options = CreateOptions { unlock: key, label: "test", now: Timestamp::now() };
     let repository = Repository::create(store, &options).await?;
     let control = read_control(pg.data_directory())?;
     let id = LineId { system_id: control.system_id, branch: BranchNumber(0) };
@@ -243,7 +244,7 @@ async fn new_line(pg: &PgCluster, repository: &Path) -> Result<Line> {
 }
 
 /// Stores what PostgreSQL archived, in the order of its names, until told to stop.
-async fn ingest(wal: WalArchive, archive: PathBuf, stop: Arc<AtomicBool>) {
+pub async fn ingest(wal: WalArchive, archive: PathBuf, stop: Arc<AtomicBool>) {
     let mut stored = BTreeSet::new();
     while !stop.load(Ordering::Relaxed) {
         let names = fs::read_dir(&archive).into_iter().flatten().flatten();

@@ -35,15 +35,18 @@ pub async fn read_ends(
     kind: ObjectKind,
     path: &ObjectPath,
 ) -> Result<Ends> {
-    let length_bytes = store.stat(path).await?.size_bytes;
+    let end = store.read_end(path, TAIL_BYTES).await?;
+    let (tail_start, length_bytes) = (end.offset(), end.size_bytes);
     if length_bytes < (HEADER_BYTES + TRAILER_BYTES) as u64 {
         return Err(Damage::Length.at(path));
     }
-    let header = store.read_range(path, 0..HEADER_BYTES as u64).await?;
+    let tail = end.bytes;
+    let header = match tail.get(..HEADER_BYTES).filter(|_| tail_start == 0) {
+        Some(header) => tail.slice_ref(header),
+        None => store.read_range(path, 0..HEADER_BYTES as u64).await?,
+    };
     let opener =
         ObjectOpener::new(keyring, kind, path, &header).map_err(|damage| damage.at(path))?;
-    let tail_start = length_bytes.saturating_sub(TAIL_BYTES);
-    let tail = store.read_range(path, tail_start..length_bytes).await?;
     let trailer = tail.get(tail.len().saturating_sub(TRAILER_BYTES)..).unwrap_or_default();
     let offset = footer_offset(trailer, length_bytes).map_err(|damage| damage.at(path))?;
     if length_bytes - offset > FOOTER_BYTES_MAX {

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use seawall_core::{Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment, WalSegmentSize};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
-use seawall_store::list_children;
 
 use super::range::DEFAULT_COMPRESSION_LEVEL;
 use crate::layout::{LineObject, ObjectName, WalRangeName};
@@ -155,7 +154,7 @@ impl WalArchive {
     /// A store that fails.
     pub async fn timelines(&self) -> Result<Vec<TimelineId>> {
         let mut timelines: BTreeSet<TimelineId> = self.history_timelines().await?;
-        for name in list_children(self.line.store(), &self.line.paths().below("wal/hot")?).await? {
+        for name in self.line.store().list_children(&self.line.paths().below("wal/hot")?).await? {
             if let Ok(number) = u32::from_str_radix(&name, 16)
                 && number > 0
                 && format!("{number:08X}") == name

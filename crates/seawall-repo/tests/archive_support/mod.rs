@@ -18,7 +18,7 @@ use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::records::About;
 use seawall_repo::wal::{SegmentKind, SegmentStored, WalArchive};
 use seawall_repo::{CreateOptions, Line, Repository};
-use seawall_store::{Store, open_or_create};
+use seawall_store::{OpenOptions, Store, open_or_create};
 use wal::{SEGMENT_SIZE, SYSTEM_ID, WalWriter};
 
 pub const SEGMENT_BYTES: u64 = SEGMENT_SIZE.bytes();
@@ -68,7 +68,7 @@ impl Fixture {
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("file://{}", directory.path().display()).parse().unwrap();
-        let store = decorate(open_or_create(&url).await.unwrap());
+        let store = decorate(open_or_create(&url, &OpenOptions::default()).await.unwrap());
         let unlock = Unlock::KeyFile(KeyFile::generate().unwrap());
         let now: Timestamp = "2026-01-02T02:00:00Z".parse().unwrap();
         let options = CreateOptions { unlock: &unlock, label: "first", now };

@@ -36,6 +36,26 @@ pub(super) fn page(
     Ok(ListPage { objects, next })
 }
 
+/// The names in a directory, without those of directories that hold no object.
+pub(super) fn children(tree: &Tree, prefix: &ObjectPrefix) -> Result<Vec<String>, StoreError> {
+    let place = Place::prefix(tree.url(), prefix);
+    let directory = match tree.open_prefix(prefix) {
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        directory => directory?,
+    };
+    let (start_after, limit) = ("", MAX_PAGE_OBJECTS);
+    let listing = Listing { tree, place, start_after, limit, objects: Vec::new(), more: false };
+    let path = prefix.to_string();
+    let mut children = Vec::new();
+    for entry in listing.entries(&directory, &path)? {
+        if listing.is_child(&directory, &path, &entry)? {
+            children.push(entry.trim_end_matches('/').to_owned());
+        }
+    }
+    children.sort_unstable();
+    Ok(children)
+}
+
 struct Listing<'a> {
     tree: &'a Tree,
     place: Place,
@@ -75,6 +95,27 @@ impl Listing<'_> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Whether an entry of a directory is an object, or a directory with one somewhere in it.
+    fn is_child(&self, directory: &OwnedFd, path: &str, entry: &str) -> Result<bool, StoreError> {
+        let path = format!("{path}{entry}");
+        let Some(name) = entry.strip_suffix('/') else {
+            return Ok(ObjectPath::new(path).is_ok());
+        };
+        let directory = match open_directory(directory.as_fd(), name, &self.place) {
+            Err(error) if error.is_not_found() => return Ok(false),
+            directory => directory?,
+        };
+        // Files first: most directories have one, or a directory that has.
+        let (directories, files): (Vec<_>, Vec<_>) =
+            self.entries(&directory, &path)?.into_iter().partition(|entry| entry.ends_with('/'));
+        for entry in files.iter().chain(&directories) {
+            if self.is_child(&directory, &path, entry)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The names in a directory that may lead past `start_after`, in the order of full paths: a

@@ -10,6 +10,7 @@
 //! symbolic links, pipes and devices are refused. The root itself may be a symbolic link. The root
 //! is kept open, so that a volume unmounted and replaced under a running process is not written to.
 
+mod delete;
 mod large;
 mod list;
 mod publish;
@@ -30,8 +31,8 @@ use bytes::Bytes;
 use rustix::fs::Mode;
 
 use crate::{
-    ListPage, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, Place, Store, StoreError,
-    StoreUrl,
+    ListPage, ObjectEnd, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, Place, Store,
+    StoreDirectory, StoreError, StoreUrl,
 };
 use publish::Unfinished;
 use sync::{Kernel, SyncCalls};
@@ -77,27 +78,31 @@ impl FsStore {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if it does not.
-    pub async fn open(url: &StoreUrl, options: FsOptions) -> Result<Self, StoreError> {
-        Self::open_with(url, options, Arc::new(Kernel)).await
+    pub async fn open(directory: &StoreDirectory, options: FsOptions) -> Result<Self, StoreError> {
+        Self::open_with(directory, options, Arc::new(Kernel)).await
     }
 
-    /// Opens the store in a directory and makes it, and what it is in, if it does not exist.
+    /// Makes the directory of a store, and what it is in, durably, if it does not exist.
     ///
     /// # Errors
     /// [`StoreError::Forbidden`] and the like if it cannot be made.
-    pub async fn open_or_create(url: &StoreUrl, options: FsOptions) -> Result<Self, StoreError> {
-        let root = url.clone();
-        blocking(Place::store(url), move || root::make(&root, options)).await?;
-        Self::open(url, options).await
+    pub async fn make_root(
+        directory: &StoreDirectory,
+        options: FsOptions,
+    ) -> Result<(), StoreError> {
+        let root = directory.clone();
+        let place = Place::store(&StoreUrl::Directory(root.clone()));
+        blocking(place, move || root::make(&root, options)).await
     }
 
     async fn open_with(
-        url: &StoreUrl,
+        directory: &StoreDirectory,
         options: FsOptions,
         syncs: Arc<dyn SyncCalls>,
     ) -> Result<Self, StoreError> {
-        let root = url.clone();
-        let tree = blocking(Place::store(url), move || Tree::open(&root, options, syncs)).await?;
+        let root = directory.clone();
+        let place = Place::store(&StoreUrl::Directory(root.clone()));
+        let tree = blocking(place, move || Tree::open(&root, options, syncs)).await?;
         Ok(Self { tree: Arc::new(tree) })
     }
 
@@ -157,6 +162,11 @@ impl Store for FsStore {
         self.blocking(self.place(path), move |tree| read::range(tree, &object, range)).await
     }
 
+    async fn read_end(&self, path: &ObjectPath, bytes: u64) -> Result<ObjectEnd, StoreError> {
+        let object = path.clone();
+        self.blocking(self.place(path), move |tree| read::end(tree, &object, bytes)).await
+    }
+
     async fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
         let object = path.clone();
         self.blocking(self.place(path), move |tree| read::stat(tree, &object)).await
@@ -174,6 +184,11 @@ impl Store for FsStore {
             .await
     }
 
+    async fn list_children(&self, prefix: &ObjectPrefix) -> Result<Vec<String>, StoreError> {
+        let (place, prefix) = (Place::prefix(self.url(), prefix), prefix.clone());
+        self.blocking(place, move |tree| list::children(tree, &prefix)).await
+    }
+
     async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError> {
         let object = path.clone();
         self.blocking(self.place(path), move |tree| publish::make_durable(tree, &object)).await
@@ -185,7 +200,14 @@ impl Store for FsStore {
 
     async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
         let object = path.clone();
-        self.blocking(self.place(path), move |tree| publish::delete(tree, &object)).await
+        let delete = move |tree: &Tree| delete::objects(tree, std::slice::from_ref(&object));
+        self.blocking(self.place(path), delete).await
+    }
+
+    async fn delete_many(&self, paths: &[ObjectPath]) -> Result<(), StoreError> {
+        let paths = paths.to_vec();
+        let place = Place::store(self.url());
+        self.blocking(place, move |tree| delete::objects(tree, &paths)).await
     }
 }
 

@@ -3,13 +3,13 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, OFlags, RenameFlags, fstat, linkat, openat, renameat_with, statat, unlinkat,
+    AtFlags, OFlags, RenameFlags, fstat, linkat, openat, renameat_with, statat, unlinkat,
 };
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::Errno;
 use seawall_core::Ulid;
 
 use super::read::stat;
-use super::tree::{Tree, components, describe, undo_umask};
+use super::tree::{Tree, undo_umask};
 use crate::direct::write_all_at;
 use crate::{ObjectPath, Place, RESERVED_SUFFIX, StoreError};
 
@@ -177,40 +177,6 @@ pub(super) fn make_durable(tree: &Tree, path: &ObjectPath) -> Result<(), StoreEr
     stat(tree, path).map(drop)
 }
 
-/// Removes an object, and directories it leaves empty. What is not there is removed already.
-pub(super) fn delete(tree: &Tree, path: &ObjectPath) -> Result<(), StoreError> {
-    let place = tree.place(path);
-    let prefix = path.parent();
-    let chain = match tree.open_chain(&prefix, &place) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        chain => chain?,
-    };
-    let directory = chain.last().map_or(tree.root(), AsFd::as_fd);
-    let kind = match statat(directory, path.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(failed(&place, "deleting", errno)),
-    };
-    if kind != FileType::RegularFile {
-        return Err(StoreError::NotAnObject { place, found: describe(kind) });
-    }
-    match unlinkat(directory, path.file_name(), AtFlags::empty()) {
-        Ok(()) => {}
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(failed(&place, "deleting", errno)),
-    }
-    tree.sync_directory(directory, &place)?;
-    let names: Vec<&str> = components(&prefix).collect();
-    for (depth, name) in names.iter().enumerate().rev() {
-        let above = depth.checked_sub(1).and_then(|above| chain.get(above));
-        let parent = above.map_or(tree.root(), AsFd::as_fd);
-        if retry_on_intr(|| unlinkat(parent, *name, AtFlags::REMOVEDIR)).is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// Whoever is told that an object exists takes it for stored, so it has to be: who made it may not
 /// have synced its name yet.
 fn already_exists(tree: &Tree, directory: &OwnedFd, place: &Place) -> StoreError {
@@ -220,7 +186,7 @@ fn already_exists(tree: &Tree, directory: &OwnedFd, place: &Place) -> StoreError
     }
 }
 
-fn failed(place: &Place, doing: &'static str, errno: Errno) -> StoreError {
+pub(super) fn failed(place: &Place, doing: &'static str, errno: Errno) -> StoreError {
     StoreError::from_io(place.clone(), doing, errno.into())
 }
 
@@ -229,14 +195,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::StoreUrl;
+    use crate::StoreDirectory;
     use crate::fs::FsOptions;
     use crate::fs::sync::Kernel;
 
     fn tree() -> (tempfile::TempDir, Tree) {
         let directory = tempfile::tempdir().unwrap();
-        let url = StoreUrl::from_directory(directory.path()).unwrap();
-        let tree = Tree::open(&url, FsOptions::default(), Arc::new(Kernel)).unwrap();
+        let root = StoreDirectory::new(directory.path()).unwrap();
+        let tree = Tree::open(&root, FsOptions::default(), Arc::new(Kernel)).unwrap();
         (directory, tree)
     }
 

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::tree::{Tree, describe};
-use crate::{MAX_READ_BYTES, ObjectInfo, ObjectPath, Place, StoreError};
+use crate::{MAX_READ_BYTES, ObjectEnd, ObjectInfo, ObjectPath, Place, StoreError};
 
 /// Reads all of an object, if it is no longer than that.
 pub(super) fn whole(tree: &Tree, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
@@ -35,6 +35,16 @@ pub(super) fn range(
     file.seek(SeekFrom::Start(range.start))
         .map_err(|source| StoreError::from_io(place.clone(), "reading", source))?;
     exactly(&mut file, range.end.saturating_sub(range.start), &place)
+}
+
+/// Reads the last bytes of an object.
+pub(super) fn end(tree: &Tree, path: &ObjectPath, bytes: u64) -> Result<ObjectEnd, StoreError> {
+    let place = tree.place(path);
+    let (mut file, size_bytes) = open(tree, path)?;
+    let wanted = bytes.min(size_bytes);
+    file.seek(SeekFrom::Start(size_bytes - wanted))
+        .map_err(|source| StoreError::from_io(place.clone(), "reading", source))?;
+    Ok(ObjectEnd { bytes: exactly(&mut file, wanted, &place)?, size_bytes })
 }
 
 /// What the filesystem knows about an object.
@@ -105,7 +115,7 @@ fn object_size(stat: &Stat, place: &Place) -> Result<u64, StoreError> {
 fn exactly(reader: &mut impl Read, wanted_bytes: u64, place: &Place) -> Result<Bytes, StoreError> {
     let failed = |source| StoreError::from_io(place.clone(), "reading", source);
     if wanted_bytes > MAX_READ_BYTES {
-        return Err(failed(io::Error::other("more than 1 GiB was to be read at once")));
+        return Err(failed(io::Error::other("more than 2 GiB were to be read at once")));
     }
     let mut bytes = Vec::new();
     usize::try_from(wanted_bytes)

@@ -5,13 +5,15 @@ use std::path::Path;
 
 use super::FsOptions;
 use super::sync::sync_directory_at;
-use crate::{Place, StoreError, StoreUrl};
+use crate::{Place, StoreDirectory, StoreError, StoreUrl};
 
 /// Makes the root of a store and the directories it is in, as far as they are missing, durably.
 /// What exists keeps its mode.
-pub(super) fn make(url: &StoreUrl, options: FsOptions) -> Result<(), StoreError> {
-    make_directory(url.directory(), options.directory_mode & 0o777)
-        .map_err(|source| StoreError::from_io(Place::store(url), "making", source))
+pub(super) fn make(root: &StoreDirectory, options: FsOptions) -> Result<(), StoreError> {
+    make_directory(root.path(), options.directory_mode & 0o777).map_err(|source| {
+        let url = StoreUrl::Directory(root.clone());
+        StoreError::from_io(Place::store(&url), "making", source)
+    })
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

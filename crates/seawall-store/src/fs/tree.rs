@@ -10,7 +10,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::FsOptions;
 use super::sync::SyncCalls;
-use crate::{ObjectPath, ObjectPrefix, Place, StoreError, StoreUrl};
+use crate::{ObjectPath, ObjectPrefix, Place, StoreDirectory, StoreError, StoreUrl};
 
 /// How many directories are remembered as durable; beyond that the memory starts afresh.
 const REMEMBERED_DIRECTORIES: usize = 4096;
@@ -41,20 +41,21 @@ struct Identity {
 impl Tree {
     /// Opens the root, which may be reached through symbolic links.
     pub(super) fn open(
-        url: &StoreUrl,
+        directory: &StoreDirectory,
         options: FsOptions,
         syncs: Arc<dyn SyncCalls>,
     ) -> Result<Self, StoreError> {
+        let url = StoreUrl::Directory(directory.clone());
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
-        let root = retry_on_intr(|| rustix::fs::open(url.directory(), flags, Mode::empty()))
+        let root = retry_on_intr(|| rustix::fs::open(directory.path(), flags, Mode::empty()))
             .map_err(|errno| match errno {
                 Errno::NOTDIR => {
-                    StoreError::NotAnObject { place: Place::store(url), found: "not a directory" }
+                    StoreError::NotAnObject { place: Place::store(&url), found: "not a directory" }
                 }
-                _ => StoreError::from_io(Place::store(url), "opening", errno.into()),
+                _ => StoreError::from_io(Place::store(&url), "opening", errno.into()),
             })?;
         Ok(Self {
-            url: url.clone(),
+            url,
             root,
             options,
             syncs,

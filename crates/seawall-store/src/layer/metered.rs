@@ -1,204 +1,138 @@
-use std::ops::Range;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
+use super::{Answer, Layer, Layered};
+use crate::call::{Asked, Call};
+use crate::{Store, StoreError};
 
-use crate::{
-    ListPage, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, Store, StoreError, StoreUrl,
-};
+/// A store that counts what is asked of another one.
+pub type Metered = Layered<Meters>;
 
 /// How often a store was called, and the bytes that went through it. Failed calls count as calls,
 /// their bytes do not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Calls of [`Store::create`].
-    pub create: u64,
-    /// Calls of [`Store::create_large`].
-    pub create_large: u64,
-    /// Calls of [`ObjectWriter::write`].
-    pub write: u64,
-    /// Calls of [`ObjectWriter::finish`].
-    pub finish: u64,
-    /// Calls of [`Store::read`] and [`Store::read_range`].
-    pub read: u64,
-    /// Calls of [`Store::stat`].
-    pub stat: u64,
-    /// Calls of [`Store::list`].
-    pub list: u64,
-    /// Calls of [`Store::delete`].
-    pub delete: u64,
+    calls: [u64; Call::ALL.len()],
     /// Bytes the store took.
     pub written_bytes: u64,
     /// Bytes the store gave.
     pub read_bytes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Meters {
-    create: AtomicU64,
-    create_large: AtomicU64,
-    write: AtomicU64,
-    finish: AtomicU64,
-    read: AtomicU64,
-    stat: AtomicU64,
-    list: AtomicU64,
-    delete: AtomicU64,
-    written_bytes: AtomicU64,
-    read_bytes: AtomicU64,
+impl Counts {
+    /// Calls of one kind.
+    #[must_use]
+    pub fn of(&self, call: Call) -> u64 {
+        self.calls.get(call as usize).copied().unwrap_or(0)
+    }
+
+    /// Calls of any kind.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls.iter().sum()
+    }
+
+    /// Calls that read bytes of objects.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.of(Call::Read) + self.of(Call::ReadRange) + self.of(Call::ReadEnd)
+    }
 }
 
-/// A store that counts what is asked of another one.
-#[derive(Debug)]
-pub struct Metered {
-    inner: Arc<dyn Store>,
-    meters: Arc<Meters>,
+/// The counters of a [`Metered`] store.
+#[derive(Debug, Default)]
+pub struct Meters {
+    calls: [AtomicU64; Call::ALL.len()],
+    written_bytes: AtomicU64,
+    read_bytes: AtomicU64,
 }
 
 impl Metered {
     /// Counts from zero what goes to `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> Self {
-        Self { inner, meters: Arc::default() }
+        Self::over(inner, Meters::default())
     }
 
     /// The counts so far. Calls that are running may show in one number and not yet in another.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let meters = &self.meters;
+        let Meters { calls, written_bytes, read_bytes } = self.layer();
         Counts {
-            create: meters.create.load(Relaxed),
-            create_large: meters.create_large.load(Relaxed),
-            write: meters.write.load(Relaxed),
-            finish: meters.finish.load(Relaxed),
-            read: meters.read.load(Relaxed),
-            stat: meters.stat.load(Relaxed),
-            list: meters.list.load(Relaxed),
-            delete: meters.delete.load(Relaxed),
-            written_bytes: meters.written_bytes.load(Relaxed),
-            read_bytes: meters.read_bytes.load(Relaxed),
+            calls: std::array::from_fn(|call| {
+                calls.get(call).map_or(0, |count| count.load(Relaxed))
+            }),
+            written_bytes: written_bytes.load(Relaxed),
+            read_bytes: read_bytes.load(Relaxed),
         }
     }
-
-    fn count_read(&self, bytes: Bytes) -> Bytes {
-        self.meters.read_bytes.fetch_add(bytes.len() as u64, Relaxed);
-        bytes
-    }
 }
 
-#[async_trait]
-impl Store for Metered {
-    fn url(&self) -> &StoreUrl {
-        self.inner.url()
-    }
-
-    async fn create(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
-        self.meters.create.fetch_add(1, Relaxed);
-        let written = bytes.len() as u64;
-        self.inner.create(path, bytes).await?;
-        self.meters.written_bytes.fetch_add(written, Relaxed);
-        Ok(())
-    }
-
-    async fn create_large(&self, path: &ObjectPath) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        self.meters.create_large.fetch_add(1, Relaxed);
-        let inner = self.inner.create_large(path).await?;
-        Ok(Box::new(MeteredWriter { inner, meters: Arc::clone(&self.meters) }))
-    }
-
-    async fn read_within(&self, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        self.meters.read.fetch_add(1, Relaxed);
-        Ok(self.count_read(self.inner.read_within(path, limit_bytes).await?))
-    }
-
-    async fn read_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.meters.read.fetch_add(1, Relaxed);
-        Ok(self.count_read(self.inner.read_range(path, range).await?))
-    }
-
-    async fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
-        self.meters.stat.fetch_add(1, Relaxed);
-        self.inner.stat(path).await
-    }
-
-    async fn list(
+impl Layer for Meters {
+    fn around<T, F>(
         &self,
-        prefix: &ObjectPrefix,
-        start_after: Option<&ObjectPath>,
-        limit: usize,
-    ) -> Result<ListPage, StoreError> {
-        self.meters.list.fetch_add(1, Relaxed);
-        self.inner.list(prefix, start_after, limit).await
+        asked: &Asked<'_>,
+        run: impl Fn() -> F + Send + Sync,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
+    where
+        T: Answer,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.around_writer(asked, run())
     }
 
-    async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError> {
-        self.inner.make_durable(path).await
-    }
-
-    async fn sweep_unfinished(&self, older_than: Duration) -> Result<(), StoreError> {
-        self.inner.sweep_unfinished(older_than).await
-    }
-
-    async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
-        self.meters.delete.fetch_add(1, Relaxed);
-        self.inner.delete(path).await
-    }
-}
-
-struct MeteredWriter {
-    inner: Box<dyn ObjectWriter>,
-    meters: Arc<Meters>,
-}
-
-#[async_trait]
-impl ObjectWriter for MeteredWriter {
-    async fn write(&mut self, part: Bytes) -> Result<(), StoreError> {
-        self.meters.write.fetch_add(1, Relaxed);
-        let written = part.len() as u64;
-        self.inner.write(part).await?;
-        self.meters.written_bytes.fetch_add(written, Relaxed);
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<u64, StoreError> {
-        self.meters.finish.fetch_add(1, Relaxed);
-        self.inner.finish().await
-    }
-
-    async fn abort(self: Box<Self>) {
-        self.inner.abort().await;
+    async fn around_writer<T: Answer>(
+        &self,
+        asked: &Asked<'_>,
+        run: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        if let Some(count) = self.calls.get(asked.call as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+        let answer = run.await?;
+        self.written_bytes.fetch_add(asked.written_bytes, Relaxed);
+        self.read_bytes.fetch_add(answer.read_bytes(), Relaxed);
+        Ok(answer)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
-    use crate::fs::tests::temporary_store;
+    use crate::ObjectPath;
+    use crate::testing::MemoryStore;
 
     #[tokio::test]
     async fn calls_and_bytes_are_counted() {
-        let (_guard, store) = temporary_store().await;
-        let store = Metered::new(Arc::new(store));
+        let store = Metered::new(Arc::new(MemoryStore::new()));
         let path: ObjectPath = "a".parse().unwrap();
         store.create(&path, Bytes::from_static(b"four")).await.unwrap();
         store.create(&path, Bytes::from_static(b"never written")).await.unwrap_err();
         store.read(&path).await.unwrap();
         store.read_range(&path, 1..3).await.unwrap();
+        store.read_end(&path, 1).await.unwrap();
         let mut writer = store.create_large(&"b".parse().unwrap()).await.unwrap();
         writer.write(Bytes::from_static(b"seven b")).await.unwrap();
         writer.finish().await.unwrap();
-        let expected = Counts {
-            create: 2,
-            create_large: 1,
-            write: 1,
-            finish: 1,
-            read: 2,
-            written_bytes: 11,
-            read_bytes: 6,
-            ..Counts::default()
-        };
-        assert_eq!(store.counts(), expected);
+        let counts = store.counts();
+        let of = Call::ALL.map(|call| (call, counts.of(call)));
+        let called: Vec<_> = of.into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(
+            called,
+            [
+                (Call::Create, 2),
+                (Call::CreateLarge, 1),
+                (Call::Write, 1),
+                (Call::Finish, 1),
+                (Call::Read, 1),
+                (Call::ReadRange, 1),
+                (Call::ReadEnd, 1),
+            ]
+        );
+        assert_eq!((counts.calls(), counts.reads()), (8, 3));
+        assert_eq!((counts.written_bytes, counts.read_bytes), (11, 7));
     }
 }

@@ -133,6 +133,21 @@ pub(super) async fn a_deleted_object_is_gone_and_its_name_free(store: Arc<dyn St
     assert_eq!(store.read(&neighbour).await.unwrap(), "two");
 }
 
+pub(super) async fn many_objects_are_deleted_at_once(store: Arc<dyn Store>) {
+    let names: Vec<String> = (0..1_003).map(|n| format!("pin/{}/{n}", n % 7)).collect();
+    for name in &names {
+        store.create(&path(name), Bytes::new()).await.unwrap();
+    }
+    let (kept, deleted) = names.split_at(3);
+    let mut paths: Vec<_> = deleted.iter().map(|name| path(name)).collect();
+    paths.insert(500, path("never/was"));
+    store.delete_many(&paths).await.unwrap();
+    assert_eq!(self::names(&*store, &ObjectPrefix::root(), 10).await, kept);
+    store.delete_many(&paths).await.expect("a delete can be repeated");
+    store.delete_many(&[]).await.expect("nothing is deleted already");
+    assert_eq!(self::names(&*store, &ObjectPrefix::root(), 10).await, kept);
+}
+
 async fn write_large(
     store: &dyn Store,
     object: &crate::ObjectPath,

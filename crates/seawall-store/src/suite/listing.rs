@@ -72,6 +72,28 @@ pub(super) async fn pages_can_start_anywhere(store: Arc<dyn Store>) {
     }
 }
 
+pub(super) async fn children_are_the_first_components_below_a_prefix(store: Arc<dyn Store>) {
+    let nothing = [""; 0];
+    assert_eq!(store.list_children(&ObjectPrefix::root()).await.unwrap(), nothing);
+    fill(&*store, &NASTY).await;
+    store.create(&path("x/y/z"), Bytes::new()).await.unwrap();
+    store.delete(&path("x/y/z")).await.unwrap();
+    let mut unfinished = store.create_large(&path("u/v/w")).await.unwrap();
+    unfinished.write(Bytes::from_static(b"half")).await.unwrap();
+    for (prefix, children) in [
+        (ObjectPrefix::root(), &["a", "a-", "a-b", "a.b", "a.b.c", "a0", "aB", "a_", "b"][..]),
+        (below("a"), &["-", "b", "b.c", "b0"]),
+        (below("a-b"), &["c", "d", "d-"]),
+        (below("b/a"), &["a"]),
+        (below("x"), &[]),
+        (below("u"), &[]),
+        (below("nothing"), &[]),
+    ] {
+        assert_eq!(store.list_children(&prefix).await.unwrap(), children, "below {prefix}");
+    }
+    unfinished.abort().await;
+}
+
 pub(super) async fn thousands_of_objects_are_listed_once_each(store: Arc<dyn Store>) {
     const SEPARATORS: [&str; 4] = ["/", "-", "./", "0/"];
     let mut expected: Vec<String> =

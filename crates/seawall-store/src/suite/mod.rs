@@ -64,8 +64,10 @@ cases! {
     creating::an_empty_object_is_an_object,
     creating::an_abandoned_large_object_leaves_nothing,
     creating::a_deleted_object_is_gone_and_its_name_free,
+    creating::many_objects_are_deleted_at_once,
     reading::a_missing_object_is_not_found,
     reading::a_range_is_exact_or_an_error,
+    reading::the_end_of_an_object_comes_with_its_length,
     reading::many_readers_see_the_same_bytes,
     reading::every_allowed_name_is_kept_as_it_is,
     reading::the_store_knows_size_and_age,
@@ -73,6 +75,7 @@ cases! {
     listing::a_listing_is_in_byte_order_of_whole_paths,
     listing::a_prefix_ends_at_a_slash,
     listing::pages_can_start_anywhere,
+    listing::children_are_the_first_components_below_a_prefix,
     listing::thousands_of_objects_are_listed_once_each,
 }
 

@@ -13,7 +13,9 @@ pub(super) async fn a_missing_object_is_not_found(store: Arc<dyn Store>) {
             store.read(&object).await.map(|_| ()).unwrap_err(),
             store.read_range(&object, 0..0).await.map(|_| ()).unwrap_err(),
             store.read_range(&object, 0..1).await.map(|_| ()).unwrap_err(),
+            store.read_end(&object, 1).await.map(|_| ()).unwrap_err(),
             store.stat(&object).await.map(|_| ()).unwrap_err(),
+            store.make_durable(&object).await.unwrap_err(),
         ];
         for error in errors {
             assert!(error.is_not_found(), "{name}: {error:?}");
@@ -43,6 +45,20 @@ pub(super) async fn a_range_is_exact_or_an_error(store: Arc<dyn Store>) {
             matches!(error, StoreError::RangeBeyondEnd { size_bytes: 100_000, .. }),
             "{range:?}: {error:?}"
         );
+    }
+}
+
+pub(super) async fn the_end_of_an_object_comes_with_its_length(store: Arc<dyn Store>) {
+    let bytes = patterned(100_000, 8);
+    store.create(&path("end"), bytes.clone()).await.unwrap();
+    store.create(&path("empty"), Bytes::new()).await.unwrap();
+    for wanted in [0, 1, 4_097, 99_999, 100_000, 100_001, u64::MAX] {
+        let offset = 100_000u64.saturating_sub(wanted);
+        let end = store.read_end(&path("end"), wanted).await.unwrap();
+        assert_eq!((end.size_bytes, end.offset()), (100_000, offset), "{wanted}");
+        assert!(end.bytes == bytes[offset as usize..], "the last {wanted} bytes differ");
+        let end = store.read_end(&path("empty"), wanted).await.unwrap();
+        assert_eq!((end.size_bytes, end.offset(), end.bytes.len()), (0, 0, 0), "{wanted}");
     }
 }
 

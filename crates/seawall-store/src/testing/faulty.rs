@@ -1,47 +1,18 @@
 //! A store that fails on purpose, as a script says.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use rustix::io::Errno;
 
-use crate::{
-    ListPage, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, Place, Store, StoreError,
-    StoreUrl,
-};
-
-/// A kind of call to a store, counted from 1 over the life of a [`Faulty`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    /// [`Store::create`].
-    Create,
-    /// [`Store::create_large`].
-    CreateLarge,
-    /// [`ObjectWriter::write`], of all writers together.
-    Write,
-    /// [`ObjectWriter::finish`].
-    Finish,
-    /// [`Store::read`].
-    Read,
-    /// [`Store::read_range`].
-    ReadRange,
-    /// [`Store::stat`].
-    Stat,
-    /// [`Store::list`].
-    List,
-    /// [`Store::delete`].
-    Delete,
-    /// [`Store::make_durable`].
-    MakeDurable,
-}
-
-const CALLS: usize = Call::MakeDurable as usize + 1;
+use crate::call::{Asked, Call};
+use crate::layer::{Answer, Layer, Layered};
+use crate::{Place, Store, StoreError};
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +27,9 @@ pub enum Fault {
     Io,
     /// The store does it, and its answer is lost: the caller is told `Unavailable`.
     AnswerLost,
-    /// The object looks as if it ended after so many bytes. For reads and `stat`.
-    TruncatedTo(u64),
+    /// A lie: the first so many bytes or names of the answer, or so long a length, as if that were
+    /// all.
+    Short(u64),
     /// It is done after a while.
     Delay(Duration),
     /// The process dies before the store does anything; see [`Faulty::on_crash`].
@@ -72,21 +44,25 @@ struct Rule {
     fault: Fault,
 }
 
-struct Script {
+/// Says what happens to a call: of its kind, and the how manieth of all calls it is.
+type Choice = Box<dyn Fn(Call, u64) -> Option<Fault> + Send + Sync>;
+
+/// What happens to the calls of a [`Faulty`] store.
+pub struct Script {
     rules: Vec<Rule>,
-    counts: Mutex<[u64; CALLS]>,
+    choice: Choice,
+    /// Of each kind, and of all.
+    counts: Mutex<([u64; Call::ALL.len()], u64)>,
     dead: AtomicBool,
     on_crash: Box<dyn Fn() + Send + Sync>,
 }
 
-/// A store that does to chosen calls what a script says, and passes on the others.
+/// A store that does to chosen calls what a script says, and passes on the others. Calls are
+/// counted from 1 over its life.
 ///
 /// After a crash it is dead: every further call, also of writers it gave out, fails with
 /// [`StoreError::Unavailable`]. The store behind it can then be looked at as a new process would.
-pub struct Faulty {
-    inner: Arc<dyn Store>,
-    script: Arc<Script>,
-}
+pub type Faulty = Layered<Script>;
 
 impl Faulty {
     /// A store without faults yet.
@@ -94,11 +70,12 @@ impl Faulty {
     pub fn new(inner: Arc<dyn Store>) -> Self {
         let script = Script {
             rules: Vec::new(),
-            counts: Mutex::new([0; CALLS]),
+            choice: Box::new(|_, _| None),
+            counts: Mutex::default(),
             dead: AtomicBool::new(false),
             on_crash: Box::new(|| {}),
         };
-        Self { inner, script: Arc::new(script) }
+        Self::over(inner, script)
     }
 
     /// Lets calls with these numbers fail: `3..=3` is the third call only, `3..` every one from it.
@@ -107,6 +84,16 @@ impl Faulty {
     pub fn fail(self, call: Call, numbers: impl RangeBounds<u64>, fault: Fault) -> Self {
         let numbers = (numbers.start_bound().cloned(), numbers.end_bound().cloned());
         self.change(|script| script.rules.push(Rule { call, numbers, fault }))
+    }
+
+    /// Lets somebody say for each call that no rule fits what happens to it: told its kind, and
+    /// the how manieth of all calls it is.
+    #[must_use]
+    pub fn choose(
+        self,
+        choice: impl Fn(Call, u64) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        self.change(|script| script.choice = Box::new(choice))
     }
 
     /// What a crash does besides killing the store: nothing unless told otherwise, or for instance
@@ -119,43 +106,51 @@ impl Faulty {
     /// Whether a crash has happened.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.script.dead.load(Ordering::Acquire)
+        self.layer().dead.load(Ordering::Acquire)
     }
 
     /// How many calls of a kind there were.
     #[must_use]
     pub fn count(&self, call: Call) -> u64 {
-        let counts = self.script.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.get(call as usize).copied().unwrap_or(0)
+        let counts = self.layer().counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.0.get(call as usize).copied().unwrap_or(0)
+    }
+
+    /// How many calls there were of any kind.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.layer().counts.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     /// Before the first call nobody else holds the script.
     fn change(mut self, change: impl FnOnce(&mut Script)) -> Self {
-        if let Some(script) = Arc::get_mut(&mut self.script) {
+        if let Some(script) = self.layer_mut() {
             change(script);
         }
         self
     }
-
-    fn place(&self, path: &ObjectPath) -> Place {
-        Place::object(self.url(), path)
-    }
 }
 
-impl fmt::Debug for Faulty {
+impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faulty").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Script").field("dead", &self.dead).finish_non_exhaustive()
     }
 }
 
 impl Script {
     /// Counts a call and gives what is to happen to it.
     fn next(&self, call: Call) -> Option<Fault> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get_mut(call as usize)?;
-        *count += 1;
-        let fits = |rule: &&Rule| rule.call == call && rule.numbers.contains(count);
-        self.rules.iter().find(fits).map(|rule| rule.fault)
+        let (count, number) = {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let (of_kind, all) = &mut *counts;
+            let count = of_kind.get_mut(call as usize)?;
+            *count += 1;
+            *all += 1;
+            (*count, *all)
+        };
+        let fits = |rule: &&Rule| rule.call == call && rule.numbers.contains(&count);
+        let ruled = self.rules.iter().find(fits).map(|rule| rule.fault);
+        ruled.or_else(|| (self.choice)(call, number))
     }
 
     fn crash(&self) {
@@ -164,11 +159,12 @@ impl Script {
     }
 
     /// What stands before a call: an error, or the fault that is left for after it.
-    async fn before(&self, call: Call, place: &Place) -> Result<Option<Fault>, StoreError> {
+    async fn before(&self, asked: &Asked<'_>) -> Result<Option<Fault>, StoreError> {
+        let place = asked.place();
         if self.dead.load(Ordering::Acquire) {
             return Err(error(place, Errno::TIMEDOUT));
         }
-        let fault = self.next(call);
+        let fault = self.next(asked.call);
         match fault {
             Some(Fault::Full) => return Err(error(place, Errno::NOSPC)),
             Some(Fault::Forbidden) => return Err(error(place, Errno::ACCESS)),
@@ -179,137 +175,76 @@ impl Script {
                 self.crash();
                 return Err(error(place, Errno::TIMEDOUT));
             }
-            Some(Fault::AnswerLost | Fault::CrashAfter | Fault::TruncatedTo(_)) | None => {}
+            Some(Fault::AnswerLost | Fault::CrashAfter | Fault::Short(_)) | None => {}
         }
         Ok(fault)
     }
 
-    fn after<T>(
+    fn after<T: Answer>(
         &self,
         fault: Option<Fault>,
-        place: &Place,
-        result: Result<T, StoreError>,
+        asked: &Asked<'_>,
+        answer: Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         match fault {
-            Some(Fault::AnswerLost) => Err(error(place, Errno::TIMEDOUT)),
+            Some(Fault::AnswerLost) => Err(error(asked.place(), Errno::TIMEDOUT)),
             Some(Fault::CrashAfter) => {
                 self.crash();
-                Err(error(place, Errno::TIMEDOUT))
+                Err(error(asked.place(), Errno::TIMEDOUT))
             }
-            _ => result,
+            Some(Fault::Short(count)) => answer.map(|answer| answer.cut_to(count)),
+            Some(
+                Fault::Delay(_)
+                | Fault::Full
+                | Fault::Forbidden
+                | Fault::Unavailable
+                | Fault::Io
+                | Fault::CrashBefore,
+            )
+            | None => answer,
         }
     }
 }
 
-fn error(place: &Place, errno: Errno) -> StoreError {
-    StoreError::from_io(place.clone(), "pretending to access", io::Error::from(errno))
+fn error(place: Place, errno: Errno) -> StoreError {
+    StoreError::from_io(place, "pretending to access", io::Error::from(errno))
 }
 
-#[async_trait]
-impl Store for Faulty {
-    fn url(&self) -> &StoreUrl {
-        self.inner.url()
-    }
-
-    async fn create(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
-        let place = self.place(path);
-        let fault = self.script.before(Call::Create, &place).await?;
-        self.script.after(fault, &place, self.inner.create(path, bytes).await)
-    }
-
-    async fn create_large(&self, path: &ObjectPath) -> Result<Box<dyn ObjectWriter>, StoreError> {
-        let place = self.place(path);
-        let fault = self.script.before(Call::CreateLarge, &place).await?;
-        let inner = self.script.after(fault, &place, self.inner.create_large(path).await)?;
-        Ok(Box::new(FaultyWriter { inner, place, script: Arc::clone(&self.script) }))
-    }
-
-    async fn read_within(&self, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
-        let place = self.place(path);
-        let fault = self.script.before(Call::Read, &place).await?;
-        let read = self.inner.read_within(path, limit_bytes).await;
-        let mut bytes = self.script.after(fault, &place, read)?;
-        if let Some(Fault::TruncatedTo(size_bytes)) = fault {
-            bytes.truncate(usize::try_from(size_bytes).unwrap_or(usize::MAX));
-        }
-        Ok(bytes)
-    }
-
-    async fn read_range(&self, path: &ObjectPath, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let place = self.place(path);
-        let fault = self.script.before(Call::ReadRange, &place).await?;
-        match fault {
-            Some(Fault::TruncatedTo(size_bytes)) if range.end > size_bytes => {
-                Err(StoreError::RangeBeyondEnd { place, range, size_bytes })
-            }
-            _ => self.script.after(fault, &place, self.inner.read_range(path, range).await),
-        }
-    }
-
-    async fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
-        let place = self.place(path);
-        let fault = self.script.before(Call::Stat, &place).await?;
-        let mut info = self.script.after(fault, &place, self.inner.stat(path).await)?;
-        if let Some(Fault::TruncatedTo(size_bytes)) = fault {
-            info.size_bytes = info.size_bytes.min(size_bytes);
-        }
-        Ok(info)
-    }
-
-    async fn list(
+impl Layer for Script {
+    fn around<T, F>(
         &self,
-        prefix: &ObjectPrefix,
-        start_after: Option<&ObjectPath>,
-        limit: usize,
-    ) -> Result<ListPage, StoreError> {
-        let place = Place::prefix(self.url(), prefix);
-        let fault = self.script.before(Call::List, &place).await?;
-        self.script.after(fault, &place, self.inner.list(prefix, start_after, limit).await)
+        asked: &Asked<'_>,
+        run: impl Fn() -> F + Send + Sync,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send
+    where
+        T: Answer,
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.around_writer(asked, run())
     }
 
-    async fn make_durable(&self, path: &ObjectPath) -> Result<(), StoreError> {
-        let place = self.place(path);
-        let fault = self.script.before(Call::MakeDurable, &place).await?;
-        self.script.after(fault, &place, self.inner.make_durable(path).await)
-    }
-
-    async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
-        let place = self.place(path);
-        let fault = self.script.before(Call::Delete, &place).await?;
-        self.script.after(fault, &place, self.inner.delete(path).await)
-    }
-}
-
-struct FaultyWriter {
-    inner: Box<dyn ObjectWriter>,
-    place: Place,
-    script: Arc<Script>,
-}
-
-#[async_trait]
-impl ObjectWriter for FaultyWriter {
-    async fn write(&mut self, part: Bytes) -> Result<(), StoreError> {
-        let fault = self.script.before(Call::Write, &self.place).await?;
-        self.script.after(fault, &self.place, self.inner.write(part).await)
-    }
-
-    async fn finish(self: Box<Self>) -> Result<u64, StoreError> {
-        let Self { inner, place, script } = *self;
-        let fault = script.before(Call::Finish, &place).await?;
-        script.after(fault, &place, inner.finish().await)
-    }
-
-    async fn abort(self: Box<Self>) {
-        self.inner.abort().await;
+    async fn around_writer<T: Answer>(
+        &self,
+        asked: &Asked<'_>,
+        run: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let fault = self.before(asked).await?;
+        self.after(fault, asked, run.await)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::tests::temporary_store;
+    use crate::testing::MemoryStore;
+    use crate::{ObjectPath, ObjectPrefix};
+    use bytes::Bytes;
 
     const BYTES: Bytes = Bytes::from_static(b"0123456789");
+
+    fn memory() -> Arc<dyn Store> {
+        Arc::new(MemoryStore::new())
+    }
 
     fn path(text: &str) -> ObjectPath {
         text.parse().unwrap()
@@ -317,10 +252,11 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_calls_of_the_script_fail() {
-        let (_guard, store) = temporary_store().await;
-        let store = Faulty::new(Arc::new(store))
-            .fail(Call::Create, 2..=2, Fault::Unavailable)
-            .fail(Call::Create, 4.., Fault::Full);
+        let store = Faulty::new(memory()).fail(Call::Create, 2..=2, Fault::Unavailable).fail(
+            Call::Create,
+            4..,
+            Fault::Full,
+        );
         let mut outcomes = Vec::new();
         for name in ["a", "b", "c", "d", "e"] {
             outcomes.push(match store.create(&path(name), BYTES).await {
@@ -336,32 +272,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_answer_leaves_the_object_there() {
-        let (_guard, store) = temporary_store().await;
-        let store = Faulty::new(Arc::new(store)).fail(Call::Create, 1..=1, Fault::AnswerLost);
+        let store = Faulty::new(memory()).fail(Call::Create, 1..=1, Fault::AnswerLost);
         assert!(store.create(&path("a"), BYTES).await.unwrap_err().is_transient());
         assert!(store.create(&path("a"), BYTES).await.unwrap_err().is_already_exists());
     }
 
     #[tokio::test]
-    async fn a_truncated_object_is_short_to_every_reader() {
-        let (_guard, store) = temporary_store().await;
-        let cut = Fault::TruncatedTo(4);
-        let store = Faulty::new(Arc::new(store))
-            .fail(Call::Read, .., cut)
-            .fail(Call::ReadRange, .., cut)
-            .fail(Call::Stat, .., cut);
-        store.create(&path("a"), BYTES).await.unwrap();
-        assert_eq!(store.read(&path("a")).await.unwrap(), "0123");
-        assert_eq!(store.stat(&path("a")).await.unwrap().size_bytes, 4);
-        assert_eq!(store.read_range(&path("a"), 1..4).await.unwrap(), "123");
-        let error = store.read_range(&path("a"), 1..5).await.unwrap_err();
-        assert!(matches!(error, StoreError::RangeBeyondEnd { size_bytes: 4, .. }), "{error:?}");
-    }
-
-    #[tokio::test]
     async fn nothing_is_done_after_a_crash() {
-        let (_guard, disk) = temporary_store().await;
-        let disk: Arc<dyn Store> = Arc::new(disk);
+        let disk = memory();
         let crashes = Arc::new(Mutex::new(0));
         let seen = Arc::clone(&crashes);
         let store = Faulty::new(Arc::clone(&disk))
@@ -379,11 +297,30 @@ mod tests {
 
     #[tokio::test]
     async fn a_crash_after_a_call_leaves_its_work() {
-        let (_guard, disk) = temporary_store().await;
-        let disk: Arc<dyn Store> = Arc::new(disk);
+        let disk = memory();
         let store = Faulty::new(Arc::clone(&disk)).fail(Call::Create, 1..=1, Fault::CrashAfter);
         store.create(&path("a"), BYTES).await.unwrap_err();
         assert!(store.is_dead());
         assert_eq!(disk.read(&path("a")).await.unwrap(), BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_lie_is_told_as_if_it_were_all() {
+        let memory = memory();
+        for name in ["a", "b", "c"] {
+            memory.create(&path(name), BYTES).await.unwrap();
+        }
+        let store =
+            Faulty::new(memory).choose(|_, number| (number != 5).then_some(Fault::Short(1)));
+        assert_eq!(store.read(&path("a")).await.unwrap(), "0");
+        assert_eq!(store.read_range(&path("a"), 4..9).await.unwrap(), "4");
+        let page = store.list(&ObjectPrefix::root(), None, 10).await.unwrap();
+        assert_eq!((page.objects.len(), page.next), (1, None));
+        assert_eq!(store.list_children(&ObjectPrefix::root()).await.unwrap(), ["a"]);
+        assert_eq!(store.read(&path("a")).await.unwrap(), BYTES, "the fifth call");
+        assert_eq!(store.stat(&path("a")).await.unwrap().size_bytes, 1);
+        let end = store.read_end(&path("a"), 3).await.unwrap();
+        assert_eq!((end.bytes, end.size_bytes), (Bytes::from_static(b"7"), 10));
+        assert_eq!((store.calls(), store.count(Call::Read)), (7, 2));
     }
 }

@@ -57,12 +57,12 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
 }
 
 async fn candidate(place: Place, cluster: &seawall_core::ClusterName) -> Candidate {
-    let (name, directory) = (place.name.clone(), place.url.directory().to_owned());
+    let (name, url) = (place.name.clone(), place.url.clone());
     let line = match place.open().await {
         Ok(opened) => current_line(&opened.repository, cluster).await,
         Err(error) => Err(error),
     };
-    Candidate { name, directory, line }
+    Candidate { name, url, line }
 }
 
 fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {

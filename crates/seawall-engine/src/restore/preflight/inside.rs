@@ -9,18 +9,22 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 
 /// Proves that neither the data directory nor a tablespace goes into the repository or into a data
 /// directory, by whatever names they are called: there they would be backed up, counted or removed
-/// as what they are not.
+/// as what they are not. `repository` is its directory, if it is on this machine.
 ///
 /// # Errors
 /// [`Code::DirectoryNotEmpty`].
-pub fn prove_outside(into: &Path, tablespaces: &TablespaceMap, repository: &Path) -> Result<()> {
+pub fn prove_outside(
+    into: &Path,
+    tablespaces: &TablespaceMap,
+    repository: Option<&Path>,
+) -> Result<()> {
     let tablespaces = tablespaces.tablespaces().iter();
     let places = tablespaces.map(|it| Path::new(OsStr::from_bytes(&it.path))).chain([into]);
-    let repository = resolved(repository);
+    let repository = repository.map(resolved);
     for place in places {
         let real = resolved(place);
-        if real.starts_with(&repository) {
-            return Err(inside(place, "the repository", &repository));
+        if let Some(repository) = repository.as_ref().filter(|it| real.starts_with(it)) {
+            return Err(inside(place, "the repository", repository));
         }
         if let Some(cluster) = real.ancestors().skip(1).find(|it| is_data_directory(it)) {
             return Err(inside(place, "the data directory", cluster));
@@ -70,7 +74,8 @@ mod tests {
         let prove = |into: &str, tablespace: &str| {
             let line = format!("16390 {}\n", path(tablespace).display());
             let map = TablespaceMap::parse(line.as_bytes()).unwrap();
-            prove_outside(&path(into), &map, &path("repository")).map_err(|error| error.code())
+            prove_outside(&path(into), &map, Some(&path("repository")))
+                .map_err(|error| error.code())
         };
         assert_eq!(prove("free/new", "free/ts"), Ok(()));
         assert_eq!(prove("repository-2", "data-2"), Ok(()));

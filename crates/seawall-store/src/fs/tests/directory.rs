@@ -15,14 +15,14 @@ async fn a_missing_directory_is_not_an_empty_store() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("not mounted");
     let url = StoreUrl::from_directory(&root).unwrap();
-    let error = Error::from(crate::open(&url).await.unwrap_err());
+    let error = Error::from(crate::open(&url, &OpenOptions::default()).await.unwrap_err());
     assert_eq!(error.code(), Code::ObjectMissing);
     assert!(error.message().starts_with("the store file:///"), "{error:?}");
     assert!(error.hint().is_some_and(|hint| hint.contains("mounted")), "{error:?}");
     assert!(!root.exists());
 
     std::fs::write(&root, "a file").unwrap();
-    let error = crate::open(&url).await.unwrap_err();
+    let error = crate::open(&url, &OpenOptions::default()).await.unwrap_err();
     assert!(matches!(error, StoreError::NotAnObject { .. }), "{error:?}");
 }
 
@@ -32,11 +32,13 @@ async fn files_and_directories_have_the_modes_asked_for_whatever_the_umask() {
     let open = FsOptions { file_mode: 0o666, directory_mode: 0o777 };
     for (name, options) in [("private", FsOptions::default()), ("shared", open)] {
         let root = directory.path().join(name).join("repository");
-        let url = StoreUrl::from_directory(&root).unwrap();
-        let store = FsStore::open_or_create(&url, options).await.unwrap();
+        let root = StoreDirectory::new(&root).unwrap();
+        FsStore::make_root(&root, options).await.unwrap();
+        let store = FsStore::open(&root, options).await.unwrap();
+        let root = root.path();
         store.create(&path("c/small"), Bytes::new()).await.unwrap();
         store.create_large(&path("c/large")).await.unwrap().finish().await.unwrap();
-        for made in [root.parent().unwrap(), &root, &root.join("c")] {
+        for made in [root.parent().unwrap(), root, &root.join("c")] {
             assert_eq!(mode_of(made), options.directory_mode, "{made:?}");
         }
         for made in ["c/small", "c/large"] {
@@ -51,7 +53,7 @@ async fn the_root_may_be_a_symbolic_link() {
     std::fs::create_dir(directory.path().join("disk")).unwrap();
     symlink("disk", directory.path().join("repository")).unwrap();
     let url = StoreUrl::from_directory(&directory.path().join("repository")).unwrap();
-    let store = crate::open_or_create(&url).await.unwrap();
+    let store = crate::open_or_create(&url, &OpenOptions::default()).await.unwrap();
     store.create(&path("a/b"), Bytes::from_static(b"b")).await.unwrap();
     assert_eq!(std::fs::read(directory.path().join("disk/a/b")).unwrap(), b"b");
 }

@@ -27,8 +27,8 @@ impl Recorder {
             directory_fails: Mutex::default(),
         });
         let syncs: Arc<dyn SyncCalls> = Arc::<Self>::clone(&recorder);
-        let url = url_of(directory);
-        let store = FsStore::open_with(&url, FsOptions::default(), syncs).await.unwrap();
+        let root = root_of(directory);
+        let store = FsStore::open_with(&root, FsOptions::default(), syncs).await.unwrap();
         (recorder, store)
     }
 

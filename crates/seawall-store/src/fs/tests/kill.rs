@@ -7,8 +7,8 @@ const SMALL_BYTES: usize = 30_000;
 
 /// Keeps a large object open and creates small ones, telling of each that it is stored.
 async fn write_until_killed(directory: &std::path::Path) {
-    let url = StoreUrl::from_directory(directory).unwrap();
-    let store = FsStore::open(&url, FsOptions::default()).await.unwrap();
+    let root = StoreDirectory::new(directory).unwrap();
+    let store = FsStore::open(&root, FsOptions::default()).await.unwrap();
     let mut large = store.create_large(&path("pack/large")).await.unwrap();
     for number in 0.. {
         large.write(Bytes::from(vec![9; 1 << 20])).await.unwrap();

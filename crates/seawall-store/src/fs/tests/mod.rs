@@ -7,16 +7,16 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
-use crate::{RESERVED_SUFFIX, suite};
+use crate::{OpenOptions, RESERVED_SUFFIX, suite};
 
 pub(crate) async fn temporary_store() -> (tempfile::TempDir, FsStore) {
     let directory = tempfile::tempdir().unwrap();
-    let store = FsStore::open(&url_of(&directory), FsOptions::default()).await.unwrap();
+    let store = FsStore::open(&root_of(&directory), FsOptions::default()).await.unwrap();
     (directory, store)
 }
 
-fn url_of(directory: &tempfile::TempDir) -> StoreUrl {
-    StoreUrl::from_directory(directory.path()).unwrap()
+fn root_of(directory: &tempfile::TempDir) -> StoreDirectory {
+    StoreDirectory::new(directory.path()).unwrap()
 }
 
 fn path(text: &str) -> ObjectPath {
@@ -68,7 +68,8 @@ async fn a_directory_keeps_every_promise_of_a_store() {
         let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let root = directory.path().join(format!("store {number}"));
         async move {
-            crate::open_or_create(&StoreUrl::from_directory(&root).unwrap()).await.unwrap()
+            let url = StoreUrl::from_directory(&root).unwrap();
+            crate::open_or_create(&url, &OpenOptions::default()).await.unwrap()
         }
     })
     .await;

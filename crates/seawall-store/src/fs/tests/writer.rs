@@ -24,8 +24,8 @@ async fn an_interrupted_write_spoils_the_object() {
 /// What happens to the child below: nothing that does not fit is visible or left over, the error
 /// says that the store is full, and there is room again afterwards.
 async fn fill_a_small_disk(directory: &std::path::Path, expect_full: bool) {
-    let url = StoreUrl::from_directory(directory).unwrap();
-    let store = FsStore::open(&url, FsOptions::default()).await.unwrap();
+    let root = StoreDirectory::new(directory).unwrap();
+    let store = FsStore::open(&root, FsOptions::default()).await.unwrap();
     let too_much = Bytes::from(vec![1; 3 << 20]);
     let check = |error: StoreError| {
         let is_expected = if expect_full {

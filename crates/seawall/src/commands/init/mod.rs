@@ -74,7 +74,9 @@ pub fn main(config_path: Option<&Path>, args: &InitArgs) -> Result<Outcome> {
     eprintln!("{}", told.style.bold(&describe(&plan, &seen)));
 
     make_directory(path.parent().unwrap_or(Path::new("/")), 0o755, &owner)?;
-    make_directory(plan.url.directory(), 0o700, &owner)?;
+    if let Some(directory) = plan.url.as_directory() {
+        make_directory(directory, 0o700, &owner)?;
+    }
     let (key, new_key) = make_key(&plan, args.key.as_deref(), seen.repository_exists, &owner)?;
     told.part("key", &shown_key(&plan), new_key);
     {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use seawall_core::{Code, Error, Result};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::{CreateOptions, Repository};
-use seawall_store::StoreUrl;
+use seawall_store::{OpenOptions, StoreUrl};
 
 use super::plan::Plan;
 use crate::config::{Exposed, SecretSource};
@@ -118,7 +118,7 @@ pub fn make_key(
 
 /// Whether there is a repository. A directory that does not exist holds none.
 pub async fn repository_exists(url: &StoreUrl) -> Result<bool> {
-    match seawall_store::open(url).await {
+    match seawall_store::open(url, &OpenOptions::default()).await {
         Ok(store) => Repository::exists(store.as_ref()).await,
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error.into()),
@@ -127,7 +127,7 @@ pub async fn repository_exists(url: &StoreUrl) -> Result<bool> {
 
 /// Opens the repository, or makes it. Tells whether it is new.
 pub async fn make_repository(url: &StoreUrl, key: &KeyFile) -> Result<(Repository, bool)> {
-    let store = seawall_store::open_or_create(url).await?;
+    let store = seawall_store::open_or_create(url, &OpenOptions::default()).await?;
     let unlock = Unlock::KeyFile(key.clone());
     if Repository::exists(store.as_ref()).await? {
         return Ok((Repository::open(store, &unlock).await?, false));
