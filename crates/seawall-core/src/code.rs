@@ -1,5 +1,9 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use crate::Retry;
+
 /// What an error means to whoever called the program; the number is the process's exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitClass {
@@ -18,11 +22,12 @@ pub enum ExitClass {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $exit:ident;)*) => {
+    ($(#[doc = $title:literal] $name:ident = $number:literal, $exit:ident;)*) => {
         /// The stable code of an error. Each has a page, `docs/errors/SW0000.md`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(into = "String", try_from = "String")]
         #[non_exhaustive]
-        pub enum Code { $($(#[$doc])* $name,)* }
+        pub enum Code { $(#[doc = $title] $name,)* }
 
         impl Code {
             /// Every code there is.
@@ -38,6 +43,13 @@ macro_rules! codes {
             #[must_use]
             pub const fn exit_class(self) -> ExitClass {
                 match self { $(Self::$name => ExitClass::$exit,)* }
+            }
+
+            /// What all errors of the code have in common, as a sentence.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                let title = match self { $(Self::$name => $title,)* };
+                title.trim_ascii()
             }
         }
     };
@@ -196,9 +208,55 @@ codes! {
     VerifyFailed = 802, Integrity;
 }
 
+impl Code {
+    /// Whether a request that failed so may succeed when it is made again, if no more is known.
+    #[must_use]
+    pub const fn retry(self) -> Retry {
+        match self {
+            Self::Interrupted | Self::BackupAborted | Self::KeysChanged => Retry::Now,
+            Self::ConnectFailed
+            | Self::ConnectionLost
+            | Self::StoreFailed
+            | Self::WalNotArrived
+            | Self::BackupRunning
+            | Self::WalMissing
+            | Self::BehindArchive => Retry::Later,
+            // What is not known to pass is not tried again.
+            _ => Retry::Never,
+        }
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SW{:04}", self.number())
+    }
+}
+
+/// Text that is not the code of an error, or of one this Seawall does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidCode(pub String);
+
+impl fmt::Display for InvalidCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" is not the code of an error this version knows", self.0)
+    }
+}
+
+impl std::error::Error for InvalidCode {}
+
+impl From<Code> for String {
+    fn from(code: Code) -> Self {
+        code.to_string()
+    }
+}
+
+impl TryFrom<String> for Code {
+    type Error = InvalidCode;
+
+    fn try_from(text: String) -> Result<Self, InvalidCode> {
+        let found = Self::ALL.iter().find(|code| code.to_string() == text);
+        found.copied().ok_or(InvalidCode(text))
     }
 }
 
@@ -216,5 +274,14 @@ mod tests {
     #[test]
     fn codes_show_as_four_digits() {
         assert_eq!(Code::Internal.to_string(), "SW0001");
+    }
+
+    #[test]
+    fn titles_are_sentences() {
+        assert_eq!(Code::ObjectDamaged.title(), "An object is damaged.");
+        for code in Code::ALL {
+            let title = code.title();
+            assert!(title.ends_with('.') && title == title.trim(), "{code}: {title}");
+        }
     }
 }

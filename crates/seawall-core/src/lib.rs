@@ -5,27 +5,36 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod action;
 mod clock;
 mod code;
 mod error;
+mod hint;
 mod ids;
+mod local_path;
 mod lsn;
+mod pair;
 mod pg_time;
 mod postgres;
 mod printable;
 mod progress;
 mod rate;
 mod rate_meter;
+mod retry;
 mod secret;
 mod shell;
 mod units;
 mod wal_name;
 
+pub use action::Action;
 pub use clock::{Clock, FixedClock, SystemClock};
-pub use code::{Code, ExitClass};
+pub use code::{Code, ExitClass, InvalidCode};
 pub use error::{Error, Result, ResultExt};
+pub use hint::Hint;
 pub use ids::{BackupId, BranchNumber, ClusterName, InvalidName, LineId, Ulid};
+pub use local_path::LocalPath;
 pub use lsn::{InvalidLsn, Lsn};
+pub use pair::Key;
 pub use pg_time::PgTimestamp;
 pub use postgres::{
     BlockNumber, InvalidSegmentSize, Oid, SystemId, TimelineId, WalSegmentSize, Xid,
@@ -34,6 +43,7 @@ pub use printable::printable;
 pub use progress::{NoProgress, Progress, Stage};
 pub use rate::{InvalidRateLimit, RateLimit};
 pub use rate_meter::RateMeter;
+pub use retry::Retry;
 pub use secret::Secret;
 pub use shell::shell_escaped;
 pub use units::{ByteSize, InvalidByteSize, counted};

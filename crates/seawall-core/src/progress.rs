@@ -1,3 +1,5 @@
+use crate::Hint;
+
 /// What a long job is doing now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -24,7 +26,7 @@ pub trait Progress: Send + Sync {
     /// So many more bytes of the stage are done.
     fn advance(&self, bytes: u64);
     /// Something a person should read now, in one line.
-    fn note(&self, message: &str);
+    fn note(&self, message: &Hint);
 }
 
 /// Tells nobody.
@@ -34,5 +36,5 @@ pub struct NoProgress;
 impl Progress for NoProgress {
     fn stage(&self, _: Stage, _: Option<u64>) {}
     fn advance(&self, _: u64) {}
-    fn note(&self, _: &str) {}
+    fn note(&self, _: &Hint) {}
 }

@@ -6,7 +6,9 @@
 //! the same positions: they get a branch of their own. Nothing of the line before is touched.
 
 use jiff::Timestamp;
-use seawall_core::{BranchNumber, ClusterName, Code, Error, LineId, Result, SystemId};
+use seawall_core::{
+    Action, BranchNumber, ClusterName, Code, Error, Hint, LineId, Result, SystemId, hint,
+};
 use seawall_pgdata::control::ControlFile;
 use seawall_repo::layout::LineObject;
 use seawall_repo::records::About;
@@ -62,7 +64,11 @@ impl Adoption {
                     Code::NoSuchCluster,
                     format!("a repository has no cluster {cluster} yet"),
                 )
-                .with_hint(format!("Begin with `seawall init {cluster} …`."))
+                .with_hint(hint![
+                    "Begin with ",
+                    Action::Init { cluster: Some(cluster.clone()), repository: None },
+                    "."
+                ])
             })?;
         let own = |line: &&LineFacts| line.id.system_id == system_id;
         let furthest = places.iter().flatten().filter(own).map(|line| line.id).max();
@@ -134,7 +140,11 @@ pub async fn adopt(
     match repository.create_record(&path, &about).await {
         Err(error) if error.code() == Code::ObjectExists => Err(error
             .context(format_args!("line {} was made by somebody else at this moment", line.id()))
-            .with_hint(format!("Look which server it was, and run `seawall adopt {cluster}` again on the one that is {cluster} from now on."))),
+            .with_hint(hint![
+                "Look which server it was, and run ",
+                Action::Adopt { cluster: Some(cluster.clone()) },
+                format!(" again on the one that is {cluster} from now on.")
+            ])),
         created => created.map(|()| line),
     }
 }
@@ -185,10 +195,13 @@ fn named_otherwise(cluster: &ClusterName, own: SystemId, other: SystemId) -> Err
 
 /// What to do where a server does not fit the line of its name.
 #[must_use]
-pub fn adopt_it(cluster: &ClusterName) -> String {
-    format!(
-        "If this is {cluster} after pg_upgrade, initdb or a snapshot that was put back, give it a new line: `seawall adopt {cluster}`."
-    )
+pub fn adopt_it(cluster: &ClusterName) -> Hint {
+    hint![
+        format!("If this is {cluster} after pg_upgrade, initdb or a snapshot that was put back, "),
+        "give it a new line: ",
+        Action::Adopt { cluster: Some(cluster.clone()) },
+        "."
+    ]
 }
 
 async fn lines(repository: &Repository, cluster: &ClusterName) -> Result<Vec<Line>> {

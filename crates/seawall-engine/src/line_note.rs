@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use seawall_core::{BranchNumber, Code, Error, LineId, Result, SystemId};
+use seawall_core::{Action, BranchNumber, Code, Error, LineId, Result, SystemId, hint};
 
 use crate::restore::durable::{local, publish};
 
@@ -28,8 +28,12 @@ pub fn branch_of(data_directory: &Path, system_id: SystemId) -> Result<BranchNum
         Err(error) => return Err(local(error, "reading", &path)),
     };
     let line: LineId = text.trim().parse().map_err(|_| {
-        Error::new(Code::NotConfigured, format!("{} names no line", path.display()))
-            .with_hint("`seawall adopt` gives the server a line, and writes the file anew.")
+        Error::new(Code::NotConfigured, format!("{} names no line", path.display())).with_hint(
+            hint![
+                Action::Adopt { cluster: None },
+                " gives the server a line, and writes the file anew."
+            ],
+        )
     })?;
     // pg_upgrade and initdb make another cluster, which was not adopted under this number.
     Ok(if line.system_id == system_id { line.branch } else { BranchNumber(0) })

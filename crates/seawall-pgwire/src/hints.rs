@@ -2,7 +2,7 @@
 
 use std::io;
 
-use seawall_core::{Code, Error};
+use seawall_core::{Code, Error, Key};
 
 use crate::{PgError, ServerError};
 
@@ -130,7 +130,12 @@ fn server_hint(error: &ServerError) -> Option<String> {
 
 impl From<PgError> for Error {
     fn from(error: PgError) -> Self {
-        let shown = Self::new(error.code(), error.to_string());
+        let mut shown = Self::new(error.code(), error.to_string());
+        if let PgError::Connect { attempts } = &error
+            && let Some(last) = attempts.last()
+        {
+            shown = shown.with_pair(Key::Host, &last.target);
+        }
         match error.hint() {
             Some(hint) => shown.with_hint(hint),
             None => shown,

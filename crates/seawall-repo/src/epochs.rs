@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use seawall_core::{Code, Error, Result, Ulid};
+use seawall_core::{Action, Code, Error, Result, Ulid, hint};
 use seawall_store::{ObjectPath, Store, StoreError};
 
 use crate::envelope::{HEADER_BYTES, ObjectKind, WholeObject, epoch_of};
@@ -365,7 +365,7 @@ impl Repository {
                     "key slot {id} is the only one of epoch {epoch}, or others are being removed: without it the data is lost"
                 ),
             )
-            .with_hint("Add another key first: `seawall key add`."));
+            .with_hint(hint!["Add another key first: ", Action::AddKey, "."]));
         }
         self.store().delete(&ObjectName::Key(epoch, id).path()?).await?;
         self.store().delete(&removal).await?;
@@ -456,5 +456,5 @@ fn peek_epoch(bytes: &[u8]) -> Result<EpochRecord, Damage> {
 
 fn keys_changed() -> Error {
     Error::new(Code::KeysChanged, "the keys of the repository were changed meanwhile")
-        .with_hint("Nothing was changed by this command. Look again: `seawall key show`.")
+        .with_hint(hint!["Nothing was changed. Look again: ", Action::ShowKeys, "."])
 }

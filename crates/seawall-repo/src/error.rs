@@ -1,4 +1,4 @@
-use seawall_core::{Code, Error};
+use seawall_core::{Action, Code, Error, Key, hint};
 use seawall_store::ObjectPath;
 
 /// Why an object's bytes are not what was written.
@@ -50,18 +50,25 @@ impl Damage {
                 Code::UnknownFormat,
                 format!("object {path} cannot be read: {self}"),
             )
+            .with_pair(Key::Object, path)
             .with_hint("Use a newer Seawall with this repository.");
         }
         if matches!(self, Self::Epoch(_)) {
-            return Error::new(
-                Code::KeyEpochGone,
-                format!("object {path} cannot be read: {self}"),
-            )
-            .with_hint("Its slots are gone from the repository, or none is for the key in use: `seawall key show` lists those there are.");
+            return Error::new(Code::KeyEpochGone, format!("object {path} cannot be read: {self}"))
+                .with_pair(Key::Object, path)
+                .with_hint(hint![
+                    "Its slots are gone from the repository, or none is for the key in use: ",
+                    Action::ShowKeys,
+                    " lists those there are."
+                ]);
         }
-        Error::new(Code::ObjectDamaged, format!("object {path} is damaged: {self}")).with_hint(
-            "Run `seawall verify` to learn what else is damaged; other backups and repositories may be whole.",
-        )
+        Error::new(Code::ObjectDamaged, format!("object {path} is damaged: {self}"))
+            .with_pair(Key::Object, path)
+            .with_hint(hint![
+                "Run ",
+                Action::Verify,
+                " to learn what else is damaged; other backups and repositories may be whole."
+            ])
     }
 }
 
@@ -71,7 +78,8 @@ pub(crate) fn inconsistent(path: &ObjectPath, what: impl std::fmt::Display) -> E
         Code::ObjectInconsistent,
         format!("object {path} contradicts the repository: {what}"),
     )
-    .with_hint("Run `seawall verify` to learn which backups are affected.")
+    .with_pair(Key::Object, path)
+    .with_hint(hint!["Run ", Action::Verify, " to learn which backups are affected."])
 }
 
 /// What was about to be written breaks the rules it would be read by. Whoever writes proves it

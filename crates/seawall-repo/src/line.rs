@@ -1,7 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, ClusterName, Code, Error, ExitClass, LineId, Result, Ulid};
+use seawall_core::{
+    Action, BackupId, ClusterName, Code, Error, ExitClass, Key, LineId, Result, Ulid, hint,
+};
 use seawall_store::{ObjectPath, Store, StoreError};
 
 use crate::envelope::{ObjectKind, WholeObject};
@@ -172,7 +174,8 @@ impl Line {
                 Code::NoSuchBackup,
                 format!("there is no backup {id} of cluster {}", self.cluster),
             )
-            .with_hint("`seawall list` shows the backups there are.")
+            .with_pair(Key::Cluster, &self.cluster)
+            .with_hint(hint![Action::List, " shows the backups there are."])
         }))
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use seawall_core::{ClusterName, Code, Error, LineId, Result, Ulid};
+use seawall_core::{Action, ClusterName, Code, Error, LineId, Result, Ulid, hint};
 use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError};
 
 use crate::envelope::{ObjectKind, WholeObject};
@@ -284,12 +284,12 @@ pub(crate) fn wrong_key(
         (None, None) => format!("the key does not open the repository at {url}"),
     };
     let hint = match newest {
-        Some((_, at)) => format!(
-            "Use a key file or recovery kit that was made, or carried over, at {} or later; or let this key in with one that works: `seawall key add FILE`. Without any, the data cannot be read.",
-            date(at)
-        ),
-        None => "Use the key file or recovery kit that `seawall init` wrote for this repository; without it the data cannot be read."
-            .to_owned(),
+        Some((_, at)) => hint![
+            format!("Use a key file or recovery kit that was made, or carried over, at {} or later; or let this key in with one that works: ", date(at)),
+            Action::AddKey,
+            ". Without any, the data cannot be read."
+        ],
+        None => "Use the key file or recovery kit that was written when this repository was made; without it the data cannot be read.".into(),
     };
     Error::new(Code::WrongKey, what).with_hint(hint)
 }
@@ -299,9 +299,7 @@ fn already_there(store: &dyn Store) -> Error {
         Code::RepositoryExists,
         format!("there is already a Seawall repository at {}", store.url()),
     )
-    .with_hint(
-        "To add a cluster to it, give its key: `seawall init CLUSTER --repo URL --key FILE …`.",
-    )
+    .with_hint(hint!["To add a cluster to it, give its key: ", Action::Join, "."])
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ async fn equal_bytes_again_are_no_success_where_the_archived_ones_are_spoilt() {
     let name = file_name(1, 4);
     let again = fixture.push(&name, &segment(&log, 4)).await.unwrap_err();
     assert_eq!(again.code(), Code::ObjectDamaged, "{again:?}");
-    assert!(again.hint().is_some_and(|hint| hint.contains("stores it again")), "{again:?}");
+    assert!(format!("{:?}", again.hint()).contains("stores it again"), "{again:?}");
     // As the hint says.
     std::fs::remove_file(&object).unwrap();
     fixture.push(&name, &segment(&log, 4)).await.unwrap();
@@ -251,7 +251,7 @@ async fn the_last_segment_of_a_dead_server_is_taken_as_a_partial_one_only() {
     for (number, log) in [(3, &log), (7, &empty)] {
         let error = fixture.push(&file_name(1, number), &segment(log, number)).await.unwrap_err();
         assert_eq!(error.code(), Code::WalDamaged);
-        assert!(error.hint().unwrap().contains("--partial"), "{error:?}");
+        assert!(format!("{:?}", error.hint()).contains("PushPartialWal"), "{error:?}");
     }
     assert_eq!(fixture.objects(), objects);
 }
@@ -395,7 +395,7 @@ async fn the_head_of_a_new_timeline_belongs_to_its_parent() {
 
     let early = fixture.push(&file_name(2, 4), &first).await.unwrap_err();
     assert_eq!(early.code(), Code::WalDiscontinuous, "its history is not known yet");
-    assert!(early.hint().unwrap().contains("00000002.history"));
+    assert!(format!("{:?}", early.hint()).contains("00000002.history"));
 
     fixture.push_history(2, &history_of_2(switch)).await;
     let stored = fixture.push(&file_name(2, 4), &first).await.unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use seawall_core::{Code, Error};
+use seawall_core::{Action, Code, Error, Hint, Key, Retry, hint};
 
 use crate::{ObjectPath, ObjectPrefix, StoreUrl};
 
@@ -231,10 +231,10 @@ impl StoreError {
         }
     }
 
-    fn hint(&self) -> String {
+    fn hint(&self) -> Hint {
         let place = self.place();
         let directory = place.url().as_directory().map(Path::display);
-        match self {
+        let told = match self {
             Self::NotFound { .. } if place.path().is_empty() => match directory {
                 Some(directory) => format!(
                     "Check that the volume is mounted, or make the directory: mkdir -p {directory}"
@@ -245,7 +245,7 @@ impl StoreError {
             | Self::RangeBeyondEnd { .. }
             | Self::ShortRead { .. }
             | Self::TooLong { .. } => {
-                "Run \"seawall verify\" to learn which backups are affected.".to_owned()
+                return hint!["Run ", Action::Verify, " to learn which backups are affected."];
             }
             Self::AlreadyExists { .. } => {
                 "Objects are never overwritten; look at what is there before doing anything to it."
@@ -285,13 +285,22 @@ impl StoreError {
                 ),
                 None => "See what the store says about it.".to_owned(),
             },
-        }
+        };
+        told.into()
     }
 }
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        let shown = Self::new(error.code(), error.to_string()).with_hint(error.hint());
+        let retry = if error.is_transient() { Retry::Later } else { Retry::Never };
+        let place = error.place();
+        let mut shown = Self::new(error.code(), error.to_string())
+            .with_hint(error.hint())
+            .with_retry(retry)
+            .with_pair(Key::Repository, place.url());
+        if !place.path().is_empty() {
+            shown = shown.with_pair(Key::Object, place.path());
+        }
         match error {
             StoreError::Full { source, .. }
             | StoreError::Forbidden { source, .. }
@@ -340,12 +349,14 @@ mod tests {
         );
         assert_eq!(
             error.hint(),
-            Some("Free space or raise the quota, then run it again: df -h /srv/backup")
+            Some(&"Free space or raise the quota, then run it again: df -h /srv/backup".into())
         );
     }
 
     #[test]
     fn only_a_store_that_did_not_answer_is_worth_asking_again() {
+        assert_eq!(from_errno(Errno::STALE).retry(), Retry::Later);
+        assert_eq!(from_errno(Errno::IO).retry(), Retry::Never);
         let error = |errno: Errno| StoreError::from_io(place(), "reading", errno.into());
         assert!(error(Errno::STALE).is_transient());
         assert!(!error(Errno::IO).is_transient());

@@ -126,13 +126,14 @@ fn stranger(directory: &Path) -> Option<(PathBuf, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::sentence;
 
     fn refused(kind: ErrorKind) -> Error {
         Error::new(Code::StoreForbidden, "cannot write").with_source(io::Error::from(kind))
     }
 
-    fn hint(error: &Error) -> &str {
-        error.hint().unwrap_or_default()
+    fn hint(error: &Error) -> String {
+        error.hint().map(sentence).unwrap_or_default()
     }
 
     #[test]

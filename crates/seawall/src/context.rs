@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use seawall_core::{ByteSize, ClusterName, Code, Error, Result};
+use seawall_core::{Action, ByteSize, ClusterName, Code, Error, Result, hint};
 use seawall_repo::Repository;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_store::{OpenOptions, StoreError, StoreUrl};
@@ -244,7 +244,11 @@ impl Context {
         match (targets.pop(), targets.pop()) {
             (Some(target), None) => Ok(target),
             (None, _) => Err(Error::new(Code::NotConfigured, "no cluster is configured")
-                .with_hint("Protect one: `seawall init CLUSTER --repo URL --kit FILE`.")),
+                .with_hint(hint![
+                    "Protect one: ",
+                    Action::Init { cluster: None, repository: None },
+                    "."
+                ])),
             _ => Err(ambiguous(self.config.clusters.keys().chain(&self.kit_clusters))),
         }
     }

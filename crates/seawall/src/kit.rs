@@ -217,7 +217,7 @@ mod tests {
         create_secret(&path, "one", "key").unwrap();
         let error = create_secret(&path, "two", "key").unwrap_err();
         assert_eq!(error.code(), Code::LocalIo);
-        assert!(error.hint().is_some_and(|hint| hint.contains("never overwritten")), "{error:?}");
+        assert!(format!("{:?}", error.hint()).contains("never overwritten"), "{error:?}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }

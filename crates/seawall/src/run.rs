@@ -10,7 +10,7 @@ use seawall_core::{Code, Error, Result, ResultExt};
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, RepositoryArgs};
 use crate::commands;
 use crate::exit::{Caller, Outcome};
 use crate::render;
@@ -44,10 +44,12 @@ fn status(caller: Caller, arguments: Vec<OsString>) -> u8 {
     log_to_stderr();
     // What was understood is certain; the words alone were a guess.
     let caller = Caller::of_command(&cli.command);
+    let none = RepositoryArgs::default();
+    let repository = cli.command.repository().unwrap_or(&none);
+    render::keep_flags(repository.again(cli.config.as_deref()));
     match dispatch(&cli) {
         Ok(outcome) => outcome.status(),
         Err(error) => {
-            let error = with_flags(&cli, error);
             let status = caller.status_of(&error);
             // The ordinary end of recovery must not look like a failure in PostgreSQL's log.
             if caller == Caller::RestoreCommand && status == 1 {
@@ -57,16 +59,6 @@ fn status(caller: Caller, arguments: Vec<OsString>) -> u8 {
             }
             status
         }
-    }
-}
-
-/// The error with a hint that works where the configuration is named, or stood in for.
-fn with_flags(cli: &Cli, error: Error) -> Error {
-    let flags = cli.command.repository().map(|flags| flags.again(cli.config.as_deref()));
-    let hint = error.hint().zip(flags).map(|(hint, flags)| render::with_flags(hint, &flags));
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
     }
 }
 

@@ -9,6 +9,7 @@ use crate::command::{capture, cargo};
 use crate::paths;
 
 mod codes;
+mod commands;
 mod edges;
 mod hazards;
 mod sources;
@@ -24,6 +25,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     let mut findings = edges::check(&metadata)?;
     findings.extend(sources::check(&sources, sources::LONG_FILES));
     findings.extend(codes::check(root)?);
+    findings.extend(commands::check(&sources));
 
     let untested = hazards::untested(&sources);
     eprintln!("tidy: {} of the 70 hazards have no test: {}", untested.len(), untested.join(" "));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalSegmentSize};
+use seawall_core::{
+    Action, ClusterName, Code, Error, Hint, Lsn, Result, TimelineId, WalSegmentSize, hint,
+};
 use seawall_repo::wal::WalArchive;
 use tokio::time::Instant;
 
@@ -20,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Watches the archiver while a backup waits for WAL.
 pub(super) struct Watch {
-    cluster: String,
+    cluster: ClusterName,
     segment_size: WalSegmentSize,
     timeline: TimelineId,
     to: Lsn,
@@ -42,7 +44,7 @@ impl Watch {
     ) -> Result<Self> {
         let base = Archiver::ask(server).await?;
         Ok(Self {
-            cluster: archive.line().cluster().to_string(),
+            cluster: archive.line().cluster().clone(),
             segment_size: archive.segment_size(),
             timeline,
             to,
@@ -73,7 +75,7 @@ impl Watch {
     fn trouble(&self) -> Option<Error> {
         if self.now.is_idle() {
             let what = "archive_command is empty: the WAL a backup needs is not archived";
-            let hint = format!("`seawall check {}` prints the SQL that sets it.", self.cluster);
+            let hint = hint![self.check(), " prints the SQL that sets it."];
             return Some(Error::new(Code::SettingUnsuitable, what).with_hint(hint));
         }
         if self.failures() >= FAILURES {
@@ -105,22 +107,24 @@ impl Watch {
         Error::new(Code::WalNotArrived, what).with_hint(self.cause())
     }
 
-    fn cause(&self) -> String {
-        let (cluster, command) = (&self.cluster, &self.now.command);
-        if !self.now.library.is_empty() {
-            return format!(
-                "archive_library is {}, so archive_command is not used; `seawall check {cluster}` prints what to set.",
-                self.now.library
-            );
+    fn cause(&self) -> Hint {
+        let (library, command) = (&self.now.library, &self.now.command);
+        if !library.is_empty() {
+            let what = format!("archive_library is {library}, so archive_command is not used; ");
+            return hint![what, self.check(), " prints what to set."];
         }
-        if is_push_of(command, cluster) {
-            return format!(
-                "What archive_command said is in PostgreSQL's log; `seawall check {cluster}` tries the whole path. It is: {command}"
-            );
+        let it_is = format!("It is: {command}");
+        if is_push_of(command, self.cluster.as_str()) {
+            let said = "What archive_command said is in PostgreSQL's log; ";
+            return hint![said, self.check(), " tries the whole path. ", it_is];
         }
-        format!(
-            "archive_command does not push to Seawall as cluster {cluster}: `seawall check {cluster}` prints the one that does. It is: {command}"
-        )
+        let what =
+            format!("archive_command does not push to Seawall as cluster {}: ", self.cluster);
+        hint![what, self.check(), " prints the one that does. ", it_is]
+    }
+
+    fn check(&self) -> Action {
+        Action::Check { cluster: Some(self.cluster.clone()) }
     }
 }
 
@@ -131,7 +135,7 @@ mod tests {
     fn watch(command: &str) -> Watch {
         let base = Archiver { command: command.to_owned(), ..Archiver::default() };
         Watch {
-            cluster: "main".to_owned(),
+            cluster: "main".parse().unwrap(),
             segment_size: WalSegmentSize::DEFAULT,
             timeline: TimelineId(1),
             to: Lsn(0x300_0000),
@@ -144,7 +148,7 @@ mod tests {
 
     fn told(watch: &Watch) -> Option<(Code, String)> {
         let error = watch.trouble()?;
-        Some((error.code(), format!("{} {}", error.message(), error.hint().unwrap_or_default())))
+        Some((error.code(), format!("{} {:?}", error.message(), error.hint())))
     }
 
     #[test]

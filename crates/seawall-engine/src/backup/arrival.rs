@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use seawall_core::{Error, Lsn, Progress, Result};
+use seawall_core::{Error, Hint, Lsn, Progress, Result, hint};
 use seawall_pgdata::history::Ancestry;
 use seawall_repo::wal::WalArchive;
 use tokio::time::{Instant, sleep};
@@ -79,7 +79,7 @@ pub(super) async fn wait_for_wal(
     }
 }
 
-fn waiting_on(error: &Error) -> String {
-    let hint = error.hint().unwrap_or_default();
-    format!("{}; the backup waits for it. {hint}", error.message())
+fn waiting_on(error: &Error) -> Hint {
+    let hint = error.hint().cloned().unwrap_or_default();
+    hint![format!("{}; the backup waits for it. ", error.message()), hint]
 }

@@ -14,6 +14,7 @@ use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo};
 use seawall_repo::{Line, new_ulid};
 use seawall_store::ObjectWriter;
 
+use super::again;
 use super::copy::Copied;
 use super::journal::Journal;
 use super::pack_sink::PackList;
@@ -208,9 +209,7 @@ impl Collector {
             if error.is_already_exists() {
                 Error::new(Code::BackupAborted, "another process declared this backup dead")
                     .with_source(error)
-                    .with_hint(
-                        "Run `seawall backup` again; files already copied are not read again.",
-                    )
+                    .with_hint(again())
             } else {
                 error.into()
             }

@@ -30,7 +30,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Error, Lsn, Progress, RateLimit, Result, Stage, TimelineId};
+use seawall_core::{
+    Action, BackupId, Error, Hint, Key, Lsn, Progress, RateLimit, Result, Stage, TimelineId, hint,
+};
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_repo::keys::random_bytes;
@@ -49,6 +51,12 @@ pub(crate) use start::survey_cluster;
 
 /// How often a copy looks whether PostgreSQL still knows of the backup.
 const PULSE: Duration = Duration::from_secs(10);
+
+/// What to do about a backup that was given up.
+fn again() -> Hint {
+    let backup = Action::Backup { cluster: None };
+    hint!["Run ", backup, " again; files already copied are not read again."]
+}
 
 /// What a backup is asked to do.
 #[derive(Debug, Clone)]
@@ -132,7 +140,7 @@ pub async fn run(
         // backup sees an attempt whose process is gone.
         let _ = line.unpin(id.0).await;
     }
-    outcome.map_err(|failed| failed.error)
+    outcome.map_err(|failed| failed.error.with_pair(Key::Cluster, line.cluster()))
 }
 
 /// Why an attempt ended, and whether it finished anything.

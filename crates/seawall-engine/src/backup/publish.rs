@@ -13,12 +13,12 @@ use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use seawall_repo::wal::WalArchive;
 
-use super::BackupRequest;
 use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::collector::{Collector, Totals};
 use super::config_files::config_files;
 use super::pack_sink::PackList;
 use super::start::Look;
+use super::{BackupRequest, again};
 use crate::cluster::{BackupSession, Stopped, TablespaceLinks, read_control_bytes};
 use crate::liveness::{Life, life_of};
 
@@ -217,7 +217,7 @@ fn prove_tablespaces(stopped: &Stopped, copied: &TablespaceLinks) -> Result<()> 
             Code::BackupAborted,
             format!("tablespace {oid} was created at the moment the backup began"),
         )
-        .with_hint("Run `seawall backup` again; files already copied are not read again.")),
+        .with_hint(again())),
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Action, Code, Error, Result, hint};
 use seawall_store::direct::{ALIGNMENT, AlignedBuffer, Cached, cached, read_direct};
 
 /// How much of a file is read at a time: eight whole frames.
@@ -198,7 +198,11 @@ pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
 pub(super) fn unreadable(path: &Path, error: io::Error) -> Error {
     Error::new(Code::ClusterUnreadable, format!("cannot read {}", path.display()))
         .with_source(error)
-        .with_hint("Run as the owner of the data directory; if the disk fails, `seawall restore` brings back the last good backup.")
+        .with_hint(hint![
+            "Run as the owner of the data directory; if the disk fails, ",
+            Action::Restore { waits: false },
+            " brings back the last good backup."
+        ])
 }
 
 #[cfg(test)]

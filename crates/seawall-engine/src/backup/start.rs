@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, LineId, Lsn, Progress, Result, Stage, TimelineId};
+use seawall_core::{
+    Action, BackupId, Code, Error, Hint, LineId, Lsn, Progress, Result, Stage, TimelineId, hint,
+};
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::ChangedBlocks;
@@ -125,9 +127,12 @@ fn prove_line(line: &Line, data_directory: &Path) -> Result<()> {
         "the server in {} writes line {own} of {cluster}, and line {id} has taken its place",
         data_directory.display()
     );
-    Err(Error::new(Code::ClusterMismatch, what).with_hint(format!(
-        "Point `connection` and `data_directory` at the server that was adopted last; or, if this one is {cluster} from now on: `seawall adopt {cluster}`."
-    )))
+    Err(Error::new(Code::ClusterMismatch, what).with_hint(hint![
+        "Point `connection` and `data_directory` at the server that was adopted last; or, ",
+        format!("if this one is {cluster} from now on: "),
+        Action::Adopt { cluster: Some(cluster.clone()) },
+        "."
+    ]))
 }
 
 fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {
@@ -139,7 +144,7 @@ fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {
         .with_hint("Point `connection` and `data_directory` at the primary."));
     }
     let waits = |name: &str| facts.pending_restart.iter().any(|pending| pending == name);
-    let unsuitable = |what: &str, waits: bool, sql: &str| {
+    let unsuitable = |what: &str, waits: bool, sql: Hint| {
         let error = Error::new(Code::SettingUnsuitable, what);
         if waits {
             return error.with_hint(
@@ -152,14 +157,18 @@ fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {
         return Err(unsuitable(
             "wal_level is minimal: WAL cannot restore a backup",
             waits("wal_level"),
-            "ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL.",
+            "ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL.".into(),
         ));
     }
     if facts.archive_mode == "off" {
         return Err(unsuitable(
             "archive_mode is off: the WAL a backup needs would not reach the repository",
             waits("archive_mode"),
-            "ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL. `seawall check` prints the archive_command.",
+            hint![
+                "ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL. ",
+                Action::Check { cluster: None },
+                " prints the archive_command."
+            ],
         ));
     }
     Ok(())
@@ -290,7 +299,7 @@ async fn inherit(
     let Started { session, journal, packs, .. } = started;
     let (timeline, to) = (session.start_timeline, session.start_lsn);
     if !inheritance.is_on_the_way(timeline, to) {
-        progress.note("an earlier attempt is of another timeline; all files are read");
+        progress.note(&"an earlier attempt is of another timeline; all files are read".into());
         return Ok(());
     }
     let archive = WalArchive::open(line.clone()).await?;
@@ -300,7 +309,8 @@ async fn inherit(
         Ok(changes) => changes,
         Err(why) => {
             let why = why.chain();
-            progress.note(&format!("an earlier attempt is of no use ({why}); all files are read"));
+            let note = format!("an earlier attempt is of no use ({why}); all files are read");
+            progress.note(&note.into());
             return Ok(());
         }
     };

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seawall_core::{ClusterName, Error, Progress, Result, Stage};
+use seawall_core::{Action, ClusterName, Error, Progress, Result, Stage, hint};
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
@@ -96,7 +96,7 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     if let (None, Err(error)) = (&data_directory_trouble, &wal_directory) {
         data_directory_trouble = Some(Trouble {
             what: format!("pg_wal in {} cannot be looked at: {error}", data_directory.display()),
-            fix: "run this as the owner of the data directory".to_owned(),
+            fix: "run this as the owner of the data directory".into(),
         });
     }
     let missing_rights = MissingRights::ask(&mut server).await?;
@@ -114,7 +114,7 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     let archiver = archiver(&mut server).await?;
     server.close().await;
     Ok(Facts {
-        cluster: request.cluster.to_string(),
+        cluster: request.cluster.clone(),
         server_version: said.version,
         in_recovery: said.in_recovery,
         data_directory_trouble,
@@ -206,7 +206,10 @@ async fn look(
                 line.id().system_id,
                 server.system_id
             ),
-            fix: format!("after pg_upgrade or initdb: seawall adopt {}", line.cluster()),
+            fix: hint![
+                "after pg_upgrade or initdb: ",
+                Action::Adopt { cluster: Some(line.cluster().clone()) }
+            ],
         });
         return facts;
     }
@@ -231,8 +234,8 @@ async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
 }
 
 fn trouble(error: &Error) -> Trouble {
-    let fix =
-        error.hint().map_or_else(|| format!("see docs/errors/{}.md", error.code()), str::to_owned);
+    let page = || format!("see docs/errors/{}.md", error.code()).into();
+    let fix = error.hint().cloned().unwrap_or_else(page);
     Trouble { what: error.chain(), fix }
 }
 

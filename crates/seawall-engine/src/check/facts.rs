@@ -1,4 +1,4 @@
-use seawall_core::Lsn;
+use seawall_core::{ClusterName, Hint, Lsn};
 
 use crate::cluster::{MissingRights, Survey};
 use crate::wal::Obstacle;
@@ -7,7 +7,7 @@ use crate::wal::Obstacle;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// The cluster's name.
-    pub cluster: String,
+    pub cluster: ClusterName,
     /// The server's version, such as `15.18`.
     pub server_version: String,
     /// Whether the server is a standby.
@@ -106,7 +106,7 @@ pub struct Trouble {
     /// What failed and why.
     pub what: String,
     /// What to do.
-    pub fix: String,
+    pub fix: Hint,
 }
 
 /// What became of a WAL segment on its way into a repository.

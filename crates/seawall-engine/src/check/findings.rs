@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use seawall_core::{ByteSize, counted};
+use seawall_core::{Action, ByteSize, Hint, counted, hint};
 use serde::Serialize;
 
 use super::FindingId;
@@ -30,7 +30,7 @@ pub struct Finding {
     /// What is the matter.
     pub what: String,
     /// The command or SQL that helps.
-    pub fix: String,
+    pub fix: Hint,
     /// Why it is known and shall stay so, in the words of the configuration.
     pub acknowledged: Option<String>,
 }
@@ -72,6 +72,11 @@ pub fn acknowledge(findings: &mut [Finding], reasons: &BTreeMap<FindingId, Strin
     }
 }
 
+/// A backup of the cluster.
+fn backup(facts: &Facts) -> Action {
+    Action::Backup { cluster: Some(facts.cluster.clone()) }
+}
+
 /// What was proven to work, in the order it was looked at.
 #[must_use]
 pub fn proven(facts: &Facts) -> Vec<String> {
@@ -111,7 +116,7 @@ impl Found {
         id: FindingId,
         severity: Severity,
         what: impl Into<String>,
-        fix: impl Into<String>,
+        fix: impl Into<Hint>,
     ) {
         self.0.push(Finding {
             id,
@@ -125,14 +130,14 @@ impl Found {
     fn data_directory(&mut self, facts: &Facts) {
         if let Some(Trouble { what, fix }) = &facts.data_directory_trouble {
             let what = format!("no backup can be made: {what}");
-            self.add(FindingId::DataDirectory, Severity::Critical, what, fix.as_str());
+            self.add(FindingId::DataDirectory, Severity::Critical, what, fix.clone());
         }
     }
 
     fn files(&mut self, facts: &Facts) {
         if let Some(Trouble { what, fix }) = &facts.files_trouble {
             let what = format!("no backup can be made: {what}");
-            self.add(FindingId::UnreadableFiles, Severity::Critical, what, fix.as_str());
+            self.add(FindingId::UnreadableFiles, Severity::Critical, what, fix.clone());
         }
         let Some(survey) = &facts.files else { return };
         if !survey.followed.is_empty() {
@@ -255,7 +260,7 @@ impl Found {
                 "archive_command is empty: no WAL is archived",
                 set,
             );
-        } else if !is_push_of(command, &facts.cluster) {
+        } else if !is_push_of(command, facts.cluster.as_str()) {
             self.add(
                 FindingId::ArchiveCommand,
                 Severity::Critical,
@@ -340,7 +345,7 @@ impl Found {
         let name = &repository.name;
         if let Some(Trouble { what, fix }) = &repository.trouble {
             let what = format!("repository {name} cannot be used: {what}");
-            self.add(FindingId::Repository, Severity::Critical, what, fix.as_str());
+            self.add(FindingId::Repository, Severity::Critical, what, fix.clone());
             return;
         }
         self.arrival(name, repository.arrival.as_ref());
@@ -349,7 +354,7 @@ impl Found {
                 obstacle_id(obstacle),
                 Severity::Critical,
                 format!("what repository {name} has newer than its newest backup cannot be restored: {obstacle}"),
-                format!("seawall backup {}", facts.cluster),
+                backup(facts),
             );
         }
         if repository.device.is_some() && repository.device == facts.data_device {
@@ -370,7 +375,7 @@ impl Found {
                     "repository {name} holds no backup of {} that can be restored",
                     facts.cluster
                 ),
-                format!("seawall backup {}", facts.cluster),
+                backup(facts),
             );
         }
     }
@@ -383,12 +388,12 @@ impl Found {
                     .map_or_else(String::new, |lsn| format!("; the archive ends at {lsn}"));
                 (
                     format!("WAL does not arrive in repository {name}: {segment} did not within {seconds} s{until}"),
-                    "SELECT * FROM pg_catalog.pg_stat_archiver; PostgreSQL's log has what archive_command said".to_owned(),
+                    "SELECT * FROM pg_catalog.pg_stat_archiver; PostgreSQL's log has what archive_command said".into(),
                 )
             }
             Some(Arrival::Different { segment }) => (
                 format!("{segment} read back from repository {name} is not what PostgreSQL wrote"),
-                "seawall verify; then take a new backup".to_owned(),
+                hint![Action::Verify, "; then take a new backup"],
             ),
             Some(Arrival::Unreadable(trouble)) => (
                 format!("WAL cannot be read back from repository {name}: {}", trouble.what),
@@ -468,7 +473,7 @@ mod tests {
 
     fn healthy() -> Facts {
         Facts {
-            cluster: "main".to_owned(),
+            cluster: "main".parse().unwrap(),
             server_version: "15.18".to_owned(),
             in_recovery: false,
             data_directory_trouble: None,
@@ -539,7 +544,7 @@ mod tests {
         let found = findings(&facts);
         assert_eq!(ids(&facts), ["archive_mode"]);
         assert!(found[0].what.contains("takes effect with the restart"), "{}", found[0].what);
-        assert_eq!(found[0].fix, "restart PostgreSQL");
+        assert_eq!(found[0].fix, "restart PostgreSQL".into());
         facts.settings.pending_restart.push("shared_buffers".to_owned());
         assert_eq!(ids(&facts), ["archive_mode", "pending_restart"]);
     }
@@ -548,7 +553,7 @@ mod tests {
     fn a_data_directory_of_another_copy_is_found() {
         let mut facts = healthy();
         let what = "it belongs to another copy of the cluster".to_owned();
-        facts.data_directory_trouble = Some(Trouble { what, fix: "correct it".to_owned() });
+        facts.data_directory_trouble = Some(Trouble { what, fix: "correct it".into() });
         assert_eq!(ids(&facts), ["data_directory"]);
     }
 
@@ -560,7 +565,7 @@ mod tests {
         survey.followed = vec![link("base/5"), link("pg_xact")];
         survey.kept = vec![link("log"); 25];
         facts.files_trouble =
-            Some(Trouble { what: "cannot read 2 paths".to_owned(), fix: "own them".to_owned() });
+            Some(Trouble { what: "cannot read 2 paths".to_owned(), fix: "own them".into() });
         let found = findings(&facts);
         assert_eq!(ids(&facts), ["unreadable_files", "links_followed", "links_out"]);
         assert!(found[1].what.contains("base/5 to /away, pg_xact to /away;"), "{}", found[1].what);
@@ -587,7 +592,7 @@ mod tests {
                 (FindingId::ArchiveCommand, severity),
                 "{command}"
             );
-            assert!(found[0].fix.contains(COMMAND));
+            assert!(format!("{:?}", found[0].fix).contains(COMMAND));
         }
     }
 
@@ -612,7 +617,7 @@ mod tests {
     fn a_repository_that_cannot_be_used_has_one_finding() {
         let mut facts = healthy();
         facts.repositories[1] = RepositoryFacts {
-            trouble: Some(Trouble { what: "wrong key".to_owned(), fix: "use the kit".to_owned() }),
+            trouble: Some(Trouble { what: "wrong key".to_owned(), fix: "use the kit".into() }),
             arrival: None,
             has_backup: false,
             ..repository("offsite", 1)
@@ -646,7 +651,7 @@ mod tests {
             assert_eq!(ids(&facts), [id]);
             assert_eq!(found[0].severity, Severity::Critical);
             assert!(found[0].what.contains("0/3000000"), "{}", found[0].what);
-            assert_eq!(found[0].fix, "seawall backup main");
+            assert_eq!(found[0].fix, backup(&facts).into());
         }
     }
 
@@ -668,7 +673,7 @@ mod tests {
         let found = findings(&facts);
         assert_eq!(ids(&facts), ["privileges"]);
         let grant = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO postgres;";
-        assert!(found[0].fix.ends_with(grant), "{}", found[0].fix);
+        assert!(format!("{:?}", found[0].fix).ends_with(grant), "{:?}", found[0].fix);
     }
 
     #[test]

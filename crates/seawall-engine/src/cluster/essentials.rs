@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Code, Error, Oid, Result};
+use seawall_core::{Action, Code, Error, Oid, Result, hint};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::relation_path::{DEFAULT_TABLESPACE, tablespace_version_directory};
 
@@ -143,7 +143,7 @@ fn damaged(directory: &Path, missing: &[PathBuf]) -> Error {
             named.join(", ")
         ),
     )
-    .with_hint("The cluster is damaged: keep the backups there are, and see what removed the files before the server is restarted; `seawall restore` brings back the last good backup.")
+    .with_hint(hint!["The cluster is damaged: keep the backups there are, and see what removed the files before the server is restarted; ", Action::Restore { waits: false }, " brings back the last good backup."])
 }
 
 #[cfg(test)]

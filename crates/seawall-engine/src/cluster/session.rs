@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use seawall_core::{Code, Error, Lsn, Result, TimelineId};
+use seawall_core::{Action, Code, Error, Lsn, Result, TimelineId, hint};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::{PgError, quote_literal};
 
@@ -101,7 +101,7 @@ impl BackupSession {
         let row = row.map_err(aborted)?;
         let label = bytes_of(&row, "labelfile")?.ok_or_else(|| {
             Error::new(Code::BackupAborted, "PostgreSQL ended the backup without a backup_label")
-                .with_hint("Run `seawall backup` again.")
+                .with_hint(hint!["Run ", Action::Backup { cluster: None }, " again."])
         })?;
         let stopped = Stopped {
             stop_lsn: row.get("lsn").map_err(aborted)?,
@@ -132,7 +132,9 @@ async fn checkpoint_time(server: &mut Server, fast: bool) -> Result<Duration, Pg
 fn aborted(error: PgError) -> Error {
     Error::new(Code::BackupAborted, "PostgreSQL ended the backup before it was complete")
         .with_source(error)
-        .with_hint(
-            "The server was restarted, or ended the session: look at its log and run `seawall backup` again; files already copied are not read again.",
-        )
+        .with_hint(hint![
+            "The server was restarted, or ended the session: look at its log and run ",
+            Action::Backup { cluster: None },
+            " again; files already copied are not read again."
+        ])
 }

@@ -170,6 +170,6 @@ fn remove_if_empty(directory: Option<&Path>) -> Result<()> {
 
 fn refused(what: String) -> Error {
     Error::new(Code::NotDiscardable, what).with_hint(
-        "Nothing was touched. `seawall discard` removes only clones, and restores that wait at their target; anything else you remove yourself, after `pg_ctl stop`.",
+        "Nothing was touched. Only clones are removed, and restores that wait at their target; anything else you remove yourself, after `pg_ctl stop`.",
     )
 }

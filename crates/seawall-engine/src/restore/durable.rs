@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Code, Error, Key, Result};
 use seawall_store::fs::sync_directory_at;
 
 /// What a file is called while it is written.
@@ -16,7 +16,8 @@ pub(super) const UNFINISHED_SUFFIX: &str = ".seawall-tmp";
 pub(crate) fn local(error: io::Error, doing: &str, path: &Path) -> Error {
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let code = if full { Code::TargetDiskFull } else { Code::LocalIo };
-    let failed = Error::new(code, format!("{doing} {} failed", path.display()));
+    let failed = Error::new(code, format!("{doing} {} failed", path.display()))
+        .with_pair(Key::Path, path.display());
     let denied = error.kind() == io::ErrorKind::PermissionDenied;
     let read_only = error.kind() == io::ErrorKind::ReadOnlyFilesystem;
     let failed = failed.with_source(error);

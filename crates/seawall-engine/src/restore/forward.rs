@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId};
+use seawall_core::{Action, BackupId, Code, Error, Lsn, Result, TimelineId, hint};
 use seawall_pgdata::control::{ControlFile, NO_CHECKPOINT};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::history::Ancestry;
@@ -63,14 +63,19 @@ pub struct PlannedForward {
 /// [`Code::Usage`] if it was not restored, or stops at no target.
 pub fn state_to_move(data_directory: &Path) -> Result<RestoreState> {
     let shown = data_directory.display();
-    let state = RestoreState::read(data_directory)?.ok_or_else(|| {
-        Error::new(Code::Usage, format!("{shown} was not restored by Seawall"))
-            .with_hint("Name the DIR of `seawall restore --into DIR --then pause`.")
-    })?;
+    let state =
+        RestoreState::read(data_directory)?.ok_or_else(|| {
+            Error::new(Code::Usage, format!("{shown} was not restored by Seawall"))
+                .with_hint(hint!["Name the DIR of ", Action::Restore { waits: true }, "."])
+        })?;
     if state.mode() == Mode::Standby {
-        return Err(Error::new(Code::Usage, "a standby stops at no target").with_hint(
-            "Restore a clone: `seawall restore --then pause …`. A standby takes over with `seawall promote DIR`.",
-        ));
+        return Err(Error::new(Code::Usage, "a standby stops at no target").with_hint(hint![
+            "Restore a clone: ",
+            Action::Restore { waits: true },
+            ". A standby takes over with ",
+            Action::Promote { directory: Some(data_directory.into()), without_archive: false },
+            "."
+        ]));
     }
     Ok(state)
 }
@@ -179,7 +184,7 @@ async fn ancestry_of(wal: &dyn WalSource, plan: &RestorePlan) -> Result<Ancestry
     let all = wal.ancestries().await?;
     all.into_iter().find(|it| it.tip() == plan.timeline).ok_or_else(|| {
         Error::new(Code::WalGap, format!("timeline {} is not in the repository", plan.timeline))
-            .with_hint("`seawall wal list` shows what is archived.")
+            .with_hint(hint![Action::ListWal, " shows what is archived."])
     })
 }
 

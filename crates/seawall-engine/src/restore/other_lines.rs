@@ -1,7 +1,7 @@
 //! The cluster's other lines: `seawall adopt` begins a new one, and what was archived before stays
 //! in the old one.
 
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Action, Code, Error, Hint, Result, hint};
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
@@ -21,8 +21,8 @@ pub(super) async fn hint_at_earlier_line(
     }
     // The error at hand is what matters; a line that cannot be read adds nothing to it.
     let Ok(Some(earlier)) = earlier_line_with(line, request).await else { return error };
-    let hint = error.hint().map(|hint| format!("{hint} ")).unwrap_or_default();
-    error.with_hint(format!("{hint}{earlier}"))
+    let hint = error.hint().map(|hint| hint![hint.clone(), " "]).unwrap_or_default();
+    error.with_hint(hint![hint, earlier])
 }
 
 /// What the newest earlier line that covers it has, as a sentence.
@@ -37,13 +37,17 @@ async fn earlier_line_with(line: &Line, request: &RestoreRequest) -> Result<Opti
 }
 
 /// What to know before a server goes on in a line whose place another has taken.
-pub(super) async fn warning_of_later_line(line: &Line) -> Result<Option<String>> {
+pub(super) async fn warning_of_later_line(line: &Line) -> Result<Option<Hint>> {
     let (_, later) = others(line).await?;
     Ok(later.last().map(|newest| {
         let (old, new, cluster) = (line.id(), newest.id(), line.cluster());
-        format!(
-            "The backup is of line {old}, whose place line {new} has taken. The restored server goes on in line {old}; to make it {cluster} again, run `seawall adopt {cluster}` and `seawall backup {cluster}` once it is up. Until then restores follow line {new}."
-        )
+        hint![
+            format!("The backup is of line {old}, whose place line {new} has taken. The restored server goes on in line {old}; to make it {cluster} again, run "),
+            Action::Adopt { cluster: Some(cluster.clone()) },
+            " and ",
+            Action::Backup { cluster: Some(cluster.clone()) },
+            format!(" once it is up. Until then restores follow line {new}.")
+        ]
     }))
 }
 

@@ -3,7 +3,10 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seawall_core::{BackupId, Code, Error, Lsn, Progress, RateLimit, Result, Ulid, WalSegmentSize};
+use seawall_core::{
+    Action, BackupId, Code, Error, Hint, Lsn, Progress, RateLimit, Result, Ulid, WalSegmentSize,
+    hint,
+};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
@@ -51,7 +54,7 @@ pub struct RestoreOptions {
     pub memory_bytes: usize,
     /// How fast the backup may be proven and the cluster's files written.
     pub rate_limit: RateLimit,
-    /// What PostgreSQL calls for WAL, with `%f` and `%p`: a `seawall wal fetch` with absolute paths.
+    /// What PostgreSQL calls for WAL, with `%f` and `%p`, with absolute paths.
     pub restore_command: OsString,
     /// Who is told how far it has come.
     pub progress: Arc<dyn Progress>,
@@ -139,10 +142,11 @@ pub async fn plan_restore(
             plan.removals.name_databases(databases);
         }
         let half_done = plan.removals.warnings(plan.stop.kept_until());
-        plan.warnings.extend(half_done);
-        plan.warnings.extend(future::warning(request));
+        plan.warnings.extend(half_done.into_iter().map(Hint::from));
+        plan.warnings.extend(future::warning(request).map(Hint::from));
         leave_out_databases(&mut plan, request, &manifest.manifest.info)?;
-        plan.warnings.extend(warning_of_left_out(&manifest.manifest.info));
+        let left_out = warning_of_left_out(&plan.backup.id, &manifest.manifest.info);
+        plan.warnings.extend(left_out);
         if request.mode != Mode::Clone {
             plan.warnings.extend(warning_of_later_line(line).await?);
         }
@@ -157,14 +161,19 @@ pub async fn plan_restore(
 }
 
 /// Files that a backup could not read as they were at one moment.
-fn warning_of_left_out(info: &BackupInfo) -> Option<String> {
+fn warning_of_left_out(backup: &str, info: &BackupInfo) -> Option<Hint> {
     let first = info.left_out.first()?;
     let first = String::from_utf8_lossy(&first.path);
     let more = match info.left_out.len() - 1 {
-        0 => String::new(),
-        more => format!(" and {more} more (`seawall show` lists them)"),
+        0 => Hint::default(),
+        more => hint![
+            format!(" and {more} more ("),
+            Action::Show { backup: backup.to_owned() },
+            " lists them)"
+        ],
     };
-    Some(format!("The backup does not have {first}{more}: it changed each time it was read."))
+    let first = format!("The backup does not have {first}");
+    Some(hint![first, more, ": it changed each time it was read."])
 }
 
 /// Replay finds a new page wherever a database is left out, and takes that for damage, unless the
@@ -187,14 +196,14 @@ fn leave_out_databases(
             ));
     }
     let control = control_of(info)?;
-    plan.warnings.extend(warnings_of(&left_out));
+    plan.warnings.extend(warnings_of(&left_out).into_iter().map(Hint::from));
     if control.major >= PgMajor::V13 {
         plan.ignores_invalid_pages = true;
-        plan.warnings.push(warning_of_invalid_pages(&left_out));
+        plan.warnings.push(warning_of_invalid_pages(&left_out).into());
     } else if control.wal_log_hints || control.data_checksums_enabled() {
         plan.warnings.push(
             "PostgreSQL 12 has no ignore_invalid_pages: where a database that is left out has hash indexes, or full_page_writes was off, recovery may stop with `PANIC: WAL contains references to invalid pages`. Then restore without --database, into another directory."
-                .to_owned(),
+                .into(),
         );
     } else {
         return Err(Error::new(
@@ -243,8 +252,9 @@ pub(super) async fn plan_request(
 ) -> Result<RestorePlan> {
     let plan = make_plan(line, wal, request).await;
     let mut plan = plan.map_err(|error| future::tell(request, error))?;
-    plan.warnings.extend(plan.removals.warnings(plan.stop.kept_until()));
-    plan.warnings.extend(future::warning(request));
+    let half_done = plan.removals.warnings(plan.stop.kept_until());
+    plan.warnings.extend(half_done.into_iter().map(Hint::from));
+    plan.warnings.extend(future::warning(request).map(Hint::from));
     Ok(plan)
 }
 
@@ -268,9 +278,9 @@ async fn make_plan(
     let mut plan = plan_of(line, request, &chosen.ancestry, branches, decision);
     // A restore does not fail for what it leaves out.
     if let Err(error) = look_ahead(wal, &chosen.ancestry, from, &log, &mut plan.removals).await {
-        let told = error.chain();
-        plan.warnings
-            .push(format!("What is dropped after the target could not be looked for: {told}."));
+        let told =
+            format!("What is dropped after the target could not be looked for: {}.", error.chain());
+        plan.warnings.push(told.into());
     }
     Ok(plan)
 }
@@ -413,7 +423,7 @@ fn plan_of(
         required: RequiredParameters::default(),
         settings: Vec::new(),
         asked_at: Some(request.asked_at),
-        warnings: decision.warnings,
+        warnings: decision.warnings.into_iter().map(Hint::from).collect(),
     }
 }
 
@@ -467,7 +477,8 @@ impl PlannedRestore {
         self.plan.settings = self.plan.required.missing_in(&self.configuration);
         self.plan.settings.extend(changed(purpose, &self.configuration, &host));
         if !self.resumed {
-            self.plan.warnings.extend(warnings(purpose, &self.configuration, &host));
+            let told = warnings(purpose, &self.configuration, &host);
+            self.plan.warnings.extend(told.into_iter().map(Hint::from));
         }
         Ok(())
     }
@@ -529,7 +540,7 @@ impl PlannedRestore {
                 Code::WalGap,
                 format!("timeline {timeline} is not in the repository any more"),
             )
-            .with_hint("`seawall wal list` shows what is archived.")
+            .with_hint(hint![Action::ListWal, " shows what is archived."])
         })
     }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use seawall_core::{Code, Error, Result, Ulid};
+use seawall_core::{Action, Code, Error, Result, Ulid, hint};
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::ManifestReader;
@@ -119,6 +119,9 @@ impl Sources {
 
 /// What a backup says contradicts what is stored.
 pub(super) fn inconsistent(what: String) -> Error {
-    Error::new(Code::ObjectInconsistent, what)
-        .with_hint("Run `seawall verify` to learn which backups are affected.")
+    Error::new(Code::ObjectInconsistent, what).with_hint(hint![
+        "Run ",
+        Action::Verify,
+        " to learn which backups are affected."
+    ])
 }

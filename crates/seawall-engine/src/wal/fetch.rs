@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Code, Error, Result, TimelineId, WalFileName, WalSegment, WalSegmentSize};
+use seawall_core::{
+    Action, Code, Error, Hint, Result, TimelineId, WalFileName, WalSegment, WalSegmentSize, hint,
+};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
@@ -64,7 +66,11 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
     // One repository's "there is none" says nothing as long as another did not answer.
     Err(failure.or(past_end).unwrap_or_else(|| {
         Error::new(Code::NotConfigured, format!("{} has no repository to come from", request.name))
-            .with_hint("Name a repository: `seawall wal fetch %f %p --repo URL`.")
+            .with_hint(hint![
+                "Name a repository: ",
+                Action::RestoreCommand { names_repository: true },
+                "."
+            ])
     }))
 }
 
@@ -349,18 +355,23 @@ fn past_end(what: String) -> Error {
 }
 
 fn missing(what: String) -> Error {
-    Error::new(Code::WalMissing, what)
-        .with_hint("Run `seawall wal list` to see what is there; another repository may hold it.")
+    Error::new(Code::WalMissing, what).with_hint(look_there())
 }
 
 fn gap(what: String) -> Error {
-    Error::new(Code::WalGap, what)
-        .with_hint("Run `seawall wal list` to see what is there; another repository may hold it.")
+    Error::new(Code::WalGap, what).with_hint(look_there())
+}
+
+fn look_there() -> Hint {
+    hint!["Run ", Action::ListWal, " to see what is there; another repository may hold it."]
 }
 
 fn not_served(name: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(Code::NotWal, format!("{name} is not served: {why}"))
-        .with_hint("restore_command has to pass %f and %p: `seawall wal fetch %f %p`.")
+    Error::new(Code::NotWal, format!("{name} is not served: {why}")).with_hint(hint![
+        "restore_command has to pass %f and %p: ",
+        Action::RestoreCommand { names_repository: false },
+        "."
+    ])
 }
 
 fn wrong_name(size: WalSegmentSize) -> String {

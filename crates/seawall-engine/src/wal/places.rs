@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
-use seawall_core::{BranchNumber, ClusterName, Code, Error, LineId, Result, SystemId};
+use seawall_core::{
+    Action, BranchNumber, ClusterName, Code, Error, LineId, Result, SystemId, hint,
+};
 use seawall_repo::Repository;
 use seawall_repo::wal::WalArchive;
 
@@ -55,17 +57,21 @@ fn unknown_cluster(cluster: &ClusterName, system_id: Option<SystemId>, others: &
         _ => format!("the repository knows no cluster {cluster}"),
     };
     let hint = if others.is_empty() {
-        format!("Add it: `seawall init {cluster} …`; or correct archive_command.")
+        let init = Action::Init { cluster: Some(cluster.clone()), repository: None };
+        hint!["Add it: ", init, "; or correct archive_command."]
     } else {
-        format!("{} Else correct archive_command.", adopt_it(cluster))
+        hint![adopt_it(cluster), " Else correct archive_command."]
     };
     Error::new(Code::WalWrongCluster, what).with_hint(hint)
 }
 
 fn unknown_line(cluster: &ClusterName, line: LineId) -> Error {
     let what = format!("the server writes line {line} of {cluster}, which the repository has not");
-    Error::new(Code::WalWrongCluster, what)
-        .with_hint(format!("Give the server a line of its own: `seawall adopt {cluster}`."))
+    Error::new(Code::WalWrongCluster, what).with_hint(hint![
+        "Give the server a line of its own: ",
+        Action::Adopt { cluster: Some(cluster.clone()) },
+        "."
+    ])
 }
 
 fn several_clusters(cluster: &ClusterName) -> Error {

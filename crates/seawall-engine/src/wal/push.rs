@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use seawall_core::{
-    BranchNumber, ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize,
+    Action, BranchNumber, ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize,
+    hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::wal::PageHeader;
@@ -142,8 +143,11 @@ fn lenient(name: &str) -> Option<WalFileName> {
 }
 
 fn not_wal(name: &str) -> Error {
-    Error::new(Code::NotWal, format!("{name} is not a file PostgreSQL archives"))
-        .with_hint("archive_command has to pass %p, the path of the file: `seawall wal push %p`.")
+    Error::new(Code::NotWal, format!("{name} is not a file PostgreSQL archives")).with_hint(hint![
+        "archive_command has to pass %p, the path of the file: ",
+        Action::ArchiveCommand,
+        "."
+    ])
 }
 
 /// A clone's settings keep it from archiving, and settings can be reset. What its state file says
@@ -159,7 +163,7 @@ fn refuse_clone(path: &Path) -> Result<()> {
         path.display()
     );
     Err(Error::new(Code::WalWrongCluster, what).with_hint(
-        "Turn its archiving off: `ALTER SYSTEM SET archive_mode = off`. If it is to take production's place: `seawall adopt` gives it a line of its own.",
+        hint!["Turn its archiving off: `ALTER SYSTEM SET archive_mode = off`. If it is to take production's place: ", Action::Adopt { cluster: None }, " gives it a line of its own."],
     ))
 }
 

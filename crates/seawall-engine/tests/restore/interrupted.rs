@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Result, ensure};
-use seawall_core::{Code, Progress, Stage};
+use seawall_core::{Code, Hint, Progress, Stage};
 use seawall_engine::restore::{RestoreProgress, RestoreState, Target};
 use seawall_testkit::Ledger;
 use seawall_testkit::ledger::Bound;
@@ -42,7 +42,7 @@ impl Progress for DyingProgress {
         assert!(left.is_ok(), "the restore dies here");
     }
 
-    fn note(&self, _: &str) {}
+    fn note(&self, _: &Hint) {}
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,7 @@ impl Story {
     async fn removals(&self, target: Target) -> Result<(Removals, String)> {
         let request = self.house.request("planned", target);
         let planned = plan_restore(&self.house.line, &self.house.wal, &request).await?;
-        Ok((planned.plan().removals.clone(), planned.plan().to_string()))
+        Ok((planned.plan().removals.clone(), format!("{:?}", planned.plan().text())))
     }
 }
 
@@ -102,7 +102,7 @@ async fn a_dropped_database_is_whole_at_the_target_that_the_plan_names() -> Resu
         let too_late = Target::Before(Point::Xid(drop.xid.into()));
         let request = story.house.request("planned", too_late);
         let planned = plan_restore(&story.house.line, &story.house.wal, &request).await?;
-        let warnings = planned.plan().warnings.join("\n");
+        let warnings = format!("{:?}", planned.plan().warnings);
         ensure!(warnings.contains(&format!("`--before {}` stops", drop.before)), "{warnings}");
 
         let lsn = drop.before.strip_prefix("lsn:").context("an LSN")?.parse()?;

@@ -80,7 +80,7 @@ async fn a_started_restore_is_proven_to_have_stopped_where_planned() -> Result<(
     request.then = TargetAction::Pause;
     let report = house.restore(&request).await?;
     let recovered = start(&options(&house, "paused", 54_402)?, &report.plan).await?;
-    let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{}", report.plan) };
+    let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{:?}", report.plan.text()) };
     ensure!(recovered == Recovered::Paused { replayed_to: lsn }, "{recovered:?}, {lsn}");
     let login = Login::as_role("postgres");
     for expected in [Promoted::Now, Promoted::Before] {
@@ -148,7 +148,7 @@ async fn too_little(major: PgMajor, port: u16) -> Result<()> {
     house.pg.psql("INSERT INTO t VALUES (1)")?;
     house.archive_everything().await?;
     let report = house.restore(&house.request("room", Target::Latest)).await?;
-    ensure!(report.plan.required.max_connections == 77, "{}", report.plan);
+    ensure!(report.plan.required.max_connections == 77, "{:?}", report.plan.text());
     let auto = house.room("room").join("postgresql.auto.conf");
     let text = fs::read_to_string(&auto)?;
     ensure!(text.contains("max_connections = '77'"), "{text}");
@@ -162,7 +162,7 @@ async fn too_little(major: PgMajor, port: u16) -> Result<()> {
     ensure!(message.contains(told) && message.contains("max_connections"), "{error:?}");
     ensure!(began.elapsed() < LIMIT / 2, "it took {:?}", began.elapsed());
     if major >= PgMajor::V14 {
-        let hint = error.hint().unwrap_or_default();
+        let hint = format!("{:?}", error.hint());
         ensure!(hint.contains("ALTER SYSTEM SET max_connections = 77;"), "{hint}");
         stop(&house, "room")?;
     }

@@ -84,7 +84,7 @@ async fn e61_targets_outside_what_is_archived_are_refused_before_a_byte_is_writt
     let now = house.pg.psql("SELECT pg_current_wal_insert_lsn()")?.parse()?;
     let request = house.request("room", Target::To(Point::Lsn(now)));
     let planned = plan_restore(&house.line, &house.wal, &request).await?;
-    ensure!(matches!(planned.plan().stop, Stop::After { .. }), "{}", planned.plan());
+    ensure!(matches!(planned.plan().stop, Stop::After { .. }), "{:?}", planned.plan().text());
     ensure!(planned.plan().backup.ulid == backup.id.0);
     Ok(())
 }
@@ -110,7 +110,7 @@ async fn a_restored_primary_goes_on_and_both_timelines_can_be_restored() -> Resu
 
     let report = house.restore(&house.request("current", Target::Latest)).await?;
     let path: Vec<u32> = report.plan.path.iter().map(|span| span.timeline.0).collect();
-    ensure!(path == [1, 2] && report.plan.path[0].end.is_some(), "{}", report.plan);
+    ensure!(path == [1, 2] && report.plan.path[0].end.is_some(), "{:?}", report.plan.text());
     let current = house.open("current")?;
     ensure!(current.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")? == "1,3");
 

@@ -89,7 +89,7 @@ async fn another_process_or_another_path_is_a_pooler() {
         .await;
         let error = ask(port, "").await.unwrap_err();
         assert_eq!(error.code(), Code::PoolerInBetween, "{error}");
-        assert!(error.hint().unwrap_or_default().contains("5433"), "{:?}", error.hint());
+        assert!(format!("{:?}", error.hint()).contains("5433"), "{:?}", error.hint());
     }
 }
 

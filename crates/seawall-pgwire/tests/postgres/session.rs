@@ -26,7 +26,7 @@ async fn whoami(connection: &mut Connection) -> String {
 
 fn code_and_hint(error: PgError) -> (Code, String) {
     let error = Error::from(error);
-    (error.code(), error.hint().unwrap_or_default().to_owned())
+    (error.code(), error.hint().map(|hint| format!("{hint:?}")).unwrap_or_default())
 }
 
 #[tokio::test]

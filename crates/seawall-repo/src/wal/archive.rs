@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use seawall_core::{Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment, WalSegmentSize};
+use seawall_core::{
+    Action, Code, Error, Key, Lsn, Result, SystemId, TimelineId, WalSegment, WalSegmentSize, hint,
+};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
 
@@ -45,11 +47,15 @@ impl WalArchive {
                 Code::NoSuchCluster,
                 format!("the repository has no line {} of cluster {}", line.id(), line.cluster()),
             )
-            .with_hint(format!(
-                "Add the cluster to the repository: `seawall init {} --repo {} …`.",
-                line.cluster(),
-                line.store().url()
-            )));
+            .with_pair(Key::Cluster, line.cluster())
+            .with_hint(hint![
+                "Add the cluster to the repository: ",
+                Action::Init {
+                    cluster: Some(line.cluster().clone()),
+                    repository: Some(line.store().url().to_string()),
+                },
+                "."
+            ]));
         };
         let path = line.paths().path(&LineObject::About)?;
         let segment_size = WalSegmentSize::new(about.wal_segment_bytes)

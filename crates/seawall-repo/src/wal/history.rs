@@ -1,6 +1,6 @@
 //! Timeline and backup history files.
 
-use seawall_core::{Code, Error, Result, TimelineId, WalFileName};
+use seawall_core::{Action, Code, Error, Result, TimelineId, WalFileName, hint};
 use seawall_pgdata::backup_label::BackupHistory;
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_store::StoreError;
@@ -119,7 +119,7 @@ fn same_history(there: &HistoryFile, file: &HistoryFile) -> Result<HistoryStored
         format!("{} differs from the one that is archived", file.name),
     )
     .with_hint(
-        "Two servers made the same timeline. Find out which one is yours, and keep the other from archiving here; `seawall adopt` gives yours a line of its own.",
+        hint!["Two servers made the same timeline. Find out which one is yours, and keep the other from archiving here; ", Action::Adopt { cluster: None }, " gives yours a line of its own."],
     ))
 }
 

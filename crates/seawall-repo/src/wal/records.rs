@@ -1,6 +1,6 @@
 //! Reads the archived bytes themselves, for what footers and indexes do not tell.
 
-use seawall_core::{Code, Error, Lsn, Result};
+use seawall_core::{Action, Code, Error, Lsn, Result, hint};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::{
     DEFAULT_MAX_RECORD_BYTES, LastRecord, ReaderStart, Record, WalFacts, WalReader,
@@ -149,8 +149,11 @@ impl WalArchive {
             }
         }
         let what = format!("the archived WAL has no whole record at {lsn}");
-        Err(Error::new(Code::WalGap, what)
-            .with_hint("Run `seawall verify` to learn which backups are affected."))
+        Err(Error::new(Code::WalGap, what).with_hint(hint![
+            "Run ",
+            Action::Verify,
+            " to learn which backups are affected."
+        ]))
     }
 
     fn reader(&self, ancestry: &Ancestry, lsn: Lsn) -> Result<WalReader> {

@@ -1,7 +1,7 @@
 //! Gives segments back.
 
 use bytes::Bytes;
-use seawall_core::{Code, Error, Lsn, Result, WalSegment};
+use seawall_core::{Action, Code, Error, Lsn, Result, WalSegment, hint};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, header_bytes};
 use seawall_pgdata::wal::{PageContext, PageHeader};
@@ -137,8 +137,11 @@ impl WalArchive {
             }
             let broken = |why: String| {
                 let what = format!("the archived WAL of {} is wrong: {why}", assembly.segment);
-                Error::new(Code::ObjectInconsistent, what)
-                    .with_hint("Run `seawall verify` to learn which backups are affected.")
+                Error::new(Code::ObjectInconsistent, what).with_hint(hint![
+                    "Run ",
+                    Action::Verify,
+                    " to learn which backups are affected."
+                ])
             };
             let header = PageHeader::parse(page.get(..LONG_HEADER_BYTES).unwrap_or_default())
                 .map_err(|fault| broken(fault.to_string()))?;
@@ -180,7 +183,11 @@ impl Assembly {
 
 fn hole_in(segment: WalSegment, hole: LsnRange) -> Error {
     Error::new(Code::WalGap, format!("WAL from {hole} of segment {segment} is not archived"))
-        .with_hint("Run `seawall wal list` to see what is there; another repository may hold it.")
+        .with_hint(hint![
+            "Run ",
+            Action::ListWal,
+            " to see what is there; another repository may hold it."
+        ])
 }
 
 fn contradiction(listed: &Listed, both: LsnRange) -> Error {

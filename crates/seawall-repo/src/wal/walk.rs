@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use futures_util::future::join_all;
-use seawall_core::{Code, Error, ExitClass, Lsn, Result};
+use seawall_core::{Action, Code, Error, ExitClass, Lsn, Result, hint};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::{
     DEFAULT_MAX_RECORD_BYTES, LastRecord, Link, RangeChain, RangeIndex, ReaderStart,
@@ -67,9 +67,11 @@ impl WalHole {
         } else {
             format!("WAL from {} is not archived", self.range)
         };
-        Error::new(Code::WalGap, what).with_hint(
-            "Run `seawall wal list` to see what is there; another repository may hold it.",
-        )
+        Error::new(Code::WalGap, what).with_hint(hint![
+            "Run ",
+            Action::ListWal,
+            " to see what is there; another repository may hold it."
+        ])
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ByteSize, Code, Error, RateLimit, Result, counted, printable};
+use seawall_core::{Action, ByteSize, Code, Error, RateLimit, Result, counted, hint, printable};
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use seawall_engine::cluster::{ClusterLink, Survey};
 use serde_json::{Value, json};
@@ -209,7 +209,10 @@ fn finish(done: &[BackupReport], mut failed: Vec<Error>) -> Result<Outcome> {
                 counted(bad_pages, "damaged page")
             ),
         )
-        .with_hint("`seawall show latest` lists them; keep older backups until they are mended."));
+        .with_hint(hint![
+            Action::Show { backup: "latest".to_owned() },
+            " lists them; keep older backups until they are mended."
+        ]));
     }
     let left_out: usize = done.iter().map(|report| report.left_out.len()).sum();
     if left_out > 0 {

@@ -6,13 +6,13 @@ use seawall_core::{Result, counted};
 use seawall_engine::check::{
     Candidate, CheckRequest, Facts, Finding, Severity, acknowledge, collect, findings, proven,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::CheckArgs;
 use crate::config::DEFAULT_PATH;
 use crate::context::{Context, Place};
 use crate::exit::Outcome;
-use crate::render::{Display, Out, Style};
+use crate::render::{Display, Out, Style, fix};
 use crate::report::current_line;
 use crate::{postgres, run};
 
@@ -49,6 +49,7 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
     }
     if args.output.json {
         let proven = proven(&facts);
+        let findings: Vec<Value> = findings.iter().map(as_json).collect();
         Out.json(&json!({"cluster": facts.cluster, "proven": proven, "findings": findings}))?;
     } else {
         Out.text(&text(&facts, &findings, Style::of_stdout()))?;
@@ -63,6 +64,13 @@ async fn candidate(place: Place, cluster: &seawall_core::ClusterName) -> Candida
         Err(error) => Err(error),
     };
     Candidate { name, url, line }
+}
+
+/// A finding with what helps as text.
+fn as_json(finding: &Finding) -> Value {
+    let mut json = json!(finding);
+    json["fix"] = fix(&finding.fix).into();
+    json
 }
 
 fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
@@ -82,11 +90,12 @@ fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
                 text.push_str(&format!("{known} {}\n  reason: {reason}\n", finding.what));
             }
             None => {
-                text.push_str(&format!("{severity} {}\n  fix: {}\n", finding.what, finding.fix));
+                let fix = fix(&finding.fix);
+                text.push_str(&format!("{severity} {}\n  fix: {fix}\n", finding.what));
             }
         }
     }
-    text.push_str(&summary(&facts.cluster, findings));
+    text.push_str(&summary(facts.cluster.as_str(), findings));
     text
 }
 
@@ -125,7 +134,7 @@ mod tests {
             id: FindingId::SameDisk,
             severity,
             what: "something".to_owned(),
-            fix: "do it".to_owned(),
+            fix: "do it".into(),
             acknowledged: None,
         }
     }

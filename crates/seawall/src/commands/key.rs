@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ClusterName, Code, Error, Result, Ulid, counted};
+use seawall_core::{Action, ClusterName, Code, Error, Result, Ulid, counted, hint};
 use seawall_repo::keys::{KeyFile, KeySlot, SlotMethod, Unlock};
 use seawall_repo::{CreateOptions, Repository};
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::config::{Exposed, SecretSource, read_key_text};
 use crate::context::{Context, Opened, Place};
 use crate::exit::Outcome;
 use crate::kit::{Kit, create_secret_for};
-use crate::render::{Align, Out, confirm, table, utc};
+use crate::render::{Align, Out, command, confirm, table, utc};
 use crate::run;
 
 /// Runs the command.
@@ -138,7 +138,8 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
             others.join(", ")
         );
         eprintln!(
-            "`seawall key add FILE` lets each in again; the key used now stays, and so does a kit that holds it"
+            "`{}` lets each in again; the key used now stays, and so does a kit that holds it",
+            command(&Action::AddKey)
         );
         if let Some(told) = configured.and_then(|configured| configured.told(&key)) {
             eprintln!("{told}");
@@ -170,7 +171,11 @@ async fn still_as(opened: &Opened, seen: &[(u32, Ulid, KeySlot)]) -> Result<Repo
         return Ok(repository);
     }
     Err(Error::new(Code::KeysChanged, "keys were added or removed while the question was open")
-        .with_hint("Nothing was changed. Look at them, `seawall key show`, and run this again."))
+        .with_hint(hint![
+            "Nothing was changed. Look at them, ",
+            Action::ShowKeys,
+            ", and run this again."
+        ]))
 }
 
 /// The label of the slot that a key opens in an epoch, and all others of it as a person knows them.
@@ -237,7 +242,7 @@ fn remove(config: Option<&Path>, args: &KeyRemoveArgs) -> Result<Outcome> {
             Code::Usage,
             format!("\"{}\" is not the beginning of exactly one key slot", args.slot),
         )
-        .with_hint("`seawall key show` lists the slots."));
+        .with_hint(hint![Action::ShowKeys, " lists the slots."]));
     };
     let unlock = Unlock::KeyFile(key);
     let own = slots.iter().find(|(e, i, _)| *e == epoch && *i == id);

@@ -11,7 +11,7 @@ use crate::args::StatusArgs;
 use crate::config;
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::render::{Out, Style, duration, seconds_of};
+use crate::render::{Out, Style, duration, seconds_of, sentence};
 use crate::report::{
     ANOTHER_S_ARCHIVER, Archiving, BackupReport, ClusterReport, Depth, JobReport, Overview,
 };
@@ -170,7 +170,7 @@ fn unanswered(why: &Error) -> String {
     };
     match why.hint() {
         Some(hint) if why.code() == Code::PrivilegeMissing => {
-            format!("{what}: {} ({hint})", why.chain())
+            format!("{what}: {} ({})", why.chain(), sentence(hint))
         }
         _ => format!("{what}: {}", why.chain()),
     }
@@ -302,7 +302,7 @@ impl Status {
         }
         let contradiction = cluster.contradiction(archiving);
         if let Some(contradiction) = contradiction.filter(|_| seen == Seen::Everything) {
-            self.remark(Level::Critical, contradiction.to_string());
+            self.remark(Level::Critical, sentence(&contradiction.told()));
         }
         if seen == Seen::Everything && !cluster.archived_to().is_valid() {
             self.remark(Level::Critical, "no WAL was ever archived".to_owned());

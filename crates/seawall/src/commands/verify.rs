@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use seawall_core::{BackupId, ByteSize, Code, Result, counted};
+use seawall_core::{Action, BackupId, ByteSize, Code, Result, counted};
 use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
 use serde_json::{Value, json};
 
@@ -101,12 +101,12 @@ fn text(name: &str, report: &VerifyReport, args: &VerifyArgs, style: Style) -> S
     }
     for blocked in &report.blocked_wal {
         text.push_str(&format!(
-            "{} cluster {} cannot be restored past this with backup {}: {}\n  fix: seawall backup {}\n",
+            "{} cluster {} cannot be restored past this with backup {}: {}\n  fix: {}\n",
             style.red("finding"),
             blocked.cluster,
             blocked.backup,
             blocked.message,
-            blocked.cluster
+            render::command(&Action::Backup { cluster: Some(blocked.cluster.clone()) })
         ));
     }
     for backup in &report.verified {

@@ -93,7 +93,7 @@ mod tests {
             }
             for source in &secret {
                 let error = source.read(&config).unwrap_err();
-                let hint = error.hint().unwrap_or_default();
+                let hint = format!("{:?}", error.hint());
                 assert!(hint.contains("chmod"), "{mode:o}: {hint}");
                 assert!(!format!("{} {hint}", error.chain()).contains("hunter2"));
             }

@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use seawall_core::{Code, Error, Result, ResultExt};
+use seawall_core::{Action, Code, Error, Result, ResultExt, hint};
 
 use crate::render::{shell_quote, warn};
 
@@ -76,10 +76,11 @@ pub fn look(file: &File, path: &Path, exposed: Exposed) -> Result<()> {
     let what =
         format!("{shown} opens the backups, and others can {} it: {open}", open.others_can());
     let quoted = shell_quote(&shown.to_string());
-    let error = Error::new(Code::KeyExposed, what).with_hint(format!(
-        "Close it: `{}`; where that changes nothing, use a copy: `install -m 600 {quoted} ~/seawall.key`. If somebody may have read it, `seawall key rotate` makes another key for what is written from then on.",
-        open.close(path)
-    ));
+    let error = Error::new(Code::KeyExposed, what).with_hint(hint![
+        format!("Close it: `{}`; where that changes nothing, use a copy: `install -m 600 {quoted} ~/seawall.key`. If somebody may have read it, ", open.close(path)),
+        Action::RotateKey,
+        " makes another key for what is written from then on."
+    ]);
     match exposed {
         Exposed::Refused => Err(error),
         Exposed::Told => {
@@ -115,7 +116,7 @@ mod tests {
             assert_eq!(looked.is_ok(), fine, "{mode:o}");
             if let Err(error) = looked {
                 assert_eq!(error.code(), Code::KeyExposed);
-                assert!(error.hint().unwrap_or_default().contains("`chmod g"), "{error:?}");
+                assert!(format!("{:?}", error.hint()).contains("`chmod g"), "{error:?}");
             }
             look(file.as_file(), file.path(), Exposed::Told).unwrap();
         }

@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{ByteSize, ClusterName, Code, Error, RateLimit, Result};
+use seawall_core::{Action, ByteSize, ClusterName, Code, Error, RateLimit, Result, hint};
 use seawall_engine::check::FindingId;
 use toml::de::DeTable;
 
@@ -57,7 +57,11 @@ pub fn load(explicit: Option<&Path>) -> Result<Config> {
             Code::ConfigUnreadable,
             format!("there is no configuration: {DEFAULT_PATH} does not exist, and neither --config nor SEAWALL_CONFIG names another file"),
         )
-        .with_hint(format!("{WITHOUT} To protect a cluster and write one: `seawall init CLUSTER --repo URL --kit FILE`."))
+        .with_hint(hint![
+            format!("{WITHOUT} To protect a cluster and write one: "),
+            Action::Init { cluster: None, repository: None },
+            "."
+        ])
     })
 }
 

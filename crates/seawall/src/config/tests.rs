@@ -4,6 +4,7 @@ use seawall_core::{ByteSize, Code, RateLimit};
 
 use super::{Config, SecretSource, Source, parse};
 use crate::priority::Priority;
+use crate::render::sentence;
 
 const WHOLE: &str = r#"
 jobs = 4
@@ -35,7 +36,7 @@ fn read(text: &str) -> seawall_core::Result<Config> {
 fn refusal(text: &str) -> String {
     let error = read(text).unwrap_err();
     assert_eq!(error.code(), Code::ConfigInvalid);
-    format!("{}\n{}", error.chain(), error.hint().unwrap_or("-"))
+    format!("{}\n{}", error.chain(), error.hint().map_or_else(|| "-".to_owned(), sentence))
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::io::Write;
 
 use seawall_core::{Error, printable};
 
-use super::Style;
+use super::{Style, sentence};
 
 /// An error as a person reads it: what failed and why, its code, what to do.
 pub fn render_error(error: &Error, style: Style) -> String {
@@ -10,7 +10,7 @@ pub fn render_error(error: &Error, style: Style) -> String {
     let mut text = format!("{} {}\n", style.red("error:"), plain(&error.chain()));
     text.push_str(&format!("  {} {code} (docs/errors/{code}.md)\n", style.bold("code:")));
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("  {} {}\n", style.bold("hint:"), plain(hint)));
+        text.push_str(&format!("  {} {}\n", style.bold("hint:"), plain(&sentence(hint))));
     }
     text
 }

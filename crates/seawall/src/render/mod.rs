@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-mod again;
+mod command;
 mod confirm;
 mod error;
 mod out;
@@ -12,7 +12,7 @@ mod style;
 mod table;
 mod time;
 
-pub use again::with_flags;
+pub use command::{command, fix, keep_flags, sentence};
 pub use confirm::confirm;
 pub use error::{render_error, report, warn};
 pub use out::Out;

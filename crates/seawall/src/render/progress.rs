@@ -5,7 +5,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use seawall_core::{ByteSize, Progress, Stage};
+use seawall_core::{ByteSize, Hint, Progress, Stage};
+
+use super::sentence;
 
 /// How often a line tells of long work where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -97,7 +99,8 @@ impl Progress for Display {
         }
     }
 
-    fn note(&self, message: &str) {
+    fn note(&self, message: &Hint) {
+        let message = sentence(message);
         match &self.shown {
             Shown::Bar(Bar { bar, .. }) => bar.println(message),
             Shown::Lines(_) => eprintln!("{message}"),

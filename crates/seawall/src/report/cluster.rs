@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId};
+use seawall_core::{
+    Action, BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId, hint,
+};
 use seawall_engine::liveness::{Life, life_of};
 use seawall_engine::wal::{BackupPlace, Obstacle, Reach, reach};
 use seawall_repo::layout::{LineObject, ObjectName};
@@ -344,7 +346,11 @@ pub async fn current_line(repository: &Repository, cluster: &ClusterName) -> Res
             Code::NoSuchCluster,
             format!("the repository {url} does not know cluster {cluster}"),
         )
-        .with_hint(format!("Add it: `seawall init {cluster} --repo {url} --kit FILE`."))
+        .with_hint(hint![
+            "Add it: ",
+            Action::Init { cluster: Some(cluster.clone()), repository: Some(url.to_string()) },
+            "."
+        ])
     })
 }
 

@@ -1,9 +1,8 @@
 //! What a server says of its archiving, and the archive knows better.
 
-use std::fmt;
 use std::time::Instant;
 
-use seawall_core::{Lsn, TimelineId, WalSegment};
+use seawall_core::{Action, Hint, Lsn, TimelineId, WalSegment, hint};
 
 use super::{Archiving, ClusterReport};
 
@@ -51,20 +50,23 @@ impl Contradiction {
     }
 }
 
-impl fmt::Display for Contradiction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Contradiction {
+    /// What contradicts what, and what to do.
+    pub fn told(&self) -> Hint {
         match self {
-            Self::Elsewhere { segment } => write!(
-                f,
+            Self::Elsewhere { segment } => format!(
                 "PostgreSQL says that {segment} is archived, and it is in no repository: \
                  archive_command takes it elsewhere, or it was removed"
-            ),
-            Self::SetBack { timeline, server, archived } => write!(
-                f,
-                "the server is at LSN {server}, and timeline {timeline} is archived up to \
-                 {archived}: it was set back, and what it writes cannot be archived; if that is \
-                 what is wanted, `seawall adopt`"
-            ),
+            )
+            .into(),
+            Self::SetBack { timeline, server, archived } => hint![
+                format!(
+                    "the server is at LSN {server}, and timeline {timeline} is archived up to \
+                     {archived}: it was set back, and what it writes cannot be archived; if that \
+                     is what is wanted, "
+                ),
+                Action::Adopt { cluster: None }
+            ],
         }
     }
 }

@@ -8,8 +8,8 @@ use seawall_core::{Code, Error, Result, TimelineId};
 use super::super::{Mode, RequiredParameters, RestorePlan, Stop};
 use crate::config_text::{name_of, quoted};
 
-const BEGIN: &str = "# Written by \"seawall restore\"; see seawall.restore for what was planned.";
-const END: &str = "# End of what \"seawall restore\" wrote.";
+const BEGIN: &str = "# Written by a restore of Seawall; see seawall.restore for what was planned.";
+const END: &str = "# End of what a restore of Seawall wrote.";
 
 /// What stands before a line that no longer counts.
 pub(super) const DISABLED: &str = "#(before restore) ";

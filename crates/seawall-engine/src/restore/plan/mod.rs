@@ -15,7 +15,7 @@ mod timeline;
 mod timeline_tests;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, ClusterName, LineId, Lsn, TimelineId, Ulid, Xid};
+use seawall_core::{BackupId, ClusterName, Hint, LineId, Lsn, TimelineId, Ulid, Xid};
 use seawall_pgdata::history::Ancestry;
 use seawall_repo::manifest::BackupInfo;
 use serde::{Deserialize, Serialize};
@@ -190,8 +190,7 @@ impl From<&BackupFacts> for PlannedBackup {
     }
 }
 
-/// What a restore will do. Its JSON form is what `--dry-run --json` prints and what the state file
-/// keeps.
+/// What a restore will do. The state file keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestorePlan {
     /// The cluster.
@@ -242,5 +241,5 @@ pub struct RestorePlan {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<PlannedSetting>,
     /// What a person should know before agreeing.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Hint>,
 }

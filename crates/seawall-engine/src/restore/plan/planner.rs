@@ -1,7 +1,9 @@
-use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, WalSegmentSize, counted};
+use seawall_core::{
+    Action, BackupId, Code, Error, Lsn, Result, TimelineId, WalSegmentSize, counted, hint,
+};
 use seawall_pgdata::history::Ancestry;
 
-use super::resolver::{Cut, Found, NOT_ARCHIVED};
+use super::resolver::{Cut, Found, not_archived, verify_tells};
 use super::timeline::{no_such_backup, shown};
 use super::{BackupFacts, CommitPlace, RemovalLog, Resolver, Stop};
 use crate::restore::{CoveredSpan, Point, RecordPlace, Target, UnreadableWal, WalCoverage};
@@ -303,7 +305,7 @@ impl Planner {
         let record = self.input.wal.spans.get(index).and_then(|span| span.last_record);
         let record = record.ok_or_else(|| {
             Error::new(Code::TargetUnreachable, "the archived WAL holds no whole record")
-                .with_hint("`seawall wal list` shows what is archived.")
+                .with_hint(hint![Action::ListWal, " shows what is archived."])
         })?;
         let stop = Stop::After { lsn: record.lsn, end: record.end.align_up() };
         Ok((index, stop, record.end))
@@ -321,7 +323,7 @@ impl Planner {
                 Code::TargetUnreachable,
                 format!("{} is not archived: the archive ends at LSN {end}", cut.lsn),
             )
-            .with_hint(NOT_ARCHIVED));
+            .with_hint(not_archived()));
         };
         let Some(span) = spans.get(index).filter(|span| span.start <= cut.lsn) else {
             let from = index.checked_sub(1).and_then(|before| spans.get(before));
@@ -393,11 +395,16 @@ impl Planner {
                 backup.id,
                 backup.stop_lsn,
                 shown(backup.finished_at)
-            ),
-            None => "what came after can be restored only from a backup made since: if the server still runs, `seawall backup` now".to_owned(),
+            )
+            .into(),
+            None => hint![
+                "what came after can be restored only from a backup made since: if the server still runs, ",
+                Action::Backup { cluster: None },
+                " now"
+            ],
         };
-        Error::new(Code::WalMinimal, what)
-            .with_hint(format!("Restore up to it: `--before lsn:{lsn}`; {beyond}."))
+        let up_to = format!("Restore up to it: `--before lsn:{lsn}`; ");
+        Error::new(Code::WalMinimal, what).with_hint(hint![up_to, beyond, "."])
     }
 
     fn too_early(&self) -> Error {
@@ -471,9 +478,10 @@ fn span_of(input: &PlanInput, backup: &BackupFacts) -> Result<usize> {
                 backup.id, backup.start_lsn, backup.stop_lsn
             ),
         )
-        .with_hint(
-            "`seawall wal list` shows what is archived; use an older backup or another repository.",
-        )
+        .with_hint(hint![
+            Action::ListWal,
+            " shows what is archived; use an older backup or another repository."
+        ])
     })
 }
 
@@ -503,13 +511,12 @@ fn gap(input: &PlanInput, from: Lsn, to: Lsn) -> Error {
 fn no_backup(input: &PlanInput) -> Error {
     let error = Error::new(Code::NoSuchBackup, "there is no backup that can be restored");
     if input.damaged.is_empty() {
-        error.with_hint("Make one: `seawall backup`.")
+        error.with_hint(hint!["Make one: ", Action::Backup { cluster: None }, "."])
     } else {
-        error.with_hint("`seawall verify` tells what is damaged; another repository may be whole.")
+        error.with_hint(verify_tells())
     }
 }
 
 fn damaged(id: BackupId) -> Error {
-    Error::new(Code::ObjectDamaged, format!("backup {id} cannot be read"))
-        .with_hint("`seawall verify` tells what is damaged; another repository may be whole.")
+    Error::new(Code::ObjectDamaged, format!("backup {id} cannot be read")).with_hint(verify_tells())
 }

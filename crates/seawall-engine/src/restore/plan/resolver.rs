@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use seawall_core::{Code, Error, Lsn, Result};
+use seawall_core::{Action, Code, Error, Hint, Lsn, Result, hint};
 
 use super::{CommitPlace, RemovalLog};
 use crate::restore::{Fact, Point, RecordPlace, Target, UnreadableWal, XactFact};
@@ -31,15 +31,30 @@ pub(super) struct Found {
 }
 
 /// What to do about a target behind the end of the archive.
-pub(super) const NOT_ARCHIVED: &str = "If the server still runs, have its last WAL archived: \
-     `SELECT pg_catalog.pg_switch_wal();`, and try again a little later. If it is lost and its \
-     disk can be read, push what is in its pg_wal: `seawall wal push --partial FILE`. Else, or if \
-     nothing was committed since, `--latest` is all there is.";
+pub(super) fn not_archived() -> Hint {
+    hint![
+        "If the server still runs, have its last WAL archived: \
+         `SELECT pg_catalog.pg_switch_wal();`, and try again a little later. If it is lost and its \
+         disk can be read, push what is in its pg_wal: ",
+        Action::PushPartialWal { cluster: None },
+        ". Else, or if nothing was committed since, `--latest` is all there is."
+    ]
+}
 
 /// What to do about a transaction or a restore point that is not found.
-const NOT_FOUND: &str = "If it was made just now it is not archived yet: `SELECT pg_catalog.pg_switch_wal();` \
-     on the server, then try again. Else check the spelling and the timeline; `seawall info` shows \
-     the recovery window.";
+fn not_found() -> Hint {
+    hint![
+        "If it was made just now it is not archived yet: `SELECT pg_catalog.pg_switch_wal();` on \
+         the server, then try again. Else check the spelling and the timeline; ",
+        Action::Info,
+        " shows the recovery window."
+    ]
+}
+
+/// What to do about damage.
+pub(super) fn verify_tells() -> Hint {
+    hint![Action::Verify, " tells what is damaged; another repository may be whole."]
+}
 
 impl UnreadableWal {
     /// What is the matter, in words.
@@ -48,8 +63,7 @@ impl UnreadableWal {
     }
 
     pub(super) fn error(&self) -> Error {
-        Error::new(Code::ObjectDamaged, self.told())
-            .with_hint("`seawall verify` tells what is damaged; another repository may be whole.")
+        Error::new(Code::ObjectDamaged, self.told()).with_hint(verify_tells())
     }
 }
 
@@ -234,7 +248,7 @@ impl Resolver {
                     self.and_unreadable()
                 ),
             )
-            .with_hint(NOT_ARCHIVED));
+            .with_hint(not_archived()));
         }
         if self.anchor.is_none() {
             return Err(Error::new(
@@ -265,16 +279,20 @@ impl Resolver {
                     self.and_unreadable()
                 ),
             )
-            .with_hint(NOT_FOUND)),
+            .with_hint(not_found())),
             [one] => match self.unreadable.first() {
                 None => Ok(()),
-                Some(unreadable) => Err(unreadable.error().context(format!(
-                    "{point} is at LSN {one}, and it may be there a second time"
-                ))
-                .with_hint(format!(
-                    "Say which one by its place, such as `{} lsn:{one}`; `seawall verify` tells what is damaged.",
-                    self.option(),
-                ))),
+                Some(unreadable) => Err(unreadable
+                    .error()
+                    .context(format!("{point} is at LSN {one}, and it may be there a second time"))
+                    .with_hint(hint![
+                        format!(
+                            "Say which one by its place, such as `{} lsn:{one}`; ",
+                            self.option()
+                        ),
+                        Action::Verify,
+                        " tells what is damaged."
+                    ])),
             },
             several => {
                 let places: Vec<String> = several.iter().map(Lsn::to_string).collect();

@@ -1,72 +1,87 @@
 use std::fmt;
 
-use seawall_core::ByteSize;
+use seawall_core::{Action, ByteSize, Hint, hint};
 
 use super::removals::{kept_lines, undone_lines};
 use super::timeline::{commits_of, shown as moment};
 use super::{CommitPlace, LeftBehind, RestorePlan, Stop};
 use crate::restore::{Mode, TargetAction};
 
-impl fmt::Display for RestorePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl RestorePlan {
+    /// The plan as a person reads it: a line for each thing it decides.
+    #[must_use]
+    pub fn text(&self) -> Hint {
+        let mut lines = self.what_is_restored();
+        lines.extend(self.what_is_kept());
+        let then = match (self.mode, self.then) {
+            (Mode::Standby, _) => "replays what is archived from then on, readable".into(),
+            (_, TargetAction::Promote) => "takes writes on a new timeline".into(),
+            (_, TargetAction::Pause) => hint![
+                "waits, readable, for ",
+                Action::Promote { directory: None, without_archive: false }
+            ],
+            (_, TargetAction::Shutdown) => "shuts down".into(),
+        };
+        lines.push(hint!["then          PostgreSQL ", then]);
+        for setting in &self.settings {
+            if let Some(was) = &setting.was {
+                let (name, value, why) = (&setting.name, &setting.value, &setting.why);
+                let told = format!("sets          {name} = '{value}' (was {was}): {why}");
+                lines.push(told.into());
+            }
+        }
+        let warnings = self.warnings.iter().cloned();
+        lines.extend(warnings.map(|warning| hint!["warning       ", warning]));
+        let lines = lines.into_iter().reduce(|above, below| hint![above, "\n", below]);
+        lines.unwrap_or_default()
+    }
+
+    fn what_is_restored(&self) -> Vec<Hint> {
         let backup = &self.backup;
         let purpose = match self.mode {
             Mode::Clone => "a clone, which archives nothing",
             Mode::Primary => "the primary, which goes on archiving",
             Mode::Standby => "a standby, which follows the primary",
         };
-        writeln!(f, "restore       cluster {} as {purpose}", self.cluster)?;
-        writeln!(f, "target        {}", self.target)?;
+        let mut lines = vec![
+            format!("restore       cluster {} as {purpose}", self.cluster),
+            format!("target        {}", self.target),
+        ];
         if !self.left_out_databases.is_empty() {
             let shown = |it: &super::NamedDatabase| format!("{} (OID {})", it.name, it.oid);
             let shown: Vec<String> = self.left_out_databases.iter().map(shown).collect();
-            writeln!(f, "without       databases {}", shown.join(", "))?;
+            lines.push(format!("without       databases {}", shown.join(", ")));
         }
-        writeln!(
-            f,
+        lines.push(format!(
             "backup        {} of {}, {}",
             backup.id,
             backup.finished_at.strftime("%Y-%m-%d %H:%M:%SZ"),
             ByteSize(backup.cluster_bytes)
-        )?;
-        writeln!(
-            f,
+        ));
+        lines.push(format!(
             "replay        LSN {} to {}, {}, timeline {}",
             backup.start_lsn,
             self.wal_end,
             ByteSize(self.wal_end.bytes_since(backup.start_lsn)),
             self.path.iter().map(|span| span.timeline.to_string()).collect::<Vec<_>>().join(" → ")
-        )?;
-        writeln!(f, "stop          {}", self.stop)?;
-        writeln!(f, "keeps         {}", kept(self.last_commit_kept.as_ref()))?;
-        for left_out in left_out(self) {
-            writeln!(f, "leaves out    {left_out}")?;
-        }
+        ));
+        lines.push(format!("stop          {}", self.stop));
+        lines.into_iter().map(Hint::from).collect()
+    }
+
+    fn what_is_kept(&self) -> Vec<Hint> {
+        let kept = format!("keeps         {}", kept(self.last_commit_kept.as_ref()));
+        let mut lines = vec![kept.into()];
+        lines.extend(left_out(self).into_iter().map(|told| hint!["leaves out    ", told]));
         for line in kept_lines(&self.removals) {
-            writeln!(f, "drops kept    {line}")?;
+            lines.push(format!("drops kept    {line}").into());
         }
         if self.first_commit_left_out.is_some() {
             for line in undone_lines(&self.removals, self.stop.kept_until()) {
-                writeln!(f, "drops undone  {line}")?;
+                lines.push(format!("drops undone  {line}").into());
             }
         }
-        let then = match (self.mode, self.then) {
-            (Mode::Standby, _) => "replays what is archived from then on, readable",
-            (_, TargetAction::Promote) => "takes writes on a new timeline",
-            (_, TargetAction::Pause) => "waits, readable, for `seawall promote`",
-            (_, TargetAction::Shutdown) => "shuts down",
-        };
-        write!(f, "then          PostgreSQL {then}")?;
-        for setting in &self.settings {
-            if let Some(was) = &setting.was {
-                let (name, value, why) = (&setting.name, &setting.value, &setting.why);
-                write!(f, "\nsets          {name} = '{value}' (was {was}): {why}")?;
-            }
-        }
-        for warning in &self.warnings {
-            write!(f, "\nwarning       {warning}")?;
-        }
-        Ok(())
+        lines
     }
 }
 
@@ -87,12 +102,12 @@ fn kept(last: Option<&CommitPlace>) -> String {
     )
 }
 
-fn left_out(plan: &RestorePlan) -> Vec<String> {
+fn left_out(plan: &RestorePlan) -> Vec<Hint> {
     let first = plan.first_commit_left_out.as_ref();
     let first =
         first.map(|first| format!("transaction {}, and every commit after it", shown(first)));
     let beside = plan.left_behind.iter().map(beside);
-    let mut lines: Vec<String> = first.into_iter().chain(beside).collect();
+    let mut lines: Vec<Hint> = first.into_iter().chain(beside).map(Hint::from).collect();
     if lines.is_empty() {
         lines.push(never_archived(plan));
     }
@@ -100,15 +115,16 @@ fn left_out(plan: &RestorePlan) -> Vec<String> {
 }
 
 /// What a server committed last, it may not have archived.
-fn never_archived(plan: &RestorePlan) -> String {
+fn never_archived(plan: &RestorePlan) -> Hint {
     let last = plan.last_commit_kept.map(|commit| commit.time);
     let age = plan.asked_at.zip(last).map(|(now, last)| now.duration_since(last).as_secs().max(0));
     let end = age.map(|seconds| format!(" and ends {seconds} s before this plan was made"));
-    format!(
-        "nothing that is archived{}; what was committed since is in the server's pg_wal alone: where its disk can still be read, `seawall wal push --partial FILE --cluster {}` for each file there, then this again",
-        end.unwrap_or_default(),
-        plan.cluster
-    )
+    hint![
+        format!("nothing that is archived{}; ", end.unwrap_or_default()),
+        "what was committed since is in the server's pg_wal alone: where its disk can still be read, ",
+        Action::PushPartialWal { cluster: Some(plan.cluster.clone()) },
+        " for each file there, then this again"
+    ]
 }
 
 fn beside(left: &LeftBehind) -> String {

@@ -15,7 +15,7 @@
 //! Whatever is followed, a plan tells what it leaves behind ([`LeftBehind`]).
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId, counted};
+use seawall_core::{Action, BackupId, Code, Error, Lsn, Result, TimelineId, counted, hint};
 use seawall_pgdata::history::Ancestry;
 use serde::{Deserialize, Serialize};
 
@@ -109,9 +109,11 @@ fn current_timeline(
     }
     let Some(newest) = candidates.iter().copied().max_by_key(|ancestry| ancestry.tip()) else {
         return Err(Error::new(Code::TargetUnreachable, "there is no WAL in the repository")
-            .with_hint(
-                "Set `archive_command` as `seawall init` printed it; `seawall check` proves it.",
-            ));
+            .with_hint(hint![
+                "Archive it: ",
+                Action::Check { cluster: None },
+                " prints the `archive_command`, and proves it."
+            ]));
     };
     let mut chosen = Chosen { ancestry: newest.clone(), rivals: Vec::new() };
     let is_rival = |other: &&Ancestry| {
@@ -232,5 +234,5 @@ pub(super) fn shown(time: Timestamp) -> String {
 
 pub(super) fn no_such_backup(id: BackupId) -> Error {
     Error::new(Code::NoSuchBackup, format!("there is no usable backup {id}"))
-        .with_hint("`seawall list` shows the backups there are.")
+        .with_hint(hint![Action::List, " shows the backups there are."])
 }

@@ -155,7 +155,7 @@ fn what_can_be_chosen_is_told_with_its_place_and_its_last_commit() {
     let error = chosen.ambiguous(&own.left, &[&left]);
     assert_eq!(error.code(), Code::TimelineAmbiguous);
     assert!(error.message().contains("1, 2"), "{error}");
-    let hint = error.hint().unwrap_or_default();
+    let hint = format!("{:?}", error.hint());
     for part in ["--timeline 1", "--timeline 2", "0/5000000", "2 commits", "1970-01-01 00:09:00Z"] {
         assert!(hint.contains(part), "no {part} in {hint}");
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Action, Code, Error, Result, hint};
 
 use crate::cluster::{PostmasterFile, is_lost_and_found};
 use crate::restore::RestoreState;
@@ -86,8 +86,9 @@ fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
 /// What is half removed is not restored into.
 pub fn being_discarded(directory: &Path) -> Error {
     let shown = directory.display();
-    Error::new(Code::OtherRestoreInterrupted, format!("{shown} was being removed"))
-        .with_hint(format!("Let that be done first: `seawall discard {shown}`."))
+    Error::new(Code::OtherRestoreInterrupted, format!("{shown} was being removed")).with_hint(
+        hint!["Let that be done first: ", Action::Discard { directory: directory.into() }, "."],
+    )
 }
 
 fn not_empty(what: String) -> Error {

@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Code, Error, Result, ResultExt, shell_escaped};
+use seawall_core::{Action, Code, Error, Result, ResultExt, hint, shell_escaped};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::relation_path::tablespace_version_directory;
 use seawall_pgdata::tablespace_map::TablespaceMap;
@@ -113,9 +113,12 @@ pub fn look_at_creations(map: &TablespaceMap, creations: &[TablespaceCreation]) 
                 Error::new(Code::LocalIo, what).with_source(error)
             }
         };
-        return Err(error.with_hint(format!(
-            "Start from a backup that has the tablespace (`seawall backup`) and map it with `--map-tablespace`; or restore `--before lsn:{lsn}`, or where {shown} is an empty directory."
-        )));
+        return Err(error.with_hint(hint![
+            "Start from a backup that has the tablespace (",
+            Action::Backup { cluster: None },
+            ") and map it with `--map-tablespace`; ",
+            format!("or restore `--before lsn:{lsn}`, or where {shown} is an empty directory.")
+        ]));
     }
     Ok(())
 }
@@ -210,7 +213,7 @@ mod tests {
         fs::create_dir_all(place.join("PG_15_202209061")).unwrap();
         let error = look(&map, PgMajor::V15, false).unwrap_err();
         assert_eq!(error.code(), Code::DirectoryNotEmpty);
-        assert!(error.hint().unwrap().contains("--map-tablespace"), "{error:?}");
+        assert!(format!("{:?}", error.hint()).contains("--map-tablespace"), "{error:?}");
         look(&map, PgMajor::V15, true).unwrap();
         fs::write(place.join("mine"), "x").unwrap();
         assert_eq!(look(&map, PgMajor::V15, true).unwrap_err().code(), Code::DirectoryNotEmpty);

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use seawall_core::{Oid, Result};
+use seawall_core::{Action, Oid, Result, hint};
 use seawall_pgwire::Connection;
 
 use super::{Recovered, StartOptions, failed};
@@ -155,9 +155,11 @@ fn prove_pages(
     Err(failed(format!(
         "recovery passed over a page of a database that is wanted, so the restored cluster is not whole: {line}"
     ))
-    .with_hint(format!(
-        "Do not use it: `pg_ctl stop -D '{directory}'`. Restore without --database into another directory; `seawall verify` reads the backup itself."
-    )))
+    .with_hint(hint![
+        format!("Do not use it: `pg_ctl stop -D '{directory}'`. Restore without --database into another directory; "),
+        Action::Verify,
+        " reads the backup itself."
+    ]))
 }
 
 /// Names change: what is to be dropped is told by the names of now.

@@ -60,7 +60,7 @@ impl ServerLog {
         }
         let shown = Error::new(Code::RestoredServerFailed, message);
         match error.hint() {
-            Some(hint) => shown.with_hint(hint),
+            Some(hint) => shown.with_hint(hint.clone()),
             None => shown,
         }
     }

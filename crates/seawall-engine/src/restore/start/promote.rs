@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seawall_core::{Code, Error, Lsn, Result};
+use seawall_core::{Action, Code, Error, Lsn, Result, hint};
 use seawall_pgdata::control::DbState;
 use seawall_pgwire::{Connection, PgError};
 use tokio::time::sleep;
@@ -276,21 +276,27 @@ fn only_a_superuser(error: PgError) -> Error {
 }
 
 fn cannot_ask(directory: &Path, replayed: Lsn, error: &Error) -> Error {
-    let directory = directory.display();
     let what = format!(
         "the server has replayed up to LSN {replayed}, and whether that is all cannot be told: {}",
         error.chain()
     );
-    Error::new(Code::BehindArchive, what).with_hint(format!(
-        "Nothing was changed. Make the repository reachable, or name another: `--repo URL --key FILE`, `--kit FILE`. If it is lost: `seawall promote {directory} --without-archive`; whatever was archived and not replayed is then left out."
-    ))
+    Error::new(Code::BehindArchive, what).with_hint(hint![
+        "Nothing was changed. Make the repository reachable, or name another: `--repo URL --key FILE`, `--kit FILE`. If it is lost: ",
+        without_archive(directory),
+        "; whatever was archived and not replayed is then left out."
+    ])
 }
 
 fn behind(directory: &Path, left_out: LeftOut) -> Error {
-    let directory = directory.display();
-    Error::new(Code::BehindArchive, format!("the standby would leave out {left_out}")).with_hint(format!(
-        "It is still a standby. Its log tells why it does not replay on: `recovery_min_apply_delay`, a query it waits for, or `wal fetch`. To do without: `seawall promote {directory} --without-archive`."
-    ))
+    Error::new(Code::BehindArchive, format!("the standby would leave out {left_out}")).with_hint(hint![
+        "It is still a standby. Its log tells why it does not replay on: `recovery_min_apply_delay`, a query it waits for, or `restore_command`. To do without: ",
+        without_archive(directory),
+        "."
+    ])
+}
+
+fn without_archive(directory: &Path) -> Action {
+    Action::Promote { directory: Some(directory.into()), without_archive: true }
 }
 
 fn prove_data_directory(path: &Path) -> Result<()> {
@@ -299,10 +305,16 @@ fn prove_data_directory(path: &Path) -> Result<()> {
     if error.kind() == std::io::ErrorKind::PermissionDenied {
         return Err(Error::new(Code::WrongUser, format!("cannot look into {shown}"))
             .with_source(error)
-            .with_hint("Run this as the user PostgreSQL runs as, such as `sudo -u postgres seawall promote DIR`."));
+            .with_hint(hint![
+                "Run this as the user PostgreSQL runs as: with `sudo -u postgres` before ",
+                Action::Promote { directory: Some(path.into()), without_archive: false },
+                "."
+            ]));
     }
     let what = if path.is_dir() { "is not a data directory" } else { "is not a directory" };
-    Err(Error::new(Code::Usage, format!("{shown} {what}")).with_hint(
-        "Name the directory that was restored: the DIR of `seawall restore --into DIR`.",
-    ))
+    Err(Error::new(Code::Usage, format!("{shown} {what}")).with_hint(hint![
+        "Name the directory that was restored: the DIR of ",
+        Action::Restore { waits: false },
+        "."
+    ]))
 }

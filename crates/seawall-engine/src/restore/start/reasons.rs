@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seawall_core::{Error, Lsn, Result, TimelineId};
+use seawall_core::{Action, Error, Lsn, Result, TimelineId, hint};
 use seawall_pgdata::control::ControlFile;
 use seawall_pgwire::Connection;
 
@@ -28,9 +28,11 @@ pub(super) fn cannot_ask(login: &Login, error: &Error) -> Error {
         "the restored server cannot be asked how far it is, as role \"{role}\": {}",
         error.chain()
     ))
-    .with_hint(
-        "It goes on as planned. A superuser who may log in over its socket is needed, in a restore `--user ROLE`, and for this server `seawall promote DIR --user ROLE`.",
-    )
+    .with_hint(hint![
+        "It goes on as planned. A superuser who may log in over its socket is needed: name one with `--user ROLE`, in a restore and, for this server, in ",
+        Action::Promote { directory: None, without_archive: false },
+        "."
+    ])
 }
 
 /// Replay waits at a place that is not the planned end. From 14 on, `pg_control` says what the log

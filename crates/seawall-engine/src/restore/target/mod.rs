@@ -206,7 +206,7 @@ mod tests {
             let zone = TimeZone::get(zone).unwrap();
             let error = Point::parse(text, &zone, now()).unwrap_err();
             assert_eq!(error.code(), Code::TargetInvalid);
-            let hint = error.hint().unwrap_or_default();
+            let hint = format!("{:?}", error.hint());
             assert!(hint.contains(here) && hint.contains(list), "{text}: {hint}");
         }
     }
@@ -242,7 +242,7 @@ mod tests {
     fn a_position_or_a_number_alone_is_told_how_to_be_written() {
         for (text, word) in [("0/3000060", "`lsn:0/3000060`"), ("1004502", "`xid:1004502`")] {
             let error = parse(text).unwrap_err();
-            assert!(error.hint().is_some_and(|hint| hint.contains(word)), "{error:?}");
+            assert!(format!("{:?}", error.hint()).contains(word), "{error:?}");
         }
     }
 
@@ -258,7 +258,7 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error.code(), Code::TargetInvalid);
-            let hint = error.hint().unwrap_or_default();
+            let hint = format!("{:?}", error.hint());
             assert!(offsets.iter().all(|offset| hint.contains(offset)), "{text}: {hint}");
         }
         assert_eq!(moment("2026-10-25T02:30:00+02:00"), "2026-10-25T00:30:00Z");

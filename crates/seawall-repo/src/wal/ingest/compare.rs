@@ -1,6 +1,6 @@
 //! Compares what is pushed with what is archived.
 
-use seawall_core::{Code, Error, Lsn, Result};
+use seawall_core::{Action, Code, Error, Lsn, Result, hint};
 
 use super::examine::{Piece, SegmentFile};
 use crate::wal::listing::Listed;
@@ -68,6 +68,6 @@ fn conflict(file: &SegmentFile<'_>, listed: &Listed, lsn: Lsn) -> Error {
         ),
     )
     .with_hint(
-        "Two servers write this timeline, or one was set back. Stop the wrong one; a cluster that was set back on purpose gets a line of its own: `seawall adopt`.",
+        hint!["Two servers write this timeline, or one was set back. Stop the wrong one; a cluster that was set back on purpose gets a line of its own: ", Action::Adopt { cluster: None }, "."],
     )
 }

@@ -1,6 +1,6 @@
 //! What a pushed segment file holds: whose bytes, and up to where they are WAL.
 
-use seawall_core::{Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment};
+use seawall_core::{Action, Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment, hint};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES};
@@ -81,9 +81,11 @@ impl<'a> SegmentFile<'a> {
         };
         let long = header.long.ok_or_else(|| self.damaged("its first page has no long header"))?;
         let wrong_cluster = |what: String| {
-            Error::new(Code::WalWrongCluster, format!("{} {what}", self.name())).with_hint(
-                "After initdb or pg_upgrade run `seawall adopt`: the server begins a line of its own.",
-            )
+            Error::new(Code::WalWrongCluster, format!("{} {what}", self.name())).with_hint(hint![
+                "After initdb or pg_upgrade run ",
+                Action::Adopt { cluster: None },
+                ": the server begins a line of its own."
+            ])
         };
         if long.system_id != self.system_id {
             return Err(wrong_cluster(format!(
@@ -246,10 +248,11 @@ impl<'a> SegmentFile<'a> {
             "{} holds WAL of timeline {found} too, and the history of timeline {tip} is not archived",
             self.name()
         );
-        Error::new(Code::WalDiscontinuous, what).with_hint(format!(
-            "Archive the history first: `seawall wal push pg_wal/{:08X}.history`.",
-            tip.0
-        ))
+        Error::new(Code::WalDiscontinuous, what).with_hint(hint![
+            "Archive the history first: ",
+            Action::PushWal { file: format!("pg_wal/{:08X}.history", tip.0).into() },
+            "."
+        ])
     }
 }
 

@@ -7,7 +7,7 @@ mod seams;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalSegment};
+use seawall_core::{Action, Code, Error, Lsn, Result, TimelineId, WalSegment, hint};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::{EndOfWal, RangeIndex};
 use seawall_store::StoreError;
@@ -186,7 +186,7 @@ fn doubtful(file: &SegmentFile<'_>, valid_to: Lsn, ended: &EndOfWal) -> Error {
                 ended.fault_lsn
             );
             Error::new(Code::WalDamaged, what).with_hint(
-                "PostgreSQL keeps the segment and pushes it again; look at the disk, and take a backup. If the server is gone and this is its last segment: `seawall wal push --partial PATH`.",
+                hint!["PostgreSQL keeps the segment and pushes it again; look at the disk, and take a backup. If the server is gone and this is its last segment: ", Action::PushPartialWal { cluster: None }, "."],
             )
         }
         SegmentKind::Partial => {

@@ -1,6 +1,6 @@
 //! Proves that what is pushed continues what is archived beside it.
 
-use seawall_core::{Code, Error, Lsn, Result};
+use seawall_core::{Action, Code, Error, Lsn, Result, hint};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::{RangeChain, RangeIndex, StitchFault};
 
@@ -80,6 +80,6 @@ fn discontinuous(file: &SegmentFile<'_>, listed: &Listed, seam: Lsn, fault: Stit
         ),
     )
     .with_hint(
-        "Another server wrote one of the two, or this one was set back. If this one is the cluster from now on: `seawall adopt`.",
+        hint!["Another server wrote one of the two, or this one was set back. If this one is the cluster from now on: ", Action::Adopt { cluster: None }, "."],
     )
 }

@@ -16,7 +16,7 @@ use crate::args::PromoteArgs;
 use crate::commands::restore::log_file;
 use crate::context::Context;
 use crate::exit::Outcome;
-use crate::render::{Out, shell_quote};
+use crate::render::{Out, sentence, shell_quote};
 
 /// How far to move, and the words for it.
 ///
@@ -52,7 +52,7 @@ pub(super) async fn run(
         asked_at,
     };
     let planned = plan_forward(&line, &wal, options).await?;
-    eprintln!("{}", planned.plan());
+    eprintln!("{}", sentence(&planned.plan().text()));
     let Recovered::Paused { replayed_to } = planned.run().await? else {
         return Err(Error::new(Code::Internal, "a server that was to wait does not"));
     };

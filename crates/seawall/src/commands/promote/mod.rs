@@ -5,7 +5,7 @@ mod forward;
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ClusterName, Error, Result};
+use seawall_core::{Action, ClusterName, Error, Hint, Result, hint};
 use seawall_engine::restore::{
     self, Archives, LeftOut, Login, PromoteOptions, Promoted, RestoreState,
 };
@@ -18,22 +18,33 @@ use crate::config::{self, Config};
 use crate::context::{Context, Place, absolute};
 use crate::exit::Outcome;
 use crate::owner::Owner;
-use crate::render::Style;
+use crate::render::{Style, sentence};
 use crate::report::stored_cluster;
 use crate::{postgres, run};
 
 /// What a person has to see to who lets a standby take over.
-const OLD_PRIMARY: &str = "The old primary must not run any more: what is written there from now on \
-     is lost to this server, and two primaries in one archive are two pasts. Then take a backup here: \
-     `seawall backup`.";
+fn old_primary() -> Hint {
+    hint![
+        "The old primary must not run any more: what is written there from now on is lost to this \
+         server, and two primaries in one archive are two pasts. Then take a backup here: ",
+        Action::Backup { cluster: None },
+        "."
+    ]
+}
 
 /// What can still be done about what a dead primary did not archive.
 const LAST_SEGMENTS: &str = "What the old primary committed and did not archive is left out too; if \
      its disk can be read, copy its pg_wal before you wipe it.";
 
 /// Where nothing was asked, two servers may begin a timeline of the same number.
-const NUMBER: &str = "The number of its timeline may be taken in the archive. Then `wal push` refuses \
-     what this server archives, and `seawall adopt` gives it a line of its own.";
+fn number() -> Hint {
+    hint![
+        "The number of its timeline may be taken in the archive. Then `wal push` refuses what this \
+         server archives, and ",
+        Action::Adopt { cluster: None },
+        " gives it a line of its own."
+    ]
+}
 
 /// Runs the command.
 ///
@@ -91,10 +102,10 @@ fn tell(directory: &Path, promoted: Promoted) {
             eprintln!("{shown} takes writes: it was a standby and is a primary now");
             eprintln!("leaves out: {left_out}");
             if !matches!(left_out, LeftOut::Nothing { .. }) {
-                note(NUMBER);
+                note(&sentence(&number()));
             }
             note(LAST_SEGMENTS);
-            note(OLD_PRIMARY);
+            note(&sentence(&old_primary()));
         }
         Promoted::Before => eprintln!("{shown} takes writes already; nothing was to be done"),
     }

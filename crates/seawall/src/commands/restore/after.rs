@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
-use seawall_core::{Error, Result};
+use seawall_core::{Error, Result, hint};
 use seawall_engine::cluster::PostmasterFile;
 use seawall_engine::restore::{
     Listening, Login, Mode, Recovered, RestoreReport, StartOptions, TargetAction, find_programs,
@@ -13,9 +13,10 @@ use seawall_pgwire::quote_conninfo_value;
 use serde_json::{Value, json};
 
 use super::listen::Listen;
+use super::plan_as_json;
 use crate::args::RestoreArgs;
 use crate::context::Context;
-use crate::render::{Out, Style, shell_quote, shell_word};
+use crate::render::{Out, Style, sentence, shell_quote, shell_word};
 use crate::trust::is_own_directory;
 
 /// The superuser, where nothing says who it is.
@@ -71,12 +72,14 @@ impl Starting {
         sudo: &str,
     ) -> Result<Started> {
         let by_hand = |error: Error| {
-            let why = error.hint().unwrap_or("Nothing was lost: the repository is as it was.");
+            let nothing_lost = || "Nothing was lost: the repository is as it was.".into();
+            let why = error.hint().cloned().unwrap_or_else(nothing_lost);
             let line = pg_ctl_start(report, sudo);
-            let hint = format!(
-                "{why} The files are all restored; once its reason is mended, start it yourself: `{line}`."
-            );
-            error.with_hint(hint)
+            error.with_hint(hint![
+                why,
+                " The files are all restored; once its reason is mended, ",
+                format!("start it yourself: `{line}`.")
+            ])
         };
         let options = self.options(args, report).map_err(by_hand)?;
         let port = options.port.unwrap_or(self.configured_port);
@@ -128,9 +131,10 @@ pub fn with_running(error: Error, report: &RestoreReport, sudo: &str) -> Error {
         error.code(),
         format!("{}\nthe restored server still runs, on port {port}", error.chain()),
     );
-    let why = error.hint().map_or_else(String::new, |hint| format!("{hint} "));
+    let why = error.hint().map(|hint| hint![hint.clone(), " "]).unwrap_or_default();
     let pg_ctl = pg_ctl(report);
-    told.with_hint(format!("{why}To stop it: `{sudo}{} stop -D {directory}`.", pg_ctl.display()))
+    let stop = format!("To stop it: `{sudo}{} stop -D {directory}`.", pg_ctl.display());
+    told.with_hint(hint![why, stop])
 }
 
 /// Beside the data directory; in it, where its owner may not write beside it.
@@ -160,12 +164,15 @@ pub fn tell(
     started: Option<&Started>,
     sudo: &str,
 ) -> Result<()> {
-    let started_notes = started.iter().flat_map(|started| &started.notes);
-    for note in report.notes.iter().chain(&report.plan.warnings).chain(started_notes) {
+    let warnings = report.plan.warnings.iter().map(sentence);
+    let started_notes = started.iter().flat_map(|started| &started.notes).cloned();
+    for note in report.notes.iter().cloned().chain(warnings).chain(started_notes) {
         eprintln!("{} {note}", Style::of_stderr().yellow("note:"));
     }
     if args.output.json {
-        return Out.json(&json!({"restore": report, "started": started.map(as_json)}));
+        let mut told = json!({"restore": report, "started": started.map(as_json)});
+        told["restore"]["plan"] = plan_as_json(&report.plan)?;
+        return Out.json(&told);
     }
     let directory = report.data_directory.display();
     let mut lines = vec![format!("restored into {directory}")];

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use seawall_core::{BackupId, ClusterName, Code, Error, Progress, Result, TimelineId};
+use seawall_core::{BackupId, ClusterName, Code, Error, Progress, Result, ResultExt, TimelineId};
 use seawall_engine::restore::{
-    Login, Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestoreRequest, Target,
-    TimelineChoice, find_programs, plan_restore,
+    Login, Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestorePlan, RestoreRequest,
+    Target, TimelineChoice, find_programs, plan_restore,
 };
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
+use serde_json::Value;
 
 pub use after::DEFAULT_ROLE;
 
@@ -27,7 +28,7 @@ use crate::config::Config;
 use crate::context::{Context, Opened, absolute};
 use crate::exit::Outcome;
 use crate::owner::Owner;
-use crate::render::{Display, Out, Style, confirm, shell_bytes, zones};
+use crate::render::{Display, Out, Style, confirm, sentence, shell_bytes, zones};
 use crate::report::{stored_cluster, word};
 use crate::trust::prove_own_way;
 use crate::{postgres, run};
@@ -238,9 +239,9 @@ fn target(args: &RestoreArgs, now: Timestamp) -> Result<(Target, String)> {
 /// On standard output where the plan is what was asked for, else on standard error.
 fn show_plan(args: &RestoreArgs, planned: &PlannedRestore, target: &Target) -> Result<()> {
     if args.dry_run && args.output.json {
-        return Out.json(planned.plan());
+        return Out.json(&plan_as_json(planned.plan())?);
     }
-    let mut text = format!("{}\n", planned.plan());
+    let mut text = format!("{}\n", sentence(&planned.plan().text()));
     if let Some(time) = target.time() {
         text.push_str(&format!("target time   {}\n", zones(time, None)));
     }
@@ -253,6 +254,14 @@ fn show_plan(args: &RestoreArgs, planned: &PlannedRestore, target: &Target) -> R
     eprint!("{}", Style::of_stderr().dim(text.trim_end()));
     eprintln!();
     Ok(())
+}
+
+/// The plan with its warnings as text.
+fn plan_as_json(plan: &RestorePlan) -> Result<Value> {
+    let mut json = serde_json::to_value(plan)
+        .code(Code::Internal, || "the plan cannot be written as JSON".to_owned())?;
+    json["warnings"] = plan.warnings.iter().map(sentence).collect();
+    Ok(json)
 }
 
 fn options(
