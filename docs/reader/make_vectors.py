@@ -30,6 +30,8 @@ KEY_FILE_BYTES = counting(0x60)
 PASSPHRASE = "correct horse — battery staple"
 SLOTS = ["01KDY6XR800000000000000001", "01KDY6XR800000000000000002"]
 PACK, MAP = "01KDY6XR800000000000000003", "01KDY6XR800000000000000004"
+MANIFESTS = ["01KDY6XR800000000000000007", "01KDY6XR800000000000000008"]
+BACKUPS = ["01KDY6XR800000000000000009", "01KDY6XR80000000000000000A"]
 SECOND_SLOTS = ["01KDY6XR800000000000000005", "01KDY6XR800000000000000006"]
 LINE = "c/main/i/7300000000000000000-0"
 PACK_NAME = f"{LINE}/pack/20260102/{PACK}"
@@ -194,13 +196,16 @@ def objects():
              7: 131072, 8: 16 << 20, 9: 8192, 10: 1, 13: CREATED_US}
     made.append(plain_object(f"{LINE}/about", reader.ABOUT, counting(0xC3), cbor(about)))
     made.append(pack_object())
-    return made
+    return made + two_backups(made[-1])
+
+
+BLOCK = b"seawall " * 1024
+SMALL_FILES = [(b"PG_VERSION", b"15\n"), (b"global/zeros", bytes(100))]
 
 
 def pack_object():
     """Two frames: one block of a relation, compressed; two small files, one of them zeros."""
-    block = b"seawall " * 1024
-    files = [(b"PG_VERSION", b"15\n"), (b"global/zeros", bytes(100))]
+    block, files = BLOCK, SMALL_FILES
     frames = [
         frame(block, {0: 0, 1: b"base/1/1259", 2: 0, 3: 1}),
         frame(b"".join(text for _, text in files),
@@ -214,18 +219,100 @@ def pack_object():
     return plain_object(PACK_NAME, reader.PACK, counting(0xC4), footer, chunks)
 
 
-def entries():
-    leaf_hash, hashes_hash = counting(0x01, 16), counting(0x11, 16)
-    values = {
-        "directory": {0: b"base", 1: 0, 2: 0o700},
-        "empty file": {0: b"base/1/2613", 1: 1, 2: 0o600, 3: 0, 4: CREATED_US},
-        "in a blob frame": {0: b"PG_VERSION", 1: 1, 2: 0o640, 3: 3, 4: CREATED_US,
-                            5: [0, 0, 1, 0, HASHES.block_hash(b"15\n")]},
-        "in a block map": {0: b"base/1/1259", 1: 1, 2: 0o600, 3: 24 * 8192, 4: -1,
-                           5: [1, [0, 64, 70, leaf_hash], [0, 134, 224, hashes_hash]]},
-        "symlink": {0: b"server.key", 1: 2, 2: 0o777, 6: b"/etc/ssl/\xff.key"},
+def places(made):
+    """Where the chunks of an object are: offset and length."""
+    found, at = [], 64
+    for _ in made["chunks"]:
+        length = 16 + struct.unpack_from("<I", made["bytes"], at + 8)[0]
+        found.append((at, length))
+        at += length
+    return found
+
+
+def reference(ulid, made):
+    return [reader.ulid_bytes(ulid), len(made["bytes"]), HASHES.object_hash(made["footer"])]
+
+
+def page_address(first, manifest, number, made, entries):
+    offset, length = places(made)[number]
+    text = made["chunks"][number]["plaintext"]
+    return [first, manifest, number, offset, length, entries, HASHES.object_hash(text)]
+
+
+def commit(number, pages, pack_pages, maps, manifests):
+    about = {
+        0: reader.ulid_bytes(BACKUPS[number]), 1: 0, 2: 0, 3: 0, 4: "main",
+        5: 7300000000000000000, 6: 0, 7: 15, 8: 0x2000028, 9: 1, 10: 0x2000138, 11: 1,
+        12: CREATED_US, 13: CREATED_US + 1 + number, 14: False, 15: b"START WAL LOCATION\n", 16: b"",
+        17: bytes(16), 18: [], 19: [], 20: [], 21: 0, 25: [], 26: 8295, 27: 8295, 28: 1000, 29: 3,
+        31: {"why": "a vector"}, 33: "make_vectors.py", 34: True, 35: 16 << 20, 36: 131072,
     }
-    return [{"what": what, "cbor": cbor(value)} for what, value in values.items()]
+    if number:
+        about[30] = reader.ulid_bytes(BACKUPS[0])
+    footer = cbor([about, {22: pages, 23: pack_pages, 24: maps, 38: manifests}])
+    name = f"{LINE}/backup/{BACKUPS[number]}/00000000"
+    return plain_object(name, reader.COMMIT, counting(0xC8 + number), footer)
+
+
+def two_backups(pack):
+    """A map, and two manifests with their commits. The second backup has one directory more, on a
+    page of its own between two pages of the first."""
+    pack_id, map_id = reader.ulid_bytes(PACK), reader.ulid_bytes(MAP)
+    block_map = cbor({0: 1, 1: 8192, 2: 16, 3: [pack_id], 4: varints(1, 1, 0)})
+    leaves = [(1, block_map, {}), (2, HASHES.block_hash(BLOCK), {})]
+    maps = plain_object(f"{LINE}/map/{MAP}", reader.MAP, counting(0xC5), cbor({0: 1, 1: 1}), leaves)
+    addresses = [[0, *place, HASHES.object_hash(text)]
+                 for place, (_, text, _) in zip(places(maps), leaves)]
+
+    def file(path, size, content):
+        return {0: path, 1: 1, 2: 0o600, 3: size, 4: CREATED_US, 5: content}
+
+    (version, text), (zeros, nothing) = SMALL_FILES
+    pages = [
+        [[pack_id], [map_id], [
+            file(version, len(text), [0, 0, 1, 0, HASHES.block_hash(text)]),
+            file(b"base/1/1259", len(BLOCK), [1, *addresses, [0]]),
+        ]],
+        [[pack_id], [], [file(zeros, len(nothing), [0, 0, 1, len(text), bytes(8)])]],
+    ]
+    packs = [reference(PACK, pack)]
+    chunks = [(1, cbor(page), {}) for page in pages] + [(2, cbor(packs), {})]
+    first = plain_object(f"{LINE}/manifest/{MANIFESTS[0]}", reader.MANIFEST, counting(0xC6),
+                         cbor({0: 2, 1: 1}), chunks)
+    added = cbor([[], [], [{0: b"base/2", 1: 0, 2: 0o700}]])
+    second = plain_object(f"{LINE}/manifest/{MANIFESTS[1]}", reader.MANIFEST, counting(0xC7),
+                          cbor({0: 1, 1: 0}), [(1, added, {})])
+    map_list, manifests = [reference(MAP, maps)], [reference(MANIFESTS[0], first)]
+
+    def pages_of_first(index):
+        return [page_address(version, index, 0, first, 2), page_address(zeros, index, 1, first, 1)]
+
+    def packs_of_first(index):
+        return [[index, 0, *places(first)[2], 1]]
+
+    before = commit(0, pages_of_first(0), packs_of_first(0), map_list, manifests)
+    own = page_address(b"base/2", 0, 0, second, 1)
+    begin, end = pages_of_first(1)
+    after = commit(1, [begin, own, end], packs_of_first(1), map_list,
+                   [reference(MANIFESTS[1], second), *manifests])
+    return [maps, first, before, second, after]
+
+
+def page():
+    """Every kind of entry; the lists have the packs and maps in the order of their first use."""
+    leaf_hash, hashes_hash = counting(0x01, 16), counting(0x11, 16)
+    entries = [
+        {0: b"PG_VERSION", 1: 1, 2: 0o640, 3: 3, 4: CREATED_US,
+         5: [0, 0, 1, 0, HASHES.block_hash(b"15\n")]},
+        {0: b"base", 1: 0, 2: 0o700},
+        {0: b"base/1/1259", 1: 1, 2: 0o600, 3: 24 * 8192, 4: -1,
+         5: [1, [0, 64, 70, leaf_hash], [0, 134, 224, hashes_hash], [1, 0]]},
+        {0: b"base/1/2613", 1: 1, 2: 0o600, 3: 0, 4: CREATED_US},
+        {0: b"server.key", 1: 2, 2: 0o777, 6: b"/etc/ssl/\xff.key"},
+    ]
+    packs = [reader.ulid_bytes(PACK), reader.ulid_bytes(MANIFESTS[0])]
+    return {"cbor": cbor([packs, [reader.ulid_bytes(MAP)], entries]), "packs": [PACK, MANIFESTS[0]],
+            "map": MAP}
 
 
 def leaf():
@@ -283,7 +370,7 @@ def vectors():
         "slots": slot_objects(),
         "second_epoch": second_epoch(),
         "objects": objects(),
-        "entries": entries(),
+        "page": page(),
         "leaf": leaf(),
     }
 
@@ -291,8 +378,9 @@ def vectors():
 def read_back(made):
     """The reader has to open what was sealed, with either slot."""
     assert reader.parse_key_file("# a comment\n" + made["key_file"]["line"]) == KEY_FILE_BYTES
-    for entry in made["entries"]:
-        assert cbor(reader.decode_cbor(entry["cbor"])) == entry["cbor"]
+    decoded = reader.decode_cbor(made["page"]["cbor"])
+    assert cbor(decoded) == made["page"]["cbor"]
+    assert [entry.get(5, [None])[0] for entry in reader.resolved(decoded)] == [0, None, 1, None, None]
     with tempfile.TemporaryDirectory() as directory:
         for one in made["slots"] + made["objects"]:
             place = Path(directory, one["name"])
@@ -311,11 +399,20 @@ def read_back(made):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(one["bytes"])
         assert reader.Repository(directory, key=KEY_FILE_BYTES).epochs == {1: KEYS, 2: KEYS}
-        *_, pack = made["objects"]
+        pack = made["objects"][2]
         footer_hash = HASHES.object_hash(pack["footer"])
         found = reader.Pack(repository, LINE, reader.ulid_bytes(PACK), len(pack["bytes"]),
                             footer_hash)
         assert [len(found.frame(number)[1]) for number in (0, 1)] == [8192, 103]
+        before, after = reader.backups(repository)
+        files = {**dict(SMALL_FILES), b"base/1/1259": BLOCK}
+        for backup, more in (before, []), (after, [b"base/2"]):
+            assert backup.places[22][0][1] == len(more), "the first page is the first manifest's"
+            paths = [entry[0] for entry in backup.entries()]
+            assert paths == sorted([*files, *more])
+            for entry in backup.entries():
+                blocks = [block or bytes(100) for block in backup.blocks(entry)]
+                assert b"".join(blocks) == files.get(entry[0], b"")
 
 
 def main():

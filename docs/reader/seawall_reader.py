@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 FORMAT, KEY_SLOT, ABOUT, PACK, MAP, MANIFEST, EVENT, PIN = range(1, 9)
 WAL_HOT, WAL_COLD, HISTORY, NAMES, HEAD, GC, TOMBSTONE, EPOCH = range(9, 17)
+COMMIT = 19
 METADATA, HASH, DATA = 1, 2, 4  # the domains, as bits of a slot (§5)
 DOMAIN_NAMES = {METADATA: b"metadata", DATA: b"data"}
 FOOTER = 255
@@ -431,7 +432,7 @@ def cut(data, size=BLOCK):
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-# --- Packs, maps, manifests (§6, §7, §8) ---------------------------------------------------------
+# --- Packs, maps, manifests, commits (§6, §7, §8) ---------------------------------------------------------
 
 
 class Pack(Object):
@@ -485,17 +486,24 @@ class Pack(Object):
 
 
 def expect_object(found, length, footer_hash):
-    """Checks an object against the reference that a manifest keeps of it."""
+    """Checks an object against the reference that a commit keeps of it."""
     if found.size != length or found.repository.object_hash(found.footer_text) != footer_hash:
-        found.damaged("is not the object that the manifest refers to")
+        found.damaged("is not the object that the backup refers to")
+
+
+def kind_at_commit(path):
+    """What lies at the place of a commit, by the kind in its header."""
+    with open(path, "rb") as file:
+        return file.read(11)[10:]
 
 
 class Backup:
-    """One generation of a manifest."""
+    """One generation of a backup: its commit, and the pages and packs that it names."""
 
     def __init__(self, repository, line, ulid, generation):
         self.repository, self.line = repository, line
-        self.object = Object(repository, f"{line}/backup/{ulid}/{generation:08}", MANIFEST)
+        name = f"{line}/backup/{ulid}/{generation:08}"
+        self.object = Object(repository, name, COMMIT)
         self.about, self.places = self.object.footer
         about = self.about
         if about.get(25):
@@ -509,31 +517,60 @@ class Backup:
             self.object.damaged(f"is of another cluster than {cluster.name}")
         self.id, self.finished = ulid, about[13]
         self.pack = lru_cache(maxsize=64)(lambda ulid: Pack(repository, line, *self.known[ulid]))
-        self.map = lru_cache(maxsize=64)(self.open_map)
+        self.map = lru_cache(maxsize=64)(lambda ulid: self.open("map", MAP, self.maps[ulid]))
 
-    def page(self, section, number, offset, length, count):
-        found, counter, text, _ = self.object.chunk(offset, length)
-        rows = self.object.decoding("page", decode_cbor, text)
-        if (found, counter, len(rows)) != (section, number, count):
-            self.object.damaged(f"page {number} of section {section} is not there")
-        return rows
+    def open(self, directory, kind, reference):
+        """An object that the commit refers to by [ULID, length, footer hash]."""
+        ulid, length, footer_hash = reference
+        found = Object(self.repository, f"{self.line}/{directory}/{ulid_text(ulid)}", kind)
+        expect_object(found, length, footer_hash)
+        return found
+
+    @cached_property
+    def manifests(self):
+        return [self.open("manifest", MANIFEST, reference) for reference in self.places[38]]
+
+    def page(self, section, manifest, number, offset, length, expected_hash=None):
+        """A page, and the manifest that it is in."""
+        if manifest >= len(self.manifests):
+            self.object.damaged(f"names manifest {manifest} of {len(self.manifests)}")
+        manifest = self.manifests[manifest]
+        found, counter, text, _ = manifest.chunk(offset, length)
+        if (found, counter) != (section, number) or number >= manifest.footer[section - 1]:
+            manifest.damaged(f"page {number} of section {section} is not at {offset}")
+        if expected_hash not in (None, self.repository.object_hash(text)):
+            manifest.damaged(f"page {number} is not the one that the backup refers to")
+        return manifest, manifest.decoding("page", decode_cbor, text)
 
     @cached_property
     def packs(self):
-        """References to packs [ULID, length, footer hash], by index."""
-        pages = enumerate(self.places[23])
-        return [pack for number, place in pages for pack in self.page(2, number, *place)]
+        """References to packs [ULID, length, footer hash]."""
+        packs = []
+        for manifest, number, offset, length, count in self.places[23]:
+            found, rows = self.page(2, manifest, number, offset, length)
+            if len(rows) != count:
+                found.damaged(f"page {number} of packs has {len(rows)} of {count}")
+            packs += rows
+        return packs
 
     @cached_property
     def known(self):
         return {pack[0]: pack for pack in self.packs}
 
+    @cached_property
+    def maps(self):
+        return {reference[0]: reference for reference in self.places[24]}
+
     def entries(self):
-        last = None
-        for number, (first, offset, length, count) in enumerate(self.places[22]):
-            rows = self.page(1, number, offset, length, count)
-            if not rows or rows[0][0] != first:
-                self.object.damaged(f"page {number} does not begin with {first}")
+        """All entries by path, their packs and maps named by ULID and no longer by number."""
+        last, packs, maps = None, set(), set()
+        for first, manifest, number, offset, length, count, expected in self.places[22]:
+            found, page = self.page(1, manifest, number, offset, length, expected)
+            rows = found.decoding("page", resolved, page)
+            packs.update(page[0])
+            maps.update(page[1])
+            if not rows or len(rows) != count or rows[0][0] != first:
+                found.damaged(f"page {number} does not begin with {first} or has not {count}")
             for entry in rows:
                 path = entry[0]
                 if last is not None and path <= last:
@@ -542,19 +579,17 @@ class Backup:
                     self.object.damaged(f"{path} leads out of the data directory")
                 yield entry
                 last = path
-
-    def open_map(self, index):
-        ulid, length, footer_hash = self.places[24][index]
-        found = Object(self.repository, f"{self.line}/map/{ulid_text(ulid)}", MAP)
-        expect_object(found, length, footer_hash)
-        return found
+        if packs != self.known.keys() or maps != self.maps.keys():
+            self.object.damaged("does not list the packs and maps that its pages name")
 
     def leaf(self, address, section):
-        index, offset, length, expected = address
-        found = self.map(index)
+        ulid, offset, length, expected = address
+        if ulid not in self.maps:
+            self.object.damaged(f"does not list map {ulid_text(ulid)}")
+        found = self.map(ulid)
         at, _, text, _ = found.chunk(offset, length)
         if at != section or self.repository.object_hash(text) != expected:
-            found.damaged(f"the leaf at {offset} is not the one that the manifest refers to")
+            found.damaged(f"the leaf at {offset} is not the one that the page refers to")
         return text
 
     def blocks(self, entry):
@@ -574,10 +609,10 @@ class Backup:
             self.object.damaged(f"{entry[0]} has {len(hashes)} hashes for {number + 1} blocks")
 
     def small(self, entry):
-        _, index, number, offset, _ = entry[5]
-        if index >= len(self.packs):
-            self.object.damaged(f"{entry[0]} is in pack {index}, of {len(self.packs)}")
-        pack = self.pack(self.packs[index][0])
+        _, ulid, number, offset, _ = entry[5]
+        if ulid not in self.known:
+            self.object.damaged(f"{entry[0]} is in pack {ulid_text(ulid)}, which is not listed")
+        pack = self.pack(ulid)
         descriptor, payload = pack.frame(number)
         at = 0
         for path, length in descriptor.get(5, []):
@@ -594,6 +629,8 @@ class Backup:
             self.object.damaged(f"block map of {entry[0]}: {error}")
         if leaf.get(5):
             raise Refused(f"{entry[0]} uses exceptions, unknown to this reader")
+        if sorted(leaf[3]) != sorted(entry[5][3]):
+            self.object.damaged(f"{entry[0]} is in other packs than its page says")
         size = (leaf[0] - 1) * BLOCK + leaf[1]
         if size != entry[3] or not 1 <= leaf[1] <= BLOCK:
             self.object.damaged(f"the block map of {entry[0]} is for {size} bytes, not {entry[3]}")
@@ -622,6 +659,32 @@ class Backup:
         ):
             self.pack(ulid).damaged(f"frame {number} does not hold {entry[0]} from {first} on")
         return cut(payload)
+
+
+def resolved(page):
+    """The entries of a page, its numbers replaced by what they stand for in its lists (§8)."""
+    packs, maps, rows = page
+    named_packs, named_maps = set(), set()
+
+    def pack(number):
+        named_packs.add(packs[number])
+        return packs[number]
+
+    def leaf(address):
+        named_maps.add(maps[address[0]])
+        return [maps[address[0]], *address[1:]]
+
+    for entry in rows:
+        content = entry.get(5)
+        if content and content[0] == 0:
+            entry[5] = [0, pack(content[1]), *content[2:]]
+        elif content and content[0] == 1:
+            entry[5] = [1, leaf(content[1]), leaf(content[2]), [pack(n) for n in content[3]]]
+        elif content:
+            raise ValueError(f"content of kind {content[0]}")
+    if [sorted(packs), sorted(maps)] != [sorted(named_packs), sorted(named_maps)]:
+        raise ValueError("its lists are not what its entries name")
+    return rows
 
 
 # --- WAL (§9) ------------------------------------------------------------------------------------
@@ -871,9 +934,13 @@ def newest_generation(repository, line, ulid):
     for name in reversed(repository.names(f"{line}/backup/{ulid}")):
         place = f"{line}/backup/{ulid}/{name}"
         try:
-            if name == "00000000" and (repository.root / place).read_bytes()[10:11] == b"\x0f":
+            kind = kind_at_commit(repository.root / place)
+            if name == "00000000" and kind == bytes([TOMBSTONE]):
                 Object(repository, place, TOMBSTONE).footer
                 return []
+            if kind == bytes([MANIFEST]):
+                Object(repository, place, MANIFEST).footer_text
+                raise Refused(f"{place} is a backup of the format before this one (§8)")
             return [Backup(repository, line, ulid, int(name))]
         except Damaged as error:
             print(f"warning: damaged: {error}", file=sys.stderr)

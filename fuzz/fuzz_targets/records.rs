@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use seawall_fuzz::{keyring, map_path, seal_footer};
+use seawall_repo::manifest::Commit;
 use seawall_repo::records::{About, Event, Head, HistoryFile, Pin, Record, Tombstone};
 
 fn open<R: Record + PartialEq + std::fmt::Debug>(footer: &[u8]) {
@@ -15,12 +16,13 @@ fn open<R: Record + PartialEq + std::fmt::Debug>(footer: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, footer)) = bytes.split_first() else { return };
-    match kind % 6 {
+    match kind % 7 {
         0 => open::<About>(footer),
         1 => open::<Event>(footer),
         2 => open::<Head>(footer),
         3 => open::<HistoryFile>(footer),
         4 => open::<Pin>(footer),
+        5 => open::<Commit>(footer),
         _ => open::<Tombstone>(footer),
     }
 });

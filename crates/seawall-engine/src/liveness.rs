@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::Result;
-use seawall_repo::layout::LineObject;
 use seawall_repo::records::Pin;
 use seawall_repo::{Attempt, Line};
 
@@ -33,24 +32,38 @@ pub enum Life {
 /// # Errors
 /// A store that fails.
 pub async fn life_of(line: &Line, attempt: &Attempt, now: Timestamp) -> Result<Life> {
-    match process_is_gone(attempt.records.last()) {
+    let newest = line.record(attempt, attempt.newest_record).await?;
+    match newest.as_ref().and_then(process_is_gone) {
         Some(true) => return Ok(Life::Ended),
         Some(false) => return Ok(Life::Runs),
         None => {}
     }
-    // The newest record by name: one that cannot be read is a sign of life all the same.
-    let pin = line.paths().path(&LineObject::Pin(attempt.id.0, attempt.newest_record))?;
-    match line.store().stat(&pin).await {
-        Ok(record) if now.duration_since(record.modified) > SILENCE => Ok(Life::Ended),
+    // One that cannot be read is a sign of life all the same.
+    match line.record_written(attempt, attempt.newest_record).await? {
+        Some(written) if now.duration_since(written) > SILENCE => Ok(Life::Ended),
         // Also where the record is newer than `now`.
-        Ok(_) => Ok(Life::Runs),
-        Err(error) if error.is_not_found() => Ok(Life::Ended),
-        Err(error) => Err(error.into()),
+        Some(_) => Ok(Life::Runs),
+        None => Ok(Life::Ended),
     }
 }
 
-fn process_is_gone(record: Option<&Pin>) -> Option<bool> {
-    let record = record?;
+/// When the oldest attempt of a line began that still runs, by the clock of the store.
+///
+/// # Errors
+/// A store that fails.
+pub(crate) async fn oldest_running(line: &Line, now: Timestamp) -> Result<Option<Timestamp>> {
+    let mut oldest: Option<Timestamp> = None;
+    for attempt in line.attempts().await? {
+        if life_of(line, &attempt, now).await? == Life::Runs
+            && let Some(began) = line.record_written(&attempt, attempt.first_record).await?
+        {
+            oldest = Some(oldest.map_or(began, |oldest| oldest.min(began)));
+        }
+    }
+    Ok(oldest)
+}
+
+fn process_is_gone(record: &Pin) -> Option<bool> {
     let theirs = Host {
         name: record.host.clone(),
         boot_id: record.boot_id.clone(),

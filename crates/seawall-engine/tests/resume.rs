@@ -5,28 +5,30 @@
 mod house;
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use house::{House, LIMIT};
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Lsn, TimelineId};
+use seawall_core::{BackupId, Code, Error, Lsn, TimelineId, Ulid};
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{Content, Entry, EntryKind};
+use seawall_repo::manifest::{Content, Entry, EntryKind, Page};
 use seawall_repo::pack::PackInfo;
-use seawall_repo::records::{About, NumberedPack, Pin, PinRole};
+use seawall_repo::records::{About, Pin, PinRole};
 
 /// An attempt of this host before it was started anew: nothing but its silence tells that it died.
 fn dead_attempt(id: BackupId, start_lsn: Lsn) -> Result<Pin> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").context("hostname")?;
-    let info = PackInfo { id: id.0, length_bytes: 1000, footer_hash: Default::default() };
+    let pack = PackInfo { id: id.0, length_bytes: 1000, footer_hash: Default::default() };
     let entry = Entry {
         path: b"base/1/1259".to_vec().into(),
         kind: EntryKind::File,
         mode: 0o600,
         size_bytes: Some(8192),
         modified_us: Some(1),
-        content: Some(Content::Blob { pack: 0, frame: 0, offset: 0, hashes: vec![1; 8] }),
+        content: Some(Content::Blob { pack: id.0, frame: 0, offset: 0, hashes: vec![1; 8] }),
         link_target: None,
     };
     Ok(Pin {
@@ -39,12 +41,13 @@ fn dead_attempt(id: BackupId, start_lsn: Lsn) -> Result<Pin> {
         start_lsn,
         start_timeline: TimelineId(1),
         copied_until: start_lsn,
-        packs: vec![NumberedPack { index: 0, info }],
+        packs: vec![pack],
         maps: Vec::new(),
-        entries: vec![entry],
+        files: Page(vec![entry]),
         backups: Vec::new(),
         process_started: None,
         namespaces: None,
+        manifests: Vec::new(),
     })
 }
 
@@ -80,34 +83,92 @@ async fn what_cannot_be_proven_of_a_dead_attempt_keeps_no_backup_from_being_made
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_many_days_keeps_its_unfinished_files_from_another_s_sweep() -> Result<()> {
-    let house = House::new().await?;
+/// A line beside that of the house, with an attempt that began three days ago, and its unfinished
+/// object; `pin` makes of the usual record what the attempt writes.
+async fn other_line(house: &House, pin: impl Fn(Pin) -> Pin) -> Result<Other> {
     let repository = house.line.repository();
     let other = repository.line(&"other".parse()?, house.line.id())?;
     let about = house.line.about().await?.context("the line")?;
     other.create(&About { cluster: "other".to_owned(), ..about }).await?;
-    // It began three days ago, on another host, and was heard of just now.
     let id = BackupId::new(Timestamp::now(), 3)?;
+    let mut records = Vec::new();
     for number in 0..2 {
         let path = other.paths().path(&LineObject::Pin(id.0, number))?;
-        let pin = Pin { host: "db2".to_owned(), ..dead_attempt(id, Lsn(0x100))? };
-        repository.create_record(&path, &pin).await?;
-        if number == 0 {
-            written_before(&house, path.as_str(), 3 * DAY)?;
-        }
+        repository.create_record(&path, &pin(dead_attempt(id, Lsn(0x100))?)).await?;
+        records.push(path.to_string());
     }
-    let manifest = other.paths().path(&LineObject::Backup(id, 0))?;
+    written_before(house, &records[0], 3 * DAY)?;
+    let manifest = other.paths().path(&LineObject::Manifest(Ulid(3)))?;
     let directory = house.repository.join(manifest.parent().to_string());
     fs::create_dir_all(&directory)?;
     for (name, days) in [("its-own", 2), ("left-behind", 4)] {
         let path = directory.join(format!("{name}.seawall-tmp"));
         fs::write(&path, "unfinished")?;
         let name = path.strip_prefix(&house.repository)?.to_string_lossy().into_owned();
-        written_before(&house, &name, days * DAY)?;
+        written_before(house, &name, days * DAY)?;
     }
+    Ok(Other { records, directory })
+}
+
+struct Other {
+    /// The names of the attempt's records.
+    records: Vec<String>,
+    directory: PathBuf,
+}
+
+impl Other {
+    /// Whether its unfinished object is there, and one that is older than the attempt.
+    fn is_there(&self) -> (bool, bool) {
+        let is_there = |name| self.directory.join(format!("{name}.seawall-tmp")).exists();
+        (is_there("its-own"), is_there("left-behind"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_many_days_keeps_its_unfinished_object_from_another_s_sweep() -> Result<()> {
+    let house = House::new().await?;
+    let other = other_line(&house, |pin| Pin { host: "db2".to_owned(), ..pin }).await?;
     house.backup().await?;
-    ensure!(directory.join("its-own.seawall-tmp").exists(), "a running backup lost its manifest");
-    ensure!(!directory.join("left-behind.seawall-tmp").exists(), "older than any writer");
+    ensure!(other.is_there() == (true, false), "heard of a moment ago: {:?}", other.is_there());
+
+    // An hour later nothing was heard of it again: it died.
+    written_before(&house, &other.records[1], 60 * MINUTE)?;
+    house.backup().await?;
+    ensure!(other.is_there() == (false, false), "what a dead writer left is swept");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_whose_process_is_seen_keeps_its_unfinished_object_however_long_it_is_silent()
+-> Result<()> {
+    let house = House::new().await?;
+    // One process, stopped for a day and longer, as on a suspended machine.
+    let mut process = Command::new("sleep").arg("600").spawn()?;
+    let line = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let boot_id = line("/proc/sys/kernel/random/boot_id")?;
+    let namespace = |name: &str| fs::read_link(format!("/proc/self/ns/{name}"));
+    let namespaces = [namespace("pid")?, namespace("time").unwrap_or_default()]
+        .map(|link| link.to_string_lossy().into_owned());
+    let namespaces = namespaces.join(" ").trim_end().to_owned();
+    let stat = line(&format!("/proc/{}/stat", process.id()))?;
+    let (_, fields) = stat.rsplit_once(')').context("its state")?;
+    let started = fields.split_whitespace().nth(19).context("its start")?.parse()?;
+    let other = other_line(&house, |pin| Pin {
+        boot_id: boot_id.clone(),
+        namespaces: Some(namespaces.clone()),
+        process_id: process.id(),
+        process_started: Some(started),
+        ..pin
+    })
+    .await?;
+    written_before(&house, &other.records[1], 2 * DAY)?;
+    house.backup().await?;
+    ensure!(other.is_there() == (true, false), "its process runs: {:?}", other.is_there());
+
+    process.kill()?;
+    process.wait()?;
+    written_before(&house, &other.records[1], Duration::ZERO)?;
+    house.backup().await?;
+    ensure!(other.is_there() == (false, false), "its process is gone: {:?}", other.is_there());
     Ok(())
 }

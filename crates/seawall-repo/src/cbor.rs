@@ -22,6 +22,12 @@ where
     Ok(bytes)
 }
 
+/// Encodes a value that is told in a context, to the end of `out`.
+pub(crate) fn encode_in<C, T: Encode<C>>(value: &T, context: &mut C, out: &mut Vec<u8>) {
+    let encoded = minicbor::encode_with(value, &mut *out, context);
+    debug_assert!(encoded.is_ok(), "encoding to memory failed: {encoded:?}");
+}
+
 /// Appends the head of an array of `count` values, which the caller appends.
 pub(crate) fn array_head(count: u32, out: &mut Vec<u8>) {
     let encoded = minicbor::Encoder::new(out).array(u64::from(count)).map(|_| ());
@@ -48,24 +54,6 @@ pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, Damage
     } else {
         Err(Damage::Content("bytes follow the value".to_owned()))
     }
-}
-
-/// Where a leaf of a block map is (format.md, 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct LeafAddress {
-    /// Index into the manifest's list of maps.
-    #[n(0)]
-    pub map: u32,
-    /// Offset of the chunk in the map object.
-    #[n(1)]
-    pub offset: u64,
-    /// Length of the chunk, its prefix included.
-    #[n(2)]
-    pub length: u32,
-    /// Object hash of the chunk's plaintext.
-    #[cbor(n(3), with = "minicbor::bytes")]
-    pub hash: [u8; 16],
 }
 
 macro_rules! number_codec {

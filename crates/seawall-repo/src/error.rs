@@ -72,6 +72,15 @@ impl Damage {
     }
 }
 
+/// A backup as it was written before the first release: its pages and its commit are one object.
+pub(crate) fn of_the_format_before(path: &ObjectPath) -> Error {
+    let what = format!(
+        "{path} is a backup of the format before this one, with its files and what makes it a backup in one object"
+    );
+    Error::new(Code::UnknownFormat, what)
+        .with_hint("Make a new backup. This one can be restored with the Seawall that made it.")
+}
+
 /// An object that is authentic and says something that cannot be.
 pub(crate) fn inconsistent(path: &ObjectPath, what: impl std::fmt::Display) -> Error {
     Error::new(

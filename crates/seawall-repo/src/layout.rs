@@ -33,7 +33,9 @@ pub enum LineObject {
     Pack(Ulid),
     /// Block-map leaves.
     Map(Ulid),
-    /// A manifest or a tombstone.
+    /// Pages of the files of backups.
+    Manifest(Ulid),
+    /// A backup's commit, or a tombstone.
     Backup(BackupId, u32),
     /// A fact about a subject.
     Event(Ulid, u32),
@@ -112,6 +114,7 @@ impl LineObject {
             ["about"] => Self::About,
             ["pack", _, id] => Self::Pack(ulid(id)?),
             ["map", id] => Self::Map(ulid(id)?),
+            ["manifest", id] => Self::Manifest(ulid(id)?),
             ["backup", id, n] => Self::Backup(BackupId(ulid(id)?), sequence(n)?),
             ["events", id, n] => Self::Event(ulid(id)?, sequence(n)?),
             ["pin", id, n] => Self::Pin(ulid(id)?, sequence(n)?),
@@ -134,7 +137,8 @@ impl LineObject {
             Self::About => ObjectKind::About,
             Self::Pack(_) => ObjectKind::Pack,
             Self::Map(_) => ObjectKind::Map,
-            Self::Backup(..) => ObjectKind::Manifest,
+            Self::Manifest(_) => ObjectKind::Manifest,
+            Self::Backup(..) => ObjectKind::Commit,
             Self::Event(..) => ObjectKind::Event,
             Self::Pin(..) => ObjectKind::Pin,
             Self::WalHot(_) => ObjectKind::WalHot,
@@ -185,6 +189,7 @@ impl LinePaths {
                 format!("pack/{day}/{id}")
             }
             LineObject::Map(id) => format!("map/{id}"),
+            LineObject::Manifest(id) => format!("manifest/{id}"),
             LineObject::Backup(id, generation) => format!("backup/{}/{generation:08}", id.0),
             LineObject::Event(subject, n) => format!("events/{subject}/{n:08}"),
             LineObject::Pin(id, sequence) => format!("pin/{id}/{sequence:08}"),
@@ -306,6 +311,7 @@ mod tests {
             line(LineObject::About),
             line(LineObject::Pack(id)),
             line(LineObject::Map(id)),
+            line(LineObject::Manifest(id)),
             line(LineObject::Backup(BackupId(id), 2)),
             line(LineObject::Event(id, 0)),
             line(LineObject::Pin(id, 7)),

@@ -1,8 +1,8 @@
 //! The repository, format 1: `docs/format.md` is the specification and this crate its hand.
 //!
 //! Objects are sealed in an [`envelope`], under keys from a [`keys::Keyring`], at the names of
-//! [`layout`]. Data lies in [`pack`]s, [`map`]s say which frame holds which block, and a
-//! [`manifest`] makes a backup of them. WAL lies in ranges ([`wal`]). [`Repository`] and [`Line`]
+//! [`layout`]. Data lies in [`pack`]s, [`map`]s say which frame holds which block, [`manifest`]s list
+//! files, and a small commit makes a backup of them. WAL lies in ranges ([`wal`]). [`Repository`] and [`Line`]
 //! tie them to a store. The crate is asynchronous where it touches the store and knows no runtime.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -28,7 +28,6 @@ mod repository;
 mod varint;
 pub mod wal;
 
-pub use cbor::LeafAddress;
 pub use error::Damage;
 pub use line::{Attempt, BackupSummary, Line};
 pub use repository::{CreateOptions, Repository, new_ulid};

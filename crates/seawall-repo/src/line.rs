@@ -1,20 +1,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use seawall_core::{
     Action, BackupId, ClusterName, Code, Error, ExitClass, Key, LineId, Result, Ulid, hint,
 };
 use seawall_store::{ObjectPath, Store, StoreError};
 
-use crate::envelope::{ObjectKind, WholeObject};
+use crate::envelope::ObjectKind;
 use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths, ObjectName, formats, key_slots};
-use crate::manifest::{BackupInfo, ManifestReader};
+use crate::manifest::{BackupInfo, Commit, ManifestReader, kind_at_commit};
 use crate::records::{
     About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone, WalOfTimeline, WalSpan,
 };
 use crate::repository::new_ulid;
 use crate::{Repository, error};
+
+/// How many small objects are read at once.
+const READS: usize = 16;
 
 /// One line of history of one cluster in a repository.
 #[derive(Debug, Clone)]
@@ -30,18 +34,18 @@ pub struct Line {
 pub struct BackupSummary {
     /// Its id.
     pub id: BackupId,
-    /// What its newest whole manifest says, or why none can be read.
+    /// What its newest whole commit says, or why none can be read.
     pub info: Result<BackupInfo>,
 }
 
-/// A backup that began and has not ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A backup that began and has not ended, by the names of its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     /// The id it would have.
     pub id: BackupId,
-    /// Its records, in order.
-    pub records: Vec<Pin>,
-    /// The number of the newest record by name, which may be damaged.
+    /// The number of its first record.
+    pub first_record: u32,
+    /// The number of its newest record.
     pub newest_record: u32,
 }
 
@@ -136,37 +140,50 @@ impl Line {
     /// The line's backups, oldest first. Attempts that died are not among them.
     ///
     /// # Errors
-    /// A store that fails; a damaged manifest is told in its summary.
+    /// A store that fails; a damaged commit is told in its summary.
     pub async fn backups(&self) -> Result<Vec<BackupSummary>> {
-        let mut summaries = Vec::new();
-        for id in self.backup_ids().await? {
-            match self.manifest(id).await {
-                Ok(Some(reader)) => {
-                    summaries.push(BackupSummary { id, info: Ok(reader.manifest.info) });
-                }
-                Ok(None) => {}
-                Err(error) => summaries.push(BackupSummary { id, info: Err(error) }),
-            }
+        let mut generations: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
+        for name in self.numbered("backup").await? {
+            generations.entry(BackupId(name.id)).or_default().push(name.number);
         }
-        Ok(summaries)
+        let summaries = stream::iter(generations)
+            .map(async |(id, generations)| {
+                let commit = self.newest_commit(id, generations).await.transpose()?;
+                Some(BackupSummary { id, info: commit.map(|(_, commit)| commit.info) })
+            })
+            .buffered(READS);
+        Ok(summaries.filter_map(async |summary| summary).collect().await)
     }
 
-    /// The newest whole manifest of a backup; `None` for an attempt that was given up.
+    /// Reads what a backup consists of, as its newest whole commit has it; `None` for an attempt
+    /// that was given up.
     ///
     /// # Errors
     /// [`Code::NoSuchBackup`], damage, or a store that fails.
     pub async fn manifest(&self, id: BackupId) -> Result<Option<ManifestReader>> {
-        let mut generations = self.generations(id).await?;
+        let generations = self.generations(id).await?;
+        let Some((path, commit)) = self.newest_commit(id, generations).await? else {
+            return Ok(None);
+        };
+        let (store, keyring) = (self.store(), self.keyring());
+        ManifestReader::open(store, keyring, &self.paths, path, commit).await.map(Some)
+    }
+
+    /// The newest whole commit of `generations`, which ascend, and where it lies.
+    async fn newest_commit(
+        &self,
+        id: BackupId,
+        generations: Vec<u32>,
+    ) -> Result<Option<(ObjectPath, Commit)>> {
         let mut damage = None;
-        while let Some(generation) = generations.pop() {
+        for generation in generations.into_iter().rev() {
             let path = self.paths.path(&LineObject::Backup(id, generation))?;
-            match ManifestReader::read(self.store(), self.keyring(), &path).await {
-                Ok(reader) => {
-                    self.prove_identity(&reader, id, generation, &path)?;
-                    return Ok(Some(reader));
+            match self.commit(id, generation, &path).await {
+                Ok(commit) => return Ok(commit.map(|commit| (path, commit))),
+                Err(error) if error.exit_class() == ExitClass::Integrity => {
+                    damage = damage.or(Some(error));
                 }
-                Err(_) if self.is_tombstone(&path).await? => return Ok(None),
-                Err(error) => damage = damage.or(Some(error)),
+                Err(error) => return Err(error),
             }
         }
         Err(damage.unwrap_or_else(|| {
@@ -179,40 +196,40 @@ impl Line {
         }))
     }
 
-    /// The names in a manifest are authenticated; this compares what it says with where it lies.
-    fn prove_identity(
+    /// Reads a commit; `None` if there is a tombstone in its place.
+    async fn commit(
         &self,
-        reader: &ManifestReader,
         id: BackupId,
         generation: u32,
         path: &ObjectPath,
-    ) -> Result<()> {
-        let info = &reader.manifest.info;
-        let same = info.id == id.0
+    ) -> Result<Option<Commit>> {
+        let bytes = self.store().read_within(path, ObjectKind::Commit.whole_bytes_max()).await?;
+        if kind_at_commit(self.keyring(), path, &bytes)? == ObjectKind::Tombstone {
+            return Tombstone::open(self.keyring(), path, &bytes).map(|_| None);
+        }
+        let commit = Commit::open(self.keyring(), path, &bytes)?;
+        let info = &commit.info;
+        // The name is authenticated; this compares what it says with what is said under it.
+        let is_its_own = info.id == id.0
             && info.generation == generation
             && info.system_id == self.id.system_id
             && info.branch == self.id.branch;
-        if same { Ok(()) } else { Err(error::inconsistent(path, "it describes another backup")) }
-    }
-
-    async fn is_tombstone(&self, path: &ObjectPath) -> Result<bool> {
-        let kind = ObjectKind::Tombstone;
-        match self.store().read_within(path, kind.whole_bytes_max()).await {
-            Ok(bytes) => Ok(WholeObject::open(self.keyring(), kind, path, &bytes).is_ok()),
-            Err(StoreError::TooLong { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
+        if !is_its_own {
+            return Err(error::inconsistent(path, "it describes another backup"));
         }
+        if let Some(feature) = info.required_features.first() {
+            let what = format!(
+                "{path} needs the feature \"{feature}\", which this program does not know"
+            );
+            return Err(Error::new(Code::UnknownFormat, what)
+                .with_hint("Use the Seawall that made the backup, or a newer one."));
+        }
+        Ok(Some(commit))
     }
 
     async fn generations(&self, id: BackupId) -> Result<Vec<u32>> {
-        let paths = self.repository.list(&self.paths.below(&format!("backup/{}", id.0))?).await?;
-        Ok(paths
-            .iter()
-            .filter_map(|path| match ObjectName::parse(path) {
-                Some(ObjectName::Line(_, _, LineObject::Backup(_, generation))) => Some(generation),
-                _ => None,
-            })
-            .collect())
+        let names = self.numbered(&format!("backup/{}", id.0)).await?;
+        Ok(names.into_iter().map(|name| name.number).collect())
     }
 
     async fn backup_ids(&self) -> Result<Vec<BackupId>> {
@@ -221,68 +238,68 @@ impl Line {
         Ok(ids.into_iter().map(BackupId).collect())
     }
 
-    /// Backups that began and have neither a manifest nor a tombstone, oldest first. Of an attempt
-    /// with a damaged record only those before it are of use: the others count from it.
+    /// Backups that began and have neither a commit nor a tombstone, oldest first.
     ///
     /// # Errors
     /// A store that fails.
     pub async fn attempts(&self) -> Result<Vec<Attempt>> {
         let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
         let mut attempts: BTreeMap<BackupId, Attempt> = BTreeMap::new();
-        let (mut gone, mut cut) = (BTreeSet::new(), BTreeSet::new());
-        for pin in self.numbered("pin").await? {
-            let id = BackupId(pin.id);
-            if ended.contains(&id) {
-                continue;
-            }
-            let begun = || Attempt { id, records: Vec::new(), newest_record: 0 };
-            let Attempt { records, newest_record, .. } = attempts.entry(id).or_insert_with(begun);
-            *newest_record = pin.number;
-            if cut.contains(&id) {
-                continue;
-            }
-            let path = self.paths.path(&LineObject::Pin(pin.id, pin.number))?;
-            match self.repository.read_record(&path).await {
-                Ok(record) if pin.number as usize == records.len() => records.push(record),
-                Ok(_) => _ = cut.insert(id),
-                // It ended since the names were listed.
-                Err(error) if error.code() == Code::ObjectMissing => _ = gone.insert(id),
-                Err(error) if error.exit_class() == ExitClass::Integrity => _ = cut.insert(id),
-                Err(error) => return Err(error),
+        for Numbered { id, number } in self.numbered("pin").await? {
+            let id = BackupId(id);
+            if !ended.contains(&id) {
+                let begun = Attempt { id, first_record: number, newest_record: number };
+                attempts.entry(id).or_insert(begun).newest_record = number;
             }
         }
-        attempts.retain(|id, _| !gone.contains(id));
         Ok(attempts.into_values().collect())
     }
 
-    /// When the oldest writer began of those that have not ended and were heard of after
-    /// `heard_after`, by the clock of the store.
+    /// One record of an attempt; `None` if it is gone, for the attempt may have ended, or damaged.
     ///
     /// # Errors
     /// A store that fails.
-    pub async fn oldest_writer(&self, heard_after: Timestamp) -> Result<Option<Timestamp>> {
-        let mut writers: BTreeMap<Ulid, (u32, u32)> = BTreeMap::new();
-        for pin in self.numbered("pin").await? {
-            writers.entry(pin.id).or_insert((pin.number, pin.number)).1 = pin.number;
-        }
-        // Asked after: one that ends meanwhile has published all it wrote.
-        let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
-        writers.retain(|id, _| !ended.contains(&BackupId(*id)));
-        let mut oldest: Option<Timestamp> = None;
-        for (id, (first, newest)) in writers {
-            let heard_of = self.record_written(id, newest).await?;
-            if heard_of.is_some_and(|heard_of| heard_of > heard_after)
-                && let Some(begun) = self.record_written(id, first).await?
+    pub async fn record(&self, attempt: &Attempt, number: u32) -> Result<Option<Pin>> {
+        let path = self.paths.path(&LineObject::Pin(attempt.id.0, number))?;
+        match self.repository.read_record(&path).await {
+            Ok(record) => Ok(Some(record)),
+            Err(error)
+                if error.code() == Code::ObjectMissing
+                    || error.exit_class() == ExitClass::Integrity =>
             {
-                oldest = Some(oldest.map_or(begun, |oldest| oldest.min(begun)));
+                Ok(None)
             }
+            Err(error) => Err(error),
         }
-        Ok(oldest)
     }
 
-    /// When a record of a writer was written; `None` if it is gone.
-    async fn record_written(&self, id: Ulid, number: u32) -> Result<Option<Timestamp>> {
-        match self.store().stat(&self.paths.path(&LineObject::Pin(id, number))?).await {
+    /// The records of an attempt that are of use, in order: those before one that is damaged or
+    /// gone.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn records(&self, attempt: &Attempt) -> Result<Vec<Pin>> {
+        let mut records = Vec::new();
+        for number in 0..=attempt.newest_record {
+            match self.record(attempt, number).await? {
+                Some(record) => records.push(record),
+                None => break,
+            }
+        }
+        Ok(records)
+    }
+
+    /// When a record of an attempt was written, by the clock of the store; `None` if it is gone.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn record_written(
+        &self,
+        attempt: &Attempt,
+        number: u32,
+    ) -> Result<Option<Timestamp>> {
+        let path = self.paths.path(&LineObject::Pin(attempt.id.0, number))?;
+        match self.store().stat(&path).await {
             Ok(record) => Ok(Some(record.modified)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),

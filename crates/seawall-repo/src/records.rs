@@ -9,7 +9,7 @@ use seawall_store::ObjectPath;
 
 use crate::envelope::{ObjectKind, ObjectSealer, Section, WholeObject};
 use crate::keys::Keyring;
-use crate::manifest::Entry;
+use crate::manifest::{ManifestInfo, Page};
 use crate::map::MapInfo;
 use crate::pack::PackInfo;
 use crate::{Damage, cbor};
@@ -244,18 +244,6 @@ pub enum PinRole {
     Reader,
 }
 
-/// A finished pack and its number in the manifest's list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(array)]
-pub struct NumberedPack {
-    /// The number; packs are finished in another order than they are begun.
-    #[n(0)]
-    pub index: u32,
-    /// The pack.
-    #[n(1)]
-    pub info: PackInfo,
-}
-
 /// One record of a running job: what it uses, what it has finished.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -287,15 +275,15 @@ pub struct Pin {
     /// Up to where files were copied; the start, until something better is known.
     #[cbor(n(8), with = "crate::cbor::lsn")]
     pub copied_until: Lsn,
-    /// Packs finished since the last record, with their numbers in the manifest's list.
+    /// Packs finished since the last record.
     #[n(9)]
-    pub packs: Vec<NumberedPack>,
+    pub packs: Vec<PackInfo>,
     /// Maps finished since the last record.
     #[n(10)]
     pub maps: Vec<MapInfo>,
-    /// Files finished since the last record; map indexes count over all records.
+    /// Files finished since the last record; their packs and maps are in this one or before.
     #[n(11)]
-    pub entries: Vec<Entry>,
+    pub files: Page,
     /// Backups it relies on.
     #[cbor(n(12), with = "crate::cbor::ulids")]
     pub backups: Vec<Ulid>,
@@ -306,6 +294,9 @@ pub struct Pin {
     /// they are not known.
     #[n(14)]
     pub namespaces: Option<String>,
+    /// Manifests finished since the last record.
+    #[n(15)]
+    pub manifests: Vec<ManifestInfo>,
 }
 
 impl Record for Pin {

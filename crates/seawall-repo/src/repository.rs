@@ -10,8 +10,9 @@ use crate::envelope::{ObjectKind, WholeObject};
 use crate::epochs::{Epochs, open_keyring};
 use crate::keys::{EpochKeys, Keyring, Unlock, random_bytes};
 use crate::layout::{self, ObjectName};
+use crate::manifest::kind_at_commit;
 use crate::records::{FormatRecord, Record, open_clear, seal_clear};
-use crate::{Damage, Line, cbor};
+use crate::{Line, cbor};
 
 /// The format this program writes.
 const FORMAT: u32 = 1;
@@ -174,20 +175,16 @@ impl Repository {
         match name.kind() {
             kind @ ObjectKind::Format => open_clear(&self.keyring, kind, path, &bytes).map(|_| ()),
             kind @ (ObjectKind::KeySlot | ObjectKind::Epoch) => self.prove_keys(kind, path, &bytes),
-            kind => {
-                let proven = WholeObject::prove(&self.keyring, kind, path, &bytes);
-                let tombstone = ObjectKind::Tombstone;
-                match proven {
-                    Err(Damage::Kind { found, .. })
-                        if kind == ObjectKind::Manifest && found == tombstone as u8 =>
-                    {
-                        WholeObject::prove(&self.keyring, tombstone, path, &bytes)
-                    }
-                    other => other,
-                }
-                .map_err(|damage| damage.at(path))
+            ObjectKind::Commit => {
+                let kind = kind_at_commit(&self.keyring, path, &bytes)?;
+                self.prove_chunks(kind, path, &bytes)
             }
+            kind => self.prove_chunks(kind, path, &bytes),
         }
+    }
+
+    fn prove_chunks(&self, kind: ObjectKind, path: &ObjectPath, bytes: &[u8]) -> Result<()> {
+        WholeObject::prove(&self.keyring, kind, path, bytes).map_err(|damage| damage.at(path))
     }
 
     /// Every path below a prefix, in order. For prefixes that hold few objects.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use seawall_core::{BackupId, Code, LineId, Lsn, TimelineId, Ulid};
-use seawall_repo::envelope::Compressor;
+use seawall_repo::envelope::{Compressor, ObjectKind, ObjectSealer};
 use seawall_repo::hash::FullBlockHash;
 use seawall_repo::keys::{KeyFile, Unlock};
-use seawall_repo::layout::LineObject;
+use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::manifest::{
-    BackupInfo, BackupKind, BackupSource, Content, Entry, EntryKind, ManifestWriter,
+    BackupInfo, BackupKind, BackupSource, Commit, Content, Entry, EntryKind, ManifestWriter, Page,
+    Parts,
 };
-use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapReader};
-use seawall_repo::pack::{FramePayload, FrameReader, FrameTable, PackBuilder};
+use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo, MapReader};
+use seawall_repo::pack::{FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
 use seawall_repo::records::{About, Pin, PinRole};
 use seawall_repo::{CreateOptions, Line, Repository};
 use seawall_store::{OpenOptions, Store, open_or_create};
@@ -99,7 +100,7 @@ fn info(id: BackupId) -> BackupInfo {
 }
 
 /// Two frames of random blocks, a zero block between, then a small file in a blob frame.
-async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) {
+async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) -> Parts {
     let keyring = line.keyring();
     let hasher = keyring.hasher();
     let mut compressor = Compressor::new(1).unwrap();
@@ -138,14 +139,11 @@ async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) {
     let map_id = Ulid::from_parts(1_767_319_200_000, 2);
     let map_path = line.paths().path(&LineObject::Map(map_id)).unwrap();
     let mut bytes = Vec::new();
-    let mut maps = MapBuilder::begin(keyring, map_id, 0, &map_path, &mut bytes).unwrap();
+    let mut maps = MapBuilder::begin(keyring, map_id, &map_path, &mut bytes).unwrap();
     let leaves = maps.add(&map, &hashes, &mut bytes).unwrap();
     let map_info = maps.finish(&mut bytes).unwrap();
     line.store().create(&map_path, bytes.into()).await.unwrap();
 
-    let path = line.paths().path(&LineObject::Backup(id, 0)).unwrap();
-    let mut bytes = Vec::new();
-    let mut manifest = ManifestWriter::begin(keyring, &path, &mut bytes).unwrap();
     let entry = |path: &[u8], size: usize, content| Entry {
         path: path.to_vec().into(),
         kind: EntryKind::File,
@@ -156,13 +154,44 @@ async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) {
         link_target: None,
     };
     let hashes = hasher.block(small).short().to_vec();
-    let blob = Content::Blob { pack: 0, frame: blob, offset: 0, hashes };
-    manifest.entry(&entry(b"PG_VERSION", small.len(), blob), &mut bytes).unwrap();
-    let mapped = entry(b"base/1/1259", blocks.len() + 8192, Content::Mapped(leaves));
-    manifest.entry(&mapped, &mut bytes).unwrap();
-    assert!(manifest.entry(&mapped, &mut bytes).is_err(), "paths come in order, once");
-    manifest.finish(info(id), &[pack_info], vec![map_info], &mut bytes).unwrap();
+    let blob = Content::Blob { pack: pack_id, frame: blob, offset: 0, hashes };
+    let packs = vec![pack_id];
+    let entries = [
+        entry(b"PG_VERSION", small.len(), blob),
+        entry(b"base/1/1259", blocks.len() + 8192, Content::Mapped { leaves, packs }),
+    ];
+    let (parts, length) = write_manifest(line, 3, &entries, &[pack_info], &[map_info]).await;
+    assert_eq!(parts.manifests[0].length_bytes, length);
+    commit(line, id, &parts).await;
+    parts
+}
+
+/// Writes a manifest of these entries. Gives what a commit says of it, and its length.
+async fn write_manifest(
+    line: &Line,
+    number: u128,
+    entries: &[Entry],
+    packs: &[PackInfo],
+    maps: &[MapInfo],
+) -> (Parts, u64) {
+    let id = Ulid::from_parts(1_767_319_200_000, number);
+    let path = line.paths().path(&LineObject::Manifest(id)).unwrap();
+    let mut bytes = Vec::new();
+    let mut manifest = ManifestWriter::begin(line.keyring(), id, &path, &mut bytes).unwrap();
+    for entry in entries {
+        manifest.entry(entry, &mut bytes).unwrap();
+        assert!(manifest.entry(entry, &mut bytes).is_err(), "paths come in order, once");
+    }
+    let parts = manifest.finish(packs, maps, &mut bytes).unwrap();
+    let length = bytes.len() as u64;
     line.store().create(&path, bytes.into()).await.unwrap();
+    (parts, length)
+}
+
+async fn commit(line: &Line, id: BackupId, parts: &Parts) {
+    let path = line.paths().path(&LineObject::Backup(id, 0)).unwrap();
+    let commit = Commit { info: info(id), parts: parts.clone() };
+    line.repository().create_record(&path, &commit).await.unwrap();
 }
 
 #[tokio::test]
@@ -198,8 +227,8 @@ async fn a_backup_reads_back_with_store_and_key_alone() {
 
     let Some(Content::Blob { frame, .. }) = entries[0].content else { panic!("a blob") };
     assert_eq!(reader.open(&table, &mut frames, frame).unwrap(), b"15\n");
-    let Some(Content::Mapped(leaves)) = &entries[1].content else { panic!("a map") };
-    let map_info = manifest.manifest.maps[0];
+    let Some(Content::Mapped { leaves, .. }) = &entries[1].content else { panic!("a map") };
+    let map_info = manifest.commit.parts.maps[0];
     let map_path = line.paths().path(&LineObject::Map(map_info.id)).unwrap();
     let maps = MapReader::read(line.store(), line.keyring(), &map_path, &map_info).await.unwrap();
     let map = maps.runs(line.store(), &leaves.runs).await.unwrap();
@@ -208,6 +237,105 @@ async fn a_backup_reads_back_with_store_and_key_alone() {
     read.extend_from_slice(reader.open(&table, &mut frames, 1).unwrap());
     assert_eq!(read, blocks);
     assert_eq!(maps.hashes(line.store(), &leaves.hashes).await.unwrap().len(), 21);
+}
+
+#[tokio::test]
+async fn a_later_backup_reads_pages_of_an_older_one_s_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let repository = Repository::create(store(&dir).await, &options).await.unwrap();
+    let line = new_line(&repository).await;
+    let (first, second) = (BackupId::new(now(), 5).unwrap(), BackupId::new(now(), 6).unwrap());
+    let older = write_backup(&line, first, &vec![1; 20 * 8192], b"15\n").await;
+
+    let added = Entry {
+        path: b"base/2".to_vec().into(),
+        kind: EntryKind::Directory,
+        mode: 0o700,
+        size_bytes: None,
+        modified_us: None,
+        content: None,
+        link_target: None,
+    };
+    let (mut parts, _) = write_manifest(&line, 4, &[added], &[], &[]).await;
+    // The older manifest is this one's second, and its page comes first.
+    parts.manifests.extend(&older.manifests);
+    let mut page = older.pages[0].clone();
+    page.manifest = 1;
+    parts.pages.insert(0, page);
+    let mut packs = older.pack_pages[0];
+    packs.manifest = 1;
+    parts.pack_pages.push(packs);
+    parts.maps.clone_from(&older.maps);
+    commit(&line, second, &parts).await;
+
+    let read = async |id| {
+        let reader = line.manifest(id).await.unwrap().unwrap();
+        let mut entries = Vec::new();
+        for page in 0..reader.pages() {
+            entries.extend(reader.page(line.store(), page).await.unwrap());
+        }
+        (entries, reader.packs(line.store()).await.unwrap(), reader.commit.parts.maps)
+    };
+    let (before, after) = (read(first).await, read(second).await);
+    assert_eq!((&after.1, &after.2), (&before.1, &before.2), "the same packs and maps");
+    assert_eq!(&after.0[..2], &before.0[..], "the same files");
+    assert_eq!(after.0[2].path(), b"base/2");
+
+    // A page is what the commit says of it, or it is not read.
+    for (number, spoil) in [
+        (7, (|parts| parts.pages[0].hash[0] ^= 1) as fn(&mut Parts)),
+        (8, |parts| parts.pages[0].counter = 1),
+        (9, |parts| parts.pages[0].manifest = 2),
+        (10, |parts| parts.pages.swap(0, 1)),
+    ] {
+        let id = BackupId::new(now(), number).unwrap();
+        let mut parts = parts.clone();
+        spoil(&mut parts);
+        commit(&line, id, &parts).await;
+        let reader = line.manifest(id).await.unwrap().unwrap();
+        let error = reader.page(line.store(), 0).await.unwrap_err();
+        assert_eq!(error.code(), Code::ObjectInconsistent, "{number}: {error}");
+    }
+    let mut parts = parts.clone();
+    parts.manifests[1].length_bytes += 1;
+    let id = BackupId::new(now(), 11).unwrap();
+    commit(&line, id, &parts).await;
+    let error = line.manifest(id).await.unwrap_err();
+    assert_eq!(error.code(), Code::ObjectInconsistent, "{error}");
+}
+
+#[tokio::test]
+async fn a_backup_of_the_format_before_is_refused_and_not_misread() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let repository = Repository::create(store(&dir).await, &options).await.unwrap();
+    let line = new_line(&repository).await;
+    let id = BackupId::new(now(), 5).unwrap();
+    let path = line.paths().path(&LineObject::Backup(id, 0)).unwrap();
+    let mut bytes = Vec::new();
+    let keyring = line.keyring();
+    let sealer = ObjectSealer::begin(keyring, ObjectKind::Manifest, &path, &mut bytes).unwrap();
+    sealer.finish(b"a footer of another time", &mut bytes).unwrap();
+    line.store().create(&path, bytes.clone().into()).await.unwrap();
+
+    let name = ObjectName::parse(&path).unwrap();
+    let summaries = line.backups().await.unwrap();
+    for error in [
+        line.manifest(id).await.unwrap_err(),
+        summaries.into_iter().next().unwrap().info.unwrap_err(),
+        repository.prove(&path, &name).await.unwrap_err(),
+    ] {
+        assert_eq!(error.code(), Code::UnknownFormat);
+        assert!(error.message().contains("the format before this one"), "{error}");
+    }
+    // What only says so, and was not written there, is damage.
+    let other = BackupId::new(now(), 6).unwrap();
+    let moved = line.paths().path(&LineObject::Backup(other, 0)).unwrap();
+    line.store().create(&moved, bytes.into()).await.unwrap();
+    assert_eq!(line.manifest(other).await.unwrap_err().code(), Code::ObjectDamaged);
 }
 
 #[tokio::test]
@@ -261,10 +389,11 @@ fn pin(role: PinRole) -> Pin {
         copied_until: Lsn(1),
         packs: Vec::new(),
         maps: Vec::new(),
-        entries: Vec::new(),
+        files: Page::default(),
         backups: Vec::new(),
         process_started: None,
         namespaces: None,
+        manifests: Vec::new(),
     }
 }
 
@@ -280,7 +409,8 @@ async fn an_attempt_is_seen_until_it_is_fenced_and_then_cannot_commit() {
     let path = line.paths().path(&LineObject::Pin(id.0, 0)).unwrap();
     repository.create_record(&path, &pin).await.unwrap();
     let attempts = line.attempts().await.unwrap();
-    assert_eq!((attempts.len(), attempts[0].id, &attempts[0].records[0]), (1, id, &pin));
+    assert_eq!((attempts.len(), attempts[0].id), (1, id));
+    assert_eq!(line.records(&attempts[0]).await.unwrap(), [pin]);
 
     line.fence(id, now(), "its process is gone").await.unwrap();
     let commit = line.paths().path(&LineObject::Backup(id, 0)).unwrap();
@@ -303,7 +433,11 @@ async fn of_an_attempt_only_what_stands_before_a_damaged_record_is_used() {
     for number in [0, 1, 2, 4] {
         repository.create_record(&path(number), &pin(PinRole::Writer)).await.unwrap();
     }
-    let records = async || line.attempts().await.unwrap()[0].records.len();
+    let records = async || {
+        let attempts = line.attempts().await.unwrap();
+        assert_eq!((attempts[0].first_record, attempts[0].newest_record), (0, 4));
+        line.records(&attempts[0]).await.unwrap().len()
+    };
     assert_eq!(records().await, 3, "the fourth is missing, and the fifth counts from it");
     std::fs::write(dir.path().join(path(1).as_str()), "damaged").unwrap();
     assert_eq!(records().await, 1);

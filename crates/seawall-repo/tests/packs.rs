@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use seawall_core::{BranchNumber, Code, Lsn, SystemId, TimelineId, Ulid};
+use seawall_core::{Code, Ulid};
 use seawall_repo::envelope::Compressor;
 use seawall_repo::hash::FullBlockHash;
 use seawall_repo::keys::{EpochKeys, Keyring};
-use seawall_repo::manifest::{
-    BackupInfo, BackupKind, BackupSource, Content, Entry, EntryKind, ManifestWriter,
-};
+use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestWriter};
 use seawall_repo::map::{BlockMapBuilder, MapBuilder};
 use seawall_repo::pack::{BlobSize, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
 use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
@@ -175,64 +173,24 @@ fn what_a_restore_would_refuse_is_not_sealed() {
     for (what, entry) in [
         ("a path that leads out", file(b"base/../../x", 0, None)),
         ("bytes that are nowhere", file(b"base/1/1", 1, None)),
-        ("a hash for two blocks", file(b"base/1/1", 8193, blob(0, vec![1; 8]))),
-        ("a pack that is not listed", file(b"base/1/1", 1, blob(1, vec![1; 8]))),
+        ("a hash for two blocks", file(b"base/1/1", 8193, blob(PACK, vec![1; 8]))),
+        ("a pack that was not finished", file(b"base/1/1", 1, blob(Ulid(1), vec![1; 8]))),
     ] {
         let mut out = Vec::new();
-        let name = at("backup/01ARZ3NDEKTSV4RRFFQ69G5FAV/00000000");
-        let mut manifest = ManifestWriter::begin(&keyring, &name, &mut out).unwrap();
+        let name = at("manifest/01ARZ3NDEKTSV4RRFFQ69G5FAV");
+        let mut manifest = ManifestWriter::begin(&keyring, PACK, &name, &mut out).unwrap();
         manifest.entry(&entry, &mut out).unwrap();
         let packs = [PackInfo { id: PACK, length_bytes: 1, footer_hash: [0; 16] }];
-        let sealed = manifest.finish(info(), &packs, Vec::new(), &mut out);
+        let sealed = manifest.finish(&packs, &[], &mut out);
         assert_eq!(sealed.unwrap_err().code(), Code::Internal, "{what}");
     }
     let mut out = Vec::new();
     let name = at("map/01ARZ3NDEKTSV4RRFFQ69G5FAV");
-    let mut maps = MapBuilder::begin(&keyring, PACK, 0, &name, &mut out).unwrap();
+    let mut maps = MapBuilder::begin(&keyring, PACK, &name, &mut out).unwrap();
     let mut builder = BlockMapBuilder::default();
     builder.zero(2);
     let map = builder.finish(2 * 8192).unwrap();
     let sealed = maps.add(&map, &[[0; 8]], &mut out);
     assert_eq!(sealed.unwrap_err().code(), Code::Internal, "a block without a hash");
     maps.add(&map, &[[0; 8]; 2], &mut out).unwrap();
-}
-
-fn info() -> BackupInfo {
-    BackupInfo {
-        id: PACK,
-        generation: 0,
-        kind: BackupKind::Full,
-        source: BackupSource::Files,
-        cluster: "main".to_owned(),
-        system_id: SystemId(7),
-        branch: BranchNumber(0),
-        major: 15,
-        start_lsn: Lsn(1),
-        start_timeline: TimelineId(1),
-        stop_lsn: Lsn(2),
-        stop_timeline: TimelineId(1),
-        started_us: 1,
-        finished_us: 2,
-        from_standby: false,
-        backup_label: Vec::new().into(),
-        tablespace_map: Vec::new().into(),
-        pg_control: Vec::new().into(),
-        external_files: Vec::new(),
-        left_out: Vec::new(),
-        page_errors: Vec::new(),
-        page_error_count: 0,
-        required_features: Vec::new(),
-        cluster_bytes: 0,
-        read_bytes: 0,
-        stored_bytes: 0,
-        files: 1,
-        parent: None,
-        annotations: std::collections::BTreeMap::new(),
-        head: None,
-        program: "test".to_owned(),
-        data_checksums: true,
-        wal_segment_bytes: 16 << 20,
-        relation_segment_blocks: 131_072,
-        databases: None,
-    }
 }

@@ -8,7 +8,7 @@ use seawall_repo::Repository;
 use seawall_repo::envelope::{ObjectKind, WholeObject};
 use seawall_repo::keys::{EpochKeys, KeyFile, KeySlot, Keyring, Secret, SlotMethod, Unlock};
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{Content, Entry, EntryKind};
+use seawall_repo::manifest::{Commit, Content, EntryKind, Page};
 use seawall_repo::map::{BlockMap, BlockSource};
 use seawall_repo::pack::{FrameReader, FrameTable, PackInfo};
 use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
@@ -58,6 +58,9 @@ fn kind(object: &Value) -> ObjectKind {
         2 => ObjectKind::KeySlot,
         3 => ObjectKind::About,
         4 => ObjectKind::Pack,
+        5 => ObjectKind::Map,
+        6 => ObjectKind::Manifest,
+        19 => ObjectKind::Commit,
         other => panic!("no vector has kind {other}"),
     }
 }
@@ -168,6 +171,27 @@ async fn the_vectors_laid_out_in_a_directory_are_a_repository() {
     assert_eq!(reader.open(&table, &mut frames, 0).unwrap(), b"seawall ".repeat(1024));
     let small = [b"15\n".as_slice(), &[0; 100]].concat();
     assert_eq!(reader.open(&table, &mut frames, 1).unwrap(), small);
+
+    // The second backup reads pages of the first one's manifest, before and after its own.
+    let backups = line.backups().await.unwrap();
+    let [before, after] = backups.as_slice() else { panic!("two backups") };
+    let after_info = after.info.as_ref().unwrap();
+    assert_eq!((after_info.parent, after_info.cluster.as_str()), (Some(before.id.0), "main"));
+    let mut paths = Vec::new();
+    for backup in [before, after] {
+        let reader = line.manifest(backup.id).await.unwrap().unwrap();
+        assert_eq!(reader.packs(line.store()).await.unwrap(), [info]);
+        let mut files: Vec<Vec<u8>> = Vec::new();
+        for page in 0..reader.pages() {
+            let entries = reader.page(line.store(), page).await.unwrap();
+            files.extend(entries.iter().map(|entry| entry.path().to_vec()));
+        }
+        paths.push((reader.commit.parts.manifests.len(), files));
+    }
+    let files = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let before: Vec<Vec<u8>> = files(&["PG_VERSION", "base/1/1259", "global/zeros"]);
+    let after = files(&["PG_VERSION", "base/1/1259", "base/2", "global/zeros"]);
+    assert_eq!(paths, [(1, before), (2, after)]);
 }
 
 #[tokio::test]
@@ -222,25 +246,59 @@ fn content_hashes_agree() {
 }
 
 #[test]
-fn entries_of_manifests_are_the_same_bytes() {
+fn a_page_is_the_same_bytes_and_names_its_packs_and_maps() {
     let vectors = vectors();
-    let entries: Vec<Entry> = list(&vectors, "/entries")
-        .iter()
-        .map(|vector| {
-            let encoded = bytes(vector, "/cbor");
-            let entry: Entry = minicbor::decode(&encoded).unwrap();
-            assert_eq!(minicbor::to_vec(&entry).unwrap(), encoded, "{}", text(vector, "/what"));
-            entry
-        })
-        .collect();
-    let [directory, empty, blob, mapped, link] = entries.as_slice() else { panic!("five") };
+    let encoded = bytes(&vectors, "/page/cbor");
+    let page: Page = minicbor::decode(&encoded).unwrap();
+    assert_eq!(minicbor::to_vec(&page).unwrap(), encoded);
+    let [blob, directory, mapped, empty, link] = page.0.as_slice() else { panic!("five") };
     assert_eq!((directory.kind, directory.mode), (EntryKind::Directory, 0o700));
     assert_eq!((empty.size_bytes, &empty.content), (Some(0), &None));
-    assert!(matches!(&blob.content, Some(Content::Blob { hashes, .. }) if hashes.len() == 8));
-    let Some(Content::Mapped(leaves)) = &mapped.content else { panic!("in a block map") };
+    let [first, second] = [0, 1].map(|at| ulid(text(&vectors, &format!("/page/packs/{at}"))));
+    assert!(
+        matches!(&blob.content, Some(Content::Blob { pack, hashes, .. }) if hashes.len() == 8 && *pack == first)
+    );
+    let Some(Content::Mapped { leaves, packs }) = &mapped.content else { panic!("in a map") };
     assert_eq!((leaves.runs.offset, leaves.hashes.length), (64, 224));
+    assert_eq!(leaves.runs.map, ulid(text(&vectors, "/page/map")));
+    assert_eq!(packs, &[second, first]);
     assert_eq!(mapped.modified_us, Some(-1));
     assert_eq!(link.link_target.as_deref().map(Vec::as_slice), Some(&b"/etc/ssl/\xff.key"[..]));
+
+    // Its lists say what its entries name, no less and no more.
+    let (head, name) = (encoded[..2].to_vec(), first.0.to_be_bytes());
+    assert_eq!(head, [0x83, 0x82]);
+    let mut more = [vec![0x83, 0x83, 0x50], vec![7; 16]].concat();
+    more.extend(&encoded[2..]);
+    assert!(minicbor::decode::<Page>(&more).is_err(), "a pack that no entry names");
+    let less = [vec![0x83, 0x81, 0x50], name.to_vec(), encoded[36..].to_vec()].concat();
+    assert!(minicbor::decode::<Page>(&less).is_err(), "a pack that an entry names");
+}
+
+#[test]
+fn manifests_and_commits_are_the_same_bytes() {
+    let vectors = vectors();
+    let mut seen = [0, 0];
+    for object in list(&vectors, "/objects") {
+        match kind(object) {
+            ObjectKind::Manifest => {
+                for chunk in list(object, "/chunks").iter().filter(|chunk| chunk["section"] == 1) {
+                    let plaintext = bytes(chunk, "/plaintext");
+                    let page: Page = minicbor::decode(&plaintext).unwrap();
+                    assert_eq!(minicbor::to_vec(&page).unwrap(), plaintext);
+                    seen[0] += 1;
+                }
+            }
+            ObjectKind::Commit => {
+                let footer = bytes(object, "/footer");
+                let commit: Commit = minicbor::decode(&footer).unwrap();
+                assert_eq!(minicbor::to_vec(&commit).unwrap(), footer);
+                seen[1] += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(seen, [3, 2]);
 }
 
 #[test]

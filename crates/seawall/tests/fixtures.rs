@@ -51,3 +51,31 @@ fn a_repository_of_format_1_verifies_and_restores() -> Result<()> {
     ensure!(rows == "1001 to 1001", "{rows}");
     Ok(())
 }
+
+/// Pages and commit were one object once. Nothing in it is taken for something else.
+#[test]
+fn a_backup_of_the_format_before_is_refused_with_a_sentence() -> Result<()> {
+    let directory = TestDir::new()?;
+    fixture("format-1-before", &directory)?;
+    let url = format!("file://{}", directory.join("repository").display());
+    let key = directory.join("key");
+    let seawall = seawall()?;
+    let command =
+        |verb: &str| seawall.command([verb]).arg("--repo").arg(&url).arg("--key").arg(&key);
+    let rooms = directory.join("rooms");
+    Owner::of_servers()?.create_dir(&rooms, 0o755)?;
+    let into = rooms.join("restored");
+
+    let whatever = command("restore").arg("--yes").arg("--into").arg(&into).fail(1)?;
+    let restore = command("restore").arg("--yes").arg("--into").arg(&into);
+    let this_one = restore.arg("--backup").arg("20261121T1056-esjp").fail(1)?;
+    let verify = command("verify").fail(4)?;
+    for told in [&whatever.stderr, &this_one.stderr, &verify.stdout] {
+        ensure!(told.contains("is a backup of the format before this one"), "{told}");
+    }
+    for told in [&whatever.stderr, &this_one.stderr] {
+        ensure!(told.contains("SW0302") && told.contains("Make a new backup"), "{told}");
+    }
+    ensure!(!into.exists(), "nothing was written");
+    Ok(())
+}

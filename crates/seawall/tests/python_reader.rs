@@ -7,6 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use seawall_core::BackupId;
+use seawall_repo::keys::{KeyFile, Unlock};
+use seawall_repo::layout::LineObject;
+use seawall_repo::manifest::{
+    BackupInfo, Commit, Entry, EntryKind, ManifestWriter, PackPageAddress, PageAddress,
+};
+use seawall_repo::{Repository, new_ulid};
 use seawall_testkit::ledger::Bound;
 use seawall_testkit::process::{self, Output};
 use seawall_testkit::{
@@ -131,6 +139,75 @@ fn a_newer_timeline_begins_with_what_its_parent_wrote() -> Result<()> {
     restored.stop(StopMode::Fast)
 }
 
+/// A second backup of the same bytes: its own manifest has one directory, and all else is read from
+/// pages of the first one's.
+fn backup_that_reuses_pages(house: &Protected) -> Result<BackupId> {
+    let key = Unlock::KeyFile(KeyFile::parse(&fs::read_to_string(&house.places.key)?)?);
+    let url = format!("file://{}", house.places.repository.display()).parse()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+    runtime.block_on(async {
+        let repository = Repository::open(seawall_store::open(&url).await?, &key).await?;
+        let (cluster, line) = repository.lines().await?.pop().context("a line")?;
+        let line = repository.line(&cluster, line)?;
+        let first = line.backups().await?.pop().context("a backup")?.id;
+        let older = line.manifest(first).await?.context("a backup")?.commit;
+
+        let added = Entry {
+            path: b"zz_added".to_vec().into(),
+            kind: EntryKind::Directory,
+            mode: 0o700,
+            size_bytes: None,
+            modified_us: None,
+            content: None,
+            link_target: None,
+        };
+        let (id, mut bytes) = (new_ulid(Timestamp::now())?, Vec::new());
+        let path = line.paths().path(&LineObject::Manifest(id))?;
+        let mut manifest = ManifestWriter::begin(line.keyring(), id, &path, &mut bytes)?;
+        manifest.entry(&added, &mut bytes)?;
+        let mut parts = manifest.finish(&[], &[], &mut bytes)?;
+        line.store().create(&path, bytes.into()).await?;
+
+        // The older manifest becomes this one's second.
+        parts.manifests.extend(older.parts.manifests);
+        let pages = older.parts.pages.into_iter().map(|page| PageAddress { manifest: 1, ..page });
+        parts.pages.splice(0..0, pages);
+        let packs = older.parts.pack_pages.into_iter();
+        parts.pack_pages.extend(packs.map(|page| PackPageAddress { manifest: 1, ..page }));
+        parts.maps = older.parts.maps;
+        let id = BackupId(new_ulid(Timestamp::now())?);
+        let info = BackupInfo { id: id.0, parent: Some(first.0), head: None, ..older.info };
+        let path = line.paths().path(&LineObject::Backup(id, 0))?;
+        repository.create_record(&path, &Commit { info, parts }).await?;
+        Ok(id)
+    })
+}
+
+#[test]
+fn a_backup_is_read_from_pages_of_an_older_one_s_manifest() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.pg.psql("CREATE TABLE kept AS SELECT generate_series(1, 20000) AS n")?;
+    house.backup()?;
+    house.archive_everything()?;
+    house.pg.stop(StopMode::Immediate)?;
+    let second = backup_that_reuses_pages(&house)?;
+    house.pg.owner().chown_all(&house.places.repository)?;
+
+    let verified = house.command(["verify"]).succeed()?.stdout;
+    ensure!(verified.contains(&second.to_string()), "{verified}");
+    let ulid = second.0.to_string();
+    Reader::of(&house)?.restore(&house.room("by-python"), &["--backup", &ulid])?.success()?;
+    house.restore("by-seawall", ["--backup", &second.to_string()]).succeed()?;
+    for (room, restored) in [
+        ("by-python", open_trial(&house.room("by-python"))?),
+        ("by-seawall", open_restored(&house.room("by-seawall"))?),
+    ] {
+        ensure!(house.room(room).join("zz_added").is_dir(), "{room}");
+        ensure!(restored.psql("SELECT count(*) FROM kept")? == "20000", "{room}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_reader_names_what_is_damaged_and_refuses_a_wrong_key() -> Result<()> {
     let mut house = Protected::start()?;
@@ -140,7 +217,7 @@ fn the_reader_names_what_is_damaged_and_refuses_a_wrong_key() -> Result<()> {
     let reader = Reader::of(&house)?;
 
     let objects = house.objects()?;
-    for part in ["/pack/", "/map/", "/backup/", "/wal/hot/", "format/1"] {
+    for part in ["/pack/", "/map/", "/manifest/", "/backup/", "/wal/hot/", "format/1"] {
         let of_part = |(path, _): &&(PathBuf, Vec<u8>)| path.to_string_lossy().contains(part);
         let (path, bytes) = objects.iter().rfind(of_part).with_context(|| part.to_owned())?;
         let mut damaged = bytes.clone();

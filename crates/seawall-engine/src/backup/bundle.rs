@@ -30,7 +30,19 @@ pub(super) struct Bundle {
     hashes: Vec<FullBlockHash>,
     names: Vec<(Vec<u8>, u32)>,
     size: BlobSize,
-    files: Vec<Copied>,
+    files: Vec<Packed>,
+}
+
+/// A file in the payload.
+struct Packed {
+    sequence: u64,
+    entry: Entry,
+    errors: Vec<PageError>,
+    read_bytes: u64,
+    /// Where it begins.
+    offset: u32,
+    /// The hashes of its blocks, as metadata has them.
+    hashes: Vec<u8>,
 }
 
 impl Bundle {
@@ -40,23 +52,18 @@ impl Bundle {
     }
 
     pub fn add(&mut self, file: Bundled, hasher: &ContentHasher) -> Result<()> {
-        let Bundled { sequence, mut entry, bytes, errors, read_bytes } = file;
-        let mut short = Vec::with_capacity(bytes.len().div_ceil(BLOCK_BYTES) * 8);
+        let Bundled { sequence, entry, bytes, errors, read_bytes } = file;
+        let mut hashes = Vec::with_capacity(bytes.len().div_ceil(BLOCK_BYTES) * 8);
         for block in bytes.chunks(BLOCK_BYTES) {
             let hash = hasher.block(block);
-            short.extend(if is_all_zero(block) { [0; 8] } else { hash.short() });
+            hashes.extend(if is_all_zero(block) { [0; 8] } else { hash.short() });
             self.hashes.push(hash);
         }
         self.size = self.size.with(entry.path(), bytes.len() as u64);
         self.names.push((entry.path().to_vec(), narrow(bytes.len())?));
-        entry.content = Some(Content::Blob {
-            pack: 0,
-            frame: 0,
-            offset: narrow(self.payload.len())?,
-            hashes: short,
-        });
+        let offset = narrow(self.payload.len())?;
         self.payload.extend_from_slice(&bytes);
-        self.files.push(Copied::Small { sequence, entry, errors, read_bytes });
+        self.files.push(Packed { sequence, entry, errors, read_bytes, offset, hashes });
         Ok(())
     }
 
@@ -67,13 +74,10 @@ impl Bundle {
         }
         let what = FramePayload::Blob { files: &self.names };
         let placed = sink.frame(what, &self.payload, &self.hashes)?;
-        for mut copied in self.files {
-            if let Copied::Small { entry: Entry { content: Some(content), .. }, .. } = &mut copied
-                && let Content::Blob { pack, frame, .. } = content
-            {
-                (*pack, *frame) = (placed.pack_index, placed.frame);
-            }
-            done(copied)?;
+        for Packed { sequence, mut entry, errors, read_bytes, offset, hashes } in self.files {
+            let (pack, frame) = (placed.pack, placed.frame);
+            entry.content = Some(Content::Blob { pack, frame, offset, hashes });
+            done(Copied::Small { sequence, entry, errors, read_bytes })?;
         }
         Ok(())
     }

@@ -4,20 +4,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Result};
+use seawall_core::{Code, Error, Result};
 use seawall_repo::hash::BlockHash;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{
-    BackupInfo, Content, Entry, EntryKind, LeftOut, ManifestWriter, PageError,
+    Content, Entry, EntryKind, LeftOut, ManifestWriter, PageError, Parts,
 };
 use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo};
+use seawall_repo::pack::PackInfo;
 use seawall_repo::{Line, new_ulid};
 use seawall_store::ObjectWriter;
 
-use super::again;
 use super::copy::Copied;
 use super::journal::Journal;
-use super::pack_sink::PackList;
 
 /// A map object is closed at this size, so that it can be held in memory until it is written.
 const MAP_BYTES: u64 = 8 << 20;
@@ -52,6 +51,8 @@ pub(super) struct Collector {
     manifest_object: Box<dyn ObjectWriter>,
     manifest_part: Vec<u8>,
     open_map: Option<OpenMap>,
+    /// What is durable of the backup.
+    packs: Vec<PackInfo>,
     maps: Vec<MapInfo>,
     journal: Journal,
     next: u64,
@@ -61,6 +62,13 @@ pub(super) struct Collector {
     /// Files with page errors: a later attempt is to look at them again.
     faulty: BTreeSet<Vec<u8>>,
     totals: Totals,
+}
+
+/// A copy of which everything is durable, and nothing names it yet.
+pub(super) struct Collected {
+    pub journal: Journal,
+    pub parts: Parts,
+    pub totals: Totals,
 }
 
 struct OpenMap {
@@ -85,16 +93,17 @@ struct LargeFile {
 }
 
 impl Collector {
-    /// Begins the manifest of `id`. `maps` are those of the parent, whose numbers stay.
+    /// Begins the manifest. `packs` and `maps` are in the repository already.
     pub async fn begin(
         line: Line,
-        id: BackupId,
+        packs: Vec<PackInfo>,
         maps: Vec<MapInfo>,
         journal: Journal,
     ) -> Result<Self> {
-        let path = line.paths().path(&LineObject::Backup(id, 0))?;
+        let id = new_ulid(Timestamp::now())?;
+        let path = line.paths().path(&LineObject::Manifest(id))?;
         let mut manifest_part = Vec::new();
-        let manifest = ManifestWriter::begin(line.keyring(), &path, &mut manifest_part)?;
+        let manifest = ManifestWriter::begin(line.keyring(), id, &path, &mut manifest_part)?;
         let manifest_object = line.store().create_large(&path).await?;
         Ok(Self {
             line,
@@ -102,6 +111,7 @@ impl Collector {
             manifest_object,
             manifest_part,
             open_map: None,
+            packs,
             maps,
             journal,
             next: 0,
@@ -153,8 +163,9 @@ impl Collector {
                 self.waiting.insert(sequence, Waiting::Ready(None));
             }
             Copied::Pack(pack) => {
-                self.totals.stored_bytes += pack.info.length_bytes;
-                self.journal.pack(pack.index, pack.info);
+                self.totals.stored_bytes += pack.length_bytes;
+                self.packs.push(pack);
+                self.journal.pack(pack);
                 self.write_journal().await?;
             }
         }
@@ -178,42 +189,28 @@ impl Collector {
         self.journal.heartbeat(&self.line).await
     }
 
-    /// Tells the repository now that this backup lives, and when now is by the store's clock.
-    pub async fn beat(&mut self) -> Result<Timestamp> {
-        self.journal.beat(&self.line).await
-    }
-
-    /// Waits for something, and tells the repository meanwhile that this backup lives.
-    pub async fn keep_alive<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.journal.keep_alive(&self.line, work).await
-    }
-
-    /// Ends the copy: every path must have been accounted for. Gives what was copied.
-    pub async fn end(&mut self) -> Result<Totals> {
+    /// Ends the copy: every path must have been accounted for.
+    pub async fn end(&mut self) -> Result<()> {
         if !self.waiting.is_empty() {
             return Err(Error::new(Code::Internal, "some files were found and never copied"));
         }
-        self.write_journal().await?;
-        Ok(self.totals.clone())
+        self.write_journal().await
     }
 
-    /// Publishes the backup. Returns the manifest's length.
-    ///
-    /// # Errors
-    /// [`Code::BackupAborted`] if the backup was declared dead meanwhile.
-    pub async fn commit(mut self, info: BackupInfo, packs: &PackList) -> Result<u64> {
-        let packs = packs.all()?;
-        self.manifest.finish(info, &packs, self.maps, &mut self.manifest_part)?;
+    /// Makes the manifest durable, after [`Collector::end`].
+    pub async fn finish(mut self) -> Result<Collected> {
+        let parts = self.manifest.finish(&self.packs, &self.maps, &mut self.manifest_part)?;
         self.manifest_object.write(Bytes::from(self.manifest_part)).await?;
-        self.manifest_object.finish().await.map_err(|error| {
-            if error.is_already_exists() {
-                Error::new(Code::BackupAborted, "another process declared this backup dead")
-                    .with_source(error)
-                    .with_hint(again())
-            } else {
-                error.into()
-            }
-        })
+        let written = self.manifest_object.finish().await?;
+        for manifest in &parts.manifests {
+            self.journal.manifest(*manifest);
+        }
+        if parts.manifests.iter().map(|manifest| manifest.length_bytes).sum::<u64>() != written {
+            let what = "a manifest has another length than was written";
+            return Err(Error::new(Code::Internal, what));
+        }
+        self.totals.stored_bytes += written;
+        Ok(Collected { journal: self.journal, parts, totals: self.totals })
     }
 
     fn read(&mut self, bytes: u64, errors: Vec<PageError>) {
@@ -277,8 +274,8 @@ impl Collector {
         let Some(open) = &mut self.open_map else {
             return Err(Error::new(Code::Internal, "no map is open"));
         };
-        entry.content = Some(Content::Mapped(open.builder.add(&map, &hashes, &mut open.bytes)?));
-        self.journal.maps_of(&entry, &map);
+        let leaves = open.builder.add(&map, &hashes, &mut open.bytes)?;
+        entry.content = Some(Content::Mapped { leaves, packs: map.packs() });
         if open.builder.stored_bytes() >= MAP_BYTES {
             self.close_map().await?;
         }
@@ -289,9 +286,7 @@ impl Collector {
         let id = new_ulid(Timestamp::now())?;
         let path = self.line.paths().path(&LineObject::Map(id))?;
         let mut bytes = Vec::new();
-        let index = u32::try_from(self.maps.len())
-            .map_err(|_| Error::new(Code::Internal, "a backup has more maps than have numbers"))?;
-        let builder = MapBuilder::begin(self.line.keyring(), id, index, &path, &mut bytes)?;
+        let builder = MapBuilder::begin(self.line.keyring(), id, &path, &mut bytes)?;
         Ok(OpenMap { builder, bytes, path })
     }
 

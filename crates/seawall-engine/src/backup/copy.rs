@@ -14,12 +14,12 @@ use seawall_repo::Line;
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Entry, EntryKind, LeftOut, PageError};
 use seawall_repo::map::BlockMapBuilder;
-use seawall_repo::pack::{BLOCK_BYTES, BlobSize};
+use seawall_repo::pack::{BLOCK_BYTES, BlobSize, PackInfo};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::bundle;
-use super::pack_sink::{FinishedPack, PackList, PackSink};
+use super::pack_sink::PackSink;
 use super::page_rule::PageRule;
 use super::parent::Parent;
 use super::worker::Worker;
@@ -130,7 +130,7 @@ pub(super) enum Copied {
     /// A large file vanished before this span was read.
     SpanGone { sequence: u64, span: u32 },
     /// A pack is durable.
-    Pack(FinishedPack),
+    Pack(PackInfo),
 }
 
 impl Copied {
@@ -151,7 +151,6 @@ pub(super) struct CopyJob {
     pub relation_segment_blocks: u32,
     pub line: Line,
     pub rule: Arc<PageRule>,
-    pub packs: Arc<PackList>,
     pub parent: Option<Parent>,
     /// How many paths the manifest has; the collector counts.
     pub emitted: Arc<AtomicU64>,
@@ -178,13 +177,8 @@ impl Copying {
         let pace = Arc::clone(&job.pace);
         let mut threads = Vec::new();
         for number in 0..job.jobs.max(1) {
-            let sink = PackSink::new(
-                job.line.clone(),
-                runtime.clone(),
-                Arc::clone(&job.packs),
-                job.level,
-                job.pack_bytes,
-            )?;
+            let sink =
+                PackSink::new(job.line.clone(), runtime.clone(), job.level, job.pack_bytes)?;
             let hasher = job.line.keyring().hasher().clone();
             let worker = Worker::new(Arc::clone(&job.rule), Arc::clone(&job.pace), hasher, sink);
             let (tasks, results) = (Arc::clone(&tasks), result_sender.clone());

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Instant;
 
@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use seawall_core::{BackupId, Lsn, Result, TimelineId, Ulid};
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{Content, Entry};
-use seawall_repo::map::{BlockMap, BlockSource, MapInfo};
+use seawall_repo::manifest::{Entry, ManifestInfo, Page};
+use seawall_repo::map::MapInfo;
 use seawall_repo::pack::PackInfo;
-use seawall_repo::records::{NumberedPack, Pin, PinRole};
+use seawall_repo::records::{Pin, PinRole};
 use tokio::time::timeout;
 
 use crate::host::{Host, Process};
@@ -31,15 +31,13 @@ pub(super) struct Journal {
     /// How many files came since entries were written.
     entries: usize,
     written: Instant,
-    new_packs: Vec<NumberedPack>,
+    new_packs: Vec<PackInfo>,
     new_maps: Vec<MapInfo>,
-    /// Packs that are durable, by id and number.
-    packs: BTreeMap<Ulid, u32>,
-    durable: BTreeSet<u32>,
-    /// Which packs a mapped file's blocks are in, until its entry comes.
-    mapped: BTreeMap<Vec<u8>, Vec<Ulid>>,
+    new_manifests: Vec<ManifestInfo>,
+    /// Packs that are durable.
+    packs: BTreeSet<Ulid>,
     /// Complete files of which some pack is not durable yet.
-    open: Vec<(Entry, Vec<Ulid>)>,
+    open: Vec<Entry>,
 }
 
 impl Journal {
@@ -56,9 +54,8 @@ impl Journal {
             written: Instant::now(),
             new_packs: Vec::new(),
             new_maps: Vec::new(),
-            packs: BTreeMap::new(),
-            durable: BTreeSet::new(),
-            mapped: BTreeMap::new(),
+            new_manifests: Vec::new(),
+            packs: BTreeSet::new(),
             open: Vec::new(),
         };
         journal.record(line, Vec::new()).await?;
@@ -71,10 +68,9 @@ impl Journal {
     }
 
     /// A pack is durable.
-    pub fn pack(&mut self, index: u32, info: PackInfo) {
-        self.packs.insert(info.id, index);
-        self.durable.insert(index);
-        self.new_packs.push(NumberedPack { index, info });
+    pub fn pack(&mut self, info: PackInfo) {
+        self.packs.insert(info.id);
+        self.new_packs.push(info);
     }
 
     /// A map is durable.
@@ -82,28 +78,17 @@ impl Journal {
         self.new_maps.push(info);
     }
 
-    /// Notes which packs a large file's blocks are in.
-    pub fn maps_of(&mut self, entry: &Entry, map: &BlockMap) {
-        let packs: BTreeSet<Ulid> = map
-            .runs
-            .iter()
-            .filter_map(|run| match run.source {
-                BlockSource::Frames { pack, .. } => Some(pack),
-                BlockSource::Zero => None,
-            })
-            .collect();
-        self.mapped.insert(entry.path().to_vec(), packs.into_iter().collect());
+    /// A manifest is durable.
+    pub fn manifest(&mut self, info: ManifestInfo) {
+        self.new_manifests.push(info);
     }
 
     /// A file is complete. Paths without content are found again at no cost and not noted.
     pub fn entry(&mut self, entry: Entry) {
-        let packs = match &entry.content {
-            None => return,
-            Some(Content::Mapped(_)) => self.mapped.remove(entry.path()).unwrap_or_default(),
-            Some(Content::Blob { .. }) => Vec::new(),
-        };
-        self.open.push((entry, packs));
-        self.entries += 1;
+        if entry.content.is_some() {
+            self.open.push(entry);
+            self.entries += 1;
+        }
     }
 
     /// Whether any file is noted as finished.
@@ -113,14 +98,11 @@ impl Journal {
 
     /// Writes records of what became durable since the last one.
     pub async fn write(&mut self, line: &Line) -> Result<()> {
-        let (durable, packs) = (&self.durable, &self.packs);
-        let done = |(entry, ids): &mut (Entry, Vec<Ulid>)| match &entry.content {
-            Some(Content::Blob { pack, .. }) => durable.contains(pack),
-            _ => ids.iter().all(|id| packs.contains_key(id)),
-        };
         self.entries = 0;
-        let finished = self.open.extract_if(.., done).map(|(entry, _)| entry);
-        let mut finished = finished.collect::<Vec<Entry>>().into_iter();
+        let packs = &self.packs;
+        let is_durable = |entry: &mut Entry| entry.packs().all(|pack| packs.contains(&pack));
+        let mut finished =
+            self.open.extract_if(.., is_durable).collect::<Vec<Entry>>().into_iter();
         loop {
             let entries: Vec<Entry> = finished.by_ref().take(ENTRIES_PER_RECORD).collect();
             self.record(line, entries).await?;
@@ -185,10 +167,11 @@ impl Journal {
             copied_until: self.start_lsn,
             packs: std::mem::take(&mut self.new_packs),
             maps: std::mem::take(&mut self.new_maps),
-            entries,
+            files: Page(entries),
             backups: Vec::new(),
             process_started: Process::this().started,
             namespaces: self.host.namespaces.clone(),
+            manifests: std::mem::take(&mut self.new_manifests),
         };
         let path = line.paths().path(&LineObject::Pin(self.id.0, self.sequence))?;
         line.repository().create_record(&path, &pin).await?;
@@ -204,11 +187,13 @@ mod tests {
 
     use seawall_core::{BranchNumber, LineId, SystemId};
     use seawall_repo::keys::{KeyFile, Unlock};
-    use seawall_repo::manifest::EntryKind;
+    use seawall_repo::manifest::{Content, EntryKind};
     use seawall_repo::{CreateOptions, Repository};
     use seawall_store::{OpenOptions, open_or_create};
 
     use super::*;
+
+    const PACK: Ulid = Ulid(1);
 
     async fn line(directory: &tempfile::TempDir) -> Line {
         let url = format!("file://{}", directory.path().display()).parse().unwrap();
@@ -227,7 +212,7 @@ mod tests {
             mode: 0o600,
             size_bytes: Some(8192),
             modified_us: Some(1),
-            content: Some(Content::Blob { pack: 0, frame: 0, offset: 0, hashes: vec![1; 8] }),
+            content: Some(Content::Blob { pack: PACK, frame: 0, offset: 0, hashes: vec![1; 8] }),
             link_target: None,
         }
     }
@@ -243,12 +228,12 @@ mod tests {
         assert!(journal.is_full());
         journal.write(&line).await.unwrap();
         assert!(!journal.is_full() && !journal.is_worth_keeping());
-        let info = PackInfo { id: id.0, length_bytes: 1, footer_hash: Default::default() };
-        journal.pack(0, info);
+        journal.pack(PackInfo { id: PACK, length_bytes: 1, footer_hash: Default::default() });
         journal.write(&line).await.unwrap();
         assert!(journal.is_worth_keeping());
         let attempts = line.attempts().await.unwrap();
-        let entries = attempts[0].records.iter().map(|record| record.entries.len());
+        let records = line.records(&attempts[0]).await.unwrap();
+        let entries = records.iter().map(|record| record.files.0.len());
         let expected = [0, 0, ENTRIES_PER_RECORD, ENTRIES_PER_RECORD, 1];
         assert_eq!(entries.collect::<Vec<_>>(), expected);
     }
@@ -264,6 +249,7 @@ mod tests {
             Ok(7)
         };
         assert_eq!(journal.keep_alive(&line, wait).await.unwrap(), 7);
-        assert_eq!(line.attempts().await.unwrap()[0].records.len(), 4);
+        let attempts = line.attempts().await.unwrap();
+        assert_eq!((attempts[0].first_record, attempts[0].newest_record), (0, 3));
     }
 }

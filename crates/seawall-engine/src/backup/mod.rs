@@ -166,7 +166,7 @@ async fn attempt(
     let Started { mut session, journal, tablespaces, parent, packs, maps, dead } =
         start::start(line, request, look, id, progress).await?;
     let resumed = parent.as_ref().map(|(id, _)| *id);
-    let mut collector = Collector::begin(line.clone(), id, maps, journal).await?;
+    let mut collector = Collector::begin(line.clone(), packs, maps, journal).await?;
     let (runtime, mut server) =
         (tokio::runtime::Handle::current(), Server::connect(&request.connection).await?);
     let limit = ReplayLimit::new(session.start_lsn, move || runtime.block_on(server.insert_lsn()));
@@ -182,7 +182,6 @@ async fn attempt(
         relation_segment_blocks: look.control.relseg_size,
         line: line.clone(),
         rule: Arc::new(rule),
-        packs: Arc::clone(&packs),
         parent: parent.map(|(_, parent)| parent),
         emitted: collector.emitted(),
         pace: Arc::new(Pace::new(request.rate_limit.clone())),
@@ -194,19 +193,11 @@ async fn attempt(
     let copied = copy(copying, &mut collector, &mut session, progress).await;
     let worth_keeping = collector.is_worth_keeping();
     let keep = |error| Failed { error, worth_keeping };
-    let totals = copied.map_err(keep)?;
+    copied.map_err(keep)?;
 
-    let copied = publish::Copied {
-        id,
-        started,
-        resumed,
-        dead,
-        session,
-        tablespaces,
-        collector,
-        packs,
-        totals: totals.clone(),
-    };
+    let collected = collector.finish().await.map_err(keep)?;
+    let totals = collected.totals.clone();
+    let copied = publish::Copied { id, started, resumed, dead, session, tablespaces, collected };
     let published = publish::publish(line, request, look, copied, progress).await.map_err(keep)?;
     Ok(report(id, (started, resumed), totals, look, &published))
 }
@@ -217,7 +208,7 @@ async fn copy(
     collector: &mut Collector,
     session: &mut BackupSession,
     progress: &dyn Progress,
-) -> Result<Totals> {
+) -> Result<()> {
     let mut pulse = interval(PULSE);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -255,7 +246,7 @@ fn report(
         finished: Timestamp::now(),
         cluster_bytes: totals.cluster_bytes,
         read_bytes: totals.read_bytes,
-        stored_bytes: totals.stored_bytes + published.manifest_bytes,
+        stored_bytes: totals.stored_bytes,
         files: totals.files,
         reused_files: totals.reused_files,
         resumed,

@@ -1,5 +1,4 @@
 use std::mem;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,58 +21,16 @@ const FRAMES_MAX: u32 = 8192;
 /// An open pack is lost when a backup dies, so it is not open for longer, however slow the backup.
 const PACK_AGE_MAX: Duration = Duration::from_secs(30);
 
-/// The packs of one backup, numbered as its manifest will list them.
-#[derive(Debug, Default)]
-pub(super) struct PackList {
-    packs: Mutex<Vec<Option<PackInfo>>>,
-}
-
-impl PackList {
-    fn reserve(&self) -> Result<u32> {
-        let mut packs = self.lock()?;
-        let index = u32::try_from(packs.len())
-            .map_err(|_| Error::new(Code::Internal, "a backup has more packs than have numbers"))?;
-        packs.push(None);
-        Ok(index)
-    }
-
-    /// Adds a pack that is in the repository already.
-    pub fn add(&self, info: PackInfo) -> Result<u32> {
-        let index = self.reserve()?;
-        self.finish(index, info)?;
-        Ok(index)
-    }
-
-    fn finish(&self, index: u32, info: PackInfo) -> Result<()> {
-        if let Some(slot) = self.lock()?.get_mut(index as usize) {
-            *slot = Some(info);
-        }
-        Ok(())
-    }
-
-    /// All packs, in order of their numbers.
-    pub fn all(&self) -> Result<Vec<PackInfo>> {
-        let packs: Option<Vec<PackInfo>> = self.lock()?.iter().copied().collect();
-        packs.ok_or_else(|| Error::new(Code::Internal, "a pack was never finished"))
-    }
-
-    fn lock(&self) -> Result<std::sync::MutexGuard<'_, Vec<Option<PackInfo>>>> {
-        self.packs.lock().map_err(|_| Error::new(Code::Internal, "a worker died"))
-    }
-}
-
 /// Where one worker's frames go: into a pack of its own, and into the next when that is full.
 pub(super) struct PackSink {
     line: Line,
     runtime: Handle,
-    list: Arc<PackList>,
     compressor: Compressor,
     pack_bytes: u64,
     open: Option<OpenPack>,
 }
 
 struct OpenPack {
-    index: u32,
     builder: PackBuilder,
     writer: Box<dyn ObjectWriter>,
     part: Vec<u8>,
@@ -84,27 +41,13 @@ struct OpenPack {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed {
     pub pack: Ulid,
-    pub pack_index: u32,
     pub frame: u32,
 }
 
-/// A pack that is durable now.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FinishedPack {
-    pub index: u32,
-    pub info: PackInfo,
-}
-
 impl PackSink {
-    pub fn new(
-        line: Line,
-        runtime: Handle,
-        list: Arc<PackList>,
-        level: i32,
-        pack_bytes: u64,
-    ) -> Result<Self> {
+    pub fn new(line: Line, runtime: Handle, level: i32, pack_bytes: u64) -> Result<Self> {
         let compressor = Compressor::new(level)?;
-        Ok(Self { line, runtime, list, compressor, pack_bytes, open: None })
+        Ok(Self { line, runtime, compressor, pack_bytes, open: None })
     }
 
     /// Adds a frame to the open pack, which is begun if there is none.
@@ -127,12 +70,12 @@ impl PackSink {
                 mem::replace(&mut open.part, Vec::with_capacity(PART_BYTES + PART_BYTES / 8));
             self.runtime.block_on(open.writer.write(Bytes::from(part)))?;
         }
-        Ok(Placed { pack: open.builder.id(), pack_index: open.index, frame })
+        Ok(Placed { pack: open.builder.id(), frame })
     }
 
     /// Finishes the open pack if it is full or old. To be called between files' pieces, so that no
     /// piece lies in two packs.
-    pub fn rotate(&mut self) -> Result<Option<FinishedPack>> {
+    pub fn rotate(&mut self) -> Result<Option<PackInfo>> {
         let full = self.open.as_ref().is_some_and(|open| {
             open.builder.stored_bytes() >= self.pack_bytes
                 || open.builder.frames() >= FRAMES_MAX
@@ -142,7 +85,7 @@ impl PackSink {
     }
 
     /// Finishes the open pack, if there is one, and makes it durable.
-    pub fn finish(&mut self) -> Result<Option<FinishedPack>> {
+    pub fn finish(&mut self) -> Result<Option<PackInfo>> {
         let Some(mut open) = self.open.take() else { return Ok(None) };
         let info = open.builder.finish(&mut open.part)?;
         let written = self.runtime.block_on(async {
@@ -152,8 +95,7 @@ impl PackSink {
         if written != info.length_bytes {
             return Err(Error::new(Code::Internal, "a pack has another length than was written"));
         }
-        self.list.finish(open.index, info)?;
-        Ok(Some(FinishedPack { index: open.index, info }))
+        Ok(Some(info))
     }
 
     fn begin(&self) -> Result<OpenPack> {
@@ -162,6 +104,6 @@ impl PackSink {
         let writer = self.runtime.block_on(self.line.store().create_large(&path))?;
         let mut part = Vec::with_capacity(PART_BYTES + PART_BYTES / 8);
         let builder = PackBuilder::begin(self.line.keyring(), id, &path, &mut part)?;
-        Ok(OpenPack { index: self.list.reserve()?, builder, writer, part, since: Instant::now() })
+        Ok(OpenPack { builder, writer, part, since: Instant::now() })
     }
 }

@@ -1,18 +1,18 @@
 //! What an attempt that died has done already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use seawall_core::{BackupId, BlockNumber, Lsn, Result, TimelineId};
+use seawall_core::{BackupId, BlockNumber, Lsn, Result, TimelineId, Ulid};
 use seawall_pgdata::relation_path::{Fork, RelationFile};
 use seawall_pgdata::wal::{ChangedBlocks, RelFileLocator};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::{MapInfo, MapReader};
 use seawall_repo::pack::{BLOCK_BYTES, FrameTable, PackInfo};
-use seawall_repo::{Attempt, Line};
+use seawall_repo::Line;
+use seawall_repo::records::Pin;
 
-use super::pack_sink::PackList;
 use crate::cluster::{FileKind, Found};
 
 /// How many objects are looked at at once.
@@ -40,34 +40,41 @@ pub(super) struct Inheritance {
     pub id: BackupId,
     pub start_lsn: Lsn,
     pub start_timeline: TimelineId,
-    pub packs: Vec<(u32, PackInfo)>,
+    pub packs: Vec<PackInfo>,
     pub maps: Vec<MapInfo>,
     entries: BTreeMap<Vec<u8>, Finished>,
 }
 
 impl Inheritance {
-    /// Reads an attempt's records. `None` if it finished nothing.
-    pub fn of(attempt: Attempt) -> Option<Self> {
+    /// What an attempt's records say, of which those that are of use are given. `None` if it
+    /// finished nothing.
+    pub fn of(id: BackupId, records: Vec<Pin>) -> Option<Self> {
         let mut all = Self {
-            id: attempt.id,
+            id,
             start_lsn: Lsn::INVALID,
             start_timeline: TimelineId(0),
             packs: Vec::new(),
             maps: Vec::new(),
             entries: BTreeMap::new(),
         };
-        for record in attempt.records {
+        let (mut packs, mut maps) = (BTreeSet::<Ulid>::new(), BTreeSet::<Ulid>::new());
+        for record in records {
             if record.start_lsn.is_valid() {
                 all.start_lsn = record.start_lsn;
                 all.start_timeline = record.start_timeline;
             }
-            all.packs.extend(record.packs.iter().map(|pack| (pack.index, pack.info)));
+            packs.extend(record.packs.iter().map(|pack| pack.id));
+            maps.extend(record.maps.iter().map(|map| map.id));
+            all.packs.extend(record.packs);
             all.maps.extend(record.maps);
-            for entry in record.entries {
-                let Entry { path, size_bytes: Some(size_bytes), modified_us, .. } = entry else {
+            for entry in record.files.0 {
+                let is_durable = entry.packs().all(|pack| packs.contains(&pack))
+                    && entry.maps().all(|map| maps.contains(&map));
+                let Entry { path, size_bytes: Some(size_bytes), modified_us, content, .. } = entry
+                else {
                     continue;
                 };
-                if let Some(content) = entry.content {
+                if let Some(content) = content.filter(|_| is_durable) {
                     let finished = Finished { size_bytes, modified_us, content };
                     all.entries.insert(path.into(), finished);
                 }
@@ -92,7 +99,7 @@ impl Inheritance {
     /// Proves that what the attempt finished is still there.
     pub async fn prove(&self, line: &Line) -> Result<()> {
         let (store, keyring) = (line.store(), line.keyring());
-        let packs = self.packs.iter().map(async |(_, info)| {
+        let packs = self.packs.iter().map(async |info| {
             let path = line.paths().path(&LineObject::Pack(info.id))?;
             FrameTable::read(store, keyring, &path, info).await.map(drop)
         });
@@ -104,32 +111,9 @@ impl Inheritance {
         stream::iter(maps).buffer_unordered(READS).try_collect::<()>().await
     }
 
-    /// Puts the attempt's packs first into the new backup's list, and renumbers its entries.
-    pub fn adopt(
-        self,
-        packs: &PackList,
-        changes: ChangedBlocks,
-        relation_segment_blocks: u32,
-    ) -> Result<Parent> {
-        let mut numbers = BTreeMap::new();
-        for (old, info) in &self.packs {
-            numbers.insert(*old, packs.add(*info)?);
-        }
-        let renumber = |content: Content| match content {
-            Content::Blob { pack, frame, offset, hashes } => {
-                numbers.get(&pack).map(|pack| Content::Blob { pack: *pack, frame, offset, hashes })
-            }
-            mapped @ Content::Mapped(_) => Some(mapped),
-        };
-        let entries = self
-            .entries
-            .into_iter()
-            .filter_map(|(path, finished)| {
-                let content = renumber(finished.content)?;
-                Some((path, Finished { content, ..finished }))
-            })
-            .collect();
-        Ok(Parent { entries, changes, relation_segment_blocks })
+    /// The files, for whoever knows what has changed since the attempt began.
+    pub fn adopt(self, changes: ChangedBlocks, relation_segment_blocks: u32) -> Parent {
+        Parent { entries: self.entries, changes, relation_segment_blocks }
     }
 }
 
@@ -170,8 +154,8 @@ mod tests {
 
     use seawall_pgdata::PgMajor;
     use seawall_pgdata::relation_path::RelationPath;
-    use seawall_repo::manifest::EntryKind;
-    use seawall_repo::records::{Pin, PinRole};
+    use seawall_repo::manifest::{EntryKind, Page};
+    use seawall_repo::records::PinRole;
 
     use super::*;
 
@@ -179,19 +163,20 @@ mod tests {
     const LOCATOR: RelFileLocator =
         RelFileLocator { tablespace: 1663, database: 5, relation: 16384 };
 
+    const PACK: Ulid = Ulid(1);
+
     /// An attempt that began at 0/100 on timeline 1 and finished one file of two blocks.
-    fn inheritance() -> Inheritance {
+    fn records(packs: Vec<PackInfo>) -> (BackupId, Vec<Pin>) {
         let entry = Entry {
             path: PATH.to_vec().into(),
             kind: EntryKind::File,
             mode: 0o600,
             size_bytes: Some(16384),
             modified_us: Some(7),
-            content: Some(Content::Blob { pack: 0, frame: 0, offset: 0, hashes: vec![1; 16] }),
+            content: Some(Content::Blob { pack: PACK, frame: 0, offset: 0, hashes: vec![1; 16] }),
             link_target: None,
         };
         let id = BackupId::new(jiff::Timestamp::UNIX_EPOCH, 1).unwrap();
-        let info = PackInfo { id: id.0, length_bytes: 1, footer_hash: Default::default() };
         let pin = Pin {
             role: PinRole::Writer,
             host: String::new(),
@@ -202,18 +187,25 @@ mod tests {
             start_lsn: Lsn(0x100),
             start_timeline: TimelineId(1),
             copied_until: Lsn(0x100),
-            packs: vec![seawall_repo::records::NumberedPack { index: 0, info }],
+            packs,
             maps: Vec::new(),
-            entries: vec![entry],
+            files: Page(vec![entry]),
             backups: Vec::new(),
             process_started: None,
             namespaces: None,
+            manifests: Vec::new(),
         };
-        Inheritance::of(Attempt { id, records: vec![pin], newest_record: 0 }).unwrap()
+        (id, vec![pin])
+    }
+
+    fn inheritance() -> Inheritance {
+        let pack = PackInfo { id: PACK, length_bytes: 1, footer_hash: Default::default() };
+        let (id, records) = records(vec![pack]);
+        Inheritance::of(id, records).unwrap()
     }
 
     fn parent(changes: ChangedBlocks) -> Parent {
-        inheritance().adopt(&PackList::default(), changes, 131_072).unwrap()
+        inheritance().adopt(changes, 131_072)
     }
 
     fn found() -> Found {
@@ -229,6 +221,12 @@ mod tests {
             modified_us: 7,
             link: None,
         }
+    }
+
+    #[test]
+    fn a_file_whose_pack_is_not_noted_as_finished_is_not_taken_over() {
+        let (id, records) = records(Vec::new());
+        assert!(Inheritance::of(id, records).is_none());
     }
 
     #[test]

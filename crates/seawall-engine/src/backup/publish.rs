@@ -1,7 +1,5 @@
 //! What happens after the last file is copied.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt, Stage, TimelineId};
 use seawall_pgdata::backup_label::BackupLabel;
@@ -10,20 +8,20 @@ use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
+use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, Commit};
 use seawall_repo::wal::WalArchive;
+use seawall_store::ObjectPath;
 
 use super::arrival::{OnFailure, Wait, wait_for_wal};
-use super::collector::{Collector, Totals};
+use super::collector::Collected;
 use super::config_files::config_files;
-use super::pack_sink::PackList;
 use super::start::Look;
 use super::{BackupRequest, again};
 use crate::cluster::{BackupSession, Stopped, TablespaceLinks, read_control_bytes};
-use crate::liveness::{Life, life_of};
+use crate::liveness::{Life, life_of, oldest_running};
 
-/// What a writer left in the repository and did not touch for so long is nobody's, unless a writer
-/// that old is still heard of.
+/// What a push of WAL left in the repository and did not touch for so long is nobody's: it has no
+/// records that would tell that it lives.
 const LEFT_BEHIND: SignedDuration = SignedDuration::from_hours(24);
 
 /// A writer's first record is written before its first file, as far as clocks of seconds can tell.
@@ -37,9 +35,7 @@ pub(super) struct Copied {
     pub dead: Vec<BackupId>,
     pub session: BackupSession,
     pub tablespaces: TablespaceLinks,
-    pub collector: Collector,
-    pub packs: Arc<PackList>,
-    pub totals: Totals,
+    pub collected: Collected,
 }
 
 /// Where the published backup begins and ends.
@@ -48,7 +44,6 @@ pub(super) struct Published {
     pub start_lsn: Lsn,
     pub stop_lsn: Lsn,
     pub timeline: TimelineId,
-    pub manifest_bytes: u64,
 }
 
 /// Ends the backup in PostgreSQL, proves that its WAL has arrived, and publishes it.
@@ -60,10 +55,10 @@ pub(super) async fn publish(
     progress: &dyn Progress,
 ) -> Result<Published> {
     let (control, pg_control) = control_file(look)?;
-    let Copied { id, started, resumed, dead, session, tablespaces, mut collector, packs, totals } =
-        copied;
+    let Copied { id, started, resumed, dead, session, tablespaces, collected } = copied;
+    let Collected { mut journal, parts, totals } = collected;
     let (start_lsn, timeline) = (session.start_lsn, session.start_timeline);
-    let (stopped, mut server) = collector.keep_alive(session.stop()).await?;
+    let (stopped, mut server) = journal.keep_alive(line, session.stop()).await?;
     prove_label(&stopped, start_lsn, timeline)?;
     prove_tablespaces(&stopped, &tablespaces)?;
 
@@ -73,13 +68,13 @@ pub(super) async fn publish(
     let (to, patience) = (stopped.stop_lsn, request.wal_timeout);
     let wait = Wait { from: start_lsn, to, patience, archiver: OnFailure::Wait };
     let arrival = wait_for_wal(&archive, &ancestry, wait, &mut server, progress);
-    collector.keep_alive(arrival).await?;
+    journal.keep_alive(line, arrival).await?;
     server.close().await;
     prove_own_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn).await?;
 
     let external_files = config_files(&look.facts)?.external;
     let now = Timestamp::now();
-    let now_of_store = collector.beat().await?;
+    let now_of_store = journal.beat(line).await?;
     fence_dead(line, &dead, now_of_store, now).await?;
     let path = line.paths().path(&LineObject::Backup(id, 0))?;
     let head = line.write_head(&path, now).await?;
@@ -120,7 +115,7 @@ pub(super) async fn publish(
         relation_segment_blocks: control.relseg_size,
         databases: Some(look.databases.clone()),
     };
-    let manifest_bytes = collector.commit(info, &packs).await?;
+    commit(line, &path, &Commit { info, parts }).await?;
     if let Err(error) = line.sweep_pins().await {
         // The backup is published; the next one sweeps again.
         tracing::warn!(error = error.chain(), "the pins of the backup were not removed");
@@ -131,7 +126,20 @@ pub(super) async fn publish(
             "what killed writers left in the repository was not removed"
         );
     }
-    Ok(Published { start_lsn, stop_lsn: stopped.stop_lsn, timeline, manifest_bytes })
+    Ok(Published { start_lsn, stop_lsn: stopped.stop_lsn, timeline })
+}
+
+/// Makes the backup. All that the commit names is durable.
+async fn commit(line: &Line, path: &ObjectPath, commit: &Commit) -> Result<()> {
+    match line.repository().create_record(path, commit).await {
+        Err(error) if error.code() == Code::ObjectExists => Err(Error::new(
+            Code::BackupAborted,
+            "another process declared this backup dead",
+        )
+        .with_source(error)
+        .with_hint(again())),
+        made => made,
+    }
 }
 
 /// Declares dead, of the attempts that seemed so when this backup began, those that do still.
@@ -153,14 +161,14 @@ async fn fence_dead(
 }
 
 /// Removes unfinished files that are nobody's. A backup may take days: what is younger than the
-/// oldest writer of any line that was heard of lately may be its own.
+/// oldest one that still runs, in any line, may be its own.
 async fn sweep_left_behind(line: &Line, now_of_store: Timestamp) -> Result<()> {
     let mut older_than = LEFT_BEHIND;
     let repository = line.repository();
     for (cluster, id) in repository.lines().await? {
         let line = repository.line(&cluster, id)?;
-        if let Some(begun) = line.oldest_writer(now_of_store - LEFT_BEHIND).await? {
-            older_than = older_than.max(now_of_store.duration_since(begun) + WRITER_BEGINS);
+        if let Some(began) = oldest_running(&line, now_of_store).await? {
+            older_than = older_than.max(now_of_store.duration_since(began) + WRITER_BEGINS);
         }
     }
     line.store().sweep_unfinished(older_than.unsigned_abs()).await?;

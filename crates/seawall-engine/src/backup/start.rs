@@ -1,7 +1,6 @@
 //! What happens before the first file is copied.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use seawall_core::{
@@ -12,6 +11,7 @@ use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::ChangedBlocks;
 use seawall_repo::manifest::Database;
 use seawall_repo::map::MapInfo;
+use seawall_repo::pack::PackInfo;
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line};
 
@@ -20,7 +20,6 @@ use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::config_files::config_files;
 use super::history::store_history;
 use super::journal::Journal;
-use super::pack_sink::PackList;
 use super::parent::{Inheritance, Parent};
 use crate::adopt::adopt_it;
 use crate::cluster::{
@@ -53,7 +52,8 @@ pub(super) struct Started {
     /// The tablespaces behind links, as soon as PostgreSQL had made its own list.
     pub tablespaces: TablespaceLinks,
     pub parent: Option<(BackupId, Parent)>,
-    pub packs: Arc<PackList>,
+    /// Packs and maps that it finds in the repository.
+    pub packs: Vec<PackInfo>,
     pub maps: Vec<MapInfo>,
     /// Attempts whose processes are gone. They are fenced when this backup is published: until
     /// then, if it dies too, what they finished is still of use.
@@ -203,9 +203,8 @@ pub(super) async fn start(
     progress.stage(Stage::WaitingForWal, None);
     journal.keep_alive(line, prove_archiving(line, request, &mut session, progress)).await?;
     store_history(line, &look.data_directory, session.start_timeline).await?;
-    let packs = Arc::new(PackList::default());
-    let mut started =
-        Started { session, journal, tablespaces, parent: None, packs, maps: Vec::new(), dead };
+    let (packs, maps) = (Vec::new(), Vec::new());
+    let mut started = Started { session, journal, tablespaces, parent: None, packs, maps, dead };
     if let Some(inheritance) = inheritance {
         inherit(line, look, inheritance, &mut started, progress).await?;
     }
@@ -244,21 +243,30 @@ async fn take_over(
     own: BackupId,
     now: Timestamp,
 ) -> Result<(Vec<BackupId>, Option<Inheritance>)> {
-    let attempts: Vec<Attempt> =
-        line.attempts().await?.into_iter().filter(|attempt| attempt.id != own).collect();
+    let mut attempts = line.attempts().await?;
+    attempts.retain(|attempt| attempt.id != own);
     for attempt in &attempts {
         refuse_living(line, attempt, now).await?;
     }
-    let dead = attempts.iter().map(|attempt| attempt.id).collect();
-    let most = attempts.into_iter().filter_map(Inheritance::of).max_by_key(Inheritance::bytes);
-    Ok((dead, most))
+    let mut most: Option<Inheritance> = None;
+    for attempt in &attempts {
+        let inheritance = Inheritance::of(attempt.id, line.records(attempt).await?);
+        let is_more = |other: &Inheritance| {
+            most.as_ref().is_none_or(|most| other.bytes() >= most.bytes())
+        };
+        if inheritance.as_ref().is_some_and(is_more) {
+            most = inheritance;
+        }
+    }
+    Ok((attempts.into_iter().map(|attempt| attempt.id).collect(), most))
 }
 
 async fn refuse_living(line: &Line, attempt: &Attempt, now: Timestamp) -> Result<()> {
     if life_of(line, attempt, now).await? == Life::Ended {
         return Ok(());
     }
-    let who = attempt.records.last().map_or_else(
+    let newest = line.record(attempt, attempt.newest_record).await?;
+    let who = newest.map_or_else(
         || "an unknown host".to_owned(),
         |last| format!("{} (process {})", last.host, last.process_id),
     );
@@ -296,7 +304,7 @@ async fn inherit(
     started: &mut Started,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let Started { session, journal, packs, .. } = started;
+    let Started { session, journal, .. } = started;
     let (timeline, to) = (session.start_timeline, session.start_lsn);
     if !inheritance.is_on_the_way(timeline, to) {
         progress.note(&"an earlier attempt is of another timeline; all files are read".into());
@@ -315,14 +323,11 @@ async fn inherit(
         }
     };
     let id = inheritance.id;
+    inheritance.packs.iter().for_each(|pack| journal.pack(*pack));
+    inheritance.maps.iter().for_each(|map| journal.map(*map));
+    started.packs.clone_from(&inheritance.packs);
     started.maps.clone_from(&inheritance.maps);
-    for map in &inheritance.maps {
-        journal.map(*map);
-    }
-    let parent = inheritance.adopt(packs, changes, look.control.relseg_size)?;
-    for (index, info) in (0..).zip(packs.all()?) {
-        journal.pack(index, info);
-    }
+    let parent = inheritance.adopt(changes, look.control.relseg_size);
     started.parent = Some((id, parent));
     Ok(())
 }

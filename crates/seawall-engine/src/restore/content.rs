@@ -39,7 +39,7 @@ pub(super) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
     match &entry.content {
         None => Ok(Vec::new()),
         Some(Content::Blob { pack, frame, offset, hashes }) => {
-            let table = sources.table(*pack as usize).await?;
+            let table = sources.table(sources.pack_number(*pack)?).await?;
             let mut frames = table.fetch(sources.store(), *frame, 1).await?;
             reader.open(&table, &mut frames, *frame)?;
             let start = *offset as usize;
@@ -48,7 +48,7 @@ pub(super) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
             prove_blocks(sources, entry, bytes, hashes)?;
             Ok(bytes.to_vec())
         }
-        Some(Content::Mapped(leaves)) => {
+        Some(Content::Mapped { leaves, .. }) => {
             let (map, hashes) = read_leaves(sources, leaves).await?;
             let mut bytes = Vec::new();
             for part in parts(sources, &map, bytes_max).await? {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use seawall_core::{
-    Action, BackupId, Code, Error, Hint, Lsn, Progress, RateLimit, Result, Ulid, WalSegmentSize,
-    hint,
+    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, RateLimit, Result, Ulid,
+    WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;
@@ -129,7 +129,7 @@ pub async fn plan_restore(
     let manifest = line
         .manifest(id)
         .await?
-        .filter(|manifest| manifest.manifest.info.generation == plan.backup.generation);
+        .filter(|manifest| manifest.commit.info.generation == plan.backup.generation);
     let manifest = manifest.ok_or_else(|| {
         Error::new(
             Code::NoSuchBackup,
@@ -138,14 +138,14 @@ pub async fn plan_restore(
         .with_hint("Remove the directory that was restored into, and start anew.")
     })?;
     if !resumed {
-        if let Some(databases) = &manifest.manifest.info.databases {
+        if let Some(databases) = &manifest.commit.info.databases {
             plan.removals.name_databases(databases);
         }
         let half_done = plan.removals.warnings(plan.stop.kept_until());
         plan.warnings.extend(half_done.into_iter().map(Hint::from));
         plan.warnings.extend(future::warning(request).map(Hint::from));
-        leave_out_databases(&mut plan, request, &manifest.manifest.info)?;
-        let left_out = warning_of_left_out(&plan.backup.id, &manifest.manifest.info);
+        leave_out_databases(&mut plan, request, &manifest.commit.info)?;
+        let left_out = warning_of_left_out(&plan.backup.id, &manifest.commit.info);
         plan.warnings.extend(left_out);
         if request.mode != Mode::Clone {
             plan.warnings.extend(warning_of_later_line(line).await?);
@@ -263,7 +263,7 @@ async fn make_plan(
     wal: &dyn WalSource,
     request: &RestoreRequest,
 ) -> Result<RestorePlan> {
-    let known = Known::of(line).await?;
+    let known = Known::of(line, request.backup).await?;
     let ancestries = wal.ancestries().await?;
     let chosen = choose_timeline(request.timeline, request.backup, &ancestries, &known.backups)?;
     let branches = branches(wal, &chosen, &ancestries).await?;
@@ -293,12 +293,14 @@ struct Known {
 }
 
 impl Known {
-    async fn of(line: &Line) -> Result<Self> {
+    /// `asked` is the backup that is to be restored, if that was said.
+    async fn of(line: &Line, asked: Option<BackupId>) -> Result<Self> {
         let mut known = Self {
             backups: Vec::new(),
             damaged: Vec::new(),
             segment_size: WalSegmentSize::DEFAULT,
         };
+        let mut unknown = None;
         for summary in line.backups().await? {
             match summary.info {
                 Ok(info) => {
@@ -306,10 +308,21 @@ impl Known {
                     let size = WalSegmentSize::new(info.wal_segment_bytes);
                     known.segment_size = size.unwrap_or(WalSegmentSize::DEFAULT);
                 }
+                Err(error)
+                    if asked == Some(summary.id)
+                        && error.exit_class() != ExitClass::Integrity =>
+                {
+                    return Err(error);
+                }
+                Err(error) if error.code() == Code::UnknownFormat => unknown = Some(error),
                 Err(_) => known.damaged.push(summary.id),
             }
         }
-        Ok(known)
+        // Where there is nothing else, it is told why what there is is of no use.
+        match unknown {
+            Some(error) if known.backups.is_empty() && known.damaged.is_empty() => Err(error),
+            _ => Ok(known),
+        }
     }
 }
 
@@ -451,7 +464,7 @@ impl PlannedRestore {
     /// # Errors
     /// [`Code::UnknownPostgresVersion`]
     pub fn major(&self) -> Result<PgMajor> {
-        let number = self.manifest.manifest.info.major;
+        let number = self.manifest.commit.info.major;
         PgMajor::from_number(number).ok_or_else(|| {
             Error::new(
                 Code::UnknownPostgresVersion,
@@ -486,7 +499,7 @@ impl PlannedRestore {
     /// What replay demands, on all the way that it may go.
     async fn required(&self, wal: &dyn WalSource) -> Result<RequiredParameters> {
         let mut required =
-            RequiredParameters::of_control(&control_of(&self.manifest.manifest.info)?);
+            RequiredParameters::of_control(&control_of(&self.manifest.commit.info)?);
         let from = self.plan.backup.start_lsn;
         let to = match self.plan.mode {
             Mode::Standby => Lsn(u64::MAX),
@@ -510,7 +523,7 @@ impl PlannedRestore {
         wal: &dyn WalSource,
         options: &RestoreOptions,
     ) -> Result<ProvenRestore> {
-        let info = &self.manifest.manifest.info;
+        let info = &self.manifest.commit.info;
         let major = self.major()?;
         let into = &self.request.into;
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
@@ -557,7 +570,7 @@ impl PlannedRestore {
 
     /// Besides its files a cluster needs some WAL segments to begin with.
     fn prove_room(&self, layout: &Layout, proven: &Proven) -> Result<()> {
-        let wal_bytes = 4 * u64::from(self.manifest.manifest.info.wal_segment_bytes);
+        let wal_bytes = 4 * u64::from(self.manifest.commit.info.wal_segment_bytes);
         let extra = std::iter::once(wal_bytes).chain(std::iter::repeat(0));
         let needs = proven.bytes.iter().zip(extra).map(|(bytes, extra)| bytes + extra);
         prove_space(layout.directories().zip(needs))

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use seawall_core::{Action, Code, Error, Result, Ulid, hint};
@@ -15,7 +15,7 @@ pub(crate) struct Sources {
     line: Line,
     packs: Vec<PackInfo>,
     by_id: BTreeMap<Ulid, usize>,
-    maps: Vec<MapReader>,
+    maps: BTreeMap<Ulid, MapReader>,
     /// Frame tables, the one used last at the end.
     tables: Mutex<Vec<(usize, Arc<FrameTable>)>>,
     tables_bytes_max: usize,
@@ -30,10 +30,11 @@ impl Sources {
     ) -> Result<Self> {
         let packs = manifest.packs(line.store()).await?;
         let by_id = packs.iter().enumerate().map(|(number, pack)| (pack.id, number)).collect();
-        let mut maps = Vec::new();
-        for info in &manifest.manifest.maps {
+        let mut maps = BTreeMap::new();
+        for info in &manifest.commit.parts.maps {
             let path = line.paths().path(&LineObject::Map(info.id))?;
-            maps.push(MapReader::read(line.store(), line.keyring(), &path, info).await?);
+            let map = MapReader::read(line.store(), line.keyring(), &path, info).await?;
+            maps.insert(info.id, map);
         }
         let tables = Mutex::new(Vec::new());
         Ok(Self { line: line.clone(), packs, by_id, maps, tables, tables_bytes_max })
@@ -61,32 +62,52 @@ impl Sources {
 
     /// The objects that hold the backup's bytes and say where they are.
     pub fn objects(&self, manifest: &ManifestReader) -> Result<Vec<ObjectPath>> {
+        let parts = &manifest.commit.parts;
         let packs = self.packs.iter().map(|pack| LineObject::Pack(pack.id));
-        let maps = manifest.manifest.maps.iter().map(|map| LineObject::Map(map.id));
-        packs.chain(maps).map(|object| self.line.paths().path(&object)).collect()
+        let maps = parts.maps.iter().map(|map| LineObject::Map(map.id));
+        let manifests = parts.manifests.iter().map(|manifest| LineObject::Manifest(manifest.id));
+        let objects = packs.chain(maps).chain(manifests);
+        objects.map(|object| self.line.paths().path(&object)).collect()
     }
 
-    /// The number of a pack that a block map names.
+    /// Proves that the backup lists the packs and maps that its files are in, each once, and no
+    /// other: what is not listed is not kept, and what is listed is kept for nothing.
+    pub fn prove_lists(&self, packs: &BTreeSet<Ulid>, maps: &BTreeSet<Ulid>) -> Result<()> {
+        let listed = (self.by_id.len(), self.maps.len());
+        if self.by_id.keys().eq(packs) && self.maps.keys().eq(maps) && self.packs.len() == listed.0
+        {
+            return Ok(());
+        }
+        Err(inconsistent(format!(
+            "the backup lists {} packs and {} maps, and its files are in {} and {}",
+            self.packs.len(),
+            listed.1,
+            packs.len(),
+            maps.len()
+        )))
+    }
+
+    /// The number of a pack that a file is in.
     pub fn pack_number(&self, id: Ulid) -> Result<usize> {
         self.by_id.get(&id).copied().ok_or_else(|| {
-            inconsistent(format!("a block map uses pack {id}, which the manifest does not list"))
+            inconsistent(format!("a file is in pack {id}, which the backup does not list"))
         })
     }
 
     /// The map that holds a file's leaves.
     pub fn map_of(&self, leaves: &LeafPair) -> Result<(&MapReader, &MapReader)> {
-        let map = |number: u32| {
-            self.maps.get(number as usize).ok_or_else(|| {
-                inconsistent(format!("the manifest names map {number} and does not list it"))
+        let map = |id: Ulid| {
+            self.maps.get(&id).ok_or_else(|| {
+                inconsistent(format!("a file is in map {id}, which the backup does not list"))
             })
         };
         Ok((map(leaves.runs.map)?, map(leaves.hashes.map)?))
     }
 
-    /// Reads a pack's frame table and proves that the pack is the one the manifest names.
+    /// Reads a pack's frame table and proves that the pack is the one the backup names.
     pub async fn read_table(&self, number: usize) -> Result<FrameTable> {
         let info = self.packs.get(number).ok_or_else(|| {
-            inconsistent(format!("the manifest names pack {number} and does not list it"))
+            inconsistent(format!("the backup does not list a pack {number}"))
         })?;
         let path = self.line.paths().path(&LineObject::Pack(info.id))?;
         FrameTable::read(self.store(), self.line.keyring(), &path, info).await

@@ -62,7 +62,7 @@ pub(super) fn broken(commit: &str, id: BackupId) -> String {
 
 async fn check_backup(line: &Line, id: BackupId) -> Result<BTreeSet<ObjectPath>> {
     let Some(reader) = line.manifest(id).await? else { return Ok(BTreeSet::new()) };
-    let info = &reader.manifest.info;
+    let info = &reader.commit.info;
     let sources = Sources::open(line, &reader, 0).await?;
     let mut objects: BTreeSet<ObjectPath> = sources.objects(&reader)?.into_iter().collect();
     objects.insert(line.paths().path(&LineObject::Backup(id, info.generation))?);

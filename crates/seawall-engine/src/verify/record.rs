@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use seawall_core::{BackupId, Code, Lsn, Result, TimelineId};
 use seawall_repo::Line;
 use seawall_repo::layout::{LineObject, ObjectName};
+use seawall_repo::manifest::Page;
 use seawall_repo::records::{Event, Pin, PinRole, Record};
 use seawall_store::ObjectPath;
 
@@ -75,10 +76,11 @@ async fn commit(line: &Line, id: BackupId, (kind, details): &Said, now: Timestam
         copied_until: Lsn::INVALID,
         packs: Vec::new(),
         maps: Vec::new(),
-        entries: Vec::new(),
+        files: Page::default(),
         backups: vec![id.0],
         process_started: Process::this().started,
         namespaces: host.namespaces,
+        manifests: Vec::new(),
     };
     let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
     // Another verification may be about to say the same.

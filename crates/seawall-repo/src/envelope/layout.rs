@@ -36,7 +36,7 @@ pub enum ObjectKind {
     Pack = 4,
     /// Leaves of block maps.
     Map = 5,
-    /// A backup.
+    /// Pages of the files of backups.
     Manifest = 6,
     /// A fact about a backup or a line.
     Event = 7,
@@ -60,6 +60,8 @@ pub enum ObjectKind {
     Epoch = 16,
     /// A key slot that is about to be deleted.
     Removal = 17,
+    /// What makes a backup.
+    Commit = 19,
 }
 
 impl ObjectKind {
@@ -76,7 +78,7 @@ impl ObjectKind {
             | Self::Epoch
             | Self::Removal => 1 << 20,
             Self::History => 16 << 20,
-            Self::Pin | Self::Head | Self::Names | Self::Gc => 256 << 20,
+            Self::Commit | Self::Pin | Self::Head | Self::Names | Self::Gc => 256 << 20,
             Self::Pack | Self::Map | Self::Manifest | Self::WalHot | Self::WalCold => {
                 seawall_store::MAX_READ_BYTES
             }
@@ -162,6 +164,12 @@ impl Header {
 /// The key epoch that an object's first 64 bytes name.
 pub(crate) fn epoch_of(header: &[u8]) -> Result<u32, Damage> {
     Header::decode(header).map(|header| header.epoch)
+}
+
+/// What kind of object begins with these bytes, by its number. Its own word, and not yet proven.
+pub(crate) fn kind_of(header: &[u8]) -> Result<u8, Damage> {
+    let header = header.get(..HEADER_BYTES).ok_or(Damage::Length)?;
+    Header::decode(header).map(|header| header.kind)
 }
 
 /// What stands before a chunk's bytes.

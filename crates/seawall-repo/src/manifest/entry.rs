@@ -1,11 +1,12 @@
-use minicbor::bytes::ByteVec;
+use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::data::Type;
 use minicbor::decode::{self, Decoder};
 use minicbor::encode::{self, Encoder, Write};
 use minicbor::{Decode, Encode};
+use seawall_core::Ulid;
 
-use crate::cbor::LeafAddress;
-use crate::map::LeafPair;
+use super::page::{List, Names};
+use crate::map::{LeafAddress, LeafPair};
 use crate::pack::{BLOCK_BYTES, PAYLOAD_BYTES_MAX};
 
 /// What stands at a path.
@@ -25,7 +26,7 @@ pub enum EntryKind {
 
 /// One path of a backup, relative to the data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
+#[cbor(map, context_bound = "AsMut<Names>")]
 pub struct Entry {
     /// The path; bytes, for PostgreSQL's names are.
     #[n(0)]
@@ -55,8 +56,8 @@ pub struct Entry {
 pub enum Content {
     /// Inside a frame with other small files.
     Blob {
-        /// Index into the manifest's pack list.
-        pack: u32,
+        /// The pack.
+        pack: Ulid,
         /// The frame.
         frame: u32,
         /// Where the file begins in the frame's payload.
@@ -65,48 +66,77 @@ pub enum Content {
         hashes: Vec<u8>,
     },
     /// In the frames a block map names.
-    Mapped(LeafPair),
+    Mapped {
+        /// Where the map and the hashes of the blocks are.
+        leaves: LeafPair,
+        /// The packs the map names, each once.
+        packs: Vec<Ulid>,
+    },
 }
 
-impl<C> Encode<C> for Content {
+impl<C: AsMut<Names>> Encode<C> for Content {
     fn encode<W: Write>(
         &self,
         encoder: &mut Encoder<W>,
-        ctx: &mut C,
+        names: &mut C,
     ) -> Result<(), encode::Error<W::Error>> {
+        let Names { packs: listed, maps } = names.as_mut();
         match self {
             Self::Blob { pack, frame, offset, hashes } => {
-                encoder.array(5)?.u8(0)?.u32(*pack)?.u32(*frame)?.u32(*offset)?.bytes(hashes)?;
-                Ok(())
+                encoder.array(5)?.u8(0)?.u32(listed.number(*pack))?;
+                encoder.u32(*frame)?.u32(*offset)?.bytes(hashes)?;
             }
-            Self::Mapped(leaves) => {
-                encoder.array(3)?.u8(1)?;
-                leaves.runs.encode(encoder, ctx)?;
-                leaves.hashes.encode(encoder, ctx)
+            Self::Mapped { leaves, packs } => {
+                encoder.array(4)?.u8(1)?;
+                for leaf in [&leaves.runs, &leaves.hashes] {
+                    encoder.array(4)?.u32(maps.number(leaf.map))?;
+                    encoder.u64(leaf.offset)?.u32(leaf.length)?.bytes(&leaf.hash)?;
+                }
+                encoder.array(packs.len() as u64)?;
+                for pack in packs {
+                    encoder.u32(listed.number(*pack))?;
+                }
             }
         }
+        Ok(())
     }
 }
 
-impl<'b, C> Decode<'b, C> for Content {
-    fn decode(decoder: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+impl<'b, C: AsMut<Names>> Decode<'b, C> for Content {
+    fn decode(decoder: &mut Decoder<'b>, names: &mut C) -> Result<Self, decode::Error> {
+        let Names { packs: listed, maps } = names.as_mut();
         if decoder.datatype()? != Type::Array {
             return Err(decode::Error::message("content is not an array"));
         }
         match (decoder.array()?, decoder.u8()?) {
             (Some(5), 0) => Ok(Self::Blob {
-                pack: decoder.u32()?,
+                pack: listed.id(decoder.u32()?)?,
                 frame: decoder.u32()?,
                 offset: decoder.u32()?,
                 hashes: decoder.bytes()?.to_vec(),
             }),
-            (Some(3), 1) => Ok(Self::Mapped(LeafPair {
-                runs: LeafAddress::decode(decoder, ctx)?,
-                hashes: LeafAddress::decode(decoder, ctx)?,
-            })),
+            (Some(4), 1) => {
+                let leaves =
+                    LeafPair { runs: leaf(decoder, maps)?, hashes: leaf(decoder, maps)? };
+                let packs = decoder.array_iter::<u32>()?;
+                let packs = packs.map(|number| listed.id(number?)).collect::<Result<_, _>>()?;
+                Ok(Self::Mapped { leaves, packs })
+            }
             _ => Err(decode::Error::message("content of an unknown kind")),
         }
     }
+}
+
+fn leaf(decoder: &mut Decoder<'_>, maps: &List) -> Result<LeafAddress, decode::Error> {
+    if decoder.array()? != Some(4) {
+        return Err(decode::Error::message("a leaf's address has four parts"));
+    }
+    Ok(LeafAddress {
+        map: maps.id(decoder.u32()?)?,
+        offset: decoder.u64()?,
+        length: decoder.u32()?,
+        hash: *decoder.decode::<ByteArray<16>>()?,
+    })
 }
 
 impl Entry {
@@ -140,6 +170,25 @@ impl Entry {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The packs its bytes are in, each once.
+    pub fn packs(&self) -> impl Iterator<Item = Ulid> {
+        let packs = match &self.content {
+            None => &[][..],
+            Some(Content::Blob { pack, .. }) => std::slice::from_ref(pack),
+            Some(Content::Mapped { packs, .. }) => packs,
+        };
+        packs.iter().copied()
+    }
+
+    /// The maps that say where its blocks are; not each once.
+    pub fn maps(&self) -> impl Iterator<Item = Ulid> {
+        let leaves = match &self.content {
+            None | Some(Content::Blob { .. }) => None,
+            Some(Content::Mapped { leaves, .. }) => Some(leaves),
+        };
+        leaves.into_iter().flat_map(|leaves| [leaves.runs.map, leaves.hashes.map])
     }
 
     /// The path as bytes.

@@ -1,47 +1,42 @@
-//! Manifests: what makes a backup (format.md, 8).
+//! Manifests, which list the files of backups, and commits, which make backups (format.md, 8).
 
+mod commit;
 mod entry;
-mod footer;
+mod page;
 mod reader;
 mod writer;
 
-pub use entry::{Content, Entry, EntryKind, is_path};
-pub use footer::{
-    BackupInfo, BackupKind, BackupSource, Database, ExternalFile, INCLUDED, LeftOut, Manifest,
-    PageError,
+pub(crate) use commit::kind_at_commit;
+pub use commit::{
+    BackupInfo, BackupKind, BackupSource, Commit, Database, ExternalFile, INCLUDED, LeftOut,
+    ManifestInfo, PackPageAddress, PageAddress, PageError, Parts,
 };
+pub use entry::{Content, Entry, EntryKind, is_path};
+pub use page::Page;
 pub use reader::ManifestReader;
 pub use writer::ManifestWriter;
 
-/// Where a page of entries is in the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
-#[cbor(array)]
-pub struct PageAddress {
-    /// The path of the first entry.
+use crate::envelope::Section;
+
+/// The footer of a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(map)]
+struct ManifestFooter {
+    /// Pages of entries.
     #[n(0)]
-    pub first_path: minicbor::bytes::ByteVec,
-    /// Offset of the chunk.
+    pages: u32,
+    /// Pages of lists of packs.
     #[n(1)]
-    pub offset: u64,
-    /// Length of the chunk, its prefix included.
-    #[n(2)]
-    pub length: u32,
-    /// How many entries it holds.
-    #[n(3)]
-    pub entries: u32,
+    pack_pages: u32,
 }
 
-/// Where a page of the pack list is in the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
-#[cbor(array)]
-pub struct PackPageAddress {
-    /// Offset of the chunk.
-    #[n(0)]
-    pub offset: u64,
-    /// Length of the chunk, its prefix included.
-    #[n(1)]
-    pub length: u32,
-    /// How many packs it names.
-    #[n(2)]
-    pub packs: u32,
+impl ManifestFooter {
+    /// How many pages a section has.
+    const fn pages_of(self, section: Section) -> u32 {
+        match section {
+            Section::FIRST => self.pages,
+            Section::SECOND => self.pack_pages,
+            Section(_) => 0,
+        }
+    }
 }

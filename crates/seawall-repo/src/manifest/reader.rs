@@ -1,43 +1,68 @@
-use seawall_core::{Code, Error, Result};
+use seawall_core::Result;
 use seawall_store::{ObjectPath, Store};
 
-use super::{Entry, Manifest, PackPageAddress, PageAddress};
+use super::{Commit, Entry, ManifestFooter, ManifestInfo, PackPageAddress, Page, PageAddress};
 use crate::envelope::{Decompressor, ObjectKind, ObjectOpener, Section, read_ends};
+use crate::hash::ContentHasher;
 use crate::keys::Keyring;
+use crate::layout::{LineObject, LinePaths};
 use crate::pack::PackInfo;
 use crate::{Damage, cbor, error};
 
-/// Reads a manifest page by page.
+/// Reads a backup's files page by page, from whichever manifests they are in.
 #[derive(Debug)]
 pub struct ManifestReader {
+    /// What makes the backup.
+    pub commit: Commit,
+    path: ObjectPath,
+    manifests: Vec<OpenManifest>,
+    hasher: ContentHasher,
+}
+
+/// A manifest whose ends were read.
+#[derive(Debug)]
+struct OpenManifest {
     path: ObjectPath,
     opener: ObjectOpener,
-    /// What the footer says.
-    pub manifest: Manifest,
+    footer: ManifestFooter,
+    /// Where its pages end.
+    pages_end: u64,
+}
+
+/// Where a page is, of entries or of packs.
+#[derive(Clone, Copy)]
+struct Place {
+    section: Section,
+    manifest: u32,
+    counter: u32,
+    offset: u64,
+    length: u32,
 }
 
 impl ManifestReader {
-    /// Reads and authenticates a manifest's footer.
+    /// Opens the manifests that the commit at `path` names.
     ///
     /// # Errors
-    /// Damage, a missing object, a store that fails, or a feature this program does not know.
-    pub async fn read(store: &dyn Store, keyring: &Keyring, path: &ObjectPath) -> Result<Self> {
-        let ends = read_ends(store, keyring, ObjectKind::Manifest, path).await?;
-        let manifest = Manifest::decode(&ends.footer).map_err(|damage| damage.at(path))?;
-        if let Some(feature) = manifest.info.required_features.first() {
-            return Err(Error::new(
-                Code::UnknownFormat,
-                format!("{path} needs the feature \"{feature}\", which this program does not know"),
-            )
-            .with_hint("Use the Seawall that made the backup, or a newer one."));
+    /// Damage, a missing object, or a store that fails.
+    pub async fn open(
+        store: &dyn Store,
+        keyring: &Keyring,
+        paths: &LinePaths,
+        path: ObjectPath,
+        commit: Commit,
+    ) -> Result<Self> {
+        let mut manifests = Vec::new();
+        for info in &commit.parts.manifests {
+            let path = paths.path(&LineObject::Manifest(info.id))?;
+            manifests.push(OpenManifest::read(store, keyring, path, info).await?);
         }
-        Ok(Self { path: path.clone(), opener: ends.opener, manifest })
+        Ok(Self { commit, path, manifests, hasher: keyring.hasher().clone() })
     }
 
     /// How many pages of entries there are.
     #[must_use]
     pub fn pages(&self) -> usize {
-        self.manifest.pages.len()
+        self.commit.parts.pages.len()
     }
 
     /// Reads one page of entries.
@@ -45,52 +70,90 @@ impl ManifestReader {
     /// # Errors
     /// Damage, a page that is not there, or a store that fails.
     pub async fn page(&self, store: &dyn Store, index: usize) -> Result<Vec<Entry>> {
-        let address =
-            self.manifest.pages.get(index).ok_or_else(|| {
-                error::inconsistent(&self.path, format!("it has no page {index}"))
-            })?;
-        let out_of_order =
-            || error::inconsistent(&self.path, format!("page {index} is out of order"));
-        let counter = u32::try_from(index).map_err(|_| out_of_order())?;
-        let (section, offset, length) = (Section::FIRST, address.offset, address.length);
-        let plaintext = self.chunk(store, section, counter, offset, length).await?;
-        let entries = decode_page(&plaintext, address).map_err(|damage| damage.at(&self.path))?;
-        let next = self.manifest.pages.get(index + 1).map(|next| &next.first_path);
+        let pages = &self.commit.parts.pages;
+        let address = pages
+            .get(index)
+            .ok_or_else(|| error::inconsistent(&self.path, format!("it has no page {index}")))?;
+        let place = Place {
+            section: Section::FIRST,
+            manifest: address.manifest,
+            counter: address.counter,
+            offset: address.offset,
+            length: address.length,
+        };
+        let (path, plaintext) = self.chunk(store, place).await?;
+        if self.hasher.object(&plaintext) != address.hash {
+            return Err(error::inconsistent(path, "a page is not the one that a backup names"));
+        }
+        let entries = decode_page(&plaintext, address).map_err(|damage| damage.at(path))?;
+        let next = pages.get(index + 1).map(|next| &next.first_path);
         let before_next = next
             .is_none_or(|next| entries.last().is_some_and(|last| last.path() < next.as_slice()));
-        if before_next { Ok(entries) } else { Err(out_of_order()) }
+        if before_next {
+            Ok(entries)
+        } else {
+            Err(error::inconsistent(&self.path, format!("page {index} is out of order")))
+        }
     }
 
-    /// Reads the pack list.
+    /// Reads the list of all packs of the backup.
     ///
     /// # Errors
     /// Damage, or a store that fails.
     pub async fn packs(&self, store: &dyn Store) -> Result<Vec<PackInfo>> {
         let mut packs = Vec::new();
-        for (counter, address) in (0..).zip(&self.manifest.pack_pages) {
-            let (section, offset, length) = (Section::SECOND, address.offset, address.length);
-            let plaintext = self.chunk(store, section, counter, offset, length).await?;
-            let page = decode_pack_page(&plaintext, *address);
-            packs.extend(page.map_err(|damage| damage.at(&self.path))?);
+        for address in &self.commit.parts.pack_pages {
+            let place = Place {
+                section: Section::SECOND,
+                manifest: address.manifest,
+                counter: address.counter,
+                offset: address.offset,
+                length: address.length,
+            };
+            let (path, plaintext) = self.chunk(store, place).await?;
+            let page = decode_pack_page(&plaintext, address);
+            packs.extend(page.map_err(|damage| damage.at(path))?);
         }
         Ok(packs)
     }
 
-    async fn chunk(
-        &self,
+    /// A page's plaintext, and the manifest it is in.
+    async fn chunk(&self, store: &dyn Store, place: Place) -> Result<(&ObjectPath, Vec<u8>)> {
+        let nowhere = |what: &str| error::inconsistent(&self.path, format!("it names {what}"));
+        let manifest = usize::try_from(place.manifest)
+            .ok()
+            .and_then(|index| self.manifests.get(index))
+            .ok_or_else(|| nowhere("a manifest that it does not list"))?;
+        let end = place.offset.saturating_add(u64::from(place.length));
+        if place.counter >= manifest.footer.pages_of(place.section) || end > manifest.pages_end {
+            return Err(nowhere("a page that its manifest does not have"));
+        }
+        let path = &manifest.path;
+        let mut bytes: Vec<u8> = store.read_range(path, place.offset..end).await?.into();
+        let (mut decompressor, mut plaintext) = (Decompressor::new()?, Vec::new());
+        let Place { section, counter, offset, .. } = place;
+        manifest
+            .opener
+            .chunk(section, counter, &mut bytes, offset, &mut decompressor, &mut plaintext)
+            .map_err(|damage| damage.at(path))?;
+        Ok((path, plaintext))
+    }
+}
+
+impl OpenManifest {
+    async fn read(
         store: &dyn Store,
-        section: Section,
-        counter: u32,
-        offset: u64,
-        length: u32,
-    ) -> Result<Vec<u8>> {
-        let end = offset.saturating_add(u64::from(length));
-        let mut bytes: Vec<u8> = store.read_range(&self.path, offset..end).await?.into();
-        let mut plaintext = Vec::new();
-        self.opener
-            .chunk(section, counter, &mut bytes, offset, &mut Decompressor::new()?, &mut plaintext)
-            .map_err(|damage| damage.at(&self.path))?;
-        Ok(plaintext)
+        keyring: &Keyring,
+        path: ObjectPath,
+        expected: &ManifestInfo,
+    ) -> Result<Self> {
+        let ends = read_ends(store, keyring, ObjectKind::Manifest, &path).await?;
+        let hash = keyring.hasher().object(&ends.footer);
+        if ends.length_bytes != expected.length_bytes || hash != expected.footer_hash {
+            return Err(error::inconsistent(&path, "it is not the manifest the backup names"));
+        }
+        let footer = cbor::decode(&ends.footer).map_err(|damage| damage.at(&path))?;
+        Ok(Self { path, opener: ends.opener, footer, pages_end: ends.footer_offset })
     }
 }
 
@@ -99,7 +162,7 @@ pub(super) fn decode_page(
     plaintext: &[u8],
     address: &PageAddress,
 ) -> std::result::Result<Vec<Entry>, Damage> {
-    let entries: Vec<Entry> = cbor::decode(plaintext)?;
+    let Page(entries) = cbor::decode(plaintext)?;
     if let Some((entry, what)) =
         entries.iter().find_map(|entry| Some((entry, entry.check().err()?)))
     {
@@ -115,15 +178,15 @@ pub(super) fn decode_page(
     }
 }
 
-/// Reads a page of the pack list.
+/// Reads a page of a list of packs.
 pub(super) fn decode_pack_page(
     plaintext: &[u8],
-    address: PackPageAddress,
+    address: &PackPageAddress,
 ) -> std::result::Result<Vec<PackInfo>, Damage> {
     let page: Vec<PackInfo> = cbor::decode(plaintext)?;
     if page.len() == address.packs as usize {
         Ok(page)
     } else {
-        Err(Damage::Content("a page of the pack list is cut".to_owned()))
+        Err(Damage::Content("a page of a list of packs is cut".to_owned()))
     }
 }

@@ -1,9 +1,13 @@
-use seawall_core::{Code, Error, Result};
+use std::collections::BTreeSet;
+
+use seawall_core::{Code, Error, Result, Ulid};
 use seawall_store::ObjectPath;
 
+use super::page::PageBuilder;
 use super::reader::{decode_pack_page, decode_page};
-use super::{BackupInfo, Content, Entry, Manifest, PackPageAddress, PageAddress};
+use super::{Entry, ManifestFooter, ManifestInfo, PackPageAddress, PageAddress, Parts};
 use crate::envelope::{Compressor, ObjectKind, ObjectSealer, Section};
+use crate::hash::ContentHasher;
 use crate::keys::Keyring;
 use crate::map::MapInfo;
 use crate::pack::PackInfo;
@@ -12,40 +16,47 @@ use crate::{Damage, cbor, error};
 /// A page is closed when its entries have so many bytes: pages decode alone, in bounded memory.
 const PAGE_BYTES: usize = 256 * 1024;
 
-/// Packs on one page of the pack list.
+/// Packs on one page of a pack list.
 const PACKS_PER_PAGE: usize = 4096;
 
 /// Makes a manifest from entries that come in path order, holding one page at a time.
 #[derive(Debug)]
 pub struct ManifestWriter {
+    id: Ulid,
     sealer: ObjectSealer,
+    hasher: ContentHasher,
     compressor: Compressor,
-    page: Vec<u8>,
-    page_entries: u32,
+    page: PageBuilder,
     page_first: Vec<u8>,
     last_path: Option<Vec<u8>>,
     pages: Vec<PageAddress>,
-    /// How many packs and maps the entries count on.
-    packs_named: usize,
-    maps_named: usize,
+    /// The packs and maps the entries are in.
+    packs: BTreeSet<Ulid>,
+    maps: BTreeSet<Ulid>,
 }
 
 impl ManifestWriter {
-    /// Begins the manifest at `path`.
+    /// Begins the manifest `id` at `path`.
     ///
     /// # Errors
     /// [`Code::Internal`] without randomness.
-    pub fn begin(keyring: &Keyring, path: &ObjectPath, out: &mut Vec<u8>) -> Result<Self> {
+    pub fn begin(
+        keyring: &Keyring,
+        id: Ulid,
+        path: &ObjectPath,
+        out: &mut Vec<u8>,
+    ) -> Result<Self> {
         Ok(Self {
+            id,
             sealer: ObjectSealer::begin(keyring, ObjectKind::Manifest, path, out)?,
+            hasher: keyring.hasher().clone(),
             compressor: Compressor::new(3)?,
-            page: Vec::new(),
-            page_entries: 0,
+            page: PageBuilder::default(),
             page_first: Vec::new(),
             last_path: None,
             pages: Vec::new(),
-            packs_named: 0,
-            maps_named: 0,
+            packs: BTreeSet::new(),
+            maps: BTreeSet::new(),
         })
     }
 
@@ -60,83 +71,90 @@ impl ManifestWriter {
             return Err(Error::new(Code::Internal, format!("manifest entry {path} out of order")));
         }
         self.last_path = Some(entry.path().to_vec());
-        if self.page_entries == 0 {
+        if self.page.entries() == 0 {
             self.page_first = entry.path().to_vec();
         }
-        let after = |index: u32| (index as usize).saturating_add(1);
-        match &entry.content {
-            None => {}
-            Some(Content::Blob { pack, .. }) => {
-                self.packs_named = self.packs_named.max(after(*pack));
-            }
-            Some(Content::Mapped(leaves)) => {
-                let named = after(leaves.runs.map).max(after(leaves.hashes.map));
-                self.maps_named = self.maps_named.max(named);
-            }
-        }
-        self.page.extend_from_slice(&cbor::encode(entry));
-        self.page_entries += 1;
-        if self.page.len() >= PAGE_BYTES { self.close_page(out) } else { Ok(()) }
+        self.packs.extend(entry.packs());
+        self.maps.extend(entry.maps());
+        self.page.add(entry);
+        if self.page.bytes() >= PAGE_BYTES { self.close_page(out) } else { Ok(()) }
     }
 
-    /// Ends the manifest. `packs` and `maps` are the lists that the entries' indexes count.
+    /// Ends the manifest. `packs` and `maps` have those the entries are in, and may have others.
+    /// Gives what a commit says of a backup of these entries.
     ///
     /// # Errors
-    /// [`Code::Internal`] if a part would not be read again.
+    /// [`Code::Internal`] if a pack or map is not among them, or a part would not be read again.
     pub fn finish(
         mut self,
-        info: BackupInfo,
         packs: &[PackInfo],
-        maps: Vec<MapInfo>,
+        maps: &[MapInfo],
         out: &mut Vec<u8>,
-    ) -> Result<u64> {
+    ) -> Result<Parts> {
         self.close_page(out)?;
-        if self.packs_named > packs.len() || self.maps_named > maps.len() {
-            let what = "its entries name packs or maps that it does not list";
+        let packs: Vec<PackInfo> =
+            packs.iter().filter(|pack| self.packs.remove(&pack.id)).copied().collect();
+        let maps: Vec<MapInfo> =
+            maps.iter().filter(|map| self.maps.remove(&map.id)).copied().collect();
+        if !self.packs.is_empty() || !self.maps.is_empty() {
+            let what = "its entries name packs or maps that were never finished";
             return Err(unreadable(&Damage::Content(what.to_owned())));
         }
         let mut pack_pages = Vec::new();
         for page in packs.chunks(PACKS_PER_PAGE) {
-            pack_pages.push(self.pack_page(page, out)?);
+            let address = self.pack_page(page, number(pack_pages.len())?, out)?;
+            pack_pages.push(address);
         }
-        let manifest = Manifest { info, pages: self.pages, pack_pages, maps };
-        let footer = manifest.encode();
-        Manifest::decode(&footer).map_err(|damage| unreadable(&damage))?;
-        self.sealer.finish(&footer, out)
+        let (pages, pack_page_count) = (number(self.pages.len())?, number(pack_pages.len())?);
+        let footer = cbor::encode(&ManifestFooter { pages, pack_pages: pack_page_count });
+        let footer_hash = self.hasher.object(&footer);
+        let length_bytes = self.sealer.finish(&footer, out)?;
+        let manifest = ManifestInfo { id: self.id, length_bytes, footer_hash };
+        Ok(Parts { pages: self.pages, pack_pages, maps, manifests: vec![manifest] })
     }
 
-    fn pack_page(&mut self, packs: &[PackInfo], out: &mut Vec<u8>) -> Result<PackPageAddress> {
+    fn pack_page(
+        &mut self,
+        packs: &[PackInfo],
+        counter: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<PackPageAddress> {
         let offset = self.sealer.offset();
         let plaintext = cbor::encode(&packs);
-        // A page has few.
-        let packs = u32::try_from(packs.len()).unwrap_or(u32::MAX);
-        let mut address = PackPageAddress { offset, length: 0, packs };
-        decode_pack_page(&plaintext, address).map_err(|damage| unreadable(&damage))?;
+        let packs = number(packs.len())?;
+        let mut address = PackPageAddress { manifest: 0, counter, offset, length: 0, packs };
+        decode_pack_page(&plaintext, &address).map_err(|damage| unreadable(&damage))?;
         let compressor = Some(&mut self.compressor);
         address.length = self.sealer.chunk(Section::SECOND, &plaintext, compressor, out)?;
         Ok(address)
     }
 
     fn close_page(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        if self.page_entries == 0 {
+        if self.page.entries() == 0 {
             return Ok(());
         }
-        let mut plaintext = Vec::with_capacity(self.page.len() + 5);
-        cbor::array_head(self.page_entries, &mut plaintext);
-        plaintext.append(&mut self.page);
+        let page = std::mem::take(&mut self.page);
+        let entries = page.entries();
+        let plaintext = page.finish();
         let mut address = PageAddress {
             first_path: std::mem::take(&mut self.page_first).into(),
+            manifest: 0,
+            counter: number(self.pages.len())?,
             offset: self.sealer.offset(),
             length: 0,
-            entries: self.page_entries,
+            entries,
+            hash: self.hasher.object(&plaintext),
         };
         decode_page(&plaintext, &address).map_err(|damage| unreadable(&damage))?;
         let compressor = Some(&mut self.compressor);
         address.length = self.sealer.chunk(Section::FIRST, &plaintext, compressor, out)?;
         self.pages.push(address);
-        self.page_entries = 0;
         Ok(())
     }
+}
+
+fn number(count: usize) -> Result<u32> {
+    u32::try_from(count).map_err(|_| Error::new(Code::Internal, "a manifest has too many pages"))
 }
 
 fn unreadable(damage: &Damage) -> Error {

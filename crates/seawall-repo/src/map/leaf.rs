@@ -84,6 +84,20 @@ impl BlockMap {
         u32::try_from(blocks_of(self.file_bytes)).unwrap_or(u32::MAX)
     }
 
+    /// The packs the blocks are in, each once.
+    #[must_use]
+    pub fn packs(&self) -> Vec<Ulid> {
+        let mut packs: Vec<Ulid> = Vec::new();
+        for run in &self.runs {
+            if let BlockSource::Frames { pack, .. } = run.source
+                && !packs.contains(&pack)
+            {
+                packs.push(pack);
+            }
+        }
+        packs
+    }
+
     /// The leaf's plaintext.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -4,4 +4,4 @@ mod leaf;
 mod object;
 
 pub use leaf::{BlockMap, BlockMapBuilder, BlockSource, Run};
-pub use object::{LeafPair, MapBuilder, MapInfo, MapReader};
+pub use object::{LeafAddress, LeafPair, MapBuilder, MapInfo, MapReader};

@@ -3,7 +3,7 @@ use seawall_core::{Result, Ulid};
 use seawall_store::{ObjectPath, Store};
 
 use super::BlockMap;
-use crate::cbor::{self, LeafAddress};
+use crate::cbor;
 use crate::envelope::{
     Compressor, Decompressor, ObjectKind, ObjectOpener, ObjectSealer, Section, read_ends,
 };
@@ -21,7 +21,7 @@ struct MapFooter {
     hash_leaves: u32,
 }
 
-/// What a manifest says of a map object it uses.
+/// What a commit says of a map object its backup uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct MapInfo {
@@ -34,6 +34,21 @@ pub struct MapInfo {
     /// Object hash of its footer's plaintext.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub footer_hash: ObjectHash,
+}
+
+/// Where a leaf of a block map is. A page names the map by its place in a list ([`Page`]).
+///
+/// [`Page`]: crate::manifest::Page
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeafAddress {
+    /// The map object.
+    pub map: Ulid,
+    /// Offset of the chunk in it.
+    pub offset: u64,
+    /// Length of the chunk, its prefix included.
+    pub length: u32,
+    /// Object hash of the chunk's plaintext.
+    pub hash: ObjectHash,
 }
 
 /// The two leaves of a file.
@@ -49,7 +64,6 @@ pub struct LeafPair {
 #[derive(Debug)]
 pub struct MapBuilder {
     id: Ulid,
-    index: u32,
     sealer: ObjectSealer,
     hasher: ContentHasher,
     compressor: Compressor,
@@ -57,20 +71,18 @@ pub struct MapBuilder {
 }
 
 impl MapBuilder {
-    /// Begins the map `id` at `path`; `index` is its place in the manifest's list of maps.
+    /// Begins the map `id` at `path`.
     ///
     /// # Errors
     /// [`seawall_core::Code::Internal`] without randomness.
     pub fn begin(
         keyring: &Keyring,
         id: Ulid,
-        index: u32,
         path: &ObjectPath,
         out: &mut Vec<u8>,
     ) -> Result<Self> {
         Ok(Self {
             id,
-            index,
             sealer: ObjectSealer::begin(keyring, ObjectKind::Map, path, out)?,
             hasher: keyring.hasher().clone(),
             compressor: Compressor::new(3)?,
@@ -117,7 +129,7 @@ impl MapBuilder {
     ) -> Result<LeafAddress> {
         let offset = self.sealer.offset();
         let length = self.sealer.chunk(section, plaintext, Some(&mut self.compressor), out)?;
-        Ok(LeafAddress { map: self.index, offset, length, hash: self.hasher.object(plaintext) })
+        Ok(LeafAddress { map: self.id, offset, length, hash: self.hasher.object(plaintext) })
     }
 
     /// Ends the object.
@@ -142,7 +154,7 @@ pub struct MapReader {
 }
 
 impl MapReader {
-    /// Reads the object's ends and proves that it is the one the manifest names.
+    /// Reads the object's ends and proves that it is the one the backup names.
     ///
     /// # Errors
     /// Damage, a missing object, or a store that fails.
@@ -155,7 +167,7 @@ impl MapReader {
         let ends = read_ends(store, keyring, ObjectKind::Map, path).await?;
         let hash = keyring.hasher().object(&ends.footer);
         if ends.length_bytes != expected.length_bytes || hash != expected.footer_hash {
-            return Err(error::inconsistent(path, "it is not the map the manifest names"));
+            return Err(error::inconsistent(path, "it is not the map the backup names"));
         }
         Ok(Self {
             path: path.clone(),
@@ -212,7 +224,7 @@ impl MapReader {
         if self.hasher.object(&plaintext) == address.hash {
             Ok(plaintext)
         } else {
-            Err(error::inconsistent(&self.path, "a leaf is not the one the manifest names"))
+            Err(error::inconsistent(&self.path, "a leaf is not the one the backup names"))
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct PackFooter {
     pub kinds: ByteVec,
 }
 
-/// What a manifest says of a pack it uses.
+/// What a commit says of a pack its backup uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct PackInfo {

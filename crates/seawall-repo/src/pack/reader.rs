@@ -59,7 +59,7 @@ impl Table {
 }
 
 impl FrameTable {
-    /// Reads a pack's header and footer, and proves that the pack is the one a manifest names.
+    /// Reads a pack's header and footer, and proves that the pack is the one a backup names.
     ///
     /// # Errors
     /// Damage, a missing object, or a store that fails.
@@ -72,12 +72,12 @@ impl FrameTable {
         let object = envelope::read_ends(store, keyring, ObjectKind::Pack, path).await?;
         let hash = keyring.hasher().object(&object.footer);
         if object.length_bytes != expected.length_bytes || hash != expected.footer_hash {
-            return Err(crate::error::inconsistent(path, "it is not the pack the manifest names"));
+            return Err(crate::error::inconsistent(path, "it is not the pack the backup names"));
         }
         Self::parse(keyring, path, object).map_err(|damage| damage.at(path))
     }
 
-    /// Reads a pack's table without a manifest to compare it to.
+    /// Reads a pack's table without a backup to compare it to.
     ///
     /// # Errors
     /// Damage, a missing object, or a store that fails.

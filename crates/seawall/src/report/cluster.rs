@@ -269,9 +269,10 @@ async fn job(
     repository: &str,
     now: Timestamp,
 ) -> Result<Option<JobReport>> {
-    let Some((first, last)) = attempt.records.first().zip(attempt.records.last()) else {
-        return Ok(None);
-    };
+    let first = line.record(attempt, attempt.first_record).await?;
+    let newest = line.record(attempt, attempt.newest_record).await?;
+    let Some(last) = newest.or_else(|| first.clone()) else { return Ok(None) };
+    let first = first.unwrap_or_else(|| last.clone());
     let Ok(heard_of_at) = Timestamp::from_microsecond(last.time_us) else { return Ok(None) };
     let state = match life_of(line, attempt, now).await? {
         Life::Runs => "running",

@@ -17,6 +17,7 @@ pub enum Kind {
     Pack,
     Map,
     Manifest,
+    Commit,
     Event,
     Pin,
     Wal,
@@ -26,13 +27,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Format,
         Self::Key,
         Self::About,
         Self::Pack,
         Self::Map,
         Self::Manifest,
+        Self::Commit,
         Self::Event,
         Self::Pin,
         Self::Wal,
@@ -51,7 +53,8 @@ impl Kind {
                 ["about"] => Self::About,
                 ["pack", _, _] => Self::Pack,
                 ["map", _] => Self::Map,
-                ["backup", _, _] => Self::Manifest,
+                ["manifest", _] => Self::Manifest,
+                ["backup", _, _] => Self::Commit,
                 ["events", _, _] => Self::Event,
                 ["pin", _, _] => Self::Pin,
                 ["wal", "hot", _, _, _] => Self::Wal,
@@ -177,11 +180,11 @@ fn other_name(name: &str, kind: Kind, random: &mut Random) -> Result<String> {
         Kind::Format => format!("{directory}/2"),
         // The same line under the next branch.
         Kind::About => format!("{}-1/about", directory.trim_end_matches("-0")),
-        Kind::Key | Kind::Pack | Kind::Map | Kind::Head => {
+        Kind::Key | Kind::Pack | Kind::Map | Kind::Manifest | Kind::Head => {
             let (time, _) = file.split_at_checked(18).context("not a ULID")?;
             format!("{directory}/{time}{}", digits(b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", 8))
         }
-        Kind::Manifest | Kind::Event | Kind::Pin => {
+        Kind::Commit | Kind::Event | Kind::Pin => {
             format!("{directory}/{:08}", 1000 + random.below(1000))
         }
         Kind::Wal => {

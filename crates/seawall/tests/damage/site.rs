@@ -160,15 +160,15 @@ fn branch_off(pg: &mut PgCluster) -> Result<()> {
     pg.wait_promoted(LIMIT)
 }
 
-/// A backup that is killed just before it publishes its manifest: packs, maps, pins and a head
+/// A backup that is killed just before it is published: packs, maps, a manifest, pins and a head
 /// are left.
 fn die_in_a_backup(protected: &Protected) -> Result<()> {
     let Protected { pg, seawall, places, .. } = protected;
     let line = [seawall.path().as_os_str(), "backup".as_ref(), "--config".as_ref()];
     let line = line.into_iter().chain([places.config.as_os_str()]).map(OsString::from).collect();
     let naming = |path: &Path| path.components().any(|part| part.as_os_str() == "backup");
-    let naming = move |path: &Path| naming(path).then(|| "manifest".to_owned());
-    let cut = Cut { edge: Edge { call: "link", place: "manifest".to_owned() }, occurrence: 0 };
+    let naming = move |path: &Path| naming(path).then(|| "commit".to_owned());
+    let cut = Cut { edge: Edge { call: "link", place: "commit".to_owned() }, occurrence: 0 };
     let traced = edges::run(pg.owner().clone(), line, Box::new(naming), Some(cut))?;
     ensure!(traced.was_cut(), "the backup was not killed: {:?}", traced.output);
     Ok(())
@@ -176,16 +176,16 @@ fn die_in_a_backup(protected: &Protected) -> Result<()> {
 
 /// The archiver adds WAL and history files of its own while a backup runs.
 fn is_content(name: &str) -> bool {
-    matches!(Kind::of(name), Ok(Kind::Pack | Kind::Map | Kind::Pin))
+    matches!(Kind::of(name), Ok(Kind::Pack | Kind::Map | Kind::Manifest | Kind::Pin))
 }
 
-/// What a restore of the backup that wrote `written` needs for certain: its manifest, maps and
-/// packs, the keys, and the WAL of the second timeline from its start on.
+/// What a restore of the backup that wrote `written` needs for certain: its commit, manifest, maps
+/// and packs, the keys, and the WAL of the second timeline from its start on.
 fn needed(written: &BTreeSet<String>, start: Lsn, inventory: &Inventory) -> BTreeSet<String> {
     let of = |kinds: &[Kind]| -> Vec<&String> {
         kinds.iter().flat_map(|kind| inventory.all(*kind)).collect()
     };
-    let written = of(&[Kind::Manifest, Kind::Map, Kind::Pack])
+    let written = of(&[Kind::Commit, Kind::Manifest, Kind::Map, Kind::Pack])
         .into_iter()
         .filter(|name| written.contains(*name));
     let first = format!("/wal/hot/00000002/{:016X}/", start.0 & !0xFF_FFFF);

@@ -37,7 +37,7 @@ pub(in crate::restore) async fn read(
 ) -> Result<Configuration> {
     let mut reading =
         Reading { sources, manifest, seen: BTreeSet::new(), found: Configuration::default() };
-    let external = &manifest.manifest.info.external_files;
+    let external = &manifest.commit.info.external_files;
     match external.iter().find(|file| file.setting == "config_file") {
         Some(main) => reading.of(&main.content, Place::Outside(path_of(main))).await?,
         None => reading.of_file(Path::new("postgresql.conf")).await?,
@@ -160,12 +160,12 @@ impl<'b> Reading<'b> {
     }
 
     fn externals(&self) -> impl Iterator<Item = &'b ExternalFile> + use<'b> {
-        self.manifest.manifest.info.external_files.iter().filter(|file| file.setting == INCLUDED)
+        self.manifest.commit.info.external_files.iter().filter(|file| file.setting == INCLUDED)
     }
 
     async fn entry(&self, path: &Path) -> Result<Option<Entry>> {
         let wanted = path.as_os_str().as_bytes();
-        let pages = &self.manifest.manifest.pages;
+        let pages = &self.manifest.commit.parts.pages;
         let after = pages.partition_point(|page| page.first_path.as_slice() <= wanted);
         let Some(page) = after.checked_sub(1) else { return Ok(None) };
         let entries = self.manifest.page(self.sources.store(), page).await?;
@@ -176,7 +176,7 @@ impl<'b> Reading<'b> {
     async fn entries_in(&self, directory: &Path) -> Result<Vec<PathBuf>> {
         let mut prefix = directory.as_os_str().as_bytes().to_vec();
         prefix.push(b'/');
-        let pages = &self.manifest.manifest.pages;
+        let pages = &self.manifest.commit.parts.pages;
         let first = pages.partition_point(|page| page.first_path.as_slice() <= prefix.as_slice());
         let mut found = Vec::new();
         for page in first.saturating_sub(1)..pages.len() {

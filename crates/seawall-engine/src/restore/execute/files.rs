@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use seawall_core::{Code, Error, Progress, Result};
+use seawall_core::{Code, Error, Progress, Result, Ulid};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::own_places::{is_own_directory, is_own_file};
 use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
@@ -99,7 +99,7 @@ impl Writing<'_> {
         let mut number = 0;
         for page in 0..self.manifest.pages() {
             let entries = runtime.block_on(self.manifest.page(self.sources.store(), page))?;
-            let mut small = BTreeMap::<(u32, u32), Vec<FileJob>>::new();
+            let mut small = SmallFiles::new();
             for entry in entries {
                 self.pace.refuse_stopped()?;
                 let location = self.layout.resolve(entry.path())?;
@@ -108,11 +108,11 @@ impl Writing<'_> {
                 match self.look(job, &mut notes)? {
                     None => {}
                     Some(job) => match job.entry.content {
-                        Some(Content::Mapped(_)) => send(jobs, Job::Mapped(job))?,
+                        Some(Content::Mapped { .. }) => send(jobs, Job::Mapped(job))?,
                         Some(Content::Blob { pack, frame, .. }) => {
-                            small.entry((pack, frame)).or_default().push(job);
+                            small.entry(Some((pack, frame))).or_default().push(job);
                         }
-                        None => small.entry((u32::MAX, u32::MAX)).or_default().push(job),
+                        None => small.entry(None).or_default().push(job),
                     },
                 }
             }
@@ -192,8 +192,11 @@ fn send(jobs: &SyncSender<Job>, job: Job) -> Result<()> {
     jobs.send(job).map_err(|_| Error::new(Code::Internal, "no thread writes files any more"))
 }
 
+/// Small files by pack and frame; empty ones are in none.
+type SmallFiles = BTreeMap<Option<(Ulid, u32)>, Vec<FileJob>>;
+
 /// Sends small files in the order of their frames, so that each frame is read once.
-fn send_small(small: BTreeMap<(u32, u32), Vec<FileJob>>, jobs: &SyncSender<Job>) -> Result<()> {
+fn send_small(small: SmallFiles, jobs: &SyncSender<Job>) -> Result<()> {
     let mut batch = Vec::new();
     for files in small.into_values() {
         batch.extend(files);

@@ -78,7 +78,7 @@ impl Finishing<'_> {
     }
 
     const fn info(&self) -> &BackupInfo {
-        &self.manifest.manifest.info
+        &self.manifest.commit.info
     }
 
     const fn file_mode(&self) -> u32 {

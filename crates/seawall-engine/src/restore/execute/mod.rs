@@ -93,7 +93,7 @@ impl Execution {
             RestoreProgress::Discarding => return Err(being_discarded(root)),
             // It was interrupted before its very last step.
             RestoreProgress::Complete => {
-                let control = finish::control_bytes(&self.manifest.manifest.info)?;
+                let control = finish::control_bytes(&self.manifest.commit.info)?;
                 finish::publish_control(root, &control, mode & 0o640)?;
                 Vec::new()
             }
@@ -112,7 +112,7 @@ impl Execution {
 
     fn kept_databases(&self) -> Vec<NamedDatabase> {
         let left_out = &self.plan.left_out_databases;
-        let known = self.manifest.manifest.info.databases.iter().flatten();
+        let known = self.manifest.commit.info.databases.iter().flatten();
         let kept = known.map(NamedDatabase::from).filter(|it| !left_out.contains(it));
         if left_out.is_empty() { Vec::new() } else { kept.collect() }
     }
@@ -143,7 +143,7 @@ impl Execution {
 
     fn write_all(&self, state: &RestoreState, runtime: &Handle) -> Result<Vec<String>> {
         let journal = Journal::open(self.layout.root(), state.restore_id, self.proven.entries)?;
-        self.progress.stage(Stage::Writing, Some(self.manifest.manifest.info.cluster_bytes));
+        self.progress.stage(Stage::Writing, Some(self.manifest.commit.info.cluster_bytes));
         let writing = Writing {
             sources: Arc::clone(&self.sources),
             manifest: &self.manifest,

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Code, Error, Result, Ulid};
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::LeafPair;
@@ -44,7 +44,7 @@ pub(super) struct Worker {
     behind: WriteBehind,
     read_bytes: u64,
     /// The pack and frame `reader` holds.
-    open: Option<(u32, u32)>,
+    open: Option<(Ulid, u32)>,
 }
 
 impl Worker {
@@ -82,7 +82,7 @@ impl Worker {
                 Ok(())
             }
             Job::Mapped(file) => {
-                let Some(Content::Mapped(leaves)) = &file.entry.content else {
+                let Some(Content::Mapped { leaves, .. }) = &file.entry.content else {
                     return Err(Error::new(Code::Internal, "a small file came as a large one"));
                 };
                 let crc = self.mapped(file, leaves)?;
@@ -112,14 +112,14 @@ impl Worker {
         Ok(crc32c::crc32c(bytes))
     }
 
-    fn open_frame(&mut self, pack: u32, frame: u32) -> Result<()> {
+    fn open_frame(&mut self, pack: Ulid, frame: u32) -> Result<()> {
         if self.open == Some((pack, frame)) {
             return Ok(());
         }
         self.open = None;
         let sources = &self.sources;
         let (table, mut frames) = self.runtime.block_on(async {
-            let table = sources.table(pack as usize).await?;
+            let table = sources.table(sources.pack_number(pack)?).await?;
             let frames = table.fetch(sources.store(), frame, 1).await?;
             Ok::<_, Error>((table, frames))
         })?;

@@ -1,7 +1,9 @@
+use std::collections::BTreeSet;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
-use seawall_core::{Error, Progress, Result, Stage};
+use seawall_core::{Error, Progress, Result, Stage, Ulid};
 use seawall_repo::manifest::{Content, Entry, ManifestReader};
-use seawall_repo::map::{BlockSource, LeafPair};
+use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FrameKind};
 
 use crate::pace::Pace;
@@ -50,9 +52,12 @@ pub(crate) async fn prove_backup(
     let mut frames = Frames::read(sources).await?;
     let bytes = vec![0; layout.directories().count()];
     let mut proven = Proven { bytes, entries: 0, group_access: false };
+    let (mut packs, mut maps) = (BTreeSet::new(), BTreeSet::new());
     for page in 0..manifest.pages() {
         let entries = manifest.page(sources.store(), page).await?;
         proven.entries += entries.len();
+        packs.extend(entries.iter().flat_map(Entry::packs));
+        maps.extend(entries.iter().flat_map(Entry::maps));
         let mut looks = stream::iter(entries)
             .map(|entry| async move {
                 let needs_none = layout.leaves_out(entry.path());
@@ -70,6 +75,7 @@ pub(crate) async fn prove_backup(
             }
         }
     }
+    sources.prove_lists(&packs, &maps)?;
     if let Some(pace) = stored {
         frames.check_stored(sources, pace, progress).await?;
     }
@@ -89,28 +95,40 @@ struct Use {
 async fn look(sources: &Sources, entry: &Entry) -> Result<Vec<Use>> {
     let blocks = entry.size_bytes().div_ceil(BLOCK_BYTES as u64);
     let path = String::from_utf8_lossy(entry.path());
-    let contradiction = |what: &str| inconsistent(format!("the manifest's entry of {path} {what}"));
+    let contradiction = |what: &str| inconsistent(format!("the backup's entry of {path} {what}"));
     match &entry.content {
         None => Ok(Vec::new()),
         Some(Content::Blob { pack, frame, .. }) => {
-            let pack = *pack as usize;
+            let pack = sources.pack_number(*pack)?;
             let blocks = u32::try_from(blocks).map_err(|_| contradiction("is too long"))?;
             Ok(vec![Use { pack, first: *frame, frames: 1, blocks, kind: FrameKind::Blob }])
         }
-        Some(Content::Mapped(leaves)) => {
+        Some(Content::Mapped { leaves, packs }) => {
             let looked = look_at_leaves(sources, leaves).await;
-            let (uses, file_bytes, hashes) =
+            let (uses, map, hashes) =
                 looked.map_err(|error| error.context(format_args!("file {path}")))?;
-            if file_bytes == entry.size_bytes() && hashes as u64 == blocks {
+            if map.file_bytes != entry.size_bytes() || hashes as u64 != blocks {
+                return Err(contradiction("has another length than its block map"));
+            }
+            let (named, used) = (sorted(packs.clone()), sorted(map.packs()));
+            if named == used {
                 Ok(uses)
             } else {
-                Err(contradiction("has another length than its block map"))
+                Err(contradiction("names other packs than its block map"))
             }
         }
     }
 }
 
-async fn look_at_leaves(sources: &Sources, leaves: &LeafPair) -> Result<(Vec<Use>, u64, usize)> {
+fn sorted(mut packs: Vec<Ulid>) -> Vec<Ulid> {
+    packs.sort();
+    packs
+}
+
+async fn look_at_leaves(
+    sources: &Sources,
+    leaves: &LeafPair,
+) -> Result<(Vec<Use>, BlockMap, usize)> {
     let (runs, hashes) = sources.map_of(leaves)?;
     let map = runs.runs(sources.store(), &leaves.runs).await?;
     let hashes = hashes.hashes(sources.store(), &leaves.hashes).await?;
@@ -126,7 +144,7 @@ async fn look_at_leaves(sources: &Sources, leaves: &LeafPair) -> Result<(Vec<Use
             });
         }
     }
-    Ok((uses, map.file_bytes, hashes.len()))
+    Ok((uses, map, hashes.len()))
 }
 
 /// The frames of all packs: a byte each for the kind, and a bit for whether the backup uses it.

@@ -2,10 +2,15 @@ use std::collections::BTreeMap;
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
-use seawall_core::{BranchNumber, Lsn, Oid, SystemId, TimelineId, Ulid};
+use seawall_core::{BranchNumber, Lsn, Oid, Result, SystemId, TimelineId, Ulid};
+use seawall_store::ObjectPath;
 
-use super::{PackPageAddress, PageAddress};
+use crate::envelope::{ChunkWalk, ObjectKind, kind_of};
+use crate::error;
+use crate::hash::ObjectHash;
+use crate::keys::Keyring;
 use crate::map::MapInfo;
+use crate::records::Record;
 
 /// How much of the cluster a backup read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -91,7 +96,7 @@ pub struct Database {
     pub name: ByteVec,
 }
 
-/// What a backup is: the part of a manifest that the backup itself decides.
+/// What a backup is: all of its commit but where its files are listed.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct BackupInfo {
@@ -202,44 +207,121 @@ pub struct BackupInfo {
     pub databases: Option<Vec<Database>>,
 }
 
-/// The footer as it is stored: what the backup is, and where the manifest's pages are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manifest {
+/// What makes a backup: it is there once this small object is. All that it names is durable before.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Commit {
     /// What the backup is.
+    #[n(0)]
     pub info: BackupInfo,
-    /// Pages of entries, in path order.
-    pub pages: Vec<PageAddress>,
-    /// Pages of the pack list.
-    pub pack_pages: Vec<PackPageAddress>,
-    /// The map objects, by index.
-    pub maps: Vec<MapInfo>,
+    /// Where its files are listed, and what holds their bytes.
+    #[n(1)]
+    pub parts: Parts,
 }
 
-/// The second half of the stored footer. Both halves are maps with disjoint keys; they are stored
-/// one after the other as an array of two.
+impl Record for Commit {
+    const KIND: ObjectKind = ObjectKind::Commit;
+}
+
+/// What an object is that lies at a commit's place: a commit, or a tombstone. It is not proven.
+///
+/// # Errors
+/// [`seawall_core::Code::UnknownFormat`] for a backup of the format before.
+pub(crate) fn kind_at_commit(
+    keyring: &Keyring,
+    path: &ObjectPath,
+    bytes: &[u8],
+) -> Result<ObjectKind> {
+    const TOMBSTONE: u8 = ObjectKind::Tombstone as u8;
+    const MANIFEST: u8 = ObjectKind::Manifest as u8;
+    match kind_of(bytes) {
+        Ok(TOMBSTONE) => Ok(ObjectKind::Tombstone),
+        Ok(MANIFEST) => Err(match ChunkWalk::begin(keyring, ObjectKind::Manifest, path, bytes) {
+            Ok(_) => error::of_the_format_before(path),
+            Err(damage) => damage.at(path),
+        }),
+        // Whoever opens it tells what is wrong.
+        Ok(_) | Err(_) => Ok(ObjectKind::Commit),
+    }
+}
+
+/// All objects a backup needs, whichever backup wrote them, and the pages of its entries.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-struct Pages {
+pub struct Parts {
+    /// Pages of entries, in path order.
     #[n(22)]
-    pages: Vec<PageAddress>,
+    pub pages: Vec<PageAddress>,
+    /// Pages of the lists of packs.
     #[n(23)]
-    pack_pages: Vec<PackPageAddress>,
+    pub pack_pages: Vec<PackPageAddress>,
+    /// The map objects.
     #[n(24)]
-    maps: Vec<MapInfo>,
+    pub maps: Vec<MapInfo>,
+    /// The manifests the pages are in, by index.
+    #[n(38)]
+    pub manifests: Vec<ManifestInfo>,
 }
 
-impl Manifest {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let pages = Pages {
-            pages: self.pages.clone(),
-            pack_pages: self.pack_pages.clone(),
-            maps: self.maps.clone(),
-        };
-        crate::cbor::encode(&(&self.info, &pages))
-    }
+/// Where a page of entries is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PageAddress {
+    /// The path of the first entry.
+    #[n(0)]
+    pub first_path: ByteVec,
+    /// Which of the commit's manifests it is in.
+    #[n(1)]
+    pub manifest: u32,
+    /// Its number in that manifest.
+    #[n(2)]
+    pub counter: u32,
+    /// Offset of the chunk.
+    #[n(3)]
+    pub offset: u64,
+    /// Length of the chunk, its prefix included.
+    #[n(4)]
+    pub length: u32,
+    /// How many entries it holds.
+    #[n(5)]
+    pub entries: u32,
+    /// Object hash of its plaintext.
+    #[cbor(n(6), with = "minicbor::bytes")]
+    pub hash: ObjectHash,
+}
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, crate::Damage> {
-        let (info, pages): (BackupInfo, Pages) = crate::cbor::decode(bytes)?;
-        Ok(Self { info, pages: pages.pages, pack_pages: pages.pack_pages, maps: pages.maps })
-    }
+/// Where a page of a list of packs is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PackPageAddress {
+    /// Which of the commit's manifests it is in.
+    #[n(0)]
+    pub manifest: u32,
+    /// Its number in that manifest.
+    #[n(1)]
+    pub counter: u32,
+    /// Offset of the chunk.
+    #[n(2)]
+    pub offset: u64,
+    /// Length of the chunk, its prefix included.
+    #[n(3)]
+    pub length: u32,
+    /// How many packs it names.
+    #[n(4)]
+    pub packs: u32,
+}
+
+/// What a commit says of a manifest it names pages of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ManifestInfo {
+    /// The manifest's id.
+    #[cbor(n(0), with = "crate::cbor::ulid")]
+    pub id: Ulid,
+    /// The object's length in bytes.
+    #[n(1)]
+    pub length_bytes: u64,
+    /// Object hash of its footer's plaintext.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub footer_hash: ObjectHash,
 }
