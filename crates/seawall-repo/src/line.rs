@@ -218,9 +218,8 @@ impl Line {
             return Err(error::inconsistent(path, "it describes another backup"));
         }
         if let Some(feature) = info.required_features.first() {
-            let what = format!(
-                "{path} needs the feature \"{feature}\", which this program does not know"
-            );
+            let what =
+                format!("{path} needs the feature \"{feature}\", which this program does not know");
             return Err(Error::new(Code::UnknownFormat, what)
                 .with_hint("Use the Seawall that made the backup, or a newer one."));
         }

@@ -177,8 +177,7 @@ impl Copying {
         let pace = Arc::clone(&job.pace);
         let mut threads = Vec::new();
         for number in 0..job.jobs.max(1) {
-            let sink =
-                PackSink::new(job.line.clone(), runtime.clone(), job.level, job.pack_bytes)?;
+            let sink = PackSink::new(job.line.clone(), runtime.clone(), job.level, job.pack_bytes)?;
             let hasher = job.line.keyring().hasher().clone();
             let worker = Worker::new(Arc::clone(&job.rule), Arc::clone(&job.pace), hasher, sink);
             let (tasks, results) = (Arc::clone(&tasks), result_sender.clone());

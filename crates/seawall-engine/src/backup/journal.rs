@@ -101,8 +101,7 @@ impl Journal {
         self.entries = 0;
         let packs = &self.packs;
         let is_durable = |entry: &mut Entry| entry.packs().all(|pack| packs.contains(&pack));
-        let mut finished =
-            self.open.extract_if(.., is_durable).collect::<Vec<Entry>>().into_iter();
+        let mut finished = self.open.extract_if(.., is_durable).collect::<Vec<Entry>>().into_iter();
         loop {
             let entries: Vec<Entry> = finished.by_ref().take(ENTRIES_PER_RECORD).collect();
             self.record(line, entries).await?;

@@ -6,11 +6,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use seawall_core::{BackupId, BlockNumber, Lsn, Result, TimelineId, Ulid};
 use seawall_pgdata::relation_path::{Fork, RelationFile};
 use seawall_pgdata::wal::{ChangedBlocks, RelFileLocator};
+use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::{MapInfo, MapReader};
 use seawall_repo::pack::{BLOCK_BYTES, FrameTable, PackInfo};
-use seawall_repo::Line;
 use seawall_repo::records::Pin;
 
 use crate::cluster::{FileKind, Found};

@@ -132,12 +132,11 @@ pub(super) async fn publish(
 /// Makes the backup. All that the commit names is durable.
 async fn commit(line: &Line, path: &ObjectPath, commit: &Commit) -> Result<()> {
     match line.repository().create_record(path, commit).await {
-        Err(error) if error.code() == Code::ObjectExists => Err(Error::new(
-            Code::BackupAborted,
-            "another process declared this backup dead",
-        )
-        .with_source(error)
-        .with_hint(again())),
+        Err(error) if error.code() == Code::ObjectExists => {
+            Err(Error::new(Code::BackupAborted, "another process declared this backup dead")
+                .with_source(error)
+                .with_hint(again()))
+        }
         made => made,
     }
 }

@@ -251,9 +251,8 @@ async fn take_over(
     let mut most: Option<Inheritance> = None;
     for attempt in &attempts {
         let inheritance = Inheritance::of(attempt.id, line.records(attempt).await?);
-        let is_more = |other: &Inheritance| {
-            most.as_ref().is_none_or(|most| other.bytes() >= most.bytes())
-        };
+        let is_more =
+            |other: &Inheritance| most.as_ref().is_none_or(|most| other.bytes() >= most.bytes());
         if inheritance.as_ref().is_some_and(is_more) {
             most = inheritance;
         }

@@ -309,8 +309,7 @@ impl Known {
                     known.segment_size = size.unwrap_or(WalSegmentSize::DEFAULT);
                 }
                 Err(error)
-                    if asked == Some(summary.id)
-                        && error.exit_class() != ExitClass::Integrity =>
+                    if asked == Some(summary.id) && error.exit_class() != ExitClass::Integrity =>
                 {
                     return Err(error);
                 }
@@ -498,8 +497,7 @@ impl PlannedRestore {
 
     /// What replay demands, on all the way that it may go.
     async fn required(&self, wal: &dyn WalSource) -> Result<RequiredParameters> {
-        let mut required =
-            RequiredParameters::of_control(&control_of(&self.manifest.commit.info)?);
+        let mut required = RequiredParameters::of_control(&control_of(&self.manifest.commit.info)?);
         let from = self.plan.backup.start_lsn;
         let to = match self.plan.mode {
             Mode::Standby => Lsn(u64::MAX),

@@ -106,9 +106,10 @@ impl Sources {
 
     /// Reads a pack's frame table and proves that the pack is the one the backup names.
     pub async fn read_table(&self, number: usize) -> Result<FrameTable> {
-        let info = self.packs.get(number).ok_or_else(|| {
-            inconsistent(format!("the backup does not list a pack {number}"))
-        })?;
+        let info = self
+            .packs
+            .get(number)
+            .ok_or_else(|| inconsistent(format!("the backup does not list a pack {number}")))?;
         let path = self.line.paths().path(&LineObject::Pack(info.id))?;
         FrameTable::read(self.store(), self.line.keyring(), &path, info).await
     }

@@ -11,8 +11,8 @@ mod seal;
 mod whole;
 
 pub use ends::{Ends, read_ends};
-pub(crate) use layout::{epoch_of, kind_of};
 pub use layout::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TRAILER_BYTES};
+pub(crate) use layout::{epoch_of, kind_of};
 pub use open::{Decompressor, ObjectOpener};
 pub(crate) use open::{check_chunks, sha256};
 pub use seal::{Compressor, ObjectSealer};

@@ -116,8 +116,7 @@ impl<'b, C: AsMut<Names>> Decode<'b, C> for Content {
                 hashes: decoder.bytes()?.to_vec(),
             }),
             (Some(4), 1) => {
-                let leaves =
-                    LeafPair { runs: leaf(decoder, maps)?, hashes: leaf(decoder, maps)? };
+                let leaves = LeafPair { runs: leaf(decoder, maps)?, hashes: leaf(decoder, maps)? };
                 let packs = decoder.array_iter::<u32>()?;
                 let packs = packs.map(|number| listed.id(number?)).collect::<Result<_, _>>()?;
                 Ok(Self::Mapped { leaves, packs })
