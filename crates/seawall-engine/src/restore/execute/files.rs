@@ -108,7 +108,7 @@ impl Writing<'_> {
                 match self.look(job, &mut notes)? {
                     None => {}
                     Some(job) => match job.entry.content {
-                        Some(Content::Mapped { .. }) => send(jobs, Job::Mapped(job))?,
+                        Some(Content::Mapped { .. }) => send(jobs, Job::Mapped(Box::new(job)))?,
                         Some(Content::Blob { pack, frame, .. }) => {
                             small.entry(Some((pack, frame))).or_default().push(job);
                         }

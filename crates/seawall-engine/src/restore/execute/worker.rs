@@ -30,7 +30,7 @@ pub(super) struct FileJob {
 #[derive(Debug)]
 pub(super) enum Job {
     /// A file with a block map.
-    Mapped(FileJob),
+    Mapped(Box<FileJob>),
     /// Small files, those of one frame beside each other.
     Small(Vec<FileJob>),
 }
