@@ -15,6 +15,7 @@ use seawall_repo::manifest::{
     BackupInfo, Commit, Entry, EntryKind, ManifestWriter, PackPageAddress, PageAddress,
 };
 use seawall_repo::{Repository, new_ulid};
+use seawall_store::OpenOptions;
 use seawall_testkit::ledger::Bound;
 use seawall_testkit::process::{self, Output};
 use seawall_testkit::{
@@ -146,7 +147,8 @@ fn backup_that_reuses_pages(house: &Protected) -> Result<BackupId> {
     let url = format!("file://{}", house.places.repository.display()).parse()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
     runtime.block_on(async {
-        let repository = Repository::open(seawall_store::open(&url).await?, &key).await?;
+        let store = seawall_store::open(&url, &OpenOptions::default()).await?;
+        let repository = Repository::open(store, &key).await?;
         let (cluster, line) = repository.lines().await?.pop().context("a line")?;
         let line = repository.line(&cluster, line)?;
         let first = line.backups().await?.pop().context("a backup")?.id;
