@@ -122,7 +122,9 @@ fn the_last_seconds_of_a_lost_machine_are_pushed_from_its_disk_as_the_guide_says
     house.pg.psql("INSERT INTO t VALUES (2)")?;
     house.pg.kill9()?;
     let plan = house.restore("planned", ["--dry-run"]).succeed()?.stdout;
-    ensure!(plan.contains("`seawall wal push --partial FILE --cluster main`"), "{plan}");
+    let config = house.places.config.display();
+    let typed = format!("`seawall wal push --partial FILE --cluster main --config {config}`");
+    ensure!(plan.contains(&typed), "{plan}");
 
     let [push] = &code(RESTORING, "### The last seconds of a lost machine")?[..] else {
         bail!("more steps")
