@@ -693,13 +693,13 @@ def resolved(page):
 class Range(Object):
     """A range of WAL; all of it is checked when its bytes are read."""
 
-    def __init__(self, backup, timeline, segment, start):
-        name = f"{backup.line}/wal/hot/{timeline:08X}/{segment:016X}/{start:016X}"
+    def __init__(self, backup, timeline, segment, start, end):
+        name = f"{backup.line}/wal/hot/{timeline:08X}/{segment:016X}/{start:016X}-{end:016X}"
         super().__init__(backup.repository, name, WAL_HOT)
-        footer, self.start, size = self.footer, start, backup.about[35]
-        self.end = footer[2]
-        if [footer[0], footer[1], footer[3], footer[4]] != [
-            timeline, start, size, backup.about[5],
+        footer, size = self.footer, backup.about[35]
+        self.start, self.end = start, end
+        if [footer[0], footer[1], footer[2], footer[3], footer[4]] != [
+            timeline, start, end, size, backup.about[5],
         ]:
             self.damaged("belongs elsewhere: footer and name do not agree")
         if segment % size or not segment <= start < self.end <= segment + size:
@@ -762,8 +762,19 @@ class Wal:
 
     def ranges(self, timeline, segment):
         directory = f"{self.backup.line}/wal/hot/{timeline:08X}/{segment:016X}"
-        starts = sorted(int(name, 16) for name in self.backup.repository.names(directory))
-        return [Range(self.backup, timeline, segment, start) for start in starts]
+        names = [name.split("-") for name in self.backup.repository.names(directory)]
+        if old := [name for name in names if len(name) != 2]:
+            raise Refused(f"{directory}/{old[0][0]} is no WAL of this format")
+        places = sorted((int(start, 16), int(end, 16)) for start, end in names)
+        return [Range(self.backup, timeline, segment, start, end) for start, end in places]
+
+    def refuse_compacted(self, timeline, lsn):
+        """What is missing at a position may be in a kind of object that is not written yet."""
+        directory = f"{self.backup.line}/wal/cold/{timeline:08X}"
+        for name in self.backup.repository.names(directory):
+            start, end = (int(part, 16) for part in name.split("-")[:2])
+            if start <= lsn < end:
+                raise Refused(f"{directory}/{name} is compacted WAL, unknown to this reader")
 
     def assemble(self, timeline, segment):
         """A segment's bytes up to the first hole. What a timeline has from before its own
@@ -784,6 +795,7 @@ class Wal:
                     piece.damaged("contradicts the range before it")
                 content[at : at + len(data)] = data
             if segment + len(content) < min(until, segment + self.size):
+                self.refuse_compacted(writer, segment + len(content))
                 break
         return bytes(content)
 

@@ -11,6 +11,7 @@ use seawall_pgdata::wal::{SegmentIndexer, WalReader};
 use seawall_repo::envelope::{ObjectKind, WholeObject};
 use seawall_repo::layout::LineObject;
 use seawall_repo::map::BlockMapBuilder;
+use seawall_repo::wal::LogSummary;
 use seawall_repo::wal::range::RangeSealer;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -88,11 +89,12 @@ fn range(name: &str, start: Lsn, major: PgMajor, pages: &[u8]) -> Result<()> {
     let mut indexer = SegmentIndexer::new(start_at(start, Some(major)))?;
     indexer.feed(pages);
     let index = indexer.finish()?;
-    let (keyring, place) = (keyring(), range_name(start));
+    let (keyring, place) = (keyring(), range_name(start, pages.len()));
     let path = path(&LineObject::WalHot(place));
     let mut sealer = RangeSealer::new(seawall_core::SystemId(7), 1)?;
+    let summary = LogSummary::of(&index);
     // A segment that was switched early ends inside what was taken of it.
-    let Ok(object) = sealer.seal(&keyring, &path, &index, pages) else { return Ok(()) };
+    let Ok(object) = sealer.seal(&keyring, &path, &index, summary, pages) else { return Ok(()) };
     let object = WholeObject::open(&keyring, ObjectKind::WalHot, &path, &object)?;
     let mut parts = object.chunks.into_iter().map(|(_, bytes)| bytes);
     let (body, index) = (parts.next().ok_or("a body")?, parts.next().ok_or("an index")?);

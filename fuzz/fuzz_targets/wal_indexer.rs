@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use seawall_fuzz::{LooseRecord, keyring, major, path, range_name, start_at};
 use seawall_pgdata::wal::{RangeIndex, SegmentIndexer};
 use seawall_repo::layout::LineObject;
+use seawall_repo::wal::LogSummary;
 use seawall_repo::wal::range::{RangeSealer, open_range};
 
 #[path = "../../crates/seawall-pgdata/tests/wal_support/mod.rs"]
@@ -30,11 +31,12 @@ fuzz_target!(|bytes: &[u8]| {
     let at_once = index(&writer, usize::MAX);
     assert_eq!(index(&writer, usize::from(*piece_bytes) * 64 + 1), at_once);
 
-    let name = range_name(writer.start);
+    let name = range_name(writer.start, writer.bytes.len());
     let (keyring, path) = (keyring(), path(&LineObject::WalHot(name)));
     let mut sealer = RangeSealer::new(SYSTEM_ID, 1).expect("zstd");
     // Not everything can be a range of its own, and the sealer says so.
-    if let Ok(object) = sealer.seal(&keyring, &path, &at_once, &writer.bytes) {
+    let summary = LogSummary::of(&at_once);
+    if let Ok(object) = sealer.seal(&keyring, &path, &at_once, summary, &writer.bytes) {
         let opened = open_range(&keyring, &path, name, &object).expect("opens");
         assert_eq!((opened.range.index, opened.bytes), (at_once, writer.bytes));
     }

@@ -10,7 +10,7 @@ use seawall_repo::wal::range::open_range;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some(parts) = RangeParts::read(bytes) else { return };
-    let name = range_name(Lsn(u64::from(parts.start)));
+    let name = range_name(Lsn(u64::from(parts.start)), parts.body.len());
     let (keyring, path) = (keyring(), path(&LineObject::WalHot(name)));
     let mut object = Vec::new();
     let mut sealer =

@@ -42,10 +42,11 @@ pub fn seal_footer(kind: ObjectKind, path: &ObjectPath, footer: &[u8]) -> Vec<u8
     object
 }
 
-/// The name of a range that begins at `start`.
-pub fn range_name(start: Lsn) -> WalRangeName {
+/// The name of a range of so many bytes that begins at `start`.
+pub fn range_name(start: Lsn, length_bytes: usize) -> WalRangeName {
     let segment = Lsn(start.0 - start.0 % SEGMENT_SIZE.bytes());
-    WalRangeName { timeline: TimelineId(1), segment, start }
+    let end = start.saturating_add(length_bytes as u64);
+    WalRangeName { timeline: TimelineId(1), segment, start, end }
 }
 
 /// Some major.

@@ -15,6 +15,7 @@ pub mod backup;
 pub mod check;
 pub mod cluster;
 mod config_text;
+mod delivery;
 mod host;
 pub mod line_note;
 pub mod liveness;

@@ -43,6 +43,8 @@ pub enum LineObject {
     Pin(Ulid, u32),
     /// A range of WAL within a segment.
     WalHot(WalRangeName),
+    /// A compacted range of WAL.
+    WalCold(WalColdName),
     /// A timeline's history file.
     History(TimelineId),
     /// A backup history file, by its file name.
@@ -51,7 +53,7 @@ pub enum LineObject {
     Head(Ulid),
 }
 
-/// The name of a hot WAL range.
+/// The name of a hot WAL range. Names sort as the log does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WalRangeName {
     /// The timeline that wrote the bytes.
@@ -60,6 +62,26 @@ pub struct WalRangeName {
     pub segment: Lsn,
     /// The first LSN of the range.
     pub start: Lsn,
+    /// After its last byte.
+    pub end: Lsn,
+}
+
+/// The name of a compacted WAL range. This program writes none and reads their names alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WalColdName {
+    /// The timeline that wrote the bytes.
+    pub timeline: TimelineId,
+    /// The first LSN of the range.
+    pub start: Lsn,
+    /// After its last byte.
+    pub end: Lsn,
+    /// Tells it from others of the same stretch.
+    pub id: Ulid,
+}
+
+impl WalColdName {
+    /// No compacted range holds more of the log: who looks for a position lists from so far before it.
+    pub const MAX_BYTES: u64 = 1 << 32;
 }
 
 impl ObjectName {
@@ -118,11 +140,10 @@ impl LineObject {
             ["backup", id, n] => Self::Backup(BackupId(ulid(id)?), sequence(n)?),
             ["events", id, n] => Self::Event(ulid(id)?, sequence(n)?),
             ["pin", id, n] => Self::Pin(ulid(id)?, sequence(n)?),
-            ["wal", "hot", timeline, segment, start] => Self::WalHot(WalRangeName {
-                timeline: self::timeline(timeline)?,
-                segment: lsn(segment)?,
-                start: lsn(start)?,
-            }),
+            ["wal", "hot", timeline, segment, range] => {
+                Self::WalHot(wal_hot(timeline, segment, range)?)
+            }
+            ["wal", "cold", timeline, range] => Self::WalCold(wal_cold(timeline, range)?),
             ["history", name] if name.len() == 8 => Self::History(timeline(name)?),
             ["history", name] => backup_history(name)?,
             ["head", id] => Self::Head(ulid(id)?),
@@ -142,6 +163,7 @@ impl LineObject {
             Self::Event(..) => ObjectKind::Event,
             Self::Pin(..) => ObjectKind::Pin,
             Self::WalHot(_) => ObjectKind::WalHot,
+            Self::WalCold(_) => ObjectKind::WalCold,
             Self::History(_) | Self::BackupHistory(_) => ObjectKind::History,
             Self::Head(_) => ObjectKind::Head,
         }
@@ -194,8 +216,12 @@ impl LinePaths {
             LineObject::Event(subject, n) => format!("events/{subject}/{n:08}"),
             LineObject::Pin(id, sequence) => format!("pin/{id}/{sequence:08}"),
             LineObject::WalHot(range) => format!(
-                "wal/hot/{:08X}/{:016X}/{:016X}",
-                range.timeline.0, range.segment.0, range.start.0
+                "wal/hot/{:08X}/{:016X}/{:016X}-{:016X}",
+                range.timeline.0, range.segment.0, range.start.0, range.end.0
+            ),
+            LineObject::WalCold(range) => format!(
+                "wal/cold/{:08X}/{:016X}-{:016X}-{}",
+                range.timeline.0, range.start.0, range.end.0, range.id
             ),
             LineObject::History(timeline) => format!("history/{:08X}", timeline.0),
             LineObject::BackupHistory(name) => format!("history/{name}"),
@@ -275,6 +301,21 @@ fn lsn(text: &str) -> Option<Lsn> {
     u64::from_str_radix(text, 16).ok().map(Lsn)
 }
 
+fn wal_hot(timeline: &str, segment: &str, range: &str) -> Option<WalRangeName> {
+    let (start, end) = range.split_once('-')?;
+    let (timeline, segment) = (self::timeline(timeline)?, lsn(segment)?);
+    let (start, end) = (lsn(start)?, lsn(end)?);
+    let name = WalRangeName { timeline, segment, start, end };
+    (segment <= start && start < end).then_some(name)
+}
+
+fn wal_cold(timeline: &str, range: &str) -> Option<WalColdName> {
+    let mut parts = range.splitn(3, '-');
+    let (start, end, id) = (lsn(parts.next()?)?, lsn(parts.next()?)?, ulid(parts.next()?)?);
+    let name = WalColdName { timeline: self::timeline(timeline)?, start, end, id };
+    (start < end && end.bytes_since(start) <= WalColdName::MAX_BYTES).then_some(name)
+}
+
 /// Any segment size will do to recognise the name; the line's own is checked when it is written.
 fn backup_history(name: &str) -> Option<LineObject> {
     let smallest = WalSegmentSize::new(1 << 20).ok()?;
@@ -301,7 +342,10 @@ mod tests {
             timeline: TimelineId(10),
             segment: Lsn(0x2_0100_0000),
             start: Lsn(0x2_0100_0028),
+            end: Lsn(0x2_0200_0000),
         };
+        let (timeline, start) = (range.timeline, range.start);
+        let cold = WalColdName { timeline, start, end: Lsn(start.0 + (1 << 32)), id };
         let backup_history = "000000010000000000000003.00000028.backup".to_owned();
         for name in [
             ObjectName::Format(1),
@@ -316,6 +360,7 @@ mod tests {
             line(LineObject::Event(id, 0)),
             line(LineObject::Pin(id, 7)),
             line(LineObject::WalHot(range)),
+            line(LineObject::WalCold(cold)),
             line(LineObject::History(TimelineId(16))),
             line(LineObject::BackupHistory(backup_history)),
             line(LineObject::Head(id)),
@@ -331,10 +376,18 @@ mod tests {
             timeline: TimelineId(10),
             segment: Lsn(0x2_0100_0000),
             start: Lsn(0x2_0100_0028),
+            end: Lsn(0x2_0200_0000),
         };
         assert_eq!(
             line(LineObject::WalHot(range)).path().unwrap().as_str(),
-            "c/main/i/7300000000000000000-0/wal/hot/0000000A/0000000201000000/0000000201000028"
+            "c/main/i/7300000000000000000-0/wal/hot/0000000A/0000000201000000/0000000201000028-0000000202000000"
+        );
+        let WalRangeName { timeline, start, end, .. } = range;
+        let id = Ulid(0x019A_0000_0000_0000_0000_0000_0000_0001);
+        let cold = LineObject::WalCold(WalColdName { timeline, start, end, id });
+        assert_eq!(
+            line(cold).path().unwrap().as_str(),
+            "c/main/i/7300000000000000000-0/wal/cold/0000000A/0000000201000028-0000000202000000-01K80000000000000000000001"
         );
     }
 
@@ -347,7 +400,12 @@ mod tests {
             "c/main/i/7-0/backup/01ARZ3NDEKTSV4RRFFQ69G5FAV/1",
             "c/main/i/7-0/backup/01arz3ndektsv4rrffq69g5fav/00000001",
             "c/main/i/7-0/pack/20200101/01ARZ3NDEKTSV4RRFFQ69G5FAV",
-            "c/main/i/7-0/wal/hot/0000000a/0000000000000000/0000000000000000",
+            "c/main/i/7-0/wal/hot/0000000a/0000000000000000/0000000000000000-0000000000000008",
+            "c/main/i/7-0/wal/hot/0000000A/0000000000000000/0000000000000000",
+            "c/main/i/7-0/wal/hot/0000000A/0000000000000000/0000000000000008-0000000000000008",
+            "c/main/i/7-0/wal/hot/0000000A/0000000001000000/0000000000000000-0000000000000008",
+            "c/main/i/7-0/wal/cold/0000000A/0000000000000000-0000000000000008",
+            "c/main/i/7-0/wal/cold/0000000A/0000000000000000-0000000100000001-01ARZ3NDEKTSV4RRFFQ69G5FAV",
             "c/main/i/7-0/history/00000000",
             "c/Main/i/7-0/about",
         ] {

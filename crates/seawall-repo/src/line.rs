@@ -12,9 +12,10 @@ use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths, ObjectName, formats, key_slots};
 use crate::manifest::{BackupInfo, Commit, ManifestReader, kind_at_commit};
 use crate::records::{
-    About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone, WalOfTimeline, WalSpan,
+    About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone,
 };
 use crate::repository::new_ulid;
+use crate::wal::wal_of;
 use crate::{Repository, error};
 
 /// How many small objects are read at once.
@@ -370,7 +371,7 @@ impl Line {
             backups: self.numbered("backup").await?,
             events: self.numbered("events").await?,
             histories: self.history_names().await?,
-            wal: self.wal_spans().await?,
+            wal: wal_of(self).await?,
             heads: self.heads().await?,
             next: next.to_string(),
         };
@@ -434,34 +435,5 @@ impl Line {
     /// Damage, a missing object, or a store that fails.
     pub async fn history(&self, object: &LineObject) -> Result<HistoryFile> {
         self.repository.read_record(&self.paths.path(object)?).await
-    }
-
-    /// Spans of consecutive segments that have WAL, by names alone.
-    async fn wal_spans(&self) -> Result<Vec<WalOfTimeline>> {
-        let Some(about) = self.about().await? else { return Ok(Vec::new()) };
-        let segment_bytes = u64::from(about.wal_segment_bytes);
-        let mut timelines: Vec<WalOfTimeline> = Vec::new();
-        for path in self.repository.list(&self.paths.below("wal/hot")?).await? {
-            let Some(ObjectName::Line(_, _, LineObject::WalHot(range))) = ObjectName::parse(&path)
-            else {
-                continue;
-            };
-            if timelines.last().is_none_or(|last| last.timeline != range.timeline) {
-                timelines.push(WalOfTimeline { timeline: range.timeline, spans: Vec::new() });
-            }
-            let Some(timeline) = timelines.last_mut() else { continue };
-            match timeline.spans.last_mut() {
-                Some(span) if range.segment.bytes_since(span.last_segment) <= segment_bytes => {
-                    span.last_segment = range.segment;
-                    span.ranges += 1;
-                }
-                _ => timeline.spans.push(WalSpan {
-                    first_segment: range.segment,
-                    last_segment: range.segment,
-                    ranges: 1,
-                }),
-            }
-        }
-        Ok(timelines)
     }
 }

@@ -303,19 +303,19 @@ impl Record for Pin {
     const KIND: ObjectKind = ObjectKind::Pin;
 }
 
-/// Consecutive WAL segments of which something is archived.
+/// Archived WAL without a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct WalSpan {
-    /// First LSN of the first segment.
+    /// Its first byte.
     #[cbor(n(0), with = "crate::cbor::lsn")]
-    pub first_segment: Lsn,
-    /// First LSN of the last segment.
+    pub start: Lsn,
+    /// After its last byte.
     #[cbor(n(1), with = "crate::cbor::lsn")]
-    pub last_segment: Lsn,
-    /// How many objects hold their bytes.
+    pub end: Lsn,
+    /// How many objects hold it.
     #[n(2)]
-    pub ranges: u32,
+    pub objects: u32,
 }
 
 /// The archived WAL of one timeline.
@@ -325,7 +325,7 @@ pub struct WalOfTimeline {
     /// The timeline.
     #[cbor(n(0), with = "crate::cbor::timeline")]
     pub timeline: TimelineId,
-    /// Spans in order; a segment without an object lies between two of them.
+    /// Spans in order; something is missing between two of them.
     #[n(1)]
     pub spans: Vec<WalSpan>,
 }

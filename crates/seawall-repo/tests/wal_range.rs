@@ -16,21 +16,28 @@ use seawall_pgdata::wal::{
 };
 use seawall_repo::keys::{EpochKeys, Keyring};
 use seawall_repo::layout::WalRangeName;
+use seawall_repo::wal::LogSummary;
 use seawall_repo::wal::range::{RangeSealer, open_range, read_index, read_range};
 use seawall_store::ObjectPath;
 
 const START: Lsn = Lsn(0x30_0000);
+const END: Lsn = Lsn(START.0 + 8192);
 
 fn keyring() -> Keyring {
     Keyring::new([7; 16], 1, EpochKeys::random().unwrap())
 }
 
 fn path() -> ObjectPath {
-    "c/main/i/7-0/wal/hot/00000001/0000000000300000/0000000000300000".parse().unwrap()
+    path_of(END)
+}
+
+fn path_of(end: Lsn) -> ObjectPath {
+    let name = format!("wal/hot/00000001/0000000000300000/0000000000300000-{:016X}", end.0);
+    format!("c/main/i/7-0/{name}").parse().unwrap()
 }
 
 fn name() -> WalRangeName {
-    WalRangeName { timeline: T1, segment: START, start: START }
+    WalRangeName { timeline: T1, segment: START, start: START, end: END }
 }
 
 fn rows(facts: impl Strategy<Value = WalFacts>) -> impl Strategy<Value = WalFacts> {
@@ -203,7 +210,7 @@ fn index() -> impl Strategy<Value = RangeIndex> {
     let tail = proptest::option::of((fragment(), proptest::option::of(any::<u32>()), lsn()));
     let records = proptest::option::of((lsn(), any::<u64>(), lsn()));
     (facts(), head, tail, records).prop_map(|(facts, head, tail, records)| {
-        let end = Lsn(START.0 + 8192);
+        let end = END;
         RangeIndex {
             major: PgMajor::V15,
             timeline: T1,
@@ -241,14 +248,17 @@ proptest! {
         let keyring = keyring();
         let bytes: Vec<u8> = (0..8192u32).map(|i| (i % 251) as u8 ^ noise).collect();
         let mut sealer = RangeSealer::new(SYSTEM_ID, 1).unwrap();
-        let object = sealer.seal(&keyring, &path(), &index, &bytes).unwrap();
+        let summary = LogSummary::of(&index);
+        let object = sealer.seal(&keyring, &path(), &index, summary, &bytes).unwrap();
         let opened = open_range(&keyring, &path(), name(), &object).unwrap();
+        prop_assert_eq!(opened.range.summary, summary);
         prop_assert_eq!(opened.range.index, index);
         prop_assert_eq!(opened.range.system_id, SYSTEM_ID);
         prop_assert_eq!(opened.bytes, bytes);
     }
 }
 
+/// A range of a page with a few records.
 fn small_range(keyring: &Keyring) -> Vec<u8> {
     let mut log = WalWriter::new(PgMajor::V15, 3);
     log.commit(700);
@@ -256,11 +266,12 @@ fn small_range(keyring: &Keyring) -> Vec<u8> {
     log.restore_point("here");
     let start = ReaderStart::at(T1, START, SEGMENT_SIZE);
     let mut indexer = SegmentIndexer::new(start).unwrap();
-    log.commit(701);
-    log.bytes.resize(log.bytes.len().next_multiple_of(8), 0);
-    indexer.feed(&log.bytes);
+    log.message(9000);
+    let page = &log.bytes[..8192];
+    indexer.feed(page);
     let index = indexer.finish().unwrap();
-    RangeSealer::new(SYSTEM_ID, 1).unwrap().seal(keyring, &path(), &index, &log.bytes).unwrap()
+    let summary = LogSummary::of(&index);
+    RangeSealer::new(SYSTEM_ID, 1).unwrap().seal(keyring, &path(), &index, summary, page).unwrap()
 }
 
 #[test]
@@ -282,10 +293,14 @@ fn every_bit_of_a_range_is_protected() {
 fn a_range_under_another_name_is_refused() {
     let keyring = keyring();
     let object = small_range(&keyring);
-    let moved = WalRangeName { timeline: TimelineId(2), ..name() };
-    assert!(open_range(&keyring, &path(), moved, &object).is_err());
-    let elsewhere = "c/main/i/7-0/wal/hot/00000002/0000000000300000/0000000000300000";
-    assert!(open_range(&keyring, &elsewhere.parse().unwrap(), name(), &object).is_err());
+    let other_timeline = WalRangeName { timeline: TimelineId(2), ..name() };
+    let longer = WalRangeName { end: Lsn(END.0 + 8), ..name() };
+    let shorter = WalRangeName { end: Lsn(END.0 - 8), ..name() };
+    for claimed in [other_timeline, longer, shorter] {
+        assert!(open_range(&keyring, &path(), claimed, &object).is_err(), "{claimed:?}");
+    }
+    let elsewhere = path_of(Lsn(END.0 + 8));
+    assert!(open_range(&keyring, &elsewhere, name(), &object).is_err());
 }
 
 #[test]
@@ -298,7 +313,8 @@ fn a_range_must_end_where_another_can_begin() {
     indexer.feed(&log.bytes[..cut]);
     let index = indexer.finish().unwrap();
     let mut sealer = RangeSealer::new(SYSTEM_ID, 1).unwrap();
-    let error = sealer.seal(&keyring(), &path(), &index, &log.bytes[..cut]).unwrap_err();
+    let summary = LogSummary::of(&index);
+    let error = sealer.seal(&keyring(), &path(), &index, summary, &log.bytes[..cut]).unwrap_err();
     assert_eq!(error.code(), Code::Internal);
 }
 
@@ -311,16 +327,17 @@ async fn footer_and_index_are_read_without_the_body() {
     log.switch();
     fixture.push_all(&log).await;
     let line = fixture.archive.line();
-    let path = line.paths().path(&seawall_repo::layout::LineObject::WalHot(name())).unwrap();
+    let name = WalRangeName { end: Lsn(0x40_0000), ..name() };
+    let path = line.paths().path(&seawall_repo::layout::LineObject::WalHot(name)).unwrap();
     let metered = seawall_store::Metered::new(
         seawall_store::open(line.store().url(), &seawall_store::OpenOptions::default())
             .await
             .unwrap(),
     );
-    let range = read_range(&metered, line.keyring(), &path, name()).await.unwrap();
+    let range = read_range(&metered, line.keyring(), &path, name).await.unwrap();
     assert_eq!((range.start(), range.end()), (START, Lsn(0x40_0000)));
     assert!(range.index.facts.commits.is_empty(), "the index was not read");
-    let range = read_index(&metered, line.keyring(), &path, name()).await.unwrap();
+    let range = read_index(&metered, line.keyring(), &path, name).await.unwrap();
     assert_eq!(range.index.facts.commits[0].lsn, commit);
     let counts = metered.counts();
     assert!(counts.read_bytes < 200_000, "{} bytes read of 900 000", counts.read_bytes);

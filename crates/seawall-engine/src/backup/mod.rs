@@ -6,8 +6,6 @@
 //! A backup that dies leaves packs, maps and a journal. The next one takes what that attempt
 //! finished and WAL proves unchanged, and does not read it again.
 
-mod archiving;
-mod arrival;
 mod bundle;
 mod collector;
 mod config_files;
@@ -40,6 +38,7 @@ use seawall_repo::manifest::{LeftOut, PageError};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::{BackupSession, ScanOptions, Server, Survey};
+use crate::delivery::{ByArchiver, WalDelivery};
 use crate::pace::Pace;
 use collector::{Collector, Totals};
 use copy::{CopyJob, Copying};
@@ -81,6 +80,13 @@ pub struct BackupRequest {
     pub wal_timeout: Duration,
     /// The program's name and version, for the manifest.
     pub program: String,
+}
+
+impl BackupRequest {
+    /// The way in which the cluster's WAL comes into the repository.
+    fn delivery(&self) -> Box<dyn WalDelivery> {
+        Box::new(ByArchiver { patience: self.wal_timeout })
+    }
 }
 
 /// What a backup did.

@@ -12,12 +12,12 @@ use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, Commit};
 use seawall_repo::wal::WalArchive;
 use seawall_store::ObjectPath;
 
-use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::collector::Collected;
 use super::config_files::config_files;
 use super::start::Look;
 use super::{BackupRequest, again};
 use crate::cluster::{BackupSession, Stopped, TablespaceLinks, read_control_bytes};
+use crate::delivery::WalNeeded;
 use crate::liveness::{Life, life_of, oldest_running};
 
 /// What a push of WAL left in the repository and did not touch for so long is nobody's: it has no
@@ -65,9 +65,9 @@ pub(super) async fn publish(
     progress.stage(Stage::WaitingForWal, None);
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(timeline).await?;
-    let (to, patience) = (stopped.stop_lsn, request.wal_timeout);
-    let wait = Wait { from: start_lsn, to, patience, archiver: OnFailure::Wait };
-    let arrival = wait_for_wal(&archive, &ancestry, wait, &mut server, progress);
+    let needed = WalNeeded { archive: &archive, ancestry: &ancestry, from: start_lsn };
+    let delivery = request.delivery();
+    let arrival = delivery.wait_for(needed, stopped.stop_lsn, &mut server, progress);
     journal.keep_alive(line, arrival).await?;
     server.close().await;
     prove_own_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn).await?;

@@ -16,7 +16,6 @@ use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line};
 
 use super::BackupRequest;
-use super::arrival::{OnFailure, Wait, wait_for_wal};
 use super::config_files::config_files;
 use super::history::store_history;
 use super::journal::Journal;
@@ -26,6 +25,7 @@ use crate::cluster::{
     BackupSession, LinkRules, MissingRights, ScanOptions, Server, ServerFacts, Survey,
     TablespaceLinks, prove_essentials, prove_own_files, prove_tablespaces, read_control, survey,
 };
+use crate::delivery::WalNeeded;
 use crate::host::Host;
 use crate::line_note;
 use crate::liveness::{Life, life_of};
@@ -93,6 +93,7 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     }
     prove_line(line, &data_directory)?;
     refuse_unsuitable(&facts)?;
+    request.delivery().prove_set_up(&facts)?;
     let survey = survey_cluster(&facts, &data_directory).await?;
     survey.unreadable.refuse()?;
     Ok(Look { facts, control, data_directory, databases, survey })
@@ -143,32 +144,11 @@ fn refuse_unsuitable(facts: &ServerFacts) -> Result<()> {
         )
         .with_hint("Point `connection` and `data_directory` at the primary."));
     }
-    let waits = |name: &str| facts.pending_restart.iter().any(|pending| pending == name);
-    let unsuitable = |what: &str, waits: bool, sql: Hint| {
-        let error = Error::new(Code::SettingUnsuitable, what);
-        if waits {
-            return error.with_hint(
-                "It was changed in the configuration and waits for a restart: restart PostgreSQL.",
-            );
-        }
-        error.with_hint(sql)
-    };
     if facts.wal_level == "minimal" {
-        return Err(unsuitable(
+        return Err(facts.unsuitable(
+            "wal_level",
             "wal_level is minimal: WAL cannot restore a backup",
-            waits("wal_level"),
             "ALTER SYSTEM SET wal_level = 'replica'; then restart PostgreSQL.".into(),
-        ));
-    }
-    if facts.archive_mode == "off" {
-        return Err(unsuitable(
-            "archive_mode is off: the WAL a backup needs would not reach the repository",
-            waits("archive_mode"),
-            hint![
-                "ALTER SYSTEM SET archive_mode = 'on'; then restart PostgreSQL. ",
-                Action::Check { cluster: None },
-                " prints the archive_command."
-            ],
         ));
     }
     Ok(())
@@ -201,7 +181,7 @@ pub(super) async fn start(
 
     journal.started(session.start_lsn, session.start_timeline);
     progress.stage(Stage::WaitingForWal, None);
-    journal.keep_alive(line, prove_archiving(line, request, &mut session, progress)).await?;
+    journal.keep_alive(line, prove_delivery(line, request, &mut session, progress)).await?;
     store_history(line, &look.data_directory, session.start_timeline).await?;
     let (packs, maps) = (Vec::new(), Vec::new());
     let mut started = Started { session, journal, tablespaces, parent: None, packs, maps, dead };
@@ -278,9 +258,9 @@ async fn refuse_living(line: &Line, attempt: &Attempt, now: Timestamp) -> Result
     ))
 }
 
-/// Closes the start's segment and waits for it: if it does not arrive, now is the time to find out,
-/// not after hours of copying. What was archived before, and where to, does not matter.
-async fn prove_archiving(
+/// Waits for the WAL up to the start: if it does not come, now is the time to find out, not after
+/// hours of copying.
+async fn prove_delivery(
     line: &Line,
     request: &BackupRequest,
     session: &mut BackupSession,
@@ -288,10 +268,9 @@ async fn prove_archiving(
 ) -> Result<()> {
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(session.start_timeline).await?;
-    let to = session.server().switch_wal().await?;
-    let (from, patience) = (session.start_lsn, request.wal_timeout);
-    let wait = Wait { from, to, patience, archiver: OnFailure::GiveUp };
-    wait_for_wal(&archive, &ancestry, wait, session.server(), progress).await
+    let needed =
+        WalNeeded { archive: &archive, ancestry: &ancestry, from: session.start_lsn };
+    request.delivery().prove(needed, session.server(), progress).await
 }
 
 /// Takes over what the attempt finished, as far as WAL proves that it is unchanged. Whatever keeps

@@ -17,7 +17,7 @@ use crate::backup::survey_cluster;
 use crate::cluster::{
     MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
 };
-use crate::wal::{BackupPlace, Obstacle, reach};
+use crate::wal::{BackupPlace, Look, Obstacle, reach};
 
 /// How long WAL is measured to tell its rate.
 const RATE_SAMPLE: Duration = Duration::from_secs(1);
@@ -229,7 +229,7 @@ async fn look(
 async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
     let backups = line.backups().await?;
     let places: Vec<BackupPlace> = backups.iter().filter_map(BackupPlace::of).collect();
-    let reached = reach(&WalArchive::open(line).await?, &places).await?;
+    let reached = reach(&WalArchive::open(line).await?, &places, Look::AtItsEnd).await?;
     Ok((reached.is_some(), reached.and_then(|reached| reached.obstacle)))
 }
 

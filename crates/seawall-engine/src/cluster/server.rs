@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use seawall_core::{Code, Error, Lsn, Result, SystemId, WalSegmentSize};
+use seawall_core::{Code, Error, Hint, Lsn, Result, SystemId, WalSegmentSize};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::{Config, Connection, PgError};
 use seawall_repo::manifest::Database;
@@ -42,6 +42,17 @@ pub struct ServerFacts {
     pub full_page_writes: bool,
     /// The configuration files that settings name, wherever they lie.
     pub config_files: Vec<ConfigFile>,
+}
+
+impl ServerFacts {
+    /// The error of a setting under which there can be no backup; `sql` says what to do about it.
+    #[must_use]
+    pub fn unsuitable(&self, setting: &str, what: &str, sql: Hint) -> Error {
+        let waits = self.pending_restart.iter().any(|pending| pending == setting);
+        let changed = "It was changed in the configuration and waits for a restart: restart PostgreSQL.";
+        Error::new(Code::SettingUnsuitable, what)
+            .with_hint(if waits { changed.into() } else { sql })
+    }
 }
 
 /// A configuration file that a setting names.

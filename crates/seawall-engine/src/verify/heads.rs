@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use seawall_core::{BackupId, Code, Result, TimelineId, Ulid};
 use seawall_repo::Line;
 use seawall_repo::layout::{LineObject, ObjectName};
-use seawall_repo::records::{Event, Head};
+use seawall_repo::records::{Event, Head, WalOfTimeline};
+use seawall_repo::wal::LsnRange;
 use seawall_store::ObjectPath;
 
-use super::{Findings, Listed, name_of};
+use super::{Findings, Listed};
 
 /// What a line has, by name.
 #[derive(Debug, Default)]
 struct Present {
     paths: BTreeSet<ObjectPath>,
-    segments: BTreeMap<TimelineId, Vec<u64>>,
+    /// The WAL of each timeline.
+    wal: BTreeMap<TimelineId, Vec<LsnRange>>,
     pinned: BTreeSet<Ulid>,
     events: Vec<(Ulid, u32)>,
     heads: Vec<Ulid>,
@@ -31,11 +33,14 @@ impl Present {
                     if cluster == line.cluster() && *id == line.id() =>
                 {
                     match what {
-                        LineObject::WalHot(range) => present
-                            .segments
-                            .entry(range.timeline)
-                            .or_default()
-                            .push(range.segment.0),
+                        LineObject::WalHot(name) => {
+                            let range = LsnRange { start: name.start, end: name.end };
+                            present.wal.entry(name.timeline).or_default().push(range);
+                        }
+                        LineObject::WalCold(name) => {
+                            let range = LsnRange { start: name.start, end: name.end };
+                            present.wal.entry(name.timeline).or_default().push(range);
+                        }
                         LineObject::Pin(id, _) => {
                             present.pinned.insert(*id);
                         }
@@ -54,6 +59,9 @@ impl Present {
             }
             present.paths.insert(object.path.clone());
         }
+        for ranges in present.wal.values_mut() {
+            *ranges = LsnRange::joined(std::mem::take(ranges));
+        }
         present
     }
 }
@@ -67,7 +75,7 @@ pub(super) async fn check(line: &Line, objects: &[Listed], findings: &mut Findin
         match line.repository().read_record::<Head>(&path).await {
             Ok(head) => {
                 missing.extend(missing_of(line, &head, &present)?);
-                check_wal(line, &head, &present, findings);
+                check_wal(line, &head, &present, findings)?;
             }
             Err(error) => findings.error(&path, &error),
         }
@@ -136,34 +144,21 @@ fn announced(head: &Head, present: &Present) -> Option<ObjectPath> {
     (!explained).then_some(path)
 }
 
-fn check_wal(line: &Line, head: &Head, present: &Present, findings: &mut Findings) {
-    let none = Vec::new();
-    for timeline in &head.wal {
-        let segments = present.segments.get(&timeline.timeline).unwrap_or(&none);
-        for span in &timeline.spans {
-            let within = segments
-                .iter()
-                .filter(|segment| (span.first_segment.0..=span.last_segment.0).contains(segment));
-            let left = within.count();
-            if left < span.ranges as usize {
-                let first = seawall_repo::layout::WalRangeName {
-                    timeline: timeline.timeline,
-                    segment: span.first_segment,
-                    start: span.first_segment,
-                };
-                findings.add(
-                    name_of(line, &LineObject::WalHot(first)),
-                    Code::ObjectMissing,
-                    format!(
-                        "{} of the {} WAL objects from {} to the segment at {} on timeline {} are gone",
-                        span.ranges as usize - left,
-                        span.ranges,
-                        span.first_segment,
-                        span.last_segment,
-                        timeline.timeline
-                    ),
-                );
+/// WAL that a head says was there: each byte has to be in some object still.
+fn check_wal(line: &Line, head: &Head, present: &Present, findings: &mut Findings) -> Result<()> {
+    for WalOfTimeline { timeline, spans } in &head.wal {
+        for span in spans {
+            let mut gone = vec![LsnRange::from(span)];
+            for there in present.wal.get(timeline).into_iter().flatten() {
+                there.subtract_from(&mut gone);
+            }
+            for range in gone {
+                let below = line.paths().below(&format!("wal/hot/{:08X}", timeline.0))?;
+                let what =
+                    format!("WAL from {range} on timeline {timeline} was in the repository and is gone");
+                findings.add(below, Code::ObjectMissing, what);
             }
         }
     }
+    Ok(())
 }

@@ -25,7 +25,7 @@ use seawall_repo::{Line, Repository};
 use seawall_store::{ObjectPath, ObjectPrefix};
 use serde::Serialize;
 
-use crate::wal::{BackupPlace, Obstacle, reach};
+use crate::wal::{BackupPlace, Look, Obstacle, reach};
 
 /// How many names a listing asks for at a time.
 const LIST_PAGE: usize = 5000;
@@ -233,7 +233,7 @@ async fn blocked_wal(
         lines.into_iter().map(|((cluster, _), line)| (cluster, line)).collect();
     let mut blocked = Vec::new();
     for (cluster, (archive, places)) in youngest {
-        match reach(&archive, &places).await {
+        match reach(&archive, &places, Look::AlongIt).await {
             Ok(reached) => blocked.extend(reached.and_then(|reached| {
                 let obstacle = reached.obstacle?;
                 let message = obstacle.to_string();

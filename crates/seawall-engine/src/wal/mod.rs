@@ -19,6 +19,6 @@ pub use list::{TimelineListing, WalListing, list};
 pub use places::WalPlace;
 pub use promotion_note::PromotionNote;
 pub use push::{PlacePushed, PushReport, PushRequest, push};
-pub use reach::{BackupPlace, Obstacle, Reach, reach};
+pub use reach::{BackupPlace, Look, Obstacle, Reach, reach};
 pub use server::RecoveringServer;
 pub use wanted::RestorePath;

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Lsn, Result, TimelineId};
+use seawall_core::{BackupId, ExitClass, Lsn, Result, TimelineId};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::RangeIndex;
 use seawall_repo::BackupSummary;
-use seawall_repo::wal::{Detail, FactsPart, LogStep, LsnRange, WalArchive, WalHole};
+use seawall_repo::wal::{Detail, FactsPart, LogEnd, LogStep, LsnRange, WalArchive, WalHole};
 use serde::Serialize;
 
 /// How many segments are searched for the last commit before all of them are.
@@ -98,18 +98,41 @@ pub struct Reach {
     pub obstacle: Option<Obstacle>,
 }
 
+/// How the log behind a backup is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// By names and at its end: what is archived, told at once however long the archive is. Ranges
+    /// between that are damaged do not show.
+    AtItsEnd,
+    /// At the footer of every range, so that damage there shows, and at every seam.
+    AlongIt,
+}
+
+/// Up to where the log can be replayed from a backup on.
+struct Replayable {
+    lsn: Lsn,
+    /// Why not to the end of what is archived.
+    obstacle: Option<Obstacle>,
+    last_commit: Option<Timestamp>,
+}
+
 /// Up to where the newest backup of a line that has all its WAL can be rolled forward, along the
 /// newest timeline it leads to. `None` if there is no such backup. `backups` are in the order they
 /// were made. No bodies of WAL are read.
 ///
 /// # Errors
 /// Damage of a history, or a store that fails. Damaged WAL is an [`Obstacle`].
-pub async fn reach(archive: &WalArchive, backups: &[BackupPlace]) -> Result<Option<Reach>> {
+pub async fn reach(
+    archive: &WalArchive,
+    backups: &[BackupPlace],
+    look: Look,
+) -> Result<Option<Reach>> {
     let ancestries = archive.ancestries().await?;
     let mut nearest = None;
     for backup in backups.iter().rev() {
         let Some(ancestry) = newest_from(&ancestries, backup) else { continue };
-        let (lsn, obstacle) = replayable(archive, ancestry, backup.start_lsn).await?;
+        let Replayable { lsn, obstacle, last_commit } =
+            replayable(archive, ancestry, backup.start_lsn, look).await?;
         // What keeps a newer backup from being restored is in the way still.
         nearest = nearest.or(obstacle);
         if lsn < backup.stop_lsn {
@@ -118,12 +141,11 @@ pub async fn reach(archive: &WalArchive, backups: &[BackupPlace]) -> Result<Opti
             nearest.get_or_insert(Obstacle::Hole { range, why });
             continue;
         }
-        let committed = last_commit_before(archive, ancestry, backup.start_lsn, lsn).await?;
         return Ok(Some(Reach {
             backup: backup.id,
             timeline: ancestry.timeline_at(Lsn(lsn.0.saturating_sub(1))),
             lsn,
-            time: committed.map_or(backup.finished_at, |time| time.max(backup.finished_at)),
+            time: last_commit.map_or(backup.finished_at, |time| time.max(backup.finished_at)),
             obstacle: nearest,
         }));
     }
@@ -138,8 +160,39 @@ fn newest_from<'a>(ancestries: &'a [Ancestry], backup: &BackupPlace) -> Option<&
     ancestries.iter().filter(leads_to).max_by_key(|ancestry| ancestry.tip())
 }
 
-/// Up to where the log can be replayed from `from` on, and why not to the end of what is archived.
 async fn replayable(
+    archive: &WalArchive,
+    ancestry: &Ancestry,
+    from: Lsn,
+    look: Look,
+) -> Result<Replayable> {
+    if look == Look::AtItsEnd {
+        match archive.log_end(ancestry, from).await {
+            Ok(Some(end)) => return Ok(end.into()),
+            // Only a walk tells where it ends then.
+            Ok(None) => {}
+            Err(error) if error.exit_class() == ExitClass::Integrity => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let (lsn, obstacle) = walk(archive, ancestry, from).await?;
+    let last_commit = last_commit_before(archive, ancestry, from, lsn).await?;
+    Ok(Replayable { lsn, obstacle, last_commit })
+}
+
+impl From<LogEnd> for Replayable {
+    fn from(end: LogEnd) -> Self {
+        let why = || "nothing is archived there".to_owned();
+        Self {
+            lsn: end.complete_to,
+            obstacle: end.hole.map(|range| Obstacle::Hole { range, why: why() }),
+            last_commit: end.last_commit.map(|commit| commit.time.to_timestamp()),
+        }
+    }
+}
+
+/// Walks along the log as far as it can be replayed.
+async fn walk(
     archive: &WalArchive,
     ancestry: &Ancestry,
     from: Lsn,

@@ -4,7 +4,7 @@ use seawall_core::{Lsn, TimelineId, WalSegmentSize};
 
 use super::end::{EndOfWal, EndReason};
 use super::facts::WalFacts;
-use super::fragment::{HeadFragment, TailFragment};
+use super::fragment::{HeadFragment, HeadState, TailFragment};
 use super::page::PageFault;
 use super::reader::{ReaderStart, StartError, WalReader};
 use crate::PgMajor;
@@ -62,6 +62,16 @@ pub struct RangeIndex {
     pub ended: Option<EndOfWal>,
     /// What the whole records say.
     pub facts: WalFacts,
+}
+
+impl RangeIndex {
+    /// Whether a record goes on behind the range's end: one that begins in it, or one that all of
+    /// it lies in.
+    #[must_use]
+    pub fn ends_in_a_record(&self) -> bool {
+        let within = |head: &HeadFragment| head.state == HeadState::Unfinished;
+        self.tail.is_some() || self.head.as_ref().is_some_and(within)
+    }
 }
 
 /// The range's first page is not a valid one, and the caller did not give the major.

@@ -2,16 +2,23 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::FutureExt as _;
+use futures_util::future::try_join;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use seawall_core::{
     Action, Code, Error, Key, Lsn, Result, SystemId, TimelineId, WalSegment, WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
 
+use super::names::{WalNames, timelines_with_wal};
 use super::range::DEFAULT_COMPRESSION_LEVEL;
-use crate::layout::{LineObject, ObjectName, WalRangeName};
+use crate::layout::{LineObject, ObjectName};
 use crate::records::HistoryFile;
 use crate::{Line, error};
+
+/// How many small objects are read at the same time.
+pub(super) const READS_AT_ONCE: usize = 16;
 
 /// The WAL of one line.
 ///
@@ -29,8 +36,6 @@ pub struct WalArchive {
 /// What was learnt of objects that cannot change.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Where ranges end.
-    pub range_ends: BTreeMap<WalRangeName, Lsn>,
     /// Ancestries of timelines whose history file was read.
     pub ancestries: BTreeMap<TimelineId, Ancestry>,
 }
@@ -106,6 +111,11 @@ impl WalArchive {
         self.segment_size
     }
 
+    /// Its names.
+    pub(super) const fn names(&self) -> WalNames<'_> {
+        WalNames { line: &self.line, segment_size: self.segment_size }
+    }
+
     pub(super) const fn compression_level(&self) -> i32 {
         self.compression_level
     }
@@ -159,16 +169,9 @@ impl WalArchive {
     /// # Errors
     /// A store that fails.
     pub async fn timelines(&self) -> Result<Vec<TimelineId>> {
-        let mut timelines: BTreeSet<TimelineId> = self.history_timelines().await?;
-        for name in self.line.store().list_children(&self.line.paths().below("wal/hot")?).await? {
-            if let Ok(number) = u32::from_str_radix(&name, 16)
-                && number > 0
-                && format!("{number:08X}") == name
-            {
-                timelines.insert(TimelineId(number));
-            }
-        }
-        Ok(timelines.into_iter().collect())
+        let (histories, wal) =
+            try_join(self.history_timelines(), timelines_with_wal(&self.line)).await?;
+        Ok(histories.union(&wal).copied().collect())
     }
 
     /// The timelines whose history file is archived.
@@ -189,11 +192,9 @@ impl WalArchive {
     /// # Errors
     /// Damage, or a store that fails.
     pub async fn ancestries(&self) -> Result<Vec<Ancestry>> {
-        let mut ancestries = Vec::new();
-        for timeline in self.timelines().await? {
-            ancestries.push(self.ancestry(timeline).await?);
-        }
-        Ok(ancestries)
+        let timelines = self.timelines().await?.into_iter();
+        let reads: Vec<_> = timelines.map(|timeline| self.ancestry(timeline).boxed()).collect();
+        stream::iter(reads).buffered(READS_AT_ONCE).try_collect().await
     }
 
     /// The timelines that no other one continues. A line whose history never branched has one.

@@ -1,10 +1,11 @@
 //! What is archived of the log.
 
+use futures_util::future::try_join;
 use seawall_core::{Lsn, Result, TimelineId};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::LastRecord;
 
-use super::listing::RangeCursor;
+use super::listing::{RangeCursor, cold_ranges};
 use super::walk::{Detail, LogStep, LogWalker, WalHole};
 use super::{LsnRange, WalArchive};
 
@@ -33,24 +34,15 @@ pub struct TimelineCoverage {
 }
 
 impl WalArchive {
-    /// What is archived of one timeline, by footers alone.
+    /// What is archived of one timeline, by names alone.
     ///
     /// # Errors
     /// Damage, or a store that fails.
     pub async fn timeline_coverage(&self, timeline: TimelineId) -> Result<TimelineCoverage> {
-        let mut coverage =
-            TimelineCoverage { timeline, ranges: Vec::new(), objects: 0, stored_bytes: 0 };
-        let mut cursor = RangeCursor::new(self, timeline, Lsn::INVALID)?;
-        while let Some(listed) = cursor.next().await? {
-            let extent = self.extent(&listed).await?;
-            match coverage.ranges.last_mut() {
-                Some(last) if extent.start <= last.end => last.end = last.end.max(extent.end),
-                _ => coverage.ranges.push(extent),
-            }
-            coverage.objects += 1;
-            coverage.stored_bytes += listed.size_bytes;
-        }
-        Ok(coverage)
+        let names = self.names().from(timeline, Lsn::INVALID).await?;
+        let objects = names.spans.iter().map(|span| u64::from(span.objects)).sum();
+        let ranges = names.spans.iter().map(LsnRange::from).collect();
+        Ok(TimelineCoverage { timeline, ranges, objects, stored_bytes: names.stored_bytes })
     }
 
     /// Whether any WAL of the timeline is archived from the segment on that holds `from`.
@@ -58,7 +50,11 @@ impl WalArchive {
     /// # Errors
     /// A store that fails.
     pub async fn has_wal_from(&self, timeline: TimelineId, from: Lsn) -> Result<bool> {
-        Ok(RangeCursor::new(self, timeline, from)?.next().await?.is_some())
+        let behind = LsnRange { start: self.segment_at(timeline, from).start(), end: Lsn(u64::MAX) };
+        let mut cursor = RangeCursor::new(self, timeline, from)?;
+        let cold = cold_ranges(self.line(), timeline, behind);
+        let (hot, cold) = try_join(cursor.next(), cold).await?;
+        Ok(hot.is_some() || !cold.is_empty())
     }
 
     /// The stretches of log along `ancestry` that end after `from`, in order. Two that touch do
@@ -84,29 +80,41 @@ impl WalArchive {
         stretches(self.walk(ancestry, from, Lsn(u64::MAX), Detail::Seams).passing_damage()).await
     }
 
-    /// Up to where the log is archived from `from` on without a hole; `from` itself if nothing is.
-    /// Ranges whose footers were read before are not read again.
+    /// The parts of the log along `ancestry` that are archived behind `from`, by names alone: in
+    /// order, disjoint, and something is missing between two of them.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn archived(&self, ancestry: &Ancestry, from: Lsn) -> Result<Vec<LsnRange>> {
+        let mut parts: Vec<LsnRange> = Vec::new();
+        for span in ancestry.spans() {
+            let lived = LsnRange {
+                start: span.begin.max(from),
+                end: span.end.unwrap_or(Lsn(u64::MAX)),
+            };
+            if lived.start >= lived.end {
+                continue;
+            }
+            let names = self.names().from(span.timeline, lived.start).await?;
+            let spans = names.spans.iter().map(LsnRange::from);
+            for part in spans.filter_map(|part| part.overlap(lived)) {
+                match parts.last_mut() {
+                    Some(last) if last.end == part.start => last.end = part.end,
+                    _ => parts.push(part),
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Up to where the log is archived from `from` on without a hole, by names alone; `from` itself
+    /// if nothing is.
     ///
     /// # Errors
     /// Damage, or a store that fails.
     pub async fn contiguous_end(&self, ancestry: &Ancestry, from: Lsn) -> Result<Lsn> {
-        let mut position = from;
-        for span in ancestry.spans().filter(|span| span.end.is_none_or(|end| end > from)) {
-            let end = span.end.unwrap_or(Lsn(u64::MAX));
-            let mut cursor = RangeCursor::new(self, span.timeline, position)?;
-            while position < end
-                && let Some(listed) = cursor.next().await?
-            {
-                if listed.name.start > position {
-                    break;
-                }
-                position = position.max(self.extent(&listed).await?.end).min(end);
-            }
-            if position < end {
-                break;
-            }
-        }
-        Ok(position)
+        let archived = self.archived(ancestry, from).await?;
+        Ok(archived.first().filter(|part| part.start == from).map_or(from, |part| part.end))
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 
-use seawall_core::{Lsn, Result, TimelineId, WalSegment};
-use seawall_store::{ObjectPath, ObjectPrefix};
+use futures_util::future::try_join;
+use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalSegment, WalSegmentSize};
+use seawall_store::{ListPage, ObjectInfo, ObjectPath, ObjectPrefix};
 
 use super::range::{WalRange, read_events, read_index, read_range};
 use super::{LsnRange, WalArchive};
-use crate::error;
-use crate::layout::{LineObject, ObjectName, WalRangeName};
+use crate::layout::{LineObject, ObjectName, WalColdName, WalRangeName};
+use crate::{Line, error};
 
 /// How many names are asked for at a time.
-const PAGE_NAMES: usize = 1000;
+pub(super) const PAGE_NAMES: usize = 1000;
 
 /// A range, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,74 @@ pub(super) struct Listed {
     pub name: WalRangeName,
     pub path: ObjectPath,
     pub size_bytes: u64,
+}
+
+/// A compacted range, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ListedCold {
+    pub range: LsnRange,
+    pub path: ObjectPath,
+    pub size_bytes: u64,
+}
+
+impl Listed {
+    /// What it holds.
+    pub const fn range(&self) -> LsnRange {
+        LsnRange { start: self.name.start, end: self.name.end }
+    }
+
+    /// A name that is in another order than the log would be passed over, so it is an error.
+    pub fn prove_place(&self, segment_size: WalSegmentSize) -> Result<()> {
+        let name = self.name;
+        let segment = WalSegment::containing(name.timeline, name.start, segment_size);
+        if segment.start() == name.segment && name.end <= segment.end() {
+            return Ok(());
+        }
+        let what = "the range does not lie in the segment it is named after";
+        Err(error::inconsistent(&self.path, what))
+    }
+
+    /// `None` for a name that is no range's, which `verify` tells of.
+    fn of(object: ObjectInfo) -> Result<Option<Self>> {
+        let ObjectInfo { path, size_bytes, .. } = object;
+        match ObjectName::parse(&path) {
+            Some(ObjectName::Line(_, _, LineObject::WalHot(name))) => {
+                Ok(Some(Self { name, path, size_bytes }))
+            }
+            _ if is_of_the_format_before(&path) => Err(format_before(&path)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Ranges were named after their starts alone: what they hold, a listing did not tell.
+fn is_of_the_format_before(path: &ObjectPath) -> bool {
+    let name = path.file_name();
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn format_before(path: &ObjectPath) -> Error {
+    let what = format!(
+        "{path} is WAL of a repository format from before the first release, which this program does not read"
+    );
+    Error::new(Code::UnknownFormat, what)
+        .with_hint("Make a new repository with this program, and take a backup into it.")
+}
+
+/// The ranges that a page of names tells of.
+pub(super) fn ranges_of(page: ListPage) -> Result<Vec<Listed>> {
+    page.objects.into_iter().filter_map(|object| Listed::of(object).transpose()).collect()
+}
+
+/// Where the ranges of a timeline are.
+pub(super) fn below_timeline(line: &Line, timeline: TimelineId) -> Result<ObjectPrefix> {
+    line.paths().below(&format!("wal/hot/{:08X}", timeline.0))
+}
+
+/// Names of ranges that begin in a segment from `lsn` on come after this one. The segment that `lsn`
+/// lies in is named after its own first position.
+pub(super) fn just_before(prefix: &ObjectPrefix, lsn: Lsn) -> Option<ObjectPath> {
+    prefix.join(&format!("{:016X}", lsn.0)).ok()
 }
 
 /// Ranges of one timeline, by segment and start, page after page.
@@ -41,12 +110,9 @@ enum NextPage {
 impl RangeCursor {
     /// Begins at the segment that holds `from`.
     pub fn new(archive: &WalArchive, timeline: TimelineId, from: Lsn) -> Result<Self> {
-        let paths = archive.line().paths();
         let segment = archive.segment_at(timeline, from).start();
-        let prefix = paths.below(&format!("wal/hot/{:08X}", timeline.0))?;
-        // A segment's own name sorts just before the names below it.
-        let before = prefix.join(&format!("{:016X}", segment.0));
-        let next_page = before.map_or(NextPage::First, NextPage::After);
+        let prefix = below_timeline(archive.line(), timeline)?;
+        let next_page = just_before(&prefix, segment).map_or(NextPage::First, NextPage::After);
         Ok(Self { archive: archive.clone(), prefix, next_page, page: VecDeque::new() })
     }
 
@@ -68,32 +134,45 @@ impl RangeCursor {
                 NextPage::None => return Ok(None),
             };
             let store = self.archive.line().store();
-            let page = store.list(&self.prefix, after, PAGE_NAMES).await?;
-            self.next_page = page.next.map_or(NextPage::None, NextPage::After);
-            for object in page.objects {
-                let Some(ObjectName::Line(_, _, LineObject::WalHot(name))) =
-                    ObjectName::parse(&object.path)
-                else {
-                    continue;
-                };
-                self.check(name, &object.path)?;
-                let (path, size_bytes) = (object.path, object.size_bytes);
-                self.page.push_back(Listed { name, path, size_bytes });
+            let mut page = store.list(&self.prefix, after, PAGE_NAMES).await?;
+            self.next_page = page.next.take().map_or(NextPage::None, NextPage::After);
+            for listed in ranges_of(page)? {
+                listed.prove_place(self.archive.segment_size())?;
+                self.page.push_back(listed);
             }
         }
         Ok(self.page.pop_front())
     }
+}
 
-    /// A name that is in another order than the log would be passed over, so it is an error.
-    fn check(&self, name: WalRangeName, path: &ObjectPath) -> Result<()> {
-        let segment = self.archive.segment_at(name.timeline, name.start).start();
-        if segment == name.segment {
-            Ok(())
-        } else {
-            Err(error::inconsistent(
-                path,
-                "the range does not lie in the segment it is named after",
-            ))
+/// The compacted ranges of a timeline that hold some of `wanted`, in the order of their starts.
+pub(super) async fn cold_ranges(
+    line: &Line,
+    timeline: TimelineId,
+    wanted: LsnRange,
+) -> Result<Vec<ListedCold>> {
+    let prefix = line.paths().below(&format!("wal/cold/{:08X}", timeline.0))?;
+    let from = Lsn(wanted.start.0.saturating_sub(WalColdName::MAX_BYTES));
+    let mut after = just_before(&prefix, from);
+    let mut found = Vec::new();
+    loop {
+        let page = line.store().list(&prefix, after.as_ref(), PAGE_NAMES).await?;
+        for ObjectInfo { path, size_bytes, .. } in page.objects {
+            let Some(ObjectName::Line(_, _, LineObject::WalCold(name))) = ObjectName::parse(&path)
+            else {
+                continue;
+            };
+            if name.start >= wanted.end {
+                return Ok(found);
+            }
+            let range = LsnRange { start: name.start, end: name.end };
+            if range.overlap(wanted).is_some() {
+                found.push(ListedCold { range, path, size_bytes });
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(found);
         }
     }
 }
@@ -107,6 +186,28 @@ impl WalArchive {
             listed.push(range);
         }
         Ok(listed)
+    }
+
+    /// The ranges of one segment, where none of `wanted` is compacted: those bytes are needed.
+    pub(super) async fn ranges_to_read(
+        &self,
+        segment: WalSegment,
+        wanted: LsnRange,
+    ) -> Result<Vec<Listed>> {
+        let compacted = self.refuse_compacted(segment.timeline, wanted);
+        try_join(self.ranges_in(segment), compacted).await.map(|(ranges, ())| ranges)
+    }
+
+    /// Refuses bytes that only a compacted range may hold.
+    pub(super) async fn refuse_compacted(
+        &self,
+        timeline: TimelineId,
+        wanted: LsnRange,
+    ) -> Result<()> {
+        match cold_ranges(self.line(), timeline, wanted).await?.first() {
+            None => Ok(()),
+            Some(cold) => Err(compacted(cold)),
+        }
     }
 
     /// Reads the footer of a range.
@@ -138,18 +239,12 @@ impl WalArchive {
         if !same {
             return Err(error::inconsistent(&listed.path, "it is WAL of another cluster"));
         }
-        self.memory().range_ends.insert(listed.name, range.end());
         Ok(range)
     }
+}
 
-    /// What a range holds; its footer is read once.
-    pub(super) async fn extent(&self, listed: &Listed) -> Result<LsnRange> {
-        let start = listed.name.start;
-        let known = self.memory().range_ends.get(&listed.name).copied();
-        let end = match known {
-            Some(end) => end,
-            None => self.read_footer(listed).await?.end(),
-        };
-        Ok(LsnRange { start, end })
-    }
+fn compacted(cold: &ListedCold) -> Error {
+    let what =
+        format!("{} is compacted WAL, and this program does not know how to read it", cold.path);
+    Error::new(Code::UnknownFormat, what).with_hint("Use a newer Seawall with this repository.")
 }

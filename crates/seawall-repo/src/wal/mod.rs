@@ -12,24 +12,32 @@ mod history;
 mod index;
 mod ingest;
 mod listing;
+mod log_end;
+mod names;
 pub mod range;
 mod records;
 mod segment;
+mod summary;
 mod walk;
 
 pub use archive::WalArchive;
 pub use coverage::{TimelineCoverage, WalStretch};
 pub use facts::{FactsPart, FactsReader, WalChanges};
 pub use history::HistoryStored;
-pub use ingest::{SegmentKind, SegmentStored, StoredPiece};
+pub use ingest::{SegmentKind, StoredPiece, StretchStored};
+pub(crate) use names::wal_of;
+pub use log_end::LogEnd;
 pub use records::RecordsAround;
 pub use segment::SegmentRead;
+pub use summary::{LastCommit, LogSummary};
 pub use walk::{Detail, LogStep, LogWalker, WalHole};
 
 use std::fmt;
 
 use seawall_core::Lsn;
 use serde::Serialize;
+
+use crate::records::WalSpan;
 
 /// A stretch of the log: `start` is in it, `end` is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -54,8 +62,22 @@ impl LsnRange {
         self.end.bytes_since(self.start)
     }
 
+    /// The same bytes in sorted ranges, of which no two touch.
+    #[must_use]
+    pub fn joined(mut ranges: Vec<Self>) -> Vec<Self> {
+        ranges.sort_unstable();
+        let mut joined: Vec<Self> = Vec::new();
+        for range in ranges {
+            match joined.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => joined.push(range),
+            }
+        }
+        joined
+    }
+
     /// Takes it out of sorted, disjoint ranges.
-    fn subtract_from(self, ranges: &mut Vec<Self>) {
+    pub fn subtract_from(self, ranges: &mut Vec<Self>) {
         let left = |range: Self| {
             let before = Self { start: range.start, end: range.end.min(self.start) };
             let after = Self { start: range.start.max(self.end), end: range.end };
@@ -77,6 +99,12 @@ impl LsnRange {
         bytes.truncate(usize::try_from(self.end.bytes_since(at)).unwrap_or(usize::MAX));
         bytes.drain(..before.min(bytes.len()));
         bytes
+    }
+}
+
+impl From<&WalSpan> for LsnRange {
+    fn from(span: &WalSpan) -> Self {
+        Self { start: span.start, end: span.end }
     }
 }
 

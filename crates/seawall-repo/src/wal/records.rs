@@ -31,15 +31,17 @@ impl LogBytes<'_> {
         let timeline = self.ancestry.timeline_at(self.position);
         let lived_to = self.ancestry.fork_lsn_of(timeline).unwrap_or(Lsn(u64::MAX));
         let segment = self.archive.segment_at(timeline, self.position);
+        let wanted = LsnRange { start: self.position, end: lived_to };
         for listed in self.archive.ranges_in(segment).await?.into_iter().rev() {
-            let extent = self.archive.extent(&listed).await?;
-            let wanted = LsnRange { start: self.position, end: lived_to };
-            if let Some(part) = extent.overlap(wanted).filter(|part| part.start == wanted.start) {
+            let part = listed.range().overlap(wanted);
+            if let Some(part) = part.filter(|part| part.start == wanted.start) {
                 let opened = self.archive.open_listed(&listed).await?;
                 self.position = part.end;
-                return Ok(Some(part.out_of(opened.bytes, extent.start)));
+                return Ok(Some(part.out_of(opened.bytes, listed.name.start)));
             }
         }
+        let next_byte = LsnRange { end: wanted.start.saturating_add(1), ..wanted };
+        self.archive.refuse_compacted(timeline, next_byte).await?;
         Ok(None)
     }
 }
@@ -71,13 +73,13 @@ impl WalArchive {
         let timeline = ancestry.timeline_at(lsn);
         let segment = self.segment_at(timeline, lsn);
         let begin = ancestry.span(timeline).map_or(Lsn::INVALID, |span| span.begin);
-        for listed in self.ranges_in(segment).await?.into_iter().rev() {
-            let extent = self.extent(&listed).await?;
-            if extent.start <= lsn && lsn < extent.end {
-                return Ok(Some(extent.start.max(begin)));
-            }
+        let byte = LsnRange { start: lsn, end: lsn.saturating_add(1) };
+        let ranges = self.ranges_in(segment).await?;
+        let holding = ranges.iter().rev().find(|listed| listed.range().overlap(byte).is_some());
+        if holding.is_none() {
+            self.refuse_compacted(timeline, byte).await?;
         }
-        Ok(None)
+        Ok(holding.map(|listed| listed.name.start.max(begin)))
     }
 
     /// Reads records from `start` on until one begins at `lsn` or later.

@@ -1,15 +1,21 @@
 //! Gives segments back.
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use seawall_core::{Action, Code, Error, Lsn, Result, WalSegment, hint};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, header_bytes};
 use seawall_pgdata::wal::{PageContext, PageHeader};
 use seawall_store::ObjectPath;
 
-use super::listing::Listed;
+use super::listing::{Listed, RangeCursor};
 use super::range::{OpenedRange, open_range};
 use super::{LsnRange, WalArchive};
+
+/// How many ranges of a segment are read at the same time. A second's worth is small, and a whole
+/// segment is one.
+const RANGES_AT_ONCE: usize = 8;
 
 /// A segment put together from the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +55,15 @@ impl WalArchive {
             missing: vec![whole],
             filler_from: segment.end(),
         };
-        for (wanted, listed) in self.parts_of(segment, path).await? {
-            let opened = self.open_listed(&listed).await?;
-            assembly.add(&listed, &opened, wanted)?;
+        let parts = self.parts_of(segment, path).await?;
+        let reads: Vec<_> =
+            parts.iter().map(|(_, listed)| self.open_listed(listed).boxed()).collect();
+        let mut reads = stream::iter(reads).buffered(RANGES_AT_ONCE);
+        for (wanted, listed) in &parts {
+            let Some(opened) = reads.try_next().await? else { break };
+            assembly.add(listed, &opened, *wanted)?;
         }
+        self.refuse_compacted_of(&assembly, path).await?;
         let covered_to = assembly.missing.first().map_or(whole.end, |hole| hole.start);
         if let Some(hole) = assembly.missing.first().filter(|hole| hole.end < whole.end) {
             return Err(hole_in(segment, *hole));
@@ -76,10 +87,22 @@ impl WalArchive {
             let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
             let Some(wanted) = whole.overlap(lived) else { continue };
             let ranges = self.ranges_in(WalSegment { timeline: span.timeline, ..segment }).await?;
-            let of_use = ranges.into_iter().filter(|listed| listed.name.start < wanted.end);
+            let of_use =
+                ranges.into_iter().filter(|listed| listed.range().overlap(wanted).is_some());
             parts.extend(of_use.map(|listed| (wanted, listed)));
         }
         Ok(parts)
+    }
+
+    /// What is missing may be compacted.
+    async fn refuse_compacted_of(&self, assembly: &Assembly, path: &[TimelineSpan]) -> Result<()> {
+        for span in path {
+            let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
+            for missing in assembly.missing.iter().filter_map(|missing| missing.overlap(lived)) {
+                self.refuse_compacted(span.timeline, missing).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The objects that are read when PostgreSQL asks for the segments that hold the log from `from`
@@ -93,13 +116,23 @@ impl WalArchive {
         from: Lsn,
         to: Lsn,
     ) -> Result<Vec<ObjectPath>> {
-        let path: Vec<TimelineSpan> = ancestry.spans().collect();
-        let mut segment = self.segment_at(ancestry.tip(), from);
+        let last_byte = Lsn(to.0.saturating_sub(1));
+        let asked = LsnRange {
+            start: self.segment_at(ancestry.tip(), from).start(),
+            end: self.segment_at(ancestry.tip(), last_byte).end(),
+        };
         let mut objects = Vec::new();
-        while segment.start() < to {
-            let parts = self.parts_of(segment, &path).await?;
-            objects.extend(parts.into_iter().map(|(_, listed)| listed.path));
-            segment = WalSegment { number: segment.number + 1, ..segment };
+        for span in ancestry.spans() {
+            let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
+            let Some(wanted) = asked.overlap(lived) else { continue };
+            let mut cursor = RangeCursor::new(self, span.timeline, wanted.start)?;
+            while let Some(listed) = cursor.next().await?
+                && listed.name.start < wanted.end
+            {
+                if listed.range().overlap(wanted).is_some() {
+                    objects.push(listed.path);
+                }
+            }
         }
         Ok(objects)
     }

@@ -11,6 +11,7 @@ use seawall_pgdata::wal::{
     SegmentIndexer, WalFacts,
 };
 
+use super::archive::READS_AT_ONCE;
 use super::listing::{Listed, RangeCursor};
 use super::{LsnRange, WalArchive};
 use crate::error;
@@ -32,7 +33,8 @@ impl Detail {
     /// How many ranges are read at the same time: bytes one by one, for the sake of memory.
     const fn read_ahead(self) -> usize {
         match self {
-            Self::Seams | Self::Events | Self::Facts => 8,
+            Self::Seams | Self::Events => READS_AT_ONCE,
+            Self::Facts => 8,
             Self::Bytes => 1,
         }
     }
@@ -167,6 +169,8 @@ impl LogWalker {
             }
             let Some((listed, index)) = self.next_loaded(span).await? else {
                 self.leave_span();
+                let behind = LsnRange { start: self.position, end: span.end.unwrap_or(self.to) };
+                self.archive.refuse_compacted(span.timeline, behind).await?;
                 // The last span may go on some day; an ancestor's ended at its switch.
                 match span.end {
                     Some(end) => return Ok(Some(self.hole_up_to(end.min(self.to)))),
@@ -182,6 +186,8 @@ impl LogWalker {
             };
             let Some(index) = self.unless_damaged(&listed, index)?.flatten() else { continue };
             if index.start > self.position {
+                let missing = LsnRange { start: self.position, end: index.start };
+                self.archive.refuse_compacted(span.timeline, missing).await?;
                 let hole = self.hole_up_to(index.start.min(self.to));
                 self.pending = Some(index).filter(|index| index.start < self.to);
                 return Ok(Some(hole));

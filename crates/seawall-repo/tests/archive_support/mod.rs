@@ -16,7 +16,7 @@ use seawall_core::{
 use seawall_pgdata::PgMajor;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::records::About;
-use seawall_repo::wal::{SegmentKind, SegmentStored, WalArchive};
+use seawall_repo::wal::{SegmentKind, StretchStored, WalArchive};
 use seawall_repo::{CreateOptions, Line, Repository};
 use seawall_store::{OpenOptions, Store, open_or_create};
 use wal::{SEGMENT_SIZE, SYSTEM_ID, WalWriter};
@@ -93,7 +93,7 @@ impl Fixture {
         WalArchive::open(repository.line(line.cluster(), line.id())?).await
     }
 
-    pub async fn push(&self, name: &str, bytes: &[u8]) -> Result<SegmentStored> {
+    pub async fn push(&self, name: &str, bytes: &[u8]) -> Result<StretchStored> {
         push(&self.archive, name, bytes).await
     }
 
@@ -118,7 +118,7 @@ impl Fixture {
     }
 }
 
-pub async fn push(archive: &WalArchive, name: &str, bytes: &[u8]) -> Result<SegmentStored> {
+pub async fn push(archive: &WalArchive, name: &str, bytes: &[u8]) -> Result<StretchStored> {
     let (segment, kind) = match WalFileName::parse(name, SEGMENT_SIZE) {
         Some(WalFileName::Segment(segment)) => (segment, SegmentKind::Whole),
         Some(WalFileName::Partial(segment)) => (segment, SegmentKind::Partial),

@@ -6,7 +6,7 @@ use seawall_core::{
     Action, BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId, hint,
 };
 use seawall_engine::liveness::{Life, life_of};
-use seawall_engine::wal::{BackupPlace, Obstacle, Reach, reach};
+use seawall_engine::wal::{BackupPlace, Look, Obstacle, Reach, reach};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::{About, Event};
 use seawall_repo::wal::WalArchive;
@@ -205,7 +205,8 @@ impl ClusterReport {
                 continue;
             }
             let line = current_line(&opened.repository, &self.name).await?;
-            let found = reach(&WalArchive::open(line).await?, &places).await?;
+            let archive = WalArchive::open(line).await?;
+            let found = reach(&archive, &places, Look::AtItsEnd).await?;
             if let Some(obstacle) = found.as_ref().and_then(|found| found.obstacle.clone()) {
                 let (repository, message) = (repository.clone(), obstacle.to_string());
                 self.blocked_wal.push(Blocked { repository, obstacle, message });

@@ -1,23 +1,26 @@
-//! Takes segment files into the archive.
+//! Takes the log into the archive: segment files, and stretches of any length.
 
 mod compare;
-mod examine;
 mod seams;
+mod segment_file;
+mod stretch;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use seawall_core::{Action, Code, Error, Lsn, Result, TimelineId, WalSegment, hint};
+use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalSegment};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{EndOfWal, RangeIndex};
+use seawall_pgdata::wal::RangeIndex;
 use seawall_store::StoreError;
 
-use super::listing::Listed;
 use super::range::RangeSealer;
+use super::summary::LogSummary;
 use super::walk::filler_index;
 use super::{LsnRange, WalArchive};
 use crate::layout::{LineObject, WalRangeName};
-use examine::{Piece, SegmentFile};
+use segment_file::doubtful;
+pub(super) use seams::crossing_facts;
+use stretch::{Examined, Origin, Piece, Stretch};
 
 /// How often another writer may be first with the same piece. Its bytes are there then, so that
 /// once would do unless ranges vanish.
@@ -33,7 +36,7 @@ pub enum SegmentKind {
     Partial,
 }
 
-/// The part of a pushed segment that one timeline wrote.
+/// The part of a stretch that one timeline wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredPiece {
     /// The timeline.
@@ -44,16 +47,18 @@ pub struct StoredPiece {
     pub new_bytes: u64,
 }
 
-/// What became of a pushed segment. All of it that is WAL is in the archive and durable.
+/// What became of a stretch. All of it up to [`StretchStored::valid_to`] is in the archive and durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentStored {
+pub struct StretchStored {
     /// In LSN order.
     pub pieces: Vec<StoredPiece>,
-    /// Up to here the file is WAL, or filler after a switch. What lies behind was not stored.
+    /// Up to here it is WAL, or filler after a switch. What lies behind was not stored: in a file
+    /// because it is none, in a stream because a record goes on behind it, so that the next stretch
+    /// begins here.
     pub valid_to: Lsn,
 }
 
-impl SegmentStored {
+impl StretchStored {
     /// How many bytes were not archived before.
     #[must_use]
     pub fn new_bytes(&self) -> u64 {
@@ -70,16 +75,15 @@ impl WalArchive {
     /// # Errors
     /// [`Code::NotWal`], [`Code::WalWrongCluster`], [`Code::WalDamaged`] for what may not be
     /// archived; [`Code::WalConflict`] and [`Code::WalDiscontinuous`] for what contradicts the
-    /// archive; damage there, or a store that fails.
+    /// archive; [`Code::UnknownFormat`] where that is compacted; damage there, or a store that fails.
     pub async fn store_segment(
         &self,
         segment: WalSegment,
         kind: SegmentKind,
         bytes: &[u8],
-    ) -> Result<SegmentStored> {
-        let (system_id, major) = (self.system_id(), self.major());
-        let file = SegmentFile { segment, kind, bytes, system_id, major };
-        file.check_identity()?;
+    ) -> Result<StretchStored> {
+        let file = self.stretch(segment, segment.start(), bytes, Origin::File(kind));
+        file.prove_identity()?;
         let ancestry = self.ancestry(segment.timeline).await?;
         let examined = file.examine(&ancestry)?;
         if let Some(doubt) = examined.doubt {
@@ -88,74 +92,159 @@ impl WalArchive {
             // ends in it (`WalReceiverMain`, walreceiver.c; `archive_mode = always`).
             let left = |fork: &Lsn| segment.start() < *fork && *fork <= examined.valid_to;
             if !forks.iter().any(left) {
-                return Err(doubtful(&file, examined.valid_to, &doubt));
+                return Err(doubtful(&file, kind, examined.valid_to, &doubt));
             }
         }
+        self.store_examined(&file, &ancestry, &examined).await
+    }
+
+    /// Stores what a stream brought of a timeline from `start` on, where a page or a record begins:
+    /// byte for byte what is not archived yet, up to the last place where the log can be read on. As
+    /// [`WalArchive::store_segment`] otherwise.
+    ///
+    /// # Errors
+    /// As for [`WalArchive::store_segment`].
+    pub async fn store_stretch(
+        &self,
+        timeline: TimelineId,
+        start: Lsn,
+        bytes: &[u8],
+    ) -> Result<StretchStored> {
+        let ancestry = self.ancestry(timeline).await?;
+        let mut stored = StretchStored { pieces: Vec::new(), valid_to: start };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let segment = self.segment_at(timeline, stored.valid_to);
+            let room = segment.end().bytes_since(stored.valid_to);
+            let room = usize::try_from(room).unwrap_or(usize::MAX).min(rest.len());
+            let (part, behind) = rest.split_at(room);
+            let stretch = self.stretch(segment, stored.valid_to, part, Origin::Stream).readable();
+            if stretch.bytes.is_empty() {
+                break;
+            }
+            let examined = match self.filler(&stretch, &ancestry).await? {
+                Some(filler) => filler,
+                None => stretch.examine(&ancestry)?,
+            };
+            let part = self.store_examined(&stretch, &ancestry, &examined).await?;
+            stored.pieces.extend(part.pieces);
+            stored.valid_to = part.valid_to;
+            if part.valid_to < segment.end() {
+                break;
+            }
+            rest = behind;
+        }
+        Ok(stored)
+    }
+
+    const fn stretch<'a>(
+        &self,
+        segment: WalSegment,
+        start: Lsn,
+        bytes: &'a [u8],
+        origin: Origin,
+    ) -> Stretch<'a> {
+        let (system_id, major) = (self.system_id(), self.major());
+        Stretch { segment, start, bytes, origin, system_id, major }
+    }
+
+    /// A stretch of nothing, if it goes on where the filler behind a segment switch was stored.
+    async fn filler(
+        &self,
+        stretch: &Stretch<'_>,
+        ancestry: &Ancestry,
+    ) -> Result<Option<Examined>> {
+        let range = stretch.range();
+        if stretch.bytes.iter().any(|byte| *byte != 0) || range.start == stretch.segment.start() {
+            return Ok(None);
+        }
+        let timeline = ancestry.timeline_at(range.start);
+        for listed in self.ranges_in(WalSegment { timeline, ..stretch.segment }).await? {
+            if listed.name.end == range.start {
+                let before = self.read_footer(&listed).await?.index;
+                if before.padding_from.is_some() {
+                    let index = filler_index(&before, range);
+                    let pieces = vec![Piece { timeline, range, index }];
+                    return Ok(Some(Examined { pieces, valid_to: range.end, doubt: None }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn store_examined(
+        &self,
+        stretch: &Stretch<'_>,
+        ancestry: &Ancestry,
+        examined: &Examined,
+    ) -> Result<StretchStored> {
         let mut pieces = Vec::new();
         for piece in &examined.pieces {
-            let new_bytes = self.store_piece(&file, &ancestry, piece).await?;
+            let new_bytes = self.store_piece(stretch, ancestry, piece).await?;
             let (timeline, range) = (piece.timeline, piece.range);
             pieces.push(StoredPiece { timeline, range, new_bytes });
         }
-        Ok(SegmentStored { pieces, valid_to: examined.valid_to })
+        Ok(StretchStored { pieces, valid_to: examined.valid_to })
     }
 
     /// Stores what is missing of a piece; looks again after each write, so that of two writers who
     /// cross at least one sees what the other wrote.
     async fn store_piece(
         &self,
-        file: &SegmentFile<'_>,
+        stretch: &Stretch<'_>,
         ancestry: &Ancestry,
         piece: &Piece,
     ) -> Result<u64> {
-        let segment = WalSegment { timeline: piece.timeline, ..file.segment };
+        let segment = WalSegment { timeline: piece.timeline, ..stretch.segment };
         let mut missing = vec![piece.range];
         let mut seen = BTreeSet::new();
         let mut new_bytes = 0;
         let mut races_lost = 0;
         while races_lost < RACES_LOST_MAX {
-            for listed in self.ranges_in(segment).await? {
-                if seen.contains(&listed.name) {
-                    continue;
-                }
-                if let Some(held) = self.compare(file, piece, &listed).await? {
+            let there = self.ranges_to_read(segment, piece.range).await?;
+            for listed in &there {
+                let overlap = listed.range().overlap(piece.range);
+                if let Some(held) = overlap.filter(|_| seen.insert(listed.name)) {
+                    self.compare(stretch, piece, listed, held).await?;
                     // Its writer may not have come so far as to make it durable.
                     self.line().store().make_durable(&listed.path).await?;
                     held.subtract_from(&mut missing);
                 }
-                seen.insert(listed.name);
             }
             let Some(gap) = missing.first().copied() else { return Ok(new_bytes) };
-            let index = gap_index(file, piece, gap)?;
-            self.check_seams(file, ancestry, &index).await?;
-            if let Some(listed) = self.create_range(&index, file.slice(gap)).await? {
-                gap.subtract_from(&mut missing);
-                seen.insert(listed.name);
-                new_bytes += gap.len_bytes();
-            } else {
-                races_lost += 1;
+            let index = gap_index(stretch, piece, gap)?;
+            let summary = self.prove_seams(stretch, ancestry, &index, &there).await?;
+            match self.create_range(&index, summary, stretch.slice(gap)).await? {
+                Some(name) => {
+                    gap.subtract_from(&mut missing);
+                    seen.insert(name);
+                    new_bytes += gap.len_bytes();
+                }
+                None => races_lost += 1,
             }
         }
-        let what = format!("other writers kept changing what is archived of {}", file.name());
+        let what = format!("other writers kept changing what is archived of {}", stretch.name());
         Err(Error::new(Code::StoreFailed, what))
     }
 
     /// Creates a range; `None` if another writer was first.
-    async fn create_range(&self, index: &RangeIndex, bytes: &[u8]) -> Result<Option<Listed>> {
+    async fn create_range(
+        &self,
+        index: &RangeIndex,
+        summary: LogSummary,
+        bytes: &[u8],
+    ) -> Result<Option<WalRangeName>> {
         let name = WalRangeName {
             timeline: index.timeline,
             segment: self.segment_at(index.timeline, index.start).start(),
             start: index.start,
+            end: index.end,
         };
         let path = self.line().paths().path(&LineObject::WalHot(name))?;
         let mut sealer = RangeSealer::new(self.system_id(), self.compression_level())?;
-        let object = sealer.seal(self.line().keyring(), &path, index, bytes)?;
-        let size_bytes = object.len() as u64;
+        let object = sealer.seal(self.line().keyring(), &path, index, summary, bytes)?;
         match self.line().store().create(&path, object.into()).await {
-            Ok(()) => {
-                self.memory().range_ends.insert(name, index.end);
-                Ok(Some(Listed { name, path, size_bytes }))
-            }
+            Ok(()) => Ok(Some(name)),
             Err(StoreError::AlreadyExists { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -164,7 +253,7 @@ impl WalArchive {
 
 /// The index of a part of a piece. Within filler there is nothing to read.
 fn gap_index<'a>(
-    file: &SegmentFile<'_>,
+    stretch: &Stretch<'_>,
     piece: &'a Piece,
     gap: LsnRange,
 ) -> Result<Cow<'a, RangeIndex>> {
@@ -173,29 +262,6 @@ fn gap_index<'a>(
     }
     match piece.index.padding_from {
         Some(padding) if padding <= gap.start => Ok(Cow::Owned(filler_index(&piece.index, gap))),
-        _ => file.index(piece.timeline, gap, None).map(Cow::Owned),
-    }
-}
-
-fn doubtful(file: &SegmentFile<'_>, valid_to: Lsn, ended: &EndOfWal) -> Error {
-    let (name, reason) = (file.name(), ended.reason);
-    match file.kind {
-        SegmentKind::Whole => {
-            let what = format!(
-                "{name} cannot be archived: it is not whole; its records end at {valid_to}, not at its end, with a segment switch or where a timeline left it: at {}, {reason}",
-                ended.fault_lsn
-            );
-            Error::new(Code::WalDamaged, what).with_hint(
-                hint!["PostgreSQL keeps the segment and pushes it again; look at the disk, and take a backup. If the server is gone and this is its last segment: ", Action::PushPartialWal { cluster: None }, "."],
-            )
-        }
-        SegmentKind::Partial => {
-            let what = format!(
-                "{name} cannot be archived: its records end at {valid_to}, and more WAL follows behind: at {}, {reason}",
-                ended.fault_lsn
-            );
-            Error::new(Code::WalDamaged, what)
-                .with_hint("Push the history of the timeline that continued, then push this again.")
-        }
+        _ => stretch.index(piece.timeline, gap, None).map(Cow::Owned),
     }
 }

@@ -2,7 +2,7 @@
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
-use seawall_core::{Lsn, SystemId, TimelineId, WalSegmentSize};
+use seawall_core::{Lsn, PgTimestamp, SystemId, TimelineId, WalSegmentSize};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::wal::page::PAGE_BYTES;
 use seawall_pgdata::wal::{
@@ -13,6 +13,7 @@ use seawall_pgdata::wal::{
 use super::{CHUNK_BYTES, WalRange};
 use crate::hash::BlockHash;
 use crate::layout::WalRangeName;
+use crate::wal::summary::{LastCommit, LogSummary};
 use crate::{Damage, varint};
 
 #[derive(Debug, Encode, Decode)]
@@ -46,6 +47,19 @@ pub(super) struct FooterBody {
     last_record: Option<(u64, u64)>,
     #[n(14)]
     padding_from: Option<u64>,
+    #[n(15)]
+    summary: SummaryBody,
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(map)]
+struct SummaryBody {
+    #[cbor(n(0), with = "crate::cbor::lsn")]
+    since: Lsn,
+    #[n(1)]
+    minimal_from: Option<u64>,
+    #[n(2)]
+    last_commit: Option<(u64, u64, i64)>,
 }
 
 #[derive(Debug, Encode, Decode)]
@@ -98,6 +112,7 @@ impl FooterBody {
             first_record: index.first_record.map(|record| (record.lsn.0, record.prev.0)),
             last_record: index.last_record.map(|record| (record.lsn.0, record.end.0)),
             padding_from: index.padding_from.map(|lsn| lsn.0),
+            summary: SummaryBody::of(&range.summary),
         }
     }
 
@@ -109,10 +124,11 @@ impl FooterBody {
             .filter(|major| major.number() == self.major)
             .ok_or_else(|| wrong("it is of an unknown major"))?;
         let (start, end) = (self.start, self.end);
+        let named = (self.timeline, start, end) == (name.timeline, name.start, name.end);
         let in_segment = start.0 - start.0 % segment_size.bytes() == name.segment.0
             && end > start
             && end.bytes_since(name.segment) <= segment_size.bytes();
-        if (self.timeline, start) != (name.timeline, name.start) || !in_segment {
+        if !named || !in_segment {
             return Err(wrong("it is another range than its name says"));
         }
         let within = |lsn: u64| start.0 <= lsn && lsn <= end.0;
@@ -146,9 +162,42 @@ impl FooterBody {
         Ok(WalRange {
             system_id: self.system_id,
             page_hashes: page_hashes(&self.page_hashes, start, end)?,
+            summary: self.summary.summary(start, end)?,
             chunk_lengths: chunk_lengths(&self.chunk_lengths, end.bytes_since(start))?,
             index_at: self.index_at,
             index,
+        })
+    }
+}
+
+impl SummaryBody {
+    fn of(summary: &LogSummary) -> Self {
+        let commit = |commit: LastCommit| (commit.lsn.0, commit.end_lsn.0, commit.time.0);
+        Self {
+            since: summary.since,
+            minimal_from: summary.minimal_from.map(|lsn| lsn.0),
+            last_commit: summary.last_commit.map(commit),
+        }
+    }
+
+    fn summary(self, start: Lsn, end: Lsn) -> Result<LogSummary, Damage> {
+        let since = self.since;
+        let within = |lsn: u64| since.0 <= lsn && lsn < end.0;
+        let sound = since <= start
+            && self.minimal_from.is_none_or(within)
+            && self.last_commit.is_none_or(|(lsn, last, _)| within(lsn) && lsn < last && last <= end.0);
+        if !sound {
+            return Err(wrong("what the log says up to its end lies elsewhere"));
+        }
+        let commit = |(lsn, end_lsn, time)| LastCommit {
+            lsn: Lsn(lsn),
+            end_lsn: Lsn(end_lsn),
+            time: PgTimestamp(time),
+        };
+        Ok(LogSummary {
+            since,
+            minimal_from: self.minimal_from.map(Lsn),
+            last_commit: self.last_commit.map(commit),
         })
     }
 }

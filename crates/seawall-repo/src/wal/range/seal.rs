@@ -12,6 +12,7 @@ use crate::envelope::{Compressor, ObjectKind, ObjectSealer, Section};
 use crate::keys::Keyring;
 use crate::layout::WalRangeName;
 use crate::wal::index::{self, Bounds};
+use crate::wal::summary::LogSummary;
 use crate::{Damage, cbor, error};
 
 /// zstd level of WAL unless told otherwise: higher ones gain a tenth and cost three times the time.
@@ -41,7 +42,8 @@ impl RangeSealer {
         })
     }
 
-    /// Makes the object at `path` of the range's bytes and their index.
+    /// Makes the object at `path` of the range's bytes and their index; `summary` is of the log up to
+    /// the range's end.
     ///
     /// # Errors
     /// [`Code::Internal`] if the range does not begin and end where ranges may (format.md, 9), if
@@ -51,6 +53,7 @@ impl RangeSealer {
         keyring: &Keyring,
         path: &ObjectPath,
         index: &RangeIndex,
+        summary: LogSummary,
         bytes: &[u8],
     ) -> Result<Vec<u8>> {
         check_shape(index, bytes)?;
@@ -78,13 +81,17 @@ impl RangeSealer {
             page_hashes: page_parts(index.start, bytes)
                 .map(|(_, part)| part_hash(keyring.hasher(), part))
                 .collect(),
+            summary,
             chunk_lengths,
             index_at: (offset, length),
         };
         let plaintext = cbor::encode(&FooterBody::of(&range));
-        let segment = index.start.0 - index.start.0 % index.segment_size.bytes();
-        let name =
-            WalRangeName { timeline: index.timeline, segment: Lsn(segment), start: index.start };
+        let name = WalRangeName {
+            timeline: index.timeline,
+            segment: Lsn(index.start.0 - index.start.0 % index.segment_size.bytes()),
+            start: index.start,
+            end: index.end,
+        };
         footer(&plaintext, name).map_err(unreadable)?;
         sealer.finish(&plaintext, &mut out)?;
         Ok(out)
@@ -100,7 +107,7 @@ fn check_shape(index: &RangeIndex, bytes: &[u8]) -> Result<()> {
         && index.ended.is_none()
         && readable_from(index.start.0)
         && (padded || readable_from(index.end.0))
-        && (index.tail.is_none() || index.end.0.is_multiple_of(PAGE_BYTES));
+        && (!index.ends_in_a_record() || index.end.0.is_multiple_of(PAGE_BYTES));
     if sound {
         return Ok(());
     }

@@ -1,9 +1,9 @@
-//! What a pushed segment file holds: whose bytes, and up to where they are WAL.
+//! What came of the log: whose bytes they are, and up to where they are WAL.
 
 use seawall_core::{Action, Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment, hint};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, SHORT_HEADER_BYTES};
+use seawall_pgdata::wal::page::{PAGE_BYTES, SHORT_HEADER_BYTES, header_bytes};
 use seawall_pgdata::wal::{
     DEFAULT_MAX_RECORD_BYTES, EndOfWal, HeadState, PageHeader, RangeIndex, ReaderStart,
     SegmentIndexer,
@@ -12,17 +12,29 @@ use seawall_pgdata::wal::{
 use super::SegmentKind;
 use crate::wal::LsnRange;
 
-/// A segment file as it was pushed.
+/// How bytes of the log came, and so what their end means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// As a segment file.
+    File(SegmentKind),
+    /// As a stream brings them: more follows.
+    Stream,
+}
+
+/// Bytes of the log within one segment.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SegmentFile<'a> {
+pub(super) struct Stretch<'a> {
+    /// The segment, of the timeline they came as.
     pub segment: WalSegment,
-    pub kind: SegmentKind,
+    /// The first byte's position.
+    pub start: Lsn,
     pub bytes: &'a [u8],
+    pub origin: Origin,
     pub system_id: SystemId,
     pub major: PgMajor,
 }
 
-/// The part of a file that one timeline wrote, up to where it is valid.
+/// The part of a stretch that one timeline wrote, up to where it is valid.
 #[derive(Debug)]
 pub(super) struct Piece {
     pub timeline: TimelineId,
@@ -30,101 +42,66 @@ pub(super) struct Piece {
     pub index: RangeIndex,
 }
 
-/// What a file holds.
+/// What a stretch holds.
 #[derive(Debug)]
 pub(super) struct Examined {
     /// In LSN order, adjacent, none empty.
     pub pieces: Vec<Piece>,
-    /// Up to here the file is WAL, or filler after a switch.
+    /// Up to here it is WAL, or filler after a switch.
     pub valid_to: Lsn,
-    /// The log seems to end here, and it may be damage instead.
+    /// The log seems to end there, and it may be damage instead.
     pub doubt: Option<EndOfWal>,
 }
 
-impl<'a> SegmentFile<'a> {
+impl<'a> Stretch<'a> {
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Error {
         let name = self.name();
-        Error::new(Code::WalDamaged, format!("{name} cannot be archived: {what}")).with_hint(
-            "PostgreSQL pushes the segment again until it succeeds; check the disk and pg_wal.",
-        )
+        let hint = match self.origin {
+            Origin::File(_) => {
+                "PostgreSQL pushes the segment again until it succeeds; check the disk and pg_wal."
+            }
+            Origin::Stream => "Ask the server for it again; check its disk and pg_wal.",
+        };
+        Error::new(Code::WalDamaged, format!("{name} cannot be archived: {what}")).with_hint(hint)
     }
 
+    /// How people are told of it.
     pub(super) fn name(&self) -> String {
-        self.segment.to_string()
+        match self.origin {
+            Origin::File(_) => self.segment.to_string(),
+            Origin::Stream => format!("WAL from {} of timeline {}", self.range(), self.segment.timeline),
+        }
     }
 
-    fn range(&self) -> LsnRange {
-        LsnRange { start: self.segment.start(), end: self.segment.end() }
+    pub(super) fn range(&self) -> LsnRange {
+        LsnRange { start: self.start, end: self.start.saturating_add(self.bytes.len() as u64) }
     }
 
-    /// The file's bytes in `range`.
+    /// The bytes in `range`.
     pub(super) fn slice(&self, range: LsnRange) -> &'a [u8] {
-        range.of(self.bytes, self.segment.start())
+        range.of(self.bytes, self.start)
     }
 
-    /// Proves that the file is the segment of this cluster that its name says.
-    pub(super) fn check_identity(&self) -> Result<()> {
-        let want = self.segment.size.bytes();
-        if self.bytes.len() as u64 != want {
-            return Err(self.damaged(format!("it has {} of {want} bytes", self.bytes.len())));
-        }
-        let first = self.bytes.get(..LONG_HEADER_BYTES).unwrap_or_default();
-        let header = PageHeader::parse(first).map_err(|error| self.damaged(error))?;
-        let Some(major) = PgMajor::from_wal_page_magic(header.magic) else {
-            let what = format!(
-                "{} is not WAL of a known PostgreSQL: its first bytes are {:04X}",
-                self.name(),
-                header.magic
-            );
-            return Err(Error::new(Code::NotWal, what)
-                .with_hint("archive_command has to pass %p, the path of the segment."));
-        };
-        let long = header.long.ok_or_else(|| self.damaged("its first page has no long header"))?;
-        let wrong_cluster = |what: String| {
-            Error::new(Code::WalWrongCluster, format!("{} {what}", self.name())).with_hint(hint![
-                "After initdb or pg_upgrade run ",
-                Action::Adopt { cluster: None },
-                ": the server begins a line of its own."
-            ])
-        };
-        if long.system_id != self.system_id {
-            return Err(wrong_cluster(format!(
-                "is WAL of cluster {}, and the archive is of cluster {}",
-                long.system_id, self.system_id
-            )));
-        }
-        if major != self.major {
-            return Err(wrong_cluster(format!(
-                "is WAL of PostgreSQL {major}, and the archive is of PostgreSQL {}",
-                self.major
-            )));
-        }
-        let geometry = (u64::from(long.segment_bytes), u64::from(long.page_bytes));
-        if geometry != (want, PAGE_BYTES) {
-            return Err(wrong_cluster(format!(
-                "is of segments of {} bytes with pages of {}, and the archive of segments of {want}",
-                geometry.0, geometry.1
-            )));
-        }
-        if header.address != self.segment.start() {
-            return Err(self.damaged(format!("it says it begins at {}", header.address)));
-        }
-        if header.timeline > self.segment.timeline {
-            return Err(self.damaged(format!("it says it is of timeline {}", header.timeline)));
-        }
-        Ok(())
+    /// As much of it as ends where a record or a page may begin.
+    pub(super) fn readable(mut self) -> Self {
+        let end = Lsn(self.range().end.0 / 8 * 8);
+        let page = Lsn(end.0 / PAGE_BYTES * PAGE_BYTES);
+        let in_header = end.bytes_since(page) < header_bytes(page, self.segment.size);
+        let end = if in_header { page } else { end }.max(self.start);
+        self.bytes = self.slice(LsnRange { start: self.start, end });
+        self
     }
 
-    /// Divides the file among timelines and reads every record.
+    /// Divides it among timelines and reads every record.
     pub(super) fn examine(&self, ancestry: &Ancestry) -> Result<Examined> {
-        if ancestry.span(self.segment.timeline).is_some_and(|own| own.begin >= self.segment.end()) {
+        if ancestry.span(self.segment.timeline).is_some_and(|own| own.begin >= self.range().end) {
             return Err(
                 self.damaged(format!("timeline {} begins only behind it", self.segment.timeline))
             );
         }
         let mut pieces: Vec<Piece> = Vec::new();
         let mut doubt = None;
-        let mut valid_to = self.segment.start();
+        let mut valid_to = self.start;
         for span in ancestry.spans() {
             let lived = LsnRange { start: span.begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };
             let Some(range) = self.range().overlap(lived) else { continue };
@@ -132,11 +109,11 @@ impl<'a> SegmentFile<'a> {
             let prev = prev.map(|record| record.lsn);
             let mut index = self.index(span.timeline, range, prev)?;
             self.check_crossing_switch(&index)?;
-            let end = valid_end(&index);
-            if span.end.is_some_and(|switch| switch <= self.segment.end()) {
+            let end = self.valid_end(&index)?;
+            if span.end.is_some_and(|switch| switch <= self.range().end) {
                 self.check_left_whole(&index, end)?;
-            } else if let Some(ended) = index.ended {
-                doubt = Some(ended).filter(|ended| self.is_doubtful(ended));
+            } else if index.ended.is_some() || end < index.end {
+                doubt = index.ended.filter(|ended| self.is_doubtful(ended));
                 index = self.index(span.timeline, LsnRange { end, ..range }, prev)?;
             }
             valid_to = end;
@@ -149,7 +126,7 @@ impl<'a> SegmentFile<'a> {
         Ok(Examined { pieces, valid_to, doubt })
     }
 
-    /// Reads the records of a part of the file.
+    /// Reads the records of a part of it.
     pub(super) fn index(
         &self,
         timeline: TimelineId,
@@ -190,9 +167,21 @@ impl<'a> SegmentFile<'a> {
     /// segment archived that is full or switched, so that a whole one does not end before its end
     /// (`XLogWrite`, xlog.c). Whether a timeline left it there is for the caller to know.
     const fn is_doubtful(&self, ended: &EndOfWal) -> bool {
-        match self.kind {
-            SegmentKind::Whole => true,
-            SegmentKind::Partial => ended.later_page.is_some(),
+        match self.origin {
+            Origin::File(SegmentKind::Whole) | Origin::Stream => true,
+            Origin::File(SegmentKind::Partial) => ended.later_page.is_some(),
+        }
+    }
+
+    /// Up to where it can be stored as a range of its own.
+    fn valid_end(&self, index: &RangeIndex) -> Result<Lsn> {
+        match (self.origin, index.ended) {
+            (Origin::File(_), _) => Ok(whole_records_end(index)),
+            // A server sends nothing that it has not written.
+            (Origin::Stream, Some(ended)) => {
+                Err(self.damaged(format!("at {}, {}", ended.fault_lsn, ended.reason)))
+            }
+            (Origin::Stream, None) => Ok(open_end(index)),
         }
     }
 
@@ -257,11 +246,22 @@ impl<'a> SegmentFile<'a> {
 }
 
 /// Where the last record ends that is known to be whole. Everything, unless the log ended.
-fn valid_end(index: &RangeIndex) -> Lsn {
+fn whole_records_end(index: &RangeIndex) -> Lsn {
     if index.ended.is_none() {
         return index.end;
     }
     let head = index.head.as_ref().filter(|head| head.state == HeadState::Complete);
     let record = index.last_record.map(|record| record.end.align_up());
     record.or(head.map(|head| head.end.align_up())).unwrap_or(index.start).min(index.end)
+}
+
+/// Everything, unless a record goes on behind: then the last page boundary within it, or where it
+/// begins. Whoever has only what follows can read on there.
+fn open_end(index: &RangeIndex) -> Lsn {
+    if !index.ends_in_a_record() {
+        return index.end;
+    }
+    let page = Lsn(index.end.0 / PAGE_BYTES * PAGE_BYTES);
+    let begins = index.tail.as_ref().map_or(index.start, |tail| tail.lsn);
+    page.max(begins)
 }
