@@ -5,6 +5,7 @@ mod archive_support;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use archive_support::wal::{SYSTEM_ID, WalWriter};
 use archive_support::*;
@@ -16,6 +17,7 @@ use seawall_engine::wal::{
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::TimelineSpan;
+use seawall_store::{Metered, OpenOptions};
 
 fn start(number: u64) -> Lsn {
     Lsn(number * SEGMENT_BYTES)
@@ -462,7 +464,7 @@ async fn a_second_repository_helps_and_none_answers_for_the_other() {
     let name = file_name(1, 4);
     let object = |setting: &Setting| {
         let objects = setting.fixture.objects();
-        objects.into_iter().find(|path| path.to_string_lossy().ends_with("400000")).unwrap()
+        objects.into_iter().find(|path| path.to_string_lossy().contains("/0000000000400000-")).unwrap()
     };
     fs::write(object(&one), b"damaged").unwrap();
     let mut request = one.request(&name, Server::Standby);
@@ -560,4 +562,19 @@ fn what_recovery_asks_for_last_is_in_the_directory_s_own_keeping_and_so_is_its_s
     // A server that takes writes has removed it for good.
     fs::write(path("global/pg_control"), control_on(2)).unwrap();
     assert_eq!(keep_recovering(directory.path(), true).unwrap(), None);
+}
+
+/// `restore_command` is a process for each segment: all of it is asked of a store that may be far away.
+#[tokio::test]
+async fn a_segment_is_fetched_with_a_dozen_calls_to_the_store() {
+    let setting = Setting::new().await;
+    let url = setting.fixture.archive.line().store().url().clone();
+    let store = seawall_store::open(&url, &OpenOptions::default()).await.unwrap();
+    let store = Arc::new(Metered::new(store));
+    let archive = setting.fixture.with_other_store(Arc::<Metered>::clone(&store)).await.unwrap();
+    let request = setting.request(&file_name(1, 4), Server::Restored);
+    let request = FetchRequest { lines: vec![archive.line().clone()], ..request };
+    fetch(&request).await.unwrap();
+    let counts = store.counts();
+    assert!(counts.calls() <= 14, "{counts:?}");
 }

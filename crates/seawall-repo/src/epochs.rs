@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::{join_all, ready};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use seawall_core::{Action, Code, Error, Result, Ulid, hint};
+use seawall_core::{Action, ClusterName, Code, Error, Result, Ulid, hint};
 use seawall_store::{ObjectPath, Store, StoreError};
 
 use crate::envelope::{HEADER_BYTES, ObjectKind, WholeObject, epoch_of};
@@ -17,6 +20,9 @@ use crate::layout::{self, ObjectName};
 use crate::records::{EpochRecord, Removal, open_clear, seal_clear};
 use crate::repository::{CreateOptions, Repository, list, new_ulid, wrong_key};
 use crate::{Damage, cbor, error};
+
+/// How many clusters are looked at at the same time.
+const READS_AT_ONCE: usize = 16;
 
 /// The epoch that begins with the repository. It has no object and no id.
 const FIRST: u32 = 1;
@@ -123,9 +129,14 @@ impl Slots {
         let mut epochs = Epochs::read(store, repository).await?;
         let mut stored = Vec::new();
         let mut damaged = Vec::new();
-        for (path, epoch, id) in list_slots(store).await? {
-            let limit_bytes = ObjectKind::KeySlot.whole_bytes_max();
-            let bytes = match store.read_within(&path, limit_bytes).await {
+        let limit_bytes = ObjectKind::KeySlot.whole_bytes_max();
+        // A handful: each is somebody's who opens the repository.
+        let reads = list_slots(store).await?.into_iter().map(async |(path, epoch, id)| {
+            let bytes = store.read_within(&path, limit_bytes).await;
+            (path, epoch, id, bytes)
+        });
+        for (path, epoch, id, bytes) in join_all(reads).await {
+            let bytes = match bytes {
                 Ok(bytes) => bytes,
                 Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(error.into()),
@@ -160,13 +171,13 @@ impl Slots {
 }
 
 /// Opens every epoch that `unlock` opens. The newest must be among them, if anybody's key opens it.
+/// What heads tell ([`newest_in_heads`]) was read before: what they tell of began before.
 pub(crate) async fn open_keyring(
     store: &dyn Store,
     repository: &[u8; 16],
     unlock: &Unlock,
+    newest_in_heads: u32,
 ) -> Result<(Keyring, Epochs)> {
-    // The heads first: what they tell of began before.
-    let newest_in_heads = newest_in_heads(store).await?;
     let (epochs, slots) = Slots::read(store, repository).await?;
     let mut keyring: Option<Keyring> = None;
     for StoredSlot { id, slot, .. } in &slots.counted {
@@ -197,19 +208,24 @@ pub(crate) async fn open_keyring(
 
 /// The newest epoch that the newest head of any line was written under; 0 without one. A rotation
 /// writes a head in each, so that an epoch is missed even if all of its own objects are gone.
-async fn newest_in_heads(store: &dyn Store) -> Result<u32> {
+pub(crate) async fn newest_in_heads(store: &dyn Store) -> Result<u32> {
+    let clusters = store.list_children(&layout::clusters()?).await?;
+    let clusters = clusters.iter().filter_map(|cluster| cluster.parse::<ClusterName>().ok());
+    let looks: Vec<_> =
+        clusters.map(|cluster| newest_in_heads_of(store, cluster).boxed()).collect();
+    let newest = stream::iter(looks).buffer_unordered(READS_AT_ONCE);
+    newest.try_fold(0, |newest, epoch| ready(Ok(newest.max(epoch)))).await
+}
+
+async fn newest_in_heads_of(store: &dyn Store, cluster: ClusterName) -> Result<u32> {
     let mut newest = 0;
-    for cluster in store.list_children(&layout::clusters()?).await? {
-        let Ok(cluster) = cluster.parse() else { continue };
-        for line in store.list_children(&layout::lines_of(&cluster)?).await? {
-            let Ok(line) = line.parse() else { continue };
-            let heads =
-                list(store, &layout::LinePaths::new(&cluster, line)?.below("head")?).await?;
-            for path in heads.iter().rev() {
-                if let Some(epoch) = epoch_of_head(store, path).await? {
-                    newest = newest.max(epoch);
-                    break;
-                }
+    for line in store.list_children(&layout::lines_of(&cluster)?).await? {
+        let Ok(line) = line.parse() else { continue };
+        let heads = list(store, &layout::LinePaths::new(&cluster, line)?.below("head")?).await?;
+        for path in heads.iter().rev() {
+            if let Some(epoch) = epoch_of_head(store, path).await? {
+                newest = newest.max(epoch);
+                break;
             }
         }
     }

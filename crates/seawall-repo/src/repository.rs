@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use jiff::Timestamp;
 use seawall_core::{Action, ClusterName, Code, Error, LineId, Result, Ulid, hint};
 use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError};
 
 use crate::envelope::{ObjectKind, WholeObject};
-use crate::epochs::{Epochs, open_keyring};
+use crate::epochs::{Epochs, newest_in_heads, open_keyring};
 use crate::keys::{EpochKeys, Keyring, Unlock, random_bytes};
 use crate::layout::{self, ObjectName};
 use crate::manifest::kind_at_commit;
@@ -83,12 +84,16 @@ impl Repository {
     /// [`Code::NoRepository`], [`Code::UnknownFormat`], [`Code::WrongKey`], damage, or a store that
     /// fails.
     pub async fn open(store: Arc<dyn Store>, unlock: &Unlock) -> Result<Self> {
-        let (path, bytes) = newest_format(store.as_ref()).await?;
+        // Both at once: a store may be far away, and whoever restores opens one for each segment.
+        let (format, in_heads) =
+            join(newest_format(store.as_ref()), newest_in_heads(store.as_ref())).await;
+        let (path, bytes) = format?;
         let clear = WholeObject::peek_clear(ObjectKind::Format, &bytes)
             .map_err(|damage| damage.at(&path))?;
         let record: FormatRecord = cbor::decode(&clear).map_err(|damage| damage.at(&path))?;
         refuse_unknown_format(&record)?;
-        let (keyring, epochs) = open_keyring(store.as_ref(), &record.repository, unlock).await?;
+        let (keyring, epochs) =
+            open_keyring(store.as_ref(), &record.repository, unlock, in_heads?).await?;
         // Now that there is a key: the format object is what its writer wrote.
         let proven = open_clear(&keyring, ObjectKind::Format, &path, &bytes)?;
         debug_assert_eq!(proven, clear);

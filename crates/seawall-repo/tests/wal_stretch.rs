@@ -16,7 +16,7 @@ use seawall_pgdata::wal::{ReaderStart, WalReader};
 use seawall_repo::layout::{LineObject, ObjectName, WalColdName, WalRangeName};
 use seawall_repo::wal::range::read_range;
 use seawall_repo::wal::{LsnRange, WalArchive};
-use seawall_store::{Metered, Store};
+use seawall_store::{Call, Metered, Store};
 
 fn start(number: u64) -> Lsn {
     Lsn(number * SEGMENT_BYTES)
@@ -165,10 +165,12 @@ mod between {
     use async_trait::async_trait;
     use bytes::Bytes;
     use seawall_store::{
-        ListPage, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, StoreError, StoreUrl,
+        ListPage, ObjectEnd, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, StoreError,
+        StoreUrl,
     };
     use std::ops::Range;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     #[derive(Debug)]
     pub struct Interposed {
@@ -226,8 +228,24 @@ mod between {
             self.inner.list(prefix, after, limit).await
         }
 
+        async fn read_end(&self, path: &ObjectPath, bytes: u64) -> Result<ObjectEnd, StoreError> {
+            self.inner.read_end(path, bytes).await
+        }
+
+        async fn list_children(&self, prefix: &ObjectPrefix) -> Result<Vec<String>, StoreError> {
+            self.inner.list_children(prefix).await
+        }
+
         async fn delete(&self, path: &ObjectPath) -> Result<(), StoreError> {
             self.inner.delete(path).await
+        }
+
+        async fn delete_many(&self, paths: &[ObjectPath]) -> Result<(), StoreError> {
+            self.inner.delete_many(paths).await
+        }
+
+        async fn sweep_unfinished(&self, older_than: Duration) -> Result<(), StoreError> {
+            self.inner.sweep_unfinished(older_than).await
         }
     }
 }
@@ -395,8 +413,7 @@ async fn the_end_of_the_log_is_known_from_its_last_range() {
     }
     assert_eq!(end.last_commit.map(|commit| commit.time), last);
     assert!(last.is_some_and(|time| time > PgTimestamp(0)));
-    let calls = |counts: seawall_store::Counts| counts.read + counts.stat + counts.list;
-    assert!(calls(after) - calls(before) <= 7, "{before:?} {after:?}");
+    assert!(after.calls() - before.calls() <= 7, "{before:?} {after:?}");
 }
 
 #[tokio::test]
@@ -453,6 +470,55 @@ async fn minimal_wal_is_not_passed_over_at_the_end_of_the_log() {
             assert!(behind.is_some());
         }
     }
+}
+
+/// Names are all that is looked at here: what lies under them is nothing.
+fn make_names(fixture: &Fixture, count: u64, missing: u64) -> Vec<LsnRange> {
+    let line = fixture.archive.line();
+    let mut ranges = Vec::new();
+    for number in (0..count).filter(|number| *number != missing) {
+        // Sixteen to a segment.
+        let at = start(3).0 + number * (SEGMENT_BYTES / 16);
+        let (start, end) = (Lsn(at), Lsn(at + SEGMENT_BYTES / 16));
+        let segment = Lsn(at / SEGMENT_BYTES * SEGMENT_BYTES);
+        let name = WalRangeName { timeline: T1, segment, start, end };
+        let path = line.paths().path(&LineObject::WalHot(name)).unwrap();
+        let file = fixture.directory.path().join(path.as_str());
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, b"").unwrap();
+        ranges.push(LsnRange { start, end });
+    }
+    LsnRange::joined(ranges)
+}
+
+#[tokio::test]
+async fn a_long_archive_is_listed_in_parts_and_tells_the_same_with_and_without_a_head() {
+    let mut metered = None;
+    let fixture = Fixture::with_store(SYSTEM_ID, PgMajor::V15, |store| {
+        let counted = Arc::new(Metered::new(store));
+        metered = Some(Arc::clone(&counted));
+        counted
+    })
+    .await;
+    let metered = metered.unwrap();
+    make_names(&fixture, 5000, 1234);
+    let line = fixture.archive.line();
+    let next = line.paths().path(&LineObject::Head(seawall_core::Ulid(1))).unwrap();
+    let head = line.write_head(&next, "2026-01-02T02:00:00Z".parse().unwrap()).await.unwrap();
+    // What came after the head is found as well.
+    let expected = make_names(&fixture, 5500, 1234);
+    let before = metered.counts().of(Call::List);
+    let with_head = fixture.archive.timeline_coverage(T1).await.unwrap();
+    let calls = metered.counts().of(Call::List) - before;
+    assert_eq!((&with_head.ranges, with_head.objects), (&expected, 5499));
+    assert!((8..=14).contains(&calls), "{calls} listings of six pages, in parts");
+    // A head is no more than a hint: damaged or gone, it takes longer.
+    let path = line.paths().path(&LineObject::Head(head)).unwrap();
+    let file = fixture.directory.path().join(path.as_str());
+    std::fs::write(&file, b"damaged").unwrap();
+    assert_eq!(fixture.archive.timeline_coverage(T1).await.unwrap(), with_head);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(fixture.archive.timeline_coverage(T1).await.unwrap(), with_head);
 }
 
 /// Where records end.

@@ -9,7 +9,7 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, Commit};
-use seawall_repo::wal::WalArchive;
+use seawall_repo::wal::{Detail, LogStep, WalArchive};
 use seawall_store::ObjectPath;
 
 use super::collector::Collected;
@@ -70,6 +70,8 @@ pub(super) async fn publish(
     let arrival = delivery.wait_for(needed, stopped.stop_lsn, &mut server, progress);
     journal.keep_alive(line, arrival).await?;
     server.close().await;
+    let whole = prove_whole_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn);
+    journal.keep_alive(line, whole).await?;
     prove_own_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn).await?;
 
     let external_files = config_files(&look.facts)?.external;
@@ -226,6 +228,22 @@ fn prove_tablespaces(stopped: &Stopped, copied: &TablespaceLinks) -> Result<()> 
         )
         .with_hint(again())),
     }
+}
+
+/// Names said that the WAL is there. Its footers say so too, and that one range continues the other.
+async fn prove_whole_wal(
+    archive: &WalArchive,
+    ancestry: &Ancestry,
+    start_lsn: Lsn,
+    stop_lsn: Lsn,
+) -> Result<()> {
+    let mut walker = archive.walk(ancestry, start_lsn, stop_lsn, Detail::Seams);
+    while let Some(step) = walker.next().await? {
+        if let LogStep::Hole(hole) = step {
+            return Err(hole.into_error());
+        }
+    }
+    Ok(())
 }
 
 /// Proves that the archived WAL is that of this server: what bears the same timeline and positions

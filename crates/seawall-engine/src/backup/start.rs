@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use seawall_core::{
-    Action, BackupId, Code, Error, Hint, LineId, Lsn, Progress, Result, Stage, TimelineId, hint,
+    Action, BackupId, Code, Error, LineId, Lsn, Progress, Result, Stage, TimelineId, hint,
 };
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;

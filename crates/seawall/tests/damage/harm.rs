@@ -188,8 +188,9 @@ fn other_name(name: &str, kind: Kind, random: &mut Random) -> Result<String> {
             format!("{directory}/{:08}", 1000 + random.below(1000))
         }
         Kind::Wal => {
-            let start = u64::from_str_radix(file, 16)?;
-            format!("{directory}/{:016X}", start + 8192 * (1 + random.below(100)))
+            let (start, end) = file.split_once('-').context("not a range of WAL")?;
+            let start = u64::from_str_radix(start, 16)?;
+            format!("{directory}/{:016X}-{end}", start + 8192 * (1 + random.below(100)))
         }
         Kind::TimelineHistory => format!("{directory}/{:08X}", 100 + random.below(100)),
         Kind::BackupHistory => {
