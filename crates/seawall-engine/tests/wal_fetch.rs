@@ -464,7 +464,10 @@ async fn a_second_repository_helps_and_none_answers_for_the_other() {
     let name = file_name(1, 4);
     let object = |setting: &Setting| {
         let objects = setting.fixture.objects();
-        objects.into_iter().find(|path| path.to_string_lossy().contains("/0000000000400000-")).unwrap()
+        objects
+            .into_iter()
+            .find(|path| path.to_string_lossy().contains("/0000000000400000-"))
+            .unwrap()
     };
     fs::write(object(&one), b"damaged").unwrap();
     let mut request = one.request(&name, Server::Standby);

@@ -11,9 +11,7 @@ use crate::envelope::ObjectKind;
 use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths, ObjectName, formats, key_slots};
 use crate::manifest::{BackupInfo, Commit, ManifestReader, kind_at_commit};
-use crate::records::{
-    About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone,
-};
+use crate::records::{About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone};
 use crate::repository::new_ulid;
 use crate::wal::wal_of;
 use crate::{Repository, error};

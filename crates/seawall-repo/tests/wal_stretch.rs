@@ -40,7 +40,11 @@ fn bytes(log: &WalWriter, range: LsnRange) -> Vec<u8> {
 
 /// Streams a log in stretches of so many bytes, as a receiver does: what was not taken comes again
 /// with what follows.
-async fn stream(archive: &WalArchive, log: &WalWriter, stretches: impl Iterator<Item = u64>) -> Lsn {
+async fn stream(
+    archive: &WalArchive,
+    log: &WalWriter,
+    stretches: impl Iterator<Item = u64>,
+) -> Lsn {
     let (mut from, mut received) = (log.start, log.start);
     for length in stretches {
         received = received.saturating_add(length).min(log.position());
@@ -264,8 +268,7 @@ async fn crossing(
     .await;
     let (from, range) = (start(3), |end| LsnRange { start: start(3), end });
     let first = (fixture.archive.clone(), from, bytes(theirs, range(their_end)));
-    let store =
-        Arc::new(between::Interposed { inner: plain.unwrap(), first: Some(first).into() });
+    let store = Arc::new(between::Interposed { inner: plain.unwrap(), first: Some(first).into() });
     let archive = fixture.with_other_store(store).await.unwrap();
     let stored = archive.store_stretch(T1, from, &bytes(ours, range(our_end))).await;
     (fixture, stored.map(|stored| stored.new_bytes()))

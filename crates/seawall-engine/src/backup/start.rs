@@ -268,8 +268,7 @@ async fn prove_delivery(
 ) -> Result<()> {
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(session.start_timeline).await?;
-    let needed =
-        WalNeeded { archive: &archive, ancestry: &ancestry, from: session.start_lsn };
+    let needed = WalNeeded { archive: &archive, ancestry: &ancestry, from: session.start_lsn };
     request.delivery().prove(needed, session.server(), progress).await
 }
 

@@ -49,9 +49,13 @@ impl ServerFacts {
     #[must_use]
     pub fn unsuitable(&self, setting: &str, what: &str, sql: Hint) -> Error {
         let waits = self.pending_restart.iter().any(|pending| pending == setting);
-        let changed = "It was changed in the configuration and waits for a restart: restart PostgreSQL.";
-        Error::new(Code::SettingUnsuitable, what)
-            .with_hint(if waits { changed.into() } else { sql })
+        let changed =
+            "It was changed in the configuration and waits for a restart: restart PostgreSQL.";
+        Error::new(Code::SettingUnsuitable, what).with_hint(if waits {
+            changed.into()
+        } else {
+            sql
+        })
     }
 }
 

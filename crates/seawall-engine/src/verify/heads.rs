@@ -154,8 +154,9 @@ fn check_wal(line: &Line, head: &Head, present: &Present, findings: &mut Finding
             }
             for range in gone {
                 let below = line.paths().below(&format!("wal/hot/{:08X}", timeline.0))?;
-                let what =
-                    format!("WAL from {range} on timeline {timeline} was in the repository and is gone");
+                let what = format!(
+                    "WAL from {range} on timeline {timeline} was in the repository and is gone"
+                );
                 findings.add(below, Code::ObjectMissing, what);
             }
         }

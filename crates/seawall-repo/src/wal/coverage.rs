@@ -50,7 +50,8 @@ impl WalArchive {
     /// # Errors
     /// A store that fails.
     pub async fn has_wal_from(&self, timeline: TimelineId, from: Lsn) -> Result<bool> {
-        let behind = LsnRange { start: self.segment_at(timeline, from).start(), end: Lsn(u64::MAX) };
+        let behind =
+            LsnRange { start: self.segment_at(timeline, from).start(), end: Lsn(u64::MAX) };
         let mut cursor = RangeCursor::new(self, timeline, from)?;
         let cold = cold_ranges(self.line(), timeline, behind);
         let (hot, cold) = try_join(cursor.next(), cold).await?;
@@ -88,10 +89,8 @@ impl WalArchive {
     pub async fn archived(&self, ancestry: &Ancestry, from: Lsn) -> Result<Vec<LsnRange>> {
         let mut parts: Vec<LsnRange> = Vec::new();
         for span in ancestry.spans() {
-            let lived = LsnRange {
-                start: span.begin.max(from),
-                end: span.end.unwrap_or(Lsn(u64::MAX)),
-            };
+            let lived =
+                LsnRange { start: span.begin.max(from), end: span.end.unwrap_or(Lsn(u64::MAX)) };
             if lived.start >= lived.end {
                 continue;
             }

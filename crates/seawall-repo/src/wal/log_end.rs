@@ -126,7 +126,8 @@ impl WalArchive {
         let last_byte = LsnRange { start: Lsn(end.0.saturating_sub(1)), end };
         let segment = self.segment_at(ancestry.timeline_at(last_byte.start), last_byte.start);
         let ranges = self.ranges_in(segment).await?;
-        let mut holding = ranges.iter().filter(|listed| listed.range().overlap(last_byte).is_some());
+        let mut holding =
+            ranges.iter().filter(|listed| listed.range().overlap(last_byte).is_some());
         let exactly = ranges.iter().find(|listed| listed.name.end == end);
         match exactly.or_else(|| holding.next()) {
             Some(listed) if listed.name.end == end => self.read_footer(listed).await.map(Some),

@@ -24,7 +24,9 @@ impl WalArchive {
             start: piece.range.start,
             end: piece.index.padding_from.unwrap_or(piece.range.end),
         };
-        let Some(wal) = overlap.overlap(valid) else { return self.read_footer(listed).await.map(drop) };
+        let Some(wal) = overlap.overlap(valid) else {
+            return self.read_footer(listed).await.map(drop);
+        };
         self.compare_bytes(stretch, listed, wal).await
     }
 

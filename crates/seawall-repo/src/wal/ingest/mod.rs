@@ -18,8 +18,8 @@ use super::summary::LogSummary;
 use super::walk::filler_index;
 use super::{LsnRange, WalArchive};
 use crate::layout::{LineObject, WalRangeName};
-use segment_file::doubtful;
 pub(super) use seams::crossing_facts;
+use segment_file::doubtful;
 use stretch::{Examined, Origin, Piece, Stretch};
 
 /// How often another writer may be first with the same piece. Its bytes are there then, so that
@@ -149,11 +149,7 @@ impl WalArchive {
     }
 
     /// A stretch of nothing, if it goes on where the filler behind a segment switch was stored.
-    async fn filler(
-        &self,
-        stretch: &Stretch<'_>,
-        ancestry: &Ancestry,
-    ) -> Result<Option<Examined>> {
+    async fn filler(&self, stretch: &Stretch<'_>, ancestry: &Ancestry) -> Result<Option<Examined>> {
         let range = stretch.range();
         if stretch.bytes.iter().any(|byte| *byte != 0) || range.start == stretch.segment.start() {
             return Ok(None);

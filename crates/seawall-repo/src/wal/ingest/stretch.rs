@@ -69,7 +69,9 @@ impl<'a> Stretch<'a> {
     pub(super) fn name(&self) -> String {
         match self.origin {
             Origin::File(_) => self.segment.to_string(),
-            Origin::Stream => format!("WAL from {} of timeline {}", self.range(), self.segment.timeline),
+            Origin::Stream => {
+                format!("WAL from {} of timeline {}", self.range(), self.segment.timeline)
+            }
         }
     }
 

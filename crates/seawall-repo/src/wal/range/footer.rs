@@ -185,7 +185,9 @@ impl SummaryBody {
         let within = |lsn: u64| since.0 <= lsn && lsn < end.0;
         let sound = since <= start
             && self.minimal_from.is_none_or(within)
-            && self.last_commit.is_none_or(|(lsn, last, _)| within(lsn) && lsn < last && last <= end.0);
+            && self
+                .last_commit
+                .is_none_or(|(lsn, last, _)| within(lsn) && lsn < last && last <= end.0);
         if !sound {
             return Err(wrong("what the log says up to its end lies elsewhere"));
         }
