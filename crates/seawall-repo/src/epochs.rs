@@ -261,9 +261,9 @@ impl Repository {
                 slots.push((epoch, self.write_slot(epoch, options).await?));
             }
         }
-        if self.epochs_now().await?.newest() != self.keyring().current_epoch() {
+        if let Err(error) = self.prove_newest_epoch().await {
             self.delete_slots(&slots).await?;
-            return Err(keys_changed());
+            return Err(error);
         }
         Ok(slots.into_iter().map(|(_, id)| id).collect())
     }
@@ -338,9 +338,11 @@ impl Repository {
     /// which died or lost open nothing, and are not among them.
     ///
     /// # Errors
-    /// Damage, or a store that fails.
+    /// [`Code::KeysChanged`] if another epoch began since the repository was opened, damage, or a
+    /// store that fails.
     pub async fn key_slots(&self) -> Result<Vec<(u32, Ulid, KeySlot)>> {
-        let (_, slots) = Slots::read(self.store(), self.keyring().repository()).await?;
+        let (epochs, slots) = Slots::read(self.store(), self.keyring().repository()).await?;
+        self.refuse_later(&epochs)?;
         if let Some((_, error)) = slots.damaged.into_iter().next() {
             return Err(error);
         }
@@ -357,7 +359,8 @@ impl Repository {
     ///
     /// # Errors
     /// [`Code::LastKey`] if its epoch would be left without one, also if another one is being
-    /// removed at this moment; damage, or a store that fails.
+    /// removed at this moment; [`Code::KeysChanged`] if another epoch began since the repository was
+    /// opened; damage, or a store that fails.
     pub async fn remove_key(&self, epoch: u32, id: Ulid) -> Result<()> {
         let removal = ObjectName::Removal(epoch, id).path()?;
         let record = Removal { time_us: Timestamp::now().as_microsecond() };
@@ -367,25 +370,28 @@ impl Repository {
             Err(error) if error.code() == Code::ObjectExists => false,
             Err(error) => return Err(error),
         };
-        // In this order: whoever removes another slot has said so before this looks, or sees this.
-        let leaving = self.removals(epoch).await?;
-        let slots = self.key_slots().await?;
-        let stays = |(of, slot, _): &&(u32, Ulid, KeySlot)| *of == epoch && !leaving.contains(slot);
-        if slots.iter().filter(stays).count() == 0 {
+        let refused = match self.keeps_another_key(epoch).await {
+            Ok(true) => None,
+            Ok(false) => Some(last_key(epoch, id)),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
             if ours {
                 self.store().delete(&removal).await?;
             }
-            return Err(Error::new(
-                Code::LastKey,
-                format!(
-                    "key slot {id} is the only one of epoch {epoch}, or others are being removed: without it the data is lost"
-                ),
-            )
-            .with_hint(hint!["Add another key first: ", Action::AddKey, "."]));
+            return Err(error);
         }
         self.store().delete(&ObjectName::Key(epoch, id).path()?).await?;
         self.store().delete(&removal).await?;
         Ok(())
+    }
+
+    /// Whether an epoch has a slot that nobody is removing. To be asked after the own removal was
+    /// written: whoever removes another slot has said so before this looks, or sees the own.
+    async fn keeps_another_key(&self, epoch: u32) -> Result<bool> {
+        let leaving = self.removals(epoch).await?;
+        let slots = self.key_slots().await?;
+        Ok(slots.iter().any(|(of, slot, _)| *of == epoch && !leaving.contains(slot)))
     }
 
     async fn removals(&self, epoch: u32) -> Result<BTreeSet<Ulid>> {
@@ -403,6 +409,20 @@ impl Repository {
     pub(crate) async fn epochs_begun(&self) -> Result<BTreeSet<u32>> {
         let epochs = self.epochs_now().await?;
         Ok(epochs.begun.into_keys().chain([FIRST]).collect())
+    }
+
+    /// Proves that no other epoch has begun since the repository was opened. If one has, what was
+    /// written since cannot be read with the keys at hand, and is not damaged.
+    ///
+    /// # Errors
+    /// [`Code::KeysChanged`], or a store that fails.
+    pub async fn prove_newest_epoch(&self) -> Result<()> {
+        self.refuse_later(&self.epochs_now().await?)
+    }
+
+    fn refuse_later(&self, epochs: &Epochs) -> Result<()> {
+        let is_later = epochs.newest() > self.keyring().current_epoch();
+        if is_later { Err(keys_changed()) } else { Ok(()) }
     }
 
     async fn epochs_now(&self) -> Result<Epochs> {
@@ -440,7 +460,11 @@ impl Repository {
             ObjectKind::KeySlot => peek_slot(bytes).map(|slot| {
                 slot.repository == *self.keyring().repository() && self.epochs().count(&slot)
             }),
-            _ => peek_epoch(bytes).map(|epoch| epoch.repository == *self.keyring().repository()),
+            // One that began since has keys that nobody could have at hand.
+            _ => peek_epoch(bytes).map(|epoch| {
+                epoch.repository == *self.keyring().repository()
+                    && self.epochs().begun.contains_key(&epoch.epoch)
+            }),
         };
         if peeked.map_err(|damage| damage.at(path))? {
             open_clear(self.keyring(), kind, path, bytes)?;
@@ -468,6 +492,16 @@ fn peek_slot(bytes: &[u8]) -> Result<KeySlot, Damage> {
 /// Reads an epoch's clear part, which is not proven yet.
 fn peek_epoch(bytes: &[u8]) -> Result<EpochRecord, Damage> {
     WholeObject::peek_clear(ObjectKind::Epoch, bytes).and_then(|clear| cbor::decode(&clear))
+}
+
+fn last_key(epoch: u32, id: Ulid) -> Error {
+    Error::new(
+        Code::LastKey,
+        format!(
+            "key slot {id} is the only one of epoch {epoch}, or others are being removed: without it the data is lost"
+        ),
+    )
+    .with_hint(hint!["Add another key first: ", Action::AddKey, "."])
 }
 
 fn keys_changed() -> Error {

@@ -57,7 +57,7 @@ impl Damage {
             return Error::new(Code::KeyEpochGone, format!("object {path} cannot be read: {self}"))
                 .with_pair(Key::Object, path)
                 .with_hint(hint![
-                    "Its slots are gone from the repository, or none is for the key in use: ",
+                    "If the key was rotated while this ran, run it again. Else its slots are gone from the repository, or none is for the key in use: ",
                     Action::ShowKeys,
                     " lists those there are."
                 ]);

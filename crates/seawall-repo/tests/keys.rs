@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use seawall_core::{Code, LineId, Ulid};
 use seawall_repo::keys::{KeyFile, Unlock};
+use seawall_repo::layout::ObjectName;
 use seawall_repo::records::About;
 use seawall_repo::{CreateOptions, Line, Repository};
 use seawall_store::{OpenOptions, Store, open, open_or_create};
@@ -123,6 +124,25 @@ async fn rotations_that_race_begin_one_epoch_each_time() {
     }
     assert_eq!((won, house.open().await.keyring().current_epoch()), (1, 2));
     assert_eq!(house.slots_of(2), 1, "who lost leaves nothing");
+}
+
+#[tokio::test]
+async fn who_opened_before_a_rotation_is_told_of_it_and_not_of_damage() {
+    let house = House::new().await;
+    let before = house.open().await;
+    before.add_key(&options(&key())).await.unwrap();
+    let (epoch, id, _) = before.key_slots().await.unwrap().remove(0);
+    house.open().await.rotate(&[options(&house.key)]).await.unwrap();
+    assert_eq!(before.key_slots().await.unwrap_err().code(), Code::KeysChanged);
+    assert_eq!(before.remove_key(epoch, id).await.unwrap_err().code(), Code::KeysChanged);
+    assert!(!house.directory.path().join("removals").exists(), "an intention was left");
+    assert_eq!(before.prove_newest_epoch().await.unwrap_err().code(), Code::KeysChanged);
+    // A verification that is under way meets the new epoch's objects.
+    let path = "epochs/2".parse().unwrap();
+    before.prove(&path, &ObjectName::parse(&path).unwrap()).await.unwrap();
+    let after = house.open().await;
+    after.remove_key(epoch, id).await.unwrap();
+    after.prove_newest_epoch().await.unwrap();
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use anyhow::{Result, ensure};
-use seawall_testkit::{Invocation, TestDir};
+use seawall_testkit::{Invocation, Output, TestDir};
 use support::{Arguments, Protected, open_restored, seawall, tells};
 
 /// What was in the repository, to be found there ever after.
@@ -146,6 +147,33 @@ fn a_key_epoch_that_vanished_is_not_gone_on_without() -> Result<()> {
     }
     // It is as it was, and archiving goes on by itself.
     house.archive_everything()?;
+    house.command(["verify"]).succeed()?;
+    Ok(())
+}
+
+#[test]
+fn of_three_rotations_at_once_the_losers_are_told_of_the_race() -> Result<()> {
+    let house = Protected::start()?;
+    let mut epoch = 1;
+    for round in 0..4 {
+        let rotate = || house.command(["key", "rotate", "--yes"]).run();
+        let outputs: Vec<Result<Output>> = thread::scope(|scope| {
+            let racing: Vec<_> = (0..3).map(|_| scope.spawn(rotate)).collect();
+            racing.into_iter().map(|racer| racer.join().expect("it does not panic")).collect()
+        });
+        let mut won = 0;
+        for output in outputs {
+            let output = output?;
+            match output.code() {
+                Some(0) => won += 1,
+                _ => tells(&output, "SW0312")?,
+            }
+        }
+        ensure!(won > 0, "round {round}: nobody rotated");
+        epoch += won;
+        let shown = house.command(["key", "show", "--json"]).succeed()?.json()?;
+        ensure!(shown["epoch"] == epoch, "{epoch} is not in {shown}");
+    }
     house.command(["verify"]).succeed()?;
     Ok(())
 }

@@ -204,7 +204,11 @@ pub async fn run(
         .collect();
     let read = objects::read_all(repository, request, selected, &mut findings, progress).await?;
     (report.objects, report.bytes) = (read.objects, read.bytes);
-    if writable.is_ok() {
+    // Of what was written since under keys that are not at hand, nothing is known.
+    if let Err(error) = repository.prove_newest_epoch().await {
+        report.unrecorded =
+            Some(error.with_hint("What was found is not recorded: run the verification again."));
+    } else if writable.is_ok() {
         let proven = (request.sample_percent >= 100).then_some(&read.proven);
         for (line, checked) in whole {
             // A repository that is full or read-only does not keep from telling what was found.

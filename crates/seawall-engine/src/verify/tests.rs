@@ -12,6 +12,7 @@ use super::*;
 struct House {
     repository: Repository,
     line: Line,
+    key: Unlock,
     _directory: tempfile::TempDir,
 }
 
@@ -26,7 +27,7 @@ impl House {
         let id = LineId { system_id: SystemId(7), branch: BranchNumber(0) };
         let line = repository.line(&"main".parse().unwrap(), id).unwrap();
         line.create(&about()).await.unwrap();
-        Self { repository, line, _directory: directory }
+        Self { repository, line, key, _directory: directory }
     }
 
     async fn listed(&self) -> Vec<Listed> {
@@ -169,4 +170,16 @@ async fn a_backup_is_verified_only_if_all_of_it_was_read_and_nothing_about_it_fo
     assert_eq!(house.record(&[history], &Findings::default()).await, 1);
     assert!(house.line.store().stat(&pin).await.is_err());
     assert_eq!(house.heads(&house.listed().await).await, []);
+}
+
+#[tokio::test]
+async fn nothing_is_recorded_of_backups_if_the_key_was_rotated_meanwhile() {
+    let house = House::new().await;
+    let options = CreateOptions { unlock: &house.key, label: "next", now: Timestamp::now() };
+    house.repository.rotate(&[options]).await.unwrap();
+    // Opened before, as by a verification that runs for hours.
+    let report = run(&house.repository, &VerifyRequest::default(), &NoProgress).await.unwrap();
+    let unrecorded = report.unrecorded.as_ref().map(Error::code);
+    assert_eq!(unrecorded, Some(Code::KeysChanged), "{:?}", report.findings);
+    assert!(!report.findings.iter().any(|finding| finding.object.starts_with("epochs/")));
 }
