@@ -72,7 +72,17 @@ fn the_role_that_init_offers_is_enough_and_not_more(major: u16) -> Result<()> {
     }
     house.pg.psql("GRANT pg_read_all_settings TO seawall")?;
 
-    // A right that everybody has unless somebody took it away.
+    // Rights that everybody has unless somebody took them away: first those that no backup needs.
+    house.pg.psql(
+        "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE proname \
+         IN ('pg_logical_emit_message', 'pg_last_wal_replay_lsn') \
+         LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP; END $$",
+    )?;
+    house.backup()?;
+    let fix = privileges(&house)?.context("check says nothing of what it cannot do")?;
+    ensure!(fix.contains("pg_logical_emit_message") && !fix.contains("pg_backup"), "{fix}");
+    house.pg.psql(&grant_in(&fix)?)?;
+    ensure!(privileges(&house)?.is_none(), "{fix} was not enough");
     house.pg.psql("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")?;
     for (command, status) in [("backup", 1), ("check", 1), ("status", 2)] {
         let refused = house.command([command]).fail(status)?;

@@ -69,7 +69,7 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     let mut server = Server::connect(&request.connection).await?;
     let facts = server.facts().await?;
     // All at once, and before PostgreSQL is asked for a checkpoint.
-    let missing = MissingRights::ask(&mut server).await?;
+    let missing = MissingRights::ask(&mut server).await?.of_backups();
     if !missing.is_empty() {
         return Err(missing.error());
     }

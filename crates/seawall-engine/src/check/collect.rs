@@ -103,7 +103,7 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     let wal_bytes_per_s = if said.in_recovery { None } else { Some(rate(&mut server).await?) };
 
     let can_switch =
-        !said.in_recovery && settings.archive_mode != "off" && missing_rights.may_switch_wal();
+        !said.in_recovery && settings.archive_mode != "off" && missing_rights.may_send_wal();
     progress.stage(Stage::WaitingForWal, None);
     let route = if can_switch { Some(switch(&mut server, &said).await?) } else { None };
     let mut repositories = Vec::new();

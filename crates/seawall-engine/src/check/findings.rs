@@ -86,7 +86,7 @@ pub fn proven(facts: &Facts) -> Vec<String> {
         facts.missing_rights.role,
         if facts.in_recovery { " (a standby: nothing was switched)" } else { "" }
     )];
-    if facts.missing_rights.is_empty() {
+    if facts.missing_rights.clone().of_backups().is_empty() {
         proven.push("the role may do all a backup needs".to_owned());
     }
     for repository in &facts.repositories {
@@ -284,9 +284,19 @@ impl Found {
 
     fn privileges(&mut self, facts: &Facts) {
         let missing = &facts.missing_rights;
-        if !missing.is_empty() {
-            self.add(FindingId::Privileges, Severity::Critical, missing.what(), missing.fix());
+        if missing.is_empty() {
+            return;
         }
+        let (severity, so) = match missing.clone().of_backups().is_empty() {
+            true => (Severity::Warning, ": backups do without, and not all is checked"),
+            false => (Severity::Critical, ""),
+        };
+        self.add(
+            FindingId::Privileges,
+            severity,
+            format!("{}{so}", missing.what()),
+            missing.fix(),
+        );
     }
 
     fn archiver(&mut self, facts: &Facts) {
@@ -674,6 +684,11 @@ mod tests {
         assert_eq!(ids(&facts), ["privileges"]);
         let grant = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO postgres;";
         assert!(format!("{:?}", found[0].fix).ends_with(grant), "{:?}", found[0].fix);
+        assert_eq!(found[0].severity, Severity::Critical);
+        // What only `check` calls keeps no backup from being made.
+        facts.missing_rights.functions = vec!["pg_catalog.pg_logical_emit_message(boolean)"];
+        assert_eq!(findings(&facts)[0].severity, Severity::Warning);
+        assert!(proven(&facts).join("\n").contains("all a backup needs"));
     }
 
     #[test]

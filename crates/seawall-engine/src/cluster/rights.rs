@@ -24,6 +24,11 @@ const READ_ALL_SETTINGS: &str = "pg_read_all_settings";
 
 const SWITCH_WAL: &str = "pg_catalog.pg_switch_wal()";
 
+/// What backups do without: `check` writes a record with the first before it ends a segment, and
+/// `status` asks a standby with the second.
+const BESIDE_BACKUPS: [&str; 2] =
+    ["pg_catalog.pg_logical_emit_message(", "pg_catalog.pg_last_wal_replay_lsn("];
+
 /// The functions of a backup that nobody but a superuser may call unless told so.
 const fn guarded(major: PgMajor) -> [&'static str; 3] {
     if major.number() >= PgMajor::V15.number() {
@@ -100,10 +105,18 @@ impl MissingRights {
         !self.settings && self.functions.is_empty()
     }
 
-    /// Whether it may end a WAL segment.
+    /// What of it a backup needs.
     #[must_use]
-    pub fn may_switch_wal(&self) -> bool {
-        !self.functions.contains(&SWITCH_WAL)
+    pub fn of_backups(mut self) -> Self {
+        self.functions.retain(|it| !BESIDE_BACKUPS.iter().any(|name| it.starts_with(name)));
+        self
+    }
+
+    /// Whether it may write a record and end the WAL segment with it.
+    #[must_use]
+    pub fn may_send_wal(&self) -> bool {
+        let [emit_message, _] = BESIDE_BACKUPS;
+        !self.functions.iter().any(|it| *it == SWITCH_WAL || it.starts_with(emit_message))
     }
 
     /// The SQL that gives the role what it lacks, without semicolons.
@@ -190,10 +203,24 @@ mod tests {
             missing.fix(),
             "As a superuser, in database postgres: GRANT EXECUTE ON FUNCTION pg_catalog.pg_switch_wal() TO backup;"
         );
-        assert!(!missing.may_switch_wal() && !missing.is_empty());
+        assert!(!missing.may_send_wal() && !missing.is_empty());
         let settings = MissingRights { settings: true, functions: Vec::new(), ..missing };
         assert_eq!(settings.grants(), ["GRANT pg_read_all_settings TO backup"]);
-        assert!(settings.may_switch_wal() && !settings.is_empty());
+        assert!(settings.may_send_wal() && !settings.is_empty());
+    }
+
+    #[test]
+    fn a_backup_needs_nothing_that_only_other_commands_call() {
+        for major in PgMajor::ALL {
+            let all: Vec<&str> = guarded(major).into_iter().chain(open(major)).collect();
+            let missing = MissingRights { functions: all.clone(), ..MissingRights::default() };
+            let needed = missing.clone().of_backups().functions;
+            assert_eq!(needed.len() + BESIDE_BACKUPS.len(), all.len(), "{needed:?}");
+            assert!(!missing.may_send_wal());
+            let others = all.into_iter().filter(|it| !needed.contains(it)).collect();
+            let beside = MissingRights { functions: others, ..missing };
+            assert!(!beside.is_empty() && beside.of_backups().is_empty());
+        }
     }
 
     #[test]
