@@ -3,14 +3,18 @@
 mod support;
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use seawall_testkit::faults::Random;
 use seawall_testkit::{PgBin, PgCluster};
+use serde_json::Value;
 use support::{LIMIT, Protected, quiet_cluster, seawall, tells};
 
 /// `café`, as LATIN1 has it.
@@ -185,5 +189,41 @@ fn files_that_change_while_they_are_read_are_what_they_were_at_one_moment() -> R
         ensure!(lengths.any(|length| length == restored.len()), "{} was cut", path.display());
     }
     ensure!(fs::read(house.room("room/made by others/log"))? == fs::read(&log)?);
+    Ok(())
+}
+
+/// What is in a pack stays there, also of a copy that came to nothing.
+#[test]
+fn a_large_file_that_never_rests_is_left_out_and_not_stored_again_and_again() -> Result<()> {
+    const FILE_BYTES: u64 = 8 << 20;
+    let house = Protected::with(quiet_cluster()?, false)?;
+    let stored = |backup: &Value| backup["stored_bytes"].as_u64().context("no stored_bytes");
+    let without = stored(&house.backup()?)?;
+    let path = house.pg.data_directory().join("restless");
+    let mut random = Random::new(7);
+    let words = (0..FILE_BYTES / 8).flat_map(|_| random.next_u64().to_ne_bytes());
+    fs::write(&path, words.collect::<Vec<_>>())?;
+    house.pg.owner().chown(&path)?;
+    let file = File::options().write(true).open(&path)?;
+    let stop = AtomicBool::new(false);
+    let backup = thread::scope(|scope| {
+        let others = scope.spawn(|| -> Result<()> {
+            for version in 0_u64.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                file.write_all_at(&version.to_ne_bytes(), 0)?;
+                thread::sleep(Duration::from_micros(100));
+            }
+            Ok(())
+        });
+        let backup = house.command(["backup", "--json"]).run();
+        stop.store(true, Ordering::Relaxed);
+        others.join().expect("the others' thread").and(backup)
+    })?;
+    let copies = stored(&backup.json()?)?.saturating_sub(without) / FILE_BYTES;
+    ensure!(copies <= 3, "{copies} copies: {}", backup.stdout);
+    // On a machine that lets the backup run and not the file's writer, it did rest.
+    ensure!(matches!(backup.code(), Some(0 | 6)), "{}", backup.stderr);
     Ok(())
 }

@@ -21,6 +21,9 @@ use super::settled::{ATTEMPTS, Settled, describe, is_unchanged, pause, read_sett
 use super::source::{Source, read_at, unreadable};
 use crate::pace::Pace;
 
+/// How often a large file is stored that changes while it is: what is in a pack stays there.
+const COPIES_MAX: u32 = 3;
+
 /// Reads files, judges their pages and puts them into frames.
 pub(super) struct Worker {
     rule: Arc<PageRule>,
@@ -158,14 +161,21 @@ impl Worker {
     }
 
     /// Copies a large file as it is at one moment: all that is read is read of one open file, and
-    /// again if that changed.
+    /// again if that changed. After a copy that came to nothing, it must have come to rest before it is
+    /// stored again.
     fn large_settled(&mut self, file: SmallFile, done: Done<'_>) -> Result<()> {
         let SmallFile { sequence, location, rule, mut entry } = file;
         let failed = |error| unreadable(&location, error);
+        let mut copies = 0;
         for attempt in 1..=ATTEMPTS {
             let Some(mut source) = Source::open(&location)? else {
                 return done(Copied::Gone { sequence });
             };
+            if copies > 0 && !self.rests(&mut source, &location)? {
+                pause(attempt);
+                continue;
+            }
+            copies += 1;
             let opened = source.file().metadata().map_err(failed)?;
             let size_bytes = opened.len();
             let Pass { map, hashes, read_bytes } =
@@ -181,6 +191,9 @@ impl Worker {
                     return done(Copied::Entry { sequence, entry, reused: false });
                 }
                 return done(Copied::Whole { sequence, entry, map, hashes, read_bytes });
+            }
+            if copies == COPIES_MAX {
+                break;
             }
             pause(attempt);
         }
@@ -216,6 +229,14 @@ impl Worker {
         Ok(pass)
     }
 
+    /// Whether a file reads the same twice.
+    fn rests(&mut self, source: &mut Source, location: &Path) -> Result<bool> {
+        let opened = source.file().metadata().map_err(|error| unreadable(location, error))?;
+        let (hashes, read_bytes) = self.read_hashes(source, location, opened.len())?;
+        Ok(read_bytes == opened.len()
+            && self.reads_again(source, location, opened.len(), &hashes)?)
+    }
+
     /// Whether a file still begins with what was read.
     fn reads_again(
         &mut self,
@@ -224,21 +245,29 @@ impl Worker {
         size_bytes: u64,
         hashes: &[BlockHash],
     ) -> Result<bool> {
-        let (mut read_bytes, mut same) = (0, true);
+        let (again, read_bytes) = self.read_hashes(source, location, size_bytes)?;
+        Ok(read_bytes == size_bytes && again == hashes)
+    }
+
+    /// The hashes of a file's blocks up to `size_bytes`, and how many bytes there were. Nothing is
+    /// stored.
+    fn read_hashes(
+        &mut self,
+        source: &mut Source,
+        location: &Path,
+        size_bytes: u64,
+    ) -> Result<(Vec<BlockHash>, u64)> {
+        let (mut hashes, mut read_bytes) = (Vec::new(), 0);
         let mut buffers = mem::take(&mut self.buffers);
         source.pieces(location, (0, size_bytes), &mut buffers, &mut |_, piece| {
             self.pace.take(piece.read_bytes)?;
-            let first: usize = narrow(piece.offset / BLOCK_BYTES as u64)?;
-            let blocks = piece.bytes.chunks(BLOCK_BYTES).enumerate();
-            same = same
-                && blocks
-                    .map(|(index, block)| (index, short_hash(&self.hasher, block)))
-                    .all(|(index, hash)| hashes.get(first + index) == Some(&hash));
+            let blocks = piece.bytes.chunks(BLOCK_BYTES);
+            hashes.extend(blocks.map(|block| short_hash(&self.hasher, block)));
             read_bytes += piece.read_bytes;
             Ok(())
         })?;
         self.buffers = buffers;
-        Ok(same && read_bytes == size_bytes)
+        Ok((hashes, read_bytes))
     }
 
     /// Copies one span of a large file.
