@@ -14,17 +14,56 @@ use std::time::Duration;
 
 use seawall_core::{Code, Error, Oid, Result};
 use seawall_pgdata::relation_path::tablespace_version_directory;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::unreadable::unreadable;
 use super::{PostmasterFile, Server, TablespaceLinks};
 
-/// Network file systems show what others did after a while.
-const ATTEMPTS: u32 = 60;
+/// How often is looked.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A file that has to be there: a copy is found out in half a second.
-const APPEAR_ATTEMPTS: u32 = 10;
+/// A wait that is longer than this is told.
+const UNTOLD: Duration = Duration::from_secs(1);
+
+/// How long what the server did may take to be seen here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Patience {
+    /// Until a file that it made is there.
+    appear: Duration,
+    /// Until one that it removed is gone.
+    vanish: Duration,
+}
+
+impl Patience {
+    /// Where the kernel that made the change is this one: a copy is found out in half a second.
+    const LOCAL: Self =
+        Self { appear: Duration::from_millis(500), vanish: Duration::from_secs(3) };
+
+    /// Where it may be another one: a client of NFS goes by what it knew of a directory for up to a
+    /// minute (`acdirmax`, nfs(5)), and others have caches too.
+    const ANY: Self = Self { appear: Duration::from_secs(65), vanish: Duration::from_secs(65) };
+
+    /// What is right for a directory, which may not be there yet.
+    fn at(directory: &Path) -> Self {
+        let there = directory.ancestors().find_map(|it| rustix::fs::statfs(it).ok());
+        let kind = there.and_then(|system| u32::try_from(system.f_type).ok());
+        let is_local = kind.is_some_and(|kind| LOCAL_FILE_SYSTEMS.contains(&kind));
+        if is_local { Self::LOCAL } else { Self::ANY }
+    }
+}
+
+/// `f_type` of file systems that only one kernel writes (statfs(2), magic.h): ext2 to ext4, XFS, Btrfs,
+/// tmpfs, overlayfs, ZFS, F2FS, bcachefs.
+const LOCAL_FILE_SYSTEMS: [u32; 8] = [
+    0xEF53,
+    0x5846_5342,
+    0x9123_683E,
+    0x0102_1994,
+    0x794C_7630,
+    0x2FC1_2FC1,
+    0xF2F5_2010,
+    0xCA45_1A4E,
+];
 
 /// Proves that a data directory is the one the server works in.
 ///
@@ -45,10 +84,11 @@ pub(super) async fn prove_data_directory(server: &mut Server, directory: &Path) 
         return Err(Error::new(Code::QueryFailed, format!("\"{name}\" is no snapshot's name")));
     }
     let place = directory.join("pg_snapshots");
+    let patience = Patience::at(&place);
     let is_there = || Ok(names(&place)?.contains(&name));
-    let appeared = until(true, APPEAR_ATTEMPTS, is_there).await?;
+    let appeared = until(true, &place, patience.appear, is_there).await?;
     server.connection().simple_query("rollback").await?;
-    if appeared && until(false, ATTEMPTS, is_there).await? {
+    if appeared && until(false, &place, patience.vanish, is_there).await? {
         return Ok(());
     }
     Err(Error::new(
@@ -120,14 +160,15 @@ async fn shows_a_sort(server: &mut Server, oid: Oid, place: &Path) -> Result<Opt
     let before = ours()?;
     server.connection().simple_query("begin").await?;
     let sorted = sort_in(server, oid).await;
+    let patience = Patience::at(place);
     let is_new = || Ok(!ours()?.is_subset(&before));
     let appeared = match &sorted {
-        Ok(true) => until(true, APPEAR_ATTEMPTS, is_new).await?,
+        Ok(true) => until(true, place, patience.appear, is_new).await?,
         Ok(false) | Err(_) => false,
     };
     server.connection().simple_query("rollback").await?;
     match sorted {
-        Ok(true) => Ok(Some(appeared && until(false, ATTEMPTS, is_new).await?)),
+        Ok(true) => Ok(Some(appeared && until(false, place, patience.vanish, is_new).await?)),
         Ok(false) => Ok(None),
         Err(error) if error.sqlstate() == Some("42501") => Err(may_not_sort(server, oid).await?),
         Err(error) => Err(error.into()),
@@ -184,19 +225,32 @@ fn another_tablespace(link: &Path) -> Error {
     ))
 }
 
-/// Looks until it is as wanted; whether it came to that.
+/// Looks until a file that the server made in a directory is there, or one that it removed is not;
+/// whether it came to that.
 async fn until(
-    wanted: bool,
-    attempts: u32,
+    is_there: bool,
+    directory: &Path,
+    patience: Duration,
     mut look: impl FnMut() -> Result<bool>,
 ) -> Result<bool> {
-    for _ in 0..attempts {
-        if look()? == wanted {
-            return Ok(true);
+    let begun = Instant::now();
+    let mut is_told = false;
+    while look()? != is_there {
+        let waited = begun.elapsed();
+        if waited >= patience {
+            return Ok(false);
+        }
+        if waited >= UNTOLD && patience > Patience::LOCAL.vanish && !is_told {
+            is_told = true;
+            tracing::warn!(
+                "{} does not show yet what the server has just done in it, as a network file system may for a while: looking for up to {} s before it is taken for another server's",
+                directory.display(),
+                patience.as_secs()
+            );
         }
         sleep(PAUSE).await;
     }
-    Ok(false)
+    Ok(true)
 }
 
 /// What is in a directory; nothing if it is not there. Listed, because a name that was not there a
@@ -219,6 +273,26 @@ fn names(directory: &Path) -> Result<BTreeSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How long it takes to find a file that is to be seen after a while, if it is found.
+    async fn found_after(shown: Duration, patience: Duration) -> Option<Duration> {
+        let begun = Instant::now();
+        let look = || Ok(begun.elapsed() >= shown);
+        let found = until(true, Path::new("pg_snapshots"), patience, look).await.unwrap();
+        found.then(|| begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_network_file_system_shows_late_is_waited_for_and_nothing_else_is() {
+        let late = Duration::from_secs(59);
+        let found = found_after(late, Patience::at(Path::new("/proc/self/net")).appear).await;
+        assert!(found.is_some_and(|found| found >= late), "nothing is known of that file system");
+        assert_eq!(found_after(Duration::ZERO, Patience::ANY.appear).await, Some(Duration::ZERO));
+        assert_eq!(found_after(late, Patience::LOCAL.appear).await, None);
+        // Whatever tests run on is local, as is what will be made there.
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Patience::at(&directory.path().join("not/yet")), Patience::LOCAL);
+    }
 
     #[test]
     fn a_server_that_is_no_process_here_has_paths_of_its_own() {
