@@ -117,8 +117,7 @@ pub async fn lines_of(repository: &Repository, cluster: &ClusterName) -> Result<
 /// Makes the line. From then on it is the one that is written.
 ///
 /// # Errors
-/// [`Code::ObjectExists`] if another server was adopted into the line at this moment, or a store
-/// that fails.
+/// [`Code::ObjectExists`] if another server was adopted at this moment, or a store that fails.
 pub async fn adopt(
     repository: &Repository,
     cluster: &ClusterName,
@@ -138,23 +137,39 @@ pub async fn adopt(
     // Whoever creates it has it: the other of two servers writes other bytes.
     let path = line.paths().path(&LineObject::About)?;
     match repository.create_record(&path, &about).await {
-        Err(error) if error.code() == Code::ObjectExists => Err(error
-            .context(format_args!("line {} was made by somebody else at this moment", line.id()))
-            .with_hint(hint![
-                "Look which server it was, and run ",
-                Action::Adopt { cluster: Some(cluster.clone()) },
-                format!(" again on the one that is {cluster} from now on.")
-            ])),
-        created => created.map(|()| line),
+        Err(error) if error.code() == Code::ObjectExists => {
+            let who = format_args!("line {} was made by somebody else at this moment", line.id());
+            return Err(error.context(who).with_hint(adopt_one(cluster)));
+        }
+        created => created?,
     }
+    // One with another system identifier has another line, and both would be the newest.
+    for other in lines(repository, cluster).await? {
+        let made = other.about().await?.map(|about| about.created_us);
+        if other.id() != line.id() && made.is_some_and(|made_us| made_us > older_us) {
+            repository.store().delete(&path).await?;
+            let what = format!("line {} was made by another server at this moment", other.id());
+            return Err(Error::new(Code::ObjectExists, what).with_hint(adopt_one(cluster)));
+        }
+    }
+    Ok(line)
+}
+
+fn adopt_one(cluster: &ClusterName) -> Hint {
+    hint![
+        "Look which server it was, and run ",
+        Action::Adopt { cluster: Some(cluster.clone()) },
+        format!(" again on the one that is {cluster} from now on.")
+    ]
 }
 
 /// Makes the first line of a cluster in a repository: `branch` is what the server writes, which in
-/// other repositories may have been adopted. Tells whether it is new.
+/// other repositories may have been adopted. Tells whether it is new. Of servers that are given one
+/// name at once, at most one gets it, and what the others made is gone again.
 ///
 /// # Errors
-/// [`Code::ClusterMismatch`] if the cluster's lines are of other servers, damage, or a store that
-/// fails.
+/// [`Code::ClusterMismatch`] if the cluster's lines are of other servers, or one is given the name at
+/// this moment; damage, or a store that fails.
 pub async fn make_first_line(
     repository: &Repository,
     cluster: &ClusterName,
@@ -175,16 +190,36 @@ pub async fn make_first_line(
         // pg_checksums may have turned them on since.
         about.data_checksum_version = there.data_checksum_version;
     }
-    line.create(&about).await?;
-    // Two servers may be given the same name at once: each sees the other's line by now.
-    let others = self::lines(repository, cluster).await?;
-    let other = others.iter().find(|line| line.id().system_id != control.system_id);
-    match other {
-        Some(other) if there.is_none() && lines.is_empty() => {
-            Err(named_otherwise(cluster, control.system_id, other.id().system_id))
+    let path = line.paths().path(&LineObject::About)?;
+    let is_new = match repository.create_record(&path, &about).await {
+        Ok(()) => true,
+        Err(error) if error.code() == Code::ObjectExists => {
+            line.create(&about).await?;
+            false
         }
-        _ => Ok(there.is_none()),
+        Err(error) => return Err(error),
+    };
+    if !lines.is_empty() {
+        return Ok(is_new);
     }
+    // Two servers may be given the name at once: whoever made its line later sees the other's by now,
+    // perhaps both do. A line that stayed would be the cluster's newest, and let its server in next time.
+    let others = self::lines(repository, cluster).await?;
+    let Some(other) = others.iter().find(|it| it.id().system_id != control.system_id) else {
+        return Ok(is_new);
+    };
+    if is_new {
+        repository.store().delete(&path).await?;
+    }
+    Err(named_at_once(cluster, other.id().system_id))
+}
+
+fn named_at_once(cluster: &ClusterName, other: SystemId) -> Error {
+    let what =
+        format!("another server, cluster {other}, was given the name {cluster} at this moment");
+    Error::new(Code::ClusterMismatch, what).with_hint(
+        "Two servers cannot have one name in a repository: give each its own, then run this again.",
+    )
 }
 
 fn named_otherwise(cluster: &ClusterName, own: SystemId, other: SystemId) -> Error {
