@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use seawall_pgdata::PgMajor;
 use seawall_testkit::process;
-use seawall_testkit::{Invocation, PgCluster, PgClusterBuilder, PgConnection};
-use support::{LIMIT, Protected, tells};
+use seawall_testkit::{Invocation, PgCluster, PgClusterBuilder, PgConnection, StopMode};
+use serde_json::Value;
+use support::{Arguments, LIMIT, Protected, tells};
 
 /// What replay demands: the setting, its value at the backup, and later.
 const DEMANDED: [(&str, u32, u32); 5] = [
@@ -249,6 +250,42 @@ fn what_is_left_over_in_a_backup_is_set_right_or_told_before_anything_is_written
     house.archive_everything()?;
     let standby = start(&house, "standby", &["--as", "standby"], "following")?;
     ensure!(standby.ask("SHOW recovery_min_apply_delay")? == "0");
+    Ok(())
+}
+
+#[test]
+fn own_tls_files_named_by_absolute_paths_are_missing_only_where_they_do_not_come_out() -> Result<()> {
+    let mut house = Protected::with(builder(PgMajor::V15), false)?;
+    let data = house.pg.data_directory().to_owned();
+    let tls = data.join("tls");
+    house.pg.owner().create_dir(&tls, 0o700)?;
+    fs::write(tls.join("server.crt"), "a certificate")?;
+    fs::write(data.join("server.key"), "a key")?;
+    house.pg.owner().chown_all(&tls)?;
+    house.pg.owner().chown(&data.join("server.key"))?;
+    // Written, and never read by this server.
+    house.pg.set("ssl", "on")?;
+    house.pg.set("ssl_cert_file", &tls.join("server.crt").display().to_string())?;
+    house.pg.set("ssl_key_file", "./server.key")?;
+    house.backup()?;
+    house.archive_everything()?;
+    house.pg.stop(StopMode::Fast)?;
+    // The machine is another one.
+    let away = data.with_extension("away");
+    fs::rename(&data, &away)?;
+    let plan = |into: &Path, mode: &str| -> Result<Value> {
+        let restore = house.command(["restore", "main", "--latest", "--dry-run", "--json", "--into"]);
+        restore.arg(into).args(["--as", mode]).succeed()?.json()
+    };
+    for mode in ["clone", "primary"] {
+        let there = plan(&data, mode)?.to_string();
+        ensure!(!there.contains("ssl"), "{mode}: {there}");
+    }
+    let elsewhere = plan(&house.room("elsewhere"), "primary")?["warnings"].to_string();
+    ensure!(elsewhere.contains("ssl_cert_file") && !elsewhere.contains("ssl_key_file"), "{elsewhere}");
+    let clone = plan(&house.room("elsewhere"), "clone")?["settings"].to_string();
+    ensure!(clone.contains("\"ssl\""), "{clone}");
+    fs::rename(&away, &data)?;
     Ok(())
 }
 

@@ -152,7 +152,7 @@ pub async fn plan_restore(
         }
     }
     let sources = Sources::open(line, &manifest, TABLES_BYTES_MAX).await?;
-    let configuration = read_configuration(&sources, &manifest).await?;
+    let configuration = read_configuration(&sources, &manifest, &request.into).await?;
     let (line, request) = (line.clone(), request.clone());
     let mut planned =
         PlannedRestore { line, request, plan, manifest, sources, configuration, resumed };

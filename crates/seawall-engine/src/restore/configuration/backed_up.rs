@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -26,14 +26,15 @@ pub(super) const TLS_FILES: [(&str, &str); 6] = [
     ("ssl_dh_params_file", ""),
 ];
 
-/// Reads the configuration out of a backup: `postgresql.conf` with what it includes, then
-/// `postgresql.auto.conf`.
+/// Reads the configuration out of a backup that is restored `into` a directory: `postgresql.conf`
+/// with what it includes, then `postgresql.auto.conf`.
 ///
 /// # Errors
 /// Damage, or a store that fails. A file that the backup does not have sets nothing.
 pub(in crate::restore) async fn read(
     sources: &Sources,
     manifest: &ManifestReader,
+    into: &Path,
 ) -> Result<Configuration> {
     let mut reading =
         Reading { sources, manifest, seen: BTreeSet::new(), found: Configuration::default() };
@@ -45,7 +46,8 @@ pub(in crate::restore) async fn read(
     reading.of_file(Path::new("postgresql.auto.conf")).await?;
     for (setting, default) in TLS_FILES {
         let name = reading.found.text(setting).unwrap_or(default).to_owned();
-        let entry = reading.entry(Path::new(&name)).await?;
+        let Some(path) = restored_at(Path::new(&name), into) else { continue };
+        let entry = reading.entry(&path).await?;
         if entry.is_some_and(|entry| entry.kind != EntryKind::Symlink) {
             reading.found.files.insert(name);
         }
@@ -65,7 +67,7 @@ enum Place {
 impl Place {
     fn beside(&self, path: &Path) -> PathBuf {
         let (Self::Inside(place) | Self::Outside(place)) = self;
-        place.parent().unwrap_or(place).join(path)
+        plain(&place.parent().unwrap_or(place).join(path))
     }
 }
 
@@ -208,12 +210,61 @@ fn is_at(file: &Path, meant: &Path, from: &Place) -> bool {
     }
 }
 
+/// A path without the parts that lead nowhere, as a backup has it.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// Which path of the backup comes out where a setting names a file; `None` if none does.
+fn restored_at(named: &Path, into: &Path) -> Option<PathBuf> {
+    if named.is_relative() {
+        return Some(plain(named));
+    }
+    resolved(named).strip_prefix(resolved(into)).ok().map(Path::to_owned)
+}
+
+/// A path without links, as far as it is there.
+fn resolved(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|it| Some((it, it.canonicalize().ok()?)));
+    let Some((named, real)) = there else { return plain(path) };
+    path.strip_prefix(named).map_or_else(|_| plain(path), |rest| plain(&real.join(rest)))
+}
+
 /// What a path may be called within the data directory: for an absolute one, every end of it, the
 /// longest first.
 fn inside(path: &Path) -> Vec<PathBuf> {
     if path.is_relative() {
-        return vec![path.to_owned()];
+        return vec![plain(path)];
     }
     let names: Vec<&OsStr> = path.iter().skip(1).collect();
     (1..names.len()).filter_map(|from| names.get(from..)).map(PathBuf::from_iter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_names_a_file_of_the_backup_if_it_comes_out_there() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("real")).unwrap();
+        symlink("real", root.path().join("link")).unwrap();
+        // The directory that is restored into is not there yet.
+        let into = root.path().join("link/15/main");
+        let named = |path: &Path| restored_at(path, &into);
+        let key = Some(PathBuf::from("tls/server.key"));
+        for path in ["tls/server.key", "./tls//server.key", "tls/./server.key"] {
+            assert_eq!(named(Path::new(path)), key, "{path}");
+        }
+        for path in ["link/15/main/tls/server.key", "real/15/main/./tls/server.key"] {
+            assert_eq!(named(&root.path().join(path)), key, "{path}");
+        }
+        for path in ["real/15/other/tls/server.key", "tls/server.key"] {
+            assert_eq!(named(&root.path().join(path)), None, "{path}");
+        }
+        assert_eq!(inside(Path::new("./conf.d")), [PathBuf::from("conf.d")]);
+    }
 }

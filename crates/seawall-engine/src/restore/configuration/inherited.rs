@@ -131,7 +131,7 @@ const CHANGED: [Changed; 20] = [
             "ssl",
             CLONE,
             "off",
-            "files that it needs are neither in the backup nor on this host, and it would not start",
+            "files that it needs are neither on this host nor restored to where it names them, and it would not start",
         )
     },
     Changed {

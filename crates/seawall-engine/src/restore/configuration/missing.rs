@@ -27,7 +27,7 @@ const COMMANDS: [(&str, &str); 2] = [
     ("ssl_passphrase_command", "the server may not start without"),
 ];
 
-/// The settings and files of TLS that are neither in the backup nor on this host, if TLS is on.
+/// The settings and files of TLS that are neither on this host nor restored, if TLS is on.
 pub(super) fn tls_files(there: &Configuration, host: &Host) -> Vec<(&'static str, String)> {
     if !there.is_on("ssl") {
         return Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn warnings(purpose: Purpose, there: &Configuration, host: &Host) -> 
     } else {
         warnings.extend(tls_files(there, host).into_iter().map(|(setting, file)| {
             format!(
-                "{setting} = '{file}': the file is neither in the backup nor on this host, and the server does not start without: bring it back, or `ssl = off`."
+                "{setting} = '{file}': there is no such file on this host, nor is it restored to there, and the server does not start without: bring it back, or `ssl = off`."
             )
         }));
         warnings.extend(addresses(there, host));

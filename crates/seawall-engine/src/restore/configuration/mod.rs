@@ -24,7 +24,7 @@ const DEFAULT_PORT: u16 = 5432;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Configuration {
     values: BTreeMap<String, String>,
-    /// Files of the data directory that settings name, as far as the backup has them.
+    /// Files that settings name and that the restore brings, as they are named.
     files: BTreeSet<String>,
 }
 
