@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs::{self, File, FileTimes};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +12,7 @@ use seawall_testkit::faults::Random;
 use seawall_testkit::ledger::{Bound, LedgerLog};
 use seawall_testkit::process::wait_until;
 use seawall_testkit::{Ledger, PgBin, PgCluster, oracles};
+use serde_json::{Value, json};
 use support::{LIMIT, Protected, files, open_restored, prove_restored, rounds, tells};
 
 /// A cluster with a backup and some commits after it, all archived.
@@ -54,6 +55,50 @@ fn e20_a_clone_never_touches_the_archive_it_came_from() -> Result<()> {
     let mut second = open_restored(&house.room("second"))?;
     ensure!(second.psql("SELECT count(*) FROM still_here")? == "0");
     prove_restored(&mut second, &log, &Bound::Everything).map(drop)
+}
+
+#[test]
+fn a_backup_that_verify_found_damaged_is_passed_over_until_it_is_whole_again() -> Result<()> {
+    let house = Protected::start()?;
+    let id = |json: &Value| json["id"].as_str().map(str::to_owned).context("no id");
+    let older = id(&house.backup()?)?;
+    let before = files(&house.places.repository)?;
+    let newer = id(&house.backup()?)?;
+    let packs = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "pack");
+    let of = |backup: &[PathBuf]| backup.iter().find(|path| packs(path)).cloned();
+    let added = files(&house.places.repository)?.into_iter().filter(|it| !before.contains(it));
+    let packs = [of(&before), of(&added.collect::<Vec<_>>())].map(|pack| pack.context("no pack"));
+    let [older_pack, newer_pack] = packs;
+    let (older_pack, newer_pack) = (older_pack?, newer_pack?);
+    let (older_away, newer_away) = (house.room("older"), house.room("newer"));
+
+    fs::rename(&newer_pack, &newer_away)?;
+    house.command(["verify"]).fail(4)?;
+    for arguments in [&["--latest"][..], &["--backup", "latest"]] {
+        let plan = house.plan(arguments.iter().copied())?;
+        ensure!(plan["backup"]["id"] == older.as_str(), "{plan}");
+    }
+    let told = house.restore("room", ["--latest", "--dry-run"]).succeed()?.stdout;
+    ensure!(told.contains(&format!("Newer backup {newer} is not used")), "{told}");
+    ensure!(told.contains("a verification found it damaged"), "{told}");
+    // Asked for by its name, it is not taken for whole, and nothing is written.
+    let refused = house.restore("room", ["--backup", &newer]).fail(4)?;
+    tells(&refused, &format!("Backup {newer} was found damaged"))?;
+    ensure!(!house.room("room").exists(), "something was written");
+
+    // If there is no other, the plan says so and the proof decides.
+    fs::rename(&older_pack, &older_away)?;
+    house.command(["verify"]).fail(4)?;
+    let refused = house.restore("room", ["--latest"]).fail(4)?;
+    tells(&refused, &format!("Backup {newer} was found damaged"))?;
+    tells(&refused, "so was every other")?;
+    fs::rename(&newer_away, &newer_pack)?;
+    house.restore("room", ["--latest"]).succeed()?;
+
+    // The latest is looked at again, damaged or not, and is the best again.
+    house.command(["verify", "--backup", "latest"]).succeed()?;
+    ensure!(house.plan(["--latest"])?["warnings"] == json!([]));
+    Ok(())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seawall_core::{Action, ClusterName, Error, Progress, Result, Stage, hint};
+use seawall_core::{Action, BackupId, ClusterName, Error, Progress, Result, Stage, hint};
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
@@ -17,6 +17,7 @@ use crate::backup::survey_cluster;
 use crate::cluster::{
     MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
 };
+use crate::verify::{Verdict, verdicts};
 use crate::wal::{BackupPlace, Look, Obstacle, reach};
 
 /// How long WAL is measured to tell its rate.
@@ -227,8 +228,11 @@ async fn look(
 /// Whether there is a backup that can be restored, and what keeps archived WAL from being of use to the
 /// newest one.
 async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
+    let verdicts = verdicts(&line).await?;
+    let is_damaged = |id: &BackupId| matches!(verdicts.get(id), Some(Verdict::Damaged(_)));
     let backups = line.backups().await?;
-    let places: Vec<BackupPlace> = backups.iter().filter_map(BackupPlace::of).collect();
+    let whole = backups.iter().filter(|backup| !is_damaged(&backup.id));
+    let places: Vec<BackupPlace> = whole.filter_map(BackupPlace::of).collect();
     let reached = reach(&WalArchive::open(line).await?, &places, Look::AtItsEnd).await?;
     Ok((reached.is_some(), reached.and_then(|reached| reached.obstacle)))
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -37,6 +38,7 @@ use super::start::find_programs;
 use super::state::{Asked, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
 use crate::pace::Pace;
+use crate::verify::{Verdict, verdicts};
 
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
@@ -115,7 +117,7 @@ pub async fn plan_restore(
     refuse_stopping_standby(request)?;
     let interrupted = look_at_directory(&request.into, &Asked::from(request))?;
     let resumed = interrupted.is_some();
-    let mut plan = match interrupted {
+    let plan = match interrupted {
         Some(state) => prove_same_line(state, line)?,
         None => match make_plan(line, wal, request).await {
             Ok(plan) => plan,
@@ -125,6 +127,18 @@ pub async fn plan_restore(
             }
         },
     };
+    let planned = open_planned(line, wal, request, plan.clone(), resumed).await;
+    planned.map_err(|error| tell_damaged(&plan, error))
+}
+
+/// Opens what a plan starts from, and completes the plan with what is in it.
+async fn open_planned(
+    line: &Line,
+    wal: &dyn WalSource,
+    request: &RestoreRequest,
+    mut plan: RestorePlan,
+    resumed: bool,
+) -> Result<PlannedRestore> {
     let id = BackupId(plan.backup.ulid);
     let manifest = line
         .manifest(id)
@@ -158,6 +172,16 @@ pub async fn plan_restore(
         PlannedRestore { line, request, plan, manifest, sources, configuration, resumed };
     planned.plan_settings(wal).await?;
     Ok(planned)
+}
+
+/// Where a backup is damaged, and was known to be, the error says what else there is.
+fn tell_damaged(plan: &RestorePlan, error: Error) -> Error {
+    match &plan.backup.found_damaged {
+        Some(told) if error.exit_class() == ExitClass::Integrity => error.with_hint(format!(
+            "{told} Another repository may be whole; `--backup ID` starts from another backup."
+        )),
+        _ => error,
+    }
 }
 
 /// Files that a backup could not read as they were at one moment.
@@ -276,6 +300,11 @@ async fn make_plan(
     };
     let (from, log) = (decision.stop.kept_until(), decision.removals.clone());
     let mut plan = plan_of(line, request, &chosen.ancestry, branches, decision);
+    if let Some(error) = &known.unknown_verdicts {
+        let told =
+            format!("Whether a verification found a backup damaged is not known: {}.", error.chain());
+        plan.warnings.push(told.into());
+    }
     // A restore does not fail for what it leaves out.
     if let Err(error) = look_ahead(wal, &chosen.ancestry, from, &log, &mut plan.removals).await {
         let told =
@@ -290,6 +319,8 @@ struct Known {
     backups: Vec<BackupFacts>,
     damaged: Vec<BackupId>,
     segment_size: WalSegmentSize,
+    /// What verifications found, if that cannot be read: nobody knows then which are damaged.
+    unknown_verdicts: Option<Error>,
 }
 
 impl Known {
@@ -299,12 +330,21 @@ impl Known {
             backups: Vec::new(),
             damaged: Vec::new(),
             segment_size: WalSegmentSize::DEFAULT,
+            unknown_verdicts: None,
         };
         let mut unknown = None;
+        let mut verdicts = verdicts(line).await.unwrap_or_else(|error| {
+            known.unknown_verdicts = Some(error);
+            BTreeMap::new()
+        });
         for summary in line.backups().await? {
             match summary.info {
                 Ok(info) => {
-                    known.backups.push(BackupFacts::from(&info));
+                    let found_damaged = match verdicts.remove(&summary.id) {
+                        Some(Verdict::Damaged(found)) => Some(found),
+                        Some(Verdict::Whole { .. }) | None => None,
+                    };
+                    known.backups.push(BackupFacts { found_damaged, ..BackupFacts::from(&info) });
                     let size = WalSegmentSize::new(info.wal_segment_bytes);
                     known.segment_size = size.unwrap_or(WalSegmentSize::DEFAULT);
                 }
@@ -416,7 +456,10 @@ fn plan_of(
         line: line.id(),
         mode: request.mode,
         target: request.target.to_string(),
-        backup: PlannedBackup::from(&decision.backup),
+        backup: PlannedBackup {
+            found_damaged: decision.found_damaged.clone(),
+            ..PlannedBackup::from(&decision.backup)
+        },
         timeline,
         path: path_to(ancestry, timeline),
         stop: decision.stop,
@@ -517,6 +560,15 @@ impl PlannedRestore {
     /// Damage and gaps ([`seawall_core::ExitClass::Integrity`]), [`Code::TargetDiskFull`], and
     /// directories that cannot be taken.
     pub async fn prove(
+        self,
+        wal: &dyn WalSource,
+        options: &RestoreOptions,
+    ) -> Result<ProvenRestore> {
+        let plan = self.plan.clone();
+        self.prove_all(wal, options).await.map_err(|error| tell_damaged(&plan, error))
+    }
+
+    async fn prove_all(
         mut self,
         wal: &dyn WalSource,
         options: &RestoreOptions,

@@ -10,6 +10,7 @@ mod objects;
 mod record;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,8 @@ use seawall_store::{ObjectPath, ObjectPrefix};
 use serde::Serialize;
 
 use crate::wal::{BackupPlace, Look, Obstacle, reach};
+
+pub use verdict::{FoundDamaged, Verdict, verdicts};
 
 /// How many names a listing asks for at a time.
 const LIST_PAGE: usize = 5000;

@@ -66,7 +66,9 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
 async fn find(opened: &Opened, args: &VerifyArgs) -> Result<Option<BackupId>> {
     let Some(word) = &args.backup else { return Ok(None) };
     let cluster = args.cluster.cluster.as_ref();
-    let candidates = word::candidates(&opened.repository, cluster).await?;
+    let mut candidates = word::candidates(&opened.repository, cluster).await?;
+    // The latest is the latest here, or a damaged one would not be looked at again.
+    candidates.iter_mut().for_each(|one| one.complete = true);
     word::find(word, candidates).map(|found| Some(found.id))
 }
 

@@ -6,9 +6,9 @@ use seawall_core::{
     Action, BackupId, ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId, hint,
 };
 use seawall_engine::liveness::{Life, life_of};
+use seawall_engine::verify::{Verdict, verdicts};
 use seawall_engine::wal::{BackupPlace, Look, Obstacle, Reach, reach};
-use seawall_repo::layout::{LineObject, ObjectName};
-use seawall_repo::records::{About, Event};
+use seawall_repo::records::About;
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Attempt, Line, Repository};
 use serde::Serialize;
@@ -237,8 +237,8 @@ impl ClusterReport {
             for summary in line.backups().await? {
                 let mut report = BackupReport::new(&summary, line.id(), repository);
                 match verdicts.get(&summary.id) {
-                    Some(Verdict::Whole(time)) => report.verified_at = Some(*time),
-                    Some(Verdict::Damaged) => report.state = DAMAGED,
+                    Some(Verdict::Whole { at }) => report.verified_at = Some(*at),
+                    Some(Verdict::Damaged(_)) => report.state = DAMAGED,
                     None => {}
                 }
                 match backups.entry(summary.id) {
@@ -290,34 +290,6 @@ async fn job(
         repository: repository.to_owned(),
         line: line.id().to_string(),
     }))
-}
-
-/// What the last verification of a backup found.
-#[derive(Debug, Clone, Copy)]
-enum Verdict {
-    Whole(Timestamp),
-    Damaged,
-}
-
-/// What became of the backups that were verified.
-async fn verdicts(line: &Line) -> Result<BTreeMap<BackupId, Verdict>> {
-    let mut verdicts = BTreeMap::new();
-    for path in line.repository().list(&line.paths().below("events")?).await? {
-        let Some(ObjectName::Line(_, _, LineObject::Event(subject, _))) = ObjectName::parse(&path)
-        else {
-            continue;
-        };
-        let event: Event = line.repository().read_record(&path).await?;
-        let time = Timestamp::from_microsecond(event.time_us);
-        let verdict = match (event.kind.as_str(), time) {
-            ("verified", Ok(time)) => Verdict::Whole(time),
-            ("damaged", _) => Verdict::Damaged,
-            _ => continue,
-        };
-        // Listed in order, so that the last one stays.
-        verdicts.insert(BackupId(subject), verdict);
-    }
-    Ok(verdicts)
 }
 
 /// A cluster's lines in a repository, the newest last.

@@ -1,6 +1,9 @@
 //! The words that name a backup: an id, a unique beginning of one, `latest`, `latest~1`.
 
+use std::collections::BTreeMap;
+
 use seawall_core::{Action, BackupId, ClusterName, Code, Error, LineId, Result, hint};
+use seawall_engine::verify::{Verdict, verdicts};
 use seawall_repo::Repository;
 
 use super::lines;
@@ -36,7 +39,8 @@ pub fn find<T>(word: &str, candidates: Vec<Candidate<T>>) -> Result<Candidate<T>
     })
 }
 
-/// Every backup in a repository, with its line; of one cluster, if it is named.
+/// Every backup in a repository, with its line; of one cluster, if it is named. Complete are those
+/// that can be read and that no verification found damaged.
 ///
 /// # Errors
 /// Those of the repository.
@@ -51,8 +55,13 @@ pub async fn candidates(
     let mut candidates = Vec::new();
     for name in names {
         for (line, _) in lines(repository, &name).await? {
+            let verdicts = verdicts(&line).await.unwrap_or_else(|error| {
+                tracing::warn!("which backups are damaged is not known: {}", error.chain());
+                BTreeMap::new()
+            });
             for summary in line.backups().await? {
-                let complete = summary.info.is_ok();
+                let is_damaged = matches!(verdicts.get(&summary.id), Some(Verdict::Damaged(_)));
+                let complete = summary.info.is_ok() && !is_damaged;
                 let cluster = name.clone();
                 let what = line.id();
                 candidates.push(Candidate { cluster, id: summary.id, complete, what });

@@ -32,6 +32,7 @@ pub use resolver::Resolver;
 pub use timeline::{Branch, Chosen, LeftBehind, choose_timeline};
 
 use super::{Mode, PlannedSetting, RequiredParameters, TargetAction};
+use crate::verify::FoundDamaged;
 
 /// A backup, as far as planning is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct BackupFacts {
     pub finished_at: Timestamp,
     /// How many pages had errors when it was taken.
     pub page_errors: u64,
+    /// What the last verification found gone or spoilt.
+    pub found_damaged: Option<FoundDamaged>,
     /// Bytes of all its files.
     pub cluster_bytes: u64,
 }
@@ -67,6 +70,7 @@ impl From<&BackupInfo> for BackupFacts {
             stop_timeline: info.stop_timeline,
             finished_at: Timestamp::from_microsecond(info.finished_us).unwrap_or_default(),
             page_errors: info.page_error_count,
+            found_damaged: None,
             cluster_bytes: info.cluster_bytes,
         }
     }
@@ -173,6 +177,9 @@ pub struct PlannedBackup {
     pub finished_at: Timestamp,
     /// Bytes of all its files.
     pub cluster_bytes: u64,
+    /// That a verification found it damaged, what, and what else there is; also among the warnings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_damaged: Option<String>,
 }
 
 impl From<&BackupFacts> for PlannedBackup {
@@ -186,6 +193,7 @@ impl From<&BackupFacts> for PlannedBackup {
             timeline: backup.stop_timeline,
             finished_at: backup.finished_at,
             cluster_bytes: backup.cluster_bytes,
+            found_damaged: None,
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Decision {
     pub(in crate::restore) removals: RemovalLog,
     /// Where the facts began.
     pub scanned_from: Lsn,
+    /// That a verification found the backup damaged, and what else there is; also among the warnings.
+    pub found_damaged: Option<String>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -253,7 +255,9 @@ impl Planner {
         // What an abandoned end of the timeline has behind its fork is of no use.
         let fork = self.input.ancestry.fork_lsn_of(timeline);
         let wal_end = fork.map_or(wal_end, |fork| wal_end.min(fork));
-        let mut warnings = self.warnings(&chosen.backup, stop);
+        let found_damaged = self.found_damaged(&chosen.backup);
+        let mut warnings: Vec<String> = found_damaged.iter().cloned().collect();
+        warnings.extend(self.warnings(&chosen.backup, stop));
         warnings.extend(found.warnings);
         Decision {
             backup: chosen.backup.clone(),
@@ -265,6 +269,7 @@ impl Planner {
             first_commit_left_out: found.first_commit_left_out,
             removals: found.removals,
             scanned_from: self.scan_from(),
+            found_damaged,
             warnings,
         }
     }
@@ -281,13 +286,36 @@ impl Planner {
         let skipped = self.usable.iter().map(|usable| &usable.backup).filter(|backup| {
             backup.stop_lsn > chosen.stop_lsn && backup.stop_lsn <= stop.kept_until()
         });
-        for backup in skipped.filter(|backup| backup.page_errors > 0) {
-            warnings.push(format!("Newer backup {} is not used: it has page errors.", backup.id));
+        for backup in skipped {
+            let why = match &backup.found_damaged {
+                Some(found) => format!("a verification found it damaged {found}"),
+                None if backup.page_errors > 0 => "it has page errors".to_owned(),
+                None => continue,
+            };
+            warnings.push(format!("Newer backup {} is not used: {why}.", backup.id));
         }
         for id in self.input.damaged.iter().filter(|id| **id > chosen.id) {
             warnings.push(format!("Newer backup {id} cannot be read and is not used."));
         }
         warnings
+    }
+
+    /// What is damaged may be whole again, or not be needed: the proof before the first byte tells.
+    fn found_damaged(&self, chosen: &BackupFacts) -> Option<String> {
+        let found = chosen.found_damaged.as_ref()?;
+        let is_whole = |usable: &&Usable| usable.backup.found_damaged.is_none();
+        let other = match (self.input.backup, self.usable.iter().rfind(is_whole)) {
+            (Some(_), _) => String::new(),
+            (None, Some(Usable { backup, .. })) => format!(
+                ", and no other leads to this target; the newest that was not is {}, `--backup {}`",
+                backup.id, backup.id
+            ),
+            (None, None) => ", and so was every other".to_owned(),
+        };
+        Some(format!(
+            "Backup {} was found damaged by a verification {found}{other}. All that this restore needs of it is read before anything is written, and what is damaged still stops it there.",
+            chosen.id
+        ))
     }
 
     fn in_last_span(&self) -> &[Usable] {
@@ -433,13 +461,16 @@ impl Planner {
     }
 }
 
-/// The newest without page errors, else the newest.
+/// The newest without page errors that no verification found damaged, else the newest that none did,
+/// else the newest. Page errors were the database's own, and such a backup can be restored.
 fn preferred<'u>(
     candidates: impl IntoIterator<Item = &'u Usable, IntoIter: DoubleEndedIterator + Clone>,
 ) -> Option<&'u Usable> {
     let mut candidates = candidates.into_iter();
-    let whole = candidates.clone().rfind(|usable| usable.backup.page_errors == 0);
-    whole.or_else(|| candidates.next_back())
+    let is_whole = |usable: &&Usable| usable.backup.found_damaged.is_none();
+    let is_best = |usable: &&Usable| is_whole(usable) && usable.backup.page_errors == 0;
+    let best = candidates.clone().rfind(is_best).or_else(|| candidates.clone().rfind(is_whole));
+    best.or_else(|| candidates.next_back())
 }
 
 /// Where a record begins that follows what ends at `lsn`: behind a page header if a page begins

@@ -67,6 +67,7 @@ fn backup(n: u64, start: u64, stop: u64) -> BackupFacts {
         stop_timeline: T1,
         finished_at: at(stop as i64),
         page_errors: 0,
+        found_damaged: None,
         cluster_bytes: 1 << 20,
     }
 }
@@ -316,6 +317,36 @@ fn a_backup_without_page_errors_is_preferred_and_the_other_is_told() {
     let chosen = decide(with_errors, &history()).unwrap();
     assert_eq!(chosen.backup.id, backup_id(2));
     assert!(chosen.warnings[0].contains("3 damaged pages"), "{chosen:?}");
+}
+
+#[test]
+fn a_backup_that_was_found_damaged_is_the_last_choice_and_told() {
+    let found = |what: &str| Some(FoundDamaged { at: at(90), what: what.to_owned() });
+    let mut input = input(Target::Latest);
+    input.backups[1].found_damaged = found("pack/a: gone");
+    let older = decide(input.clone(), &history()).unwrap();
+    assert_eq!(older.backup.id, backup_id(1));
+    assert!(older.warnings[0].contains("not used: a verification found it damaged"), "{older:?}");
+    assert!(older.warnings[0].contains("pack/a: gone"), "{older:?}");
+    // Page errors are the database's own: such a backup can be restored.
+    input.backups[0].page_errors = 1;
+    assert_eq!(decide(input.clone(), &history()).unwrap().backup.id, backup_id(1));
+
+    // Only the damaged one leads to the end.
+    let mut behind_a_hole = input.clone();
+    behind_a_hole.wal.spans = vec![span(0, 40), span(45, 100)];
+    let damaged = decide(behind_a_hole, &history()).unwrap();
+    assert_eq!(damaged.backup.id, backup_id(2));
+    assert!(damaged.warnings[0].contains("no other leads to this target"), "{damaged:?}");
+    assert!(damaged.warnings[0].contains(&format!("`--backup {}`", backup_id(1))), "{damaged:?}");
+    input.backups[0].found_damaged = found("pack/b: gone");
+    let all = decide(input.clone(), &history()).unwrap();
+    assert_eq!(all.backup.id, backup_id(2));
+    assert!(all.warnings[0].contains("so was every other"), "{all:?}");
+    let chosen = PlanInput { backup: Some(backup_id(1)), ..input };
+    let chosen = decide(chosen, &history()).unwrap();
+    assert_eq!(chosen.backup.id, backup_id(1));
+    assert!(chosen.warnings[0].contains("pack/b: gone"), "{chosen:?}");
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn backup(timeline: u32, stop_lsn: u64, minute: i64) -> BackupFacts {
         stop_timeline: TimelineId(timeline),
         finished_at: at(minute),
         page_errors: 0,
+        found_damaged: None,
         cluster_bytes: 0,
     }
 }

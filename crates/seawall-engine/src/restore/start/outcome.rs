@@ -181,6 +181,7 @@ mod tests {
                 timeline: T1,
                 finished_at: Timestamp::UNIX_EPOCH,
                 cluster_bytes: 0,
+                found_damaged: None,
             },
             timeline: T2,
             path: vec![
