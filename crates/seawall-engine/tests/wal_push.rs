@@ -169,6 +169,7 @@ fn restored(mode: Mode) -> RestoreState {
         timeline: T1,
         finished_at: jiff::Timestamp::UNIX_EPOCH,
         cluster_bytes: 0,
+        found_damaged: None,
     };
     let plan = RestorePlan {
         cluster: "main".parse().unwrap(),

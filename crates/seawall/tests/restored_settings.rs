@@ -254,7 +254,8 @@ fn what_is_left_over_in_a_backup_is_set_right_or_told_before_anything_is_written
 }
 
 #[test]
-fn own_tls_files_named_by_absolute_paths_are_missing_only_where_they_do_not_come_out() -> Result<()> {
+fn own_tls_files_named_by_absolute_paths_are_missing_only_where_they_do_not_come_out() -> Result<()>
+{
     let mut house = Protected::with(builder(PgMajor::V15), false)?;
     let data = house.pg.data_directory().to_owned();
     let tls = data.join("tls");
@@ -274,7 +275,8 @@ fn own_tls_files_named_by_absolute_paths_are_missing_only_where_they_do_not_come
     let away = data.with_extension("away");
     fs::rename(&data, &away)?;
     let plan = |into: &Path, mode: &str| -> Result<Value> {
-        let restore = house.command(["restore", "main", "--latest", "--dry-run", "--json", "--into"]);
+        let restore =
+            house.command(["restore", "main", "--latest", "--dry-run", "--json", "--into"]);
         restore.arg(into).args(["--as", mode]).succeed()?.json()
     };
     for mode in ["clone", "primary"] {
@@ -282,7 +284,10 @@ fn own_tls_files_named_by_absolute_paths_are_missing_only_where_they_do_not_come
         ensure!(!there.contains("ssl"), "{mode}: {there}");
     }
     let elsewhere = plan(&house.room("elsewhere"), "primary")?["warnings"].to_string();
-    ensure!(elsewhere.contains("ssl_cert_file") && !elsewhere.contains("ssl_key_file"), "{elsewhere}");
+    ensure!(
+        elsewhere.contains("ssl_cert_file") && !elsewhere.contains("ssl_key_file"),
+        "{elsewhere}"
+    );
     let clone = plan(&house.room("elsewhere"), "clone")?["settings"].to_string();
     ensure!(clone.contains("\"ssl\""), "{clone}");
     fs::rename(&away, &data)?;

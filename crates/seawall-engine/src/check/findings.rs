@@ -291,12 +291,7 @@ impl Found {
             true => (Severity::Warning, ": backups do without, and not all is checked"),
             false => (Severity::Critical, ""),
         };
-        self.add(
-            FindingId::Privileges,
-            severity,
-            format!("{}{so}", missing.what()),
-            missing.fix(),
-        );
+        self.add(FindingId::Privileges, severity, format!("{}{so}", missing.what()), missing.fix());
     }
 
     fn archiver(&mut self, facts: &Facts) {

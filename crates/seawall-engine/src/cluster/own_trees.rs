@@ -36,8 +36,7 @@ struct Patience {
 
 impl Patience {
     /// Where the kernel that made the change is this one: a copy is found out in half a second.
-    const LOCAL: Self =
-        Self { appear: Duration::from_millis(500), vanish: Duration::from_secs(3) };
+    const LOCAL: Self = Self { appear: Duration::from_millis(500), vanish: Duration::from_secs(3) };
 
     /// Where it may be another one: a client of NFS goes by what it knew of a directory for up to a
     /// minute (`acdirmax`, nfs(5)), and others have caches too.

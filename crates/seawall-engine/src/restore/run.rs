@@ -301,8 +301,10 @@ async fn make_plan(
     let (from, log) = (decision.stop.kept_until(), decision.removals.clone());
     let mut plan = plan_of(line, request, &chosen.ancestry, branches, decision);
     if let Some(error) = &known.unknown_verdicts {
-        let told =
-            format!("Whether a verification found a backup damaged is not known: {}.", error.chain());
+        let told = format!(
+            "Whether a verification found a backup damaged is not known: {}.",
+            error.chain()
+        );
         plan.warnings.push(told.into());
     }
     // A restore does not fail for what it leaves out.
