@@ -1,5 +1,7 @@
 //! What happens after the last file is copied.
 
+use std::time::Instant;
+
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt, Stage, TimelineId};
 use seawall_pgdata::backup_label::BackupLabel;
@@ -77,6 +79,7 @@ pub(super) async fn publish(
     let external_files = config_files(&look.facts)?.external;
     let now = Timestamp::now();
     let now_of_store = journal.beat(line).await?;
+    let asked = Instant::now();
     fence_dead(line, &dead, now_of_store, now).await?;
     let path = line.paths().path(&LineObject::Backup(id, 0))?;
     let head = line.write_head(&path, now).await?;
@@ -122,7 +125,7 @@ pub(super) async fn publish(
         // The backup is published; the next one sweeps again.
         tracing::warn!(error = error.chain(), "the pins of the backup were not removed");
     }
-    if let Err(error) = sweep_left_behind(line, now_of_store).await {
+    if let Err(error) = sweep_left_behind(line, now_of_store, asked).await {
         tracing::warn!(
             error = error.chain(),
             "what killed writers left in the repository was not removed"
@@ -163,15 +166,19 @@ async fn fence_dead(
 
 /// Removes unfinished files that are nobody's. A backup may take days: what is younger than the
 /// oldest one that still runs, in any line, may be its own.
-async fn sweep_left_behind(line: &Line, now_of_store: Timestamp) -> Result<()> {
-    let mut older_than = LEFT_BEHIND;
+async fn sweep_left_behind(line: &Line, now_of_store: Timestamp, asked: Instant) -> Result<()> {
+    let mut oldest: Option<Timestamp> = None;
     let repository = line.repository();
     for (cluster, id) in repository.lines().await? {
         let line = repository.line(&cluster, id)?;
         if let Some(began) = oldest_running(&line, now_of_store).await? {
-            older_than = older_than.max(now_of_store.duration_since(began) + WRITER_BEGINS);
+            oldest = Some(oldest.map_or(began, |oldest| oldest.min(began)));
         }
     }
+    // The store counts until it deletes, and to publish may have taken long.
+    let now_of_store = now_of_store + asked.elapsed();
+    let since = oldest.map(|began| now_of_store.duration_since(began) + WRITER_BEGINS);
+    let older_than = since.map_or(LEFT_BEHIND, |since| since.max(LEFT_BEHIND));
     line.store().sweep_unfinished(older_than.unsigned_abs()).await?;
     Ok(())
 }
