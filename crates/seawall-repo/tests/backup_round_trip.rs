@@ -17,7 +17,7 @@ use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo, MapReader};
 use seawall_repo::pack::{FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
 use seawall_repo::records::{About, Pin, PinRole};
 use seawall_repo::{CreateOptions, Line, Repository};
-use seawall_store::{OpenOptions, Store, open_or_create};
+use seawall_store::{Metered, OpenOptions, Store, open_or_create};
 
 fn now() -> Timestamp {
     "2026-01-02T02:00:00Z".parse().unwrap()
@@ -304,6 +304,28 @@ async fn a_later_backup_reads_pages_of_an_older_one_s_manifest() {
     commit(&line, id, &parts).await;
     let error = line.manifest(id).await.unwrap_err();
     assert_eq!(error.code(), Code::ObjectInconsistent, "{error}");
+}
+
+#[tokio::test]
+async fn a_listing_and_one_read_of_each_backup_tell_what_backups_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let counted = Arc::new(Metered::new(store(&dir).await));
+    let store: Arc<dyn Store> = Arc::<Metered>::clone(&counted);
+    let line = new_line(&Repository::create(store, &options).await.unwrap()).await;
+    let ids: Vec<BackupId> =
+        (0..40).map(|number| BackupId::new(now(), number).unwrap()).collect();
+    let parts = Parts::default();
+    for id in &ids[1..] {
+        commit(&line, *id, &parts).await;
+    }
+    line.fence(ids[0], now(), "its process is gone").await.unwrap();
+    let before = counted.counts().calls();
+    let backups = line.backups().await.unwrap();
+    assert_eq!(backups.iter().map(|backup| backup.id).collect::<Vec<_>>(), ids[1..]);
+    assert!(backups.iter().all(|backup| backup.info.is_ok()));
+    assert_eq!(counted.counts().calls() - before, 1 + ids.len() as u64);
 }
 
 #[tokio::test]

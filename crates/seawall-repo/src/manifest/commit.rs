@@ -246,7 +246,7 @@ pub(crate) fn kind_at_commit(
 }
 
 /// All objects a backup needs, whichever backup wrote them, and the pages of its entries.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Parts {
     /// Pages of entries, in path order.
