@@ -36,7 +36,7 @@ fn a_repository_of_format_1_verifies_and_restores() -> Result<()> {
         |verb: &str| seawall.command([verb]).arg("--repo").arg(&url).arg("--key").arg(&key);
 
     let verified = command("verify").succeed()?;
-    ensure!(verified.stdout.contains("20261127T1427-tagp"), "{}", verified.stdout);
+    ensure!(verified.stdout.contains("20261127T1518-ses6"), "{}", verified.stdout);
 
     if PgBin::default_major()? != 15 {
         return Ok(()); // only a PostgreSQL 15 can start what was backed up from one
