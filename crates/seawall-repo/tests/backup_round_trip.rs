@@ -314,8 +314,7 @@ async fn a_listing_and_one_read_of_each_backup_tell_what_backups_there_are() {
     let counted = Arc::new(Metered::new(store(&dir).await));
     let store: Arc<dyn Store> = Arc::<Metered>::clone(&counted);
     let line = new_line(&Repository::create(store, &options).await.unwrap()).await;
-    let ids: Vec<BackupId> =
-        (0..40).map(|number| BackupId::new(now(), number).unwrap()).collect();
+    let ids: Vec<BackupId> = (0..40).map(|number| BackupId::new(now(), number).unwrap()).collect();
     let parts = Parts::default();
     for id in &ids[1..] {
         commit(&line, *id, &parts).await;
