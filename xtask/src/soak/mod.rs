@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 mod damage;
 mod kills;
 mod memory;
+mod stores;
 mod sweep;
 mod timelines;
 mod trees;
@@ -17,10 +18,11 @@ usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [
            --relations N   relations of a cluster with empty ones (100000)
            --limit-mb N    the limit (150)
            --dir D         where clusters are kept; those of bench serve here too
-       cargo xtask soak kills|damage|timelines|trees|waldump [--rounds N] [--seed N]
+       cargo xtask soak kills|damage|stores|timelines|trees|waldump [--rounds N] [--seed N]
   kills    kill -9 of backup, push, restore and PostgreSQL before any call that makes something
            durable (500 rounds)
   damage   every kind of object of a repository spoilt in every way (1000 rounds)
+  stores   every verb on a store that fails, is slow or answers too little (2000 rounds)
   timelines
            every form of target on every installed major, across three timelines (14 rounds)
   trees    files of any name, size and kind in a data directory, changed while a backup reads them
@@ -34,6 +36,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         "memory" => memory::main(rest),
         "kills" => kills::KILLS.main(rest),
         "damage" => damage::DAMAGE.main(rest),
+        "stores" => stores::STORES.main(rest),
         "timelines" => timelines::TIMELINES.main(rest),
         "trees" => trees::TREES.main(rest),
         "waldump" => waldump::main(rest),

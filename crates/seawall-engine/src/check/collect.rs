@@ -226,7 +226,7 @@ async fn look(
 }
 
 /// Whether there is a backup that can be restored, and what keeps archived WAL from being of use to the
-/// newest one.
+/// newest one. That there is none is said only where every backup could be read.
 async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
     let verdicts = verdicts(&line).await?;
     let is_damaged = |id: &BackupId| matches!(verdicts.get(id), Some(Verdict::Damaged(_)));
@@ -234,7 +234,11 @@ async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
     let whole = backups.iter().filter(|backup| !is_damaged(&backup.id));
     let places: Vec<BackupPlace> = whole.filter_map(BackupPlace::of).collect();
     let reached = reach(&WalArchive::open(line).await?, &places, Look::AtItsEnd).await?;
-    Ok((reached.is_some(), reached.and_then(|reached| reached.obstacle)))
+    let unreadable = backups.into_iter().find_map(|backup| backup.info.err());
+    match (reached, unreadable) {
+        (None, Some(error)) => Err(error),
+        (reached, _) => Ok((reached.is_some(), reached.and_then(|reached| reached.obstacle))),
+    }
 }
 
 fn trouble(error: &Error) -> Trouble {

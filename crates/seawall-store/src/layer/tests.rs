@@ -50,7 +50,7 @@ async fn a_store_that_is_asked_again_keeps_every_promise_however_often_it_does_n
         longest_wait: Duration::from_micros(10),
     };
     suite::run_all(|| async {
-        let faulty = Faulty::new(memory()).choose(|call, number| {
+        let faulty = Faulty::new(memory()).choose(|call, _, number| {
             let repeated = !matches!(call, Call::Create | Call::Write | Call::Finish);
             (repeated && number % 3 == 0).then_some(Fault::Unavailable)
         });

@@ -44,8 +44,8 @@ struct Rule {
     fault: Fault,
 }
 
-/// Says what happens to a call: of its kind, and the how manieth of all calls it is.
-type Choice = Box<dyn Fn(Call, u64) -> Option<Fault> + Send + Sync>;
+/// Says what happens to a call: its kind, what it is about, and the how manieth of all calls it is.
+type Choice = Box<dyn Fn(Call, &Place, u64) -> Option<Fault> + Send + Sync>;
 
 /// What happens to the calls of a [`Faulty`] store.
 pub struct Script {
@@ -70,7 +70,7 @@ impl Faulty {
     pub fn new(inner: Arc<dyn Store>) -> Self {
         let script = Script {
             rules: Vec::new(),
-            choice: Box::new(|_, _| None),
+            choice: Box::new(|_, _, _| None),
             counts: Mutex::default(),
             dead: AtomicBool::new(false),
             on_crash: Box::new(|| {}),
@@ -86,12 +86,12 @@ impl Faulty {
         self.change(|script| script.rules.push(Rule { call, numbers, fault }))
     }
 
-    /// Lets somebody say for each call that no rule fits what happens to it: told its kind, and
-    /// the how manieth of all calls it is.
+    /// Lets somebody say for each call that no rule fits what happens to it: told its kind,
+    /// what it is about, and the how manieth of all calls it is.
     #[must_use]
     pub fn choose(
         self,
-        choice: impl Fn(Call, u64) -> Option<Fault> + Send + Sync + 'static,
+        choice: impl Fn(Call, &Place, u64) -> Option<Fault> + Send + Sync + 'static,
     ) -> Self {
         self.change(|script| script.choice = Box::new(choice))
     }
@@ -139,7 +139,7 @@ impl fmt::Debug for Script {
 
 impl Script {
     /// Counts a call and gives what is to happen to it.
-    fn next(&self, call: Call) -> Option<Fault> {
+    fn next(&self, call: Call, place: &Place) -> Option<Fault> {
         let (count, number) = {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             let (of_kind, all) = &mut *counts;
@@ -150,7 +150,7 @@ impl Script {
         };
         let fits = |rule: &&Rule| rule.call == call && rule.numbers.contains(&count);
         let ruled = self.rules.iter().find(fits).map(|rule| rule.fault);
-        ruled.or_else(|| (self.choice)(call, number))
+        ruled.or_else(|| (self.choice)(call, place, number))
     }
 
     fn crash(&self) {
@@ -164,7 +164,7 @@ impl Script {
         if self.dead.load(Ordering::Acquire) {
             return Err(error(place, Errno::TIMEDOUT));
         }
-        let fault = self.next(asked.call);
+        let fault = self.next(asked.call, &place);
         match fault {
             Some(Fault::Full) => return Err(error(place, Errno::NOSPC)),
             Some(Fault::Forbidden) => return Err(error(place, Errno::ACCESS)),
@@ -311,7 +311,7 @@ mod tests {
             memory.create(&path(name), BYTES).await.unwrap();
         }
         let store =
-            Faulty::new(memory).choose(|_, number| (number != 5).then_some(Fault::Short(1)));
+            Faulty::new(memory).choose(|_, _, number| (number != 5).then_some(Fault::Short(1)));
         assert_eq!(store.read(&path("a")).await.unwrap(), "0");
         assert_eq!(store.read_range(&path("a"), 4..9).await.unwrap(), "4");
         let page = store.list(&ObjectPrefix::root(), None, 10).await.unwrap();
