@@ -152,6 +152,8 @@ codes! {
     BackupRunning = 408, Failed;
     /// The backup is complete, but for files that changed each time they were read.
     FilesLeftOut = 409, Findings;
+    /// Replay would copy files of a database that the backup does not have as they were.
+    DatabaseFilesLost = 410, Failed;
 
     /// The file pushed is not a WAL file PostgreSQL archives.
     NotWal = 501, Failed;
@@ -213,7 +215,10 @@ impl Code {
     #[must_use]
     pub const fn retry(self) -> Retry {
         match self {
-            Self::Interrupted | Self::BackupAborted | Self::KeysChanged => Retry::Now,
+            Self::Interrupted
+            | Self::BackupAborted
+            | Self::DatabaseFilesLost
+            | Self::KeysChanged => Retry::Now,
             Self::ConnectFailed
             | Self::ConnectionLost
             | Self::StoreFailed

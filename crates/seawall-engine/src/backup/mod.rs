@@ -10,7 +10,7 @@ mod bundle;
 mod collector;
 mod config_files;
 mod copy;
-
+mod file_copies;
 mod history;
 mod journal;
 mod pack_sink;
@@ -129,7 +129,7 @@ pub struct BackupReport {
 /// Makes a full backup of a cluster into one repository.
 ///
 /// # Errors
-/// Those of the server, among them `BackupAborted`; `ClusterUnreadable` for the cluster's files;
+/// Those of the server, among them `BackupAborted`; `DatabaseFilesLost`; `ClusterUnreadable` for the cluster's files;
 /// `WalNotArrived`; and those of the repository. What was copied until then is kept for the next
 /// attempt.
 pub async fn run(

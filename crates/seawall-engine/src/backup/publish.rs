@@ -10,15 +10,16 @@ use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, Commit};
-use seawall_repo::wal::{Detail, LogStep, WalArchive};
+use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, Commit, Database};
+use seawall_repo::wal::{Detail, LogStep, LsnRange, WalArchive};
 use seawall_store::ObjectPath;
 
 use super::collector::Collected;
 use super::config_files::config_files;
+use super::file_copies::{is_file_copy, lost_databases};
 use super::start::Look;
 use super::{BackupRequest, again};
-use crate::cluster::{BackupSession, Stopped, TablespaceLinks, read_control_bytes};
+use crate::cluster::{BackupSession, Server, Stopped, TablespaceLinks, read_control_bytes};
 use crate::delivery::WalNeeded;
 use crate::liveness::{Life, life_of, oldest_running};
 
@@ -71,10 +72,15 @@ pub(super) async fn publish(
     let delivery = request.delivery();
     let arrival = delivery.wait_for(needed, stopped.stop_lsn, &mut server, progress);
     journal.keep_alive(line, arrival).await?;
-    server.close().await;
-    let whole = prove_whole_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn);
-    journal.keep_alive(line, whole).await?;
+    let window = LsnRange { start: start_lsn, end: stopped.stop_lsn };
+    let whole = prove_whole_wal(&archive, &ancestry, window);
+    let has_file_copies = journal.keep_alive(line, whole).await?;
     prove_own_wal(&archive, &ancestry, start_lsn, stopped.stop_lsn).await?;
+    if has_file_copies {
+        let proof = prove_file_copies(&archive, &ancestry, window, &look.databases, &mut server);
+        journal.keep_alive(line, proof).await?;
+    }
+    server.close().await;
 
     let external_files = config_files(&look.facts)?.external;
     let now = Timestamp::now();
@@ -238,19 +244,40 @@ fn prove_tablespaces(stopped: &Stopped, copied: &TablespaceLinks) -> Result<()> 
 }
 
 /// Names said that the WAL is there. Its footers say so too, and that one range continues the other.
+/// Returns whether a database was copied as files meanwhile.
 async fn prove_whole_wal(
     archive: &WalArchive,
     ancestry: &Ancestry,
-    start_lsn: Lsn,
-    stop_lsn: Lsn,
-) -> Result<()> {
-    let mut walker = archive.walk(ancestry, start_lsn, stop_lsn, Detail::Seams);
+    window: LsnRange,
+) -> Result<bool> {
+    let mut walker = archive.walk(ancestry, window.start, window.end, Detail::Events);
+    let mut has_file_copies = false;
     while let Some(step) = walker.next().await? {
-        if let LogStep::Hole(hole) = step {
-            return Err(hole.into_error());
+        match step {
+            LogStep::Range { index, .. } => {
+                has_file_copies |= index.facts.events.iter().any(is_file_copy);
+            }
+            LogStep::Hole(hole) => return Err(hole.into_error()),
         }
     }
-    Ok(())
+    Ok(has_file_copies)
+}
+
+/// Proves that replay can copy what was copied as files while the backup ran. `known` are the
+/// databases there were when it began.
+async fn prove_file_copies(
+    archive: &WalArchive,
+    ancestry: &Ancestry,
+    window: LsnRange,
+    known: &[Database],
+    server: &mut Server,
+) -> Result<()> {
+    let lost = lost_databases(archive, ancestry, window).await?;
+    if lost.is_empty() {
+        return Ok(());
+    }
+    // Some were dropped, some are new.
+    Err(lost.error(&[known, &server.databases().await?].concat()))
 }
 
 /// Proves that the archived WAL is that of this server: what bears the same timeline and positions

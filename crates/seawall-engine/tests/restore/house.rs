@@ -79,6 +79,10 @@ impl House {
     }
 
     pub async fn backup(&self) -> Result<BackupReport> {
+        self.backup_with(&NoProgress).await
+    }
+
+    pub async fn backup_with(&self, progress: &dyn Progress) -> Result<BackupReport> {
         let request = BackupRequest {
             connection: Config::parse(&self.pg.connection_string(), &Environment::of_process())?,
             data_directory: None,
@@ -91,7 +95,7 @@ impl House {
             wal_timeout: LIMIT,
             program: "test".to_owned(),
         };
-        Ok(backup::run(&self.line, &request, &NoProgress).await?)
+        Ok(backup::run(&self.line, &request, progress).await?)
     }
 
     /// Ends the segment and waits until the repository has it.

@@ -3,7 +3,7 @@
 use seawall_core::{Action, Code, Error, Lsn, Result, hint};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::{
-    DEFAULT_MAX_RECORD_BYTES, LastRecord, ReaderStart, Record, WalFacts, WalReader,
+    ChangedBlocks, DEFAULT_MAX_RECORD_BYTES, LastRecord, ReaderStart, Record, WalFacts, WalReader,
 };
 
 use super::{LsnRange, WalArchive};
@@ -117,6 +117,32 @@ impl WalArchive {
         }
     }
 
+    /// The blocks changed by records that lie in `range`, exactly, where the maps of its parts have
+    /// those of other records too: the WAL is read. A record begins where `range` does.
+    ///
+    /// # Errors
+    /// [`Code::WalGap`] where the archive does not have it, damage, or a store that fails.
+    pub async fn exact_changes(
+        &self,
+        ancestry: &Ancestry,
+        range: LsnRange,
+    ) -> Result<ChangedBlocks> {
+        let mut changes = ChangedBlocks::new();
+        let mut log = LogBytes { archive: self, ancestry, position: range.start };
+        let mut reader = self.reader(ancestry, range.start)?;
+        while log.position < range.end {
+            let Some(bytes) = log.next().await? else { return Err(no_record_at(log.position)) };
+            let mut input = bytes.as_slice();
+            while let Some(record) = reader.next(&mut input) {
+                changes.apply(&record);
+            }
+        }
+        match reader.end() {
+            None => Ok(changes),
+            Some(ended) => Err(no_record_at(ended.lsn)),
+        }
+    }
+
     /// What one record says that is too long to be kept with an index.
     pub(super) async fn facts_of_record(
         &self,
@@ -150,12 +176,7 @@ impl WalArchive {
                 return Ok(look(&record));
             }
         }
-        let what = format!("the archived WAL has no whole record at {lsn}");
-        Err(Error::new(Code::WalGap, what).with_hint(hint![
-            "Run ",
-            Action::Verify,
-            " to learn which backups are affected."
-        ]))
+        Err(no_record_at(lsn))
     }
 
     fn reader(&self, ancestry: &Ancestry, lsn: Lsn) -> Result<WalReader> {
@@ -172,6 +193,15 @@ impl WalArchive {
             Error::new(Code::Internal, "WAL cannot be read from there").with_source(error)
         })
     }
+}
+
+fn no_record_at(lsn: Lsn) -> Error {
+    let what = format!("the archived WAL has no whole record at {lsn}");
+    Error::new(Code::WalGap, what).with_hint(hint![
+        "Run ",
+        Action::Verify,
+        " to learn which backups are affected."
+    ])
 }
 
 fn ended_backup(record: &Record<'_>) -> Option<Lsn> {
