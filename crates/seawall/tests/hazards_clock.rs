@@ -117,6 +117,14 @@ fn e32_clocks_that_stand_still_or_go_back_do_not_change_what_is_chosen() -> Resu
     scene.is_restored(&["--latest"], 1, 10)?;
     let plan = scene.house.plan(["--to", &scene.time(2)?.to_string()])?;
     scene.is_planned(&plan, 0, 2)?;
+    // By the clock the sixth to the eighth belong there too, and PostgreSQL leaves them out.
+    let warnings = plan["warnings"].to_string();
+    let (first, last) = (scene.commits[5].xid, scene.commits[7].xid);
+    ensure!(warnings.contains("Behind it 3 commits are not past the target"), "{warnings}");
+    ensure!(warnings.contains(&format!("the first is transaction {first} of")), "{warnings}");
+    ensure!(warnings.contains(&format!("`--to xid:{last}` keeps")), "{warnings}");
+    let plan = scene.house.plan(["--to", &equal])?;
+    ensure!(!plan["warnings"].to_string().contains("Behind it"), "none lies behind: {plan}");
     // The very first commit is later than that.
     let hour_back = scene.house.restore("never", ["--to", &scene.time(6)?.to_string()]).run()?;
     ensure!(hour_back.code() != Some(0), "{hour_back:?}");

@@ -153,18 +153,26 @@ fn in_order(facts: WalFacts) -> Vec<Fact> {
     );
     let minimal = facts.events.iter().filter(|event| event.kind.begins_minimal_wal());
     ordered.extend(minimal.map(|event| Fact::Minimal { lsn: event.lsn }));
-    ordered.extend(facts.events.into_iter().filter_map(|event| database_fact(&event)));
+    ordered.extend(facts.events.into_iter().filter_map(fact_of));
     ordered.sort_by_key(Fact::lsn);
     ordered
 }
 
-/// What an event says of databases that are dropped.
-const fn database_fact(event: &Event) -> Option<Fact> {
-    match &event.kind {
-        EventKind::DatabaseRowChangedInPlace => Some(Fact::DatabaseRowChanged { lsn: event.lsn }),
-        EventKind::DatabaseDropped(drop) => {
-            Some(Fact::DatabaseDropped { lsn: event.lsn, xid: event.xid, database: drop.database })
+/// What an event says of databases, and of transactions that wait for their end.
+fn fact_of(event: Event) -> Option<Fact> {
+    let (lsn, xid) = (event.lsn, event.xid);
+    match event.kind {
+        EventKind::DatabaseRowChangedInPlace => Some(Fact::DatabaseRowChanged { lsn }),
+        EventKind::DatabaseCreated(create) => {
+            Some(Fact::DatabaseCreated { lsn, xid, database: create.database })
         }
+        // `ALTER DATABASE … SET TABLESPACE` removes the old directory when it has committed, and in no
+        // transaction (movedb, dbcommands.c, 12 to 18).
+        EventKind::DatabaseDropped(_) if xid == 0 => None,
+        EventKind::DatabaseDropped(drop) => {
+            Some(Fact::DatabaseDropped { lsn, xid, database: drop.database })
+        }
+        EventKind::Prepared { xid, gid } => Some(Fact::Prepared { lsn, xid, gid }),
         _ => None,
     }
 }

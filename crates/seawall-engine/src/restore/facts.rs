@@ -64,7 +64,16 @@ pub enum Fact {
         /// The record.
         lsn: Lsn,
     },
-    /// A database's files were removed.
+    /// A database is being created.
+    DatabaseCreated {
+        /// The record.
+        lsn: Lsn,
+        /// The transaction, which ends later.
+        xid: Xid,
+        /// The database.
+        database: Oid,
+    },
+    /// A database's files were removed, and not because it was moved to another tablespace.
     DatabaseDropped {
         /// The record.
         lsn: Lsn,
@@ -72,6 +81,15 @@ pub enum Fact {
         xid: Xid,
         /// The database.
         database: Oid,
+    },
+    /// A transaction was prepared, and ends later.
+    Prepared {
+        /// The record.
+        lsn: Lsn,
+        /// The transaction.
+        xid: Xid,
+        /// Its name; bytes that are not UTF-8 are replaced.
+        gid: String,
     },
     /// `wal_level` became `minimal`: what follows is not all in the log.
     Minimal {
@@ -103,7 +121,9 @@ impl Fact {
             Self::TimeMark { lsn, .. }
             | Self::Minimal { lsn }
             | Self::DatabaseRowChanged { lsn }
-            | Self::DatabaseDropped { lsn, .. } => *lsn,
+            | Self::DatabaseCreated { lsn, .. }
+            | Self::DatabaseDropped { lsn, .. }
+            | Self::Prepared { lsn, .. } => *lsn,
             Self::Unreadable(unreadable) => unreadable.start,
         }
     }
@@ -120,7 +140,9 @@ impl Fact {
             }
             Self::Minimal { .. }
             | Self::DatabaseRowChanged { .. }
+            | Self::DatabaseCreated { .. }
             | Self::DatabaseDropped { .. }
+            | Self::Prepared { .. }
             | Self::Unreadable(_) => None,
         }
     }

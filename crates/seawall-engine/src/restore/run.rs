@@ -298,7 +298,7 @@ async fn make_plan(
     } else {
         return Err(ambiguous(wal, &chosen, &doubts).await?);
     };
-    let (from, log) = (decision.stop.kept_until(), decision.removals.clone());
+    let log = decision.removals.clone();
     let mut plan = plan_of(line, request, &chosen.ancestry, branches, decision);
     if let Some(error) = &known.unknown_verdicts {
         let told = format!(
@@ -308,9 +308,9 @@ async fn make_plan(
         plan.warnings.push(told.into());
     }
     // A restore does not fail for what it leaves out.
-    if let Err(error) = look_ahead(wal, &chosen.ancestry, from, &log, &mut plan.removals).await {
+    if let Err(error) = look_ahead(wal, &chosen.ancestry, &request.target, &log, &mut plan).await {
         let told =
-            format!("What is dropped after the target could not be looked for: {}.", error.chain());
+            format!("What is left out after the target could not be looked at: {}.", error.chain());
         plan.warnings.push(told.into());
     }
     Ok(plan)

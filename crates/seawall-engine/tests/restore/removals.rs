@@ -1,7 +1,10 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Context, Result, ensure};
 use seawall_engine::restore::plan::{Removal, Removals, Removed};
 use seawall_engine::restore::{Point, Target, plan_restore};
-use seawall_testkit::{PgBin, PgCluster};
+use seawall_testkit::{PgBin, PgCluster, TestDir};
 
 use crate::house::House;
 
@@ -111,6 +114,40 @@ async fn a_dropped_database_is_whole_at_the_target_that_the_plan_names() -> Resu
         ensure!(report.plan.warnings.is_empty(), "{:?}", report.plan.warnings);
         let whole = story.house.open("whole")?;
         ensure!(whole.connection().psql_in("shop", "SELECT count(*) FROM t")? == "100", "{major}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_moved_or_never_came_to_be_is_not_told_as_removed() -> Result<()> {
+    for major in [12, 18] {
+        if PgBin::find(major).is_err() {
+            continue;
+        }
+        let house = House::with(PgCluster::builder(major).without_fsync()).await?;
+        let directory = TestDir::new()?;
+        let place = directory.join("place");
+        house.pg.owner().create_dir(&place, 0o700)?;
+        house.pg.psql(&format!("CREATE TABLESPACE place LOCATION '{}'", place.display()))?;
+        house.pg.psql("CREATE DATABASE app")?;
+        house.pg.psql("CREATE DATABASE shop")?;
+        house.pg.connection().psql_in("shop", "CREATE TABLE t (i int) TABLESPACE place")?;
+        house.backup().await?;
+        // PostgreSQL cannot make a second directory there.
+        let version = fs::read_dir(&place)?.next().context("the version's directory")??.path();
+        fs::set_permissions(&version, Permissions::from_mode(0o500))?;
+        let created = house.pg.psql("CREATE DATABASE copy TEMPLATE shop");
+        fs::set_permissions(&version, Permissions::from_mode(0o700))?;
+        ensure!(created.is_err(), "{major}: it was to fail");
+        house.pg.psql("ALTER DATABASE app SET TABLESPACE place")?;
+        house.archive_everything().await?;
+        let request = house.request("planned", Target::Latest);
+        let planned = plan_restore(&house.line, &house.wal, &request).await?;
+        let (removals, warnings) = (&planned.plan().removals, &planned.plan().warnings);
+        ensure!(
+            removals.kept.is_empty() && warnings.is_empty(),
+            "{major}: {removals:?} {warnings:?}"
+        );
     }
     Ok(())
 }

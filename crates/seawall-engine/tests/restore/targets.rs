@@ -2,7 +2,7 @@ use anyhow::{Context, Result, ensure};
 use seawall_core::{Code, TimelineId};
 use seawall_engine::restore::{Mode, Point, Stop, Target, TimelineChoice, plan_restore};
 use seawall_testkit::ledger::Bound;
-use seawall_testkit::{Ledger, StopMode};
+use seawall_testkit::{Ledger, PgBin, PgCluster, StopMode};
 
 use crate::house::{House, LIMIT};
 
@@ -120,5 +120,39 @@ async fn a_restored_primary_goes_on_and_both_timelines_can_be_restored() -> Resu
     ensure!(report.plan.timeline == TimelineId(1));
     let abandoned = house.open("abandoned")?;
     ensure!(abandoned.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")? == "1,2");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_prepared_and_has_not_ended_is_told_with_how_to_have_it() -> Result<()> {
+    let builder = PgCluster::builder(PgBin::default_major()?).without_fsync();
+    let house = House::with(builder.config("max_prepared_transactions", "2")).await?;
+    house.pg.psql("CREATE TABLE t (i int)")?;
+    house.backup().await?;
+    let prepare = "BEGIN; INSERT INTO t VALUES (1); SELECT txid_current(); \
+                   PREPARE TRANSACTION 'it''s open'";
+    let xid = house.pg.psql(prepare)?.parse()?;
+    house.archive_everything().await?;
+    for target in [Target::To(Point::Xid(xid)), Target::Before(Point::Xid(xid))] {
+        let request = house.request("room", target);
+        let Err(error) = plan_restore(&house.line, &house.wal, &request).await else {
+            anyhow::bail!("it has not ended");
+        };
+        ensure!(error.code() == Code::TargetUnreachable, "{error:?}");
+        ensure!(
+            error.message().contains("as 'it''s open', and has neither committed"),
+            "{error:?}"
+        );
+        let hint = format!("{:?}", error.hint().context("a hint")?);
+        let lsn = hint.split_once("--to lsn:").context("an LSN")?.1;
+        let lsn = lsn.split_once('`').context("its end")?.0.parse()?;
+        if house.room("prepared").exists() {
+            continue;
+        }
+        house.restore(&house.request("prepared", Target::To(Point::Lsn(lsn)))).await?;
+        let restored = house.open("prepared")?;
+        restored.psql("COMMIT PREPARED 'it''s open'")?;
+        ensure!(restored.psql("SELECT count(*) FROM t")? == "1");
+    }
     Ok(())
 }

@@ -29,6 +29,7 @@ pub use planner::{Decision, PlanInput, Planner};
 pub use removals::{Removal, Removals, Removed};
 pub(in crate::restore) use removals::{RemovalLog, TOLD};
 pub use resolver::Resolver;
+pub(in crate::restore) use text::shown;
 pub use timeline::{Branch, Chosen, LeftBehind, choose_timeline};
 
 use super::{Mode, PlannedSetting, RequiredParameters, TargetAction};

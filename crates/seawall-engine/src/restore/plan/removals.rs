@@ -70,18 +70,26 @@ pub(in crate::restore) struct RemovalLog {
     /// The last changes in place of a row of `pg_database`: since the last checkpoint, between that
     /// and the one before, and before that.
     row_changes: [Option<Lsn>; 3],
+    /// Databases that transactions create that have not ended.
+    creating: Vec<(Xid, Oid)>,
 }
 
 impl RemovalLog {
     /// The same log, which goes on from here without what it has found.
     pub(in crate::restore) fn emptied(&self) -> Self {
-        Self { found: VecDeque::new(), row_changes: self.row_changes }
+        Self { found: VecDeque::new(), ..self.clone() }
     }
 
     /// Takes the next fact.
     pub(in crate::restore) fn feed(&mut self, fact: &Fact) {
         match fact {
-            Fact::Xact(xact) if xact.kind.is_commit() => self.note_commit(xact),
+            Fact::Xact(xact) => {
+                self.creating.retain(|(xid, _)| *xid != xact.xid);
+                if xact.kind.is_commit() {
+                    self.note_commit(xact);
+                }
+            }
+            Fact::DatabaseCreated { xid, database, .. } => self.creating.push((*xid, *database)),
             Fact::DatabaseRowChanged { lsn } => self.row_changes[0] = Some(*lsn),
             Fact::TimeMark { .. } => {
                 self.row_changes = [None, self.row_changes[0], self.row_changes[1]];
@@ -89,8 +97,8 @@ impl RemovalLog {
             Fact::DatabaseDropped { lsn, xid, database } => {
                 self.note_database(*lsn, *xid, *database);
             }
-            Fact::Xact(_)
-            | Fact::RestorePoint { .. }
+            Fact::RestorePoint { .. }
+            | Fact::Prepared { .. }
             | Fact::Minimal { .. }
             | Fact::Unreadable(_) => {}
         }
@@ -134,7 +142,13 @@ impl RemovalLog {
     /// removes the files (dropdb, dbcommands.c; minor versions before August 2023 do not mark it).
     /// From the mark on nobody can connect to it, whatever becomes of the transaction. Another
     /// checkpoint may have been under way.
+    ///
+    /// `CREATE DATABASE` that fails removes what it had made (`createdb_failure_callback`): nobody has
+    /// lost that.
     fn note_database(&mut self, lsn: Lsn, xid: Xid, database: Oid) {
+        if self.creating.contains(&(xid, database)) {
+            return;
+        }
         let is_same = |found: &Removal| {
             found.removed == Removed::Database
                 && (found.xid, found.database) == (xid, Some(database))
@@ -313,6 +327,14 @@ mod tests {
             (removal.removed, removal.time),
             (Removed::Database, Some(Timestamp::UNIX_EPOCH))
         );
+    }
+
+    #[test]
+    fn a_database_whose_creation_fails_is_not_removed() {
+        let created = Fact::DatabaseCreated { lsn: Lsn(900), xid: 7, database: 16_384 };
+        assert_eq!(found(&[created.clone(), dropped(), end(XactEndKind::Abort, false)]), []);
+        let later = [created, end(XactEndKind::Commit, false), dropped()];
+        assert_eq!(found(&later).len(), 1, "that creation has ended");
     }
 
     #[test]

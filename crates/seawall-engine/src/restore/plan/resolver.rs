@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use seawall_core::{Action, Code, Error, Hint, Lsn, Result, hint};
+use seawall_core::{Action, Code, Error, Hint, Lsn, Result, Xid, hint, printable};
 
 use super::{CommitPlace, RemovalLog};
 use crate::restore::{Fact, Point, RecordPlace, Target, UnreadableWal, XactFact};
@@ -76,6 +76,8 @@ pub struct Resolver {
     /// Records that a name or a transaction number refers to.
     matches: Vec<Lsn>,
     rolled_back: bool,
+    /// The transaction wanted was prepared there, by that name.
+    prepared: Option<(Lsn, String)>,
     /// The last fact before the cut that is not later than the time wanted.
     anchor: Option<Lsn>,
     /// A fact later than the time wanted came.
@@ -96,6 +98,7 @@ impl Resolver {
             cut,
             matches: Vec::new(),
             rolled_back: false,
+            prepared: None,
             anchor: None,
             passed: false,
             latest_time: None,
@@ -120,8 +123,14 @@ impl Resolver {
                 self.note_commit(xact);
             }
             Fact::RestorePoint { place, name, .. } => self.note_restore_point(*place, name),
+            Fact::Prepared { lsn, xid, gid } => {
+                if self.is_wanted(*xid) {
+                    self.prepared = Some((*lsn, gid.clone()));
+                }
+            }
             Fact::TimeMark { .. }
             | Fact::DatabaseRowChanged { .. }
+            | Fact::DatabaseCreated { .. }
             | Fact::DatabaseDropped { .. } => {}
         }
         if self.cut.is_none_or(|cut| fact.lsn() < cut.lsn) {
@@ -141,39 +150,33 @@ impl Resolver {
         unique && self.cut.is_some() && self.first_commit_left_out.is_some()
     }
 
-    /// Whether a moment is past a time target; the moment itself is with `To` and is not with
-    /// `Before` (`recovery_target_inclusive`).
-    fn is_past(&self, time: Timestamp) -> Option<bool> {
-        match &self.target {
-            Target::To(Point::Time(wanted)) => Some(time > *wanted),
-            Target::Before(Point::Time(wanted)) => Some(time >= *wanted),
-            _ => None,
-        }
-    }
-
     fn note_time(&mut self, lsn: Lsn, (earliest, latest): (Timestamp, Timestamp)) {
         self.latest_time = self.latest_time.max(Some(earliest));
-        self.passed |= self.is_past(earliest) == Some(true);
-        if self.is_past(latest) == Some(false) && self.cut.is_none() {
+        self.passed |= self.target.is_past(earliest) == Some(true);
+        if self.target.is_past(latest) == Some(false) && self.cut.is_none() {
             self.anchor = Some(lsn);
         }
     }
 
     fn note_xact(&mut self, xact: &XactFact) {
         let place = xact.place;
-        if self.is_past(xact.time) == Some(true) && self.cut.is_none() {
+        if self.target.is_past(xact.time) == Some(true) && self.cut.is_none() {
             self.cut = Some(Cut { lsn: place.lsn, record_end: Some(place.end) });
         }
-        // The log has 32 bits of a transaction's number; so does recovery_target_xid.
-        let is = |wanted: u64| {
-            let low_half = |xid: u32| u64::from(xid) == wanted & u64::from(u32::MAX);
-            low_half(xact.xid) || xact.subxids.iter().any(|xid| low_half(*xid))
-        };
-        if let Target::To(Point::Xid(wanted)) | Target::Before(Point::Xid(wanted)) = self.target
-            && is(wanted)
-        {
+        if self.is_wanted(xact.xid) || xact.subxids.iter().any(|xid| self.is_wanted(*xid)) {
             self.rolled_back = !xact.kind.is_commit();
             self.note_match(place);
+        }
+    }
+
+    /// Whether a transaction is the target. The log has 32 bits of its number; so does
+    /// `recovery_target_xid`.
+    fn is_wanted(&self, xid: Xid) -> bool {
+        match self.target {
+            Target::To(Point::Xid(wanted)) | Target::Before(Point::Xid(wanted)) => {
+                u64::from(xid) == wanted & u64::from(u32::MAX)
+            }
+            _ => false,
         }
     }
 
@@ -271,7 +274,26 @@ impl Resolver {
     }
 
     fn prove_unique(&self, point: &Point) -> Result<()> {
-        match self.matches.as_slice() {
+        match (self.matches.as_slice(), &self.prepared) {
+            ([], Some((lsn, gid))) => Err(self.not_ended(point, *lsn, gid)),
+            (matches, _) => self.prove_one(point, matches),
+        }
+    }
+
+    /// A prepared transaction that waits for its end.
+    fn not_ended(&self, point: &Point, lsn: Lsn, gid: &str) -> Error {
+        let gid = printable(gid).replace('\'', "''");
+        let what = format!(
+            "{point} was prepared at LSN {lsn} as '{gid}', and has neither committed nor been rolled back in the archived WAL{}",
+            self.and_unreadable()
+        );
+        Error::new(Code::TargetUnreachable, what).with_hint(format!(
+            "With `--to lsn:{lsn}` the restored server has it prepared, to be ended there: `COMMIT PREPARED '{gid}';`. If it was ended just now on the server it is not archived yet: `SELECT pg_catalog.pg_switch_wal();` there, then try again."
+        ))
+    }
+
+    fn prove_one(&self, point: &Point, matches: &[Lsn]) -> Result<()> {
+        match matches {
             [] => Err(Error::new(
                 Code::TargetUnreachable,
                 format!(

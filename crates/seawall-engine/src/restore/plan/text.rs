@@ -139,7 +139,7 @@ fn beside(left: &LeftBehind) -> String {
 }
 
 /// A transaction as a person recognises it.
-fn shown(commit: &CommitPlace) -> String {
+pub(in crate::restore) fn shown(commit: &CommitPlace) -> String {
     let time = commit.time.strftime("%Y-%m-%d %H:%M:%S%.fZ");
     format!("{} of {time} (LSN {})", commit.xid, commit.lsn)
 }

@@ -21,6 +21,18 @@ pub enum Target {
     Before(Point),
 }
 
+impl Target {
+    /// Whether a moment is past the time that is the target; the moment itself is with `To` and is not
+    /// with `Before` (`recovery_target_inclusive`). `None` if the target is no time.
+    pub(in crate::restore) fn is_past(&self, time: Timestamp) -> Option<bool> {
+        match self {
+            Self::To(Point::Time(wanted)) => Some(time > *wanted),
+            Self::Before(Point::Time(wanted)) => Some(time >= *wanted),
+            Self::To(_) | Self::Before(_) | Self::Latest | Self::BackupOnly => None,
+        }
+    }
+}
+
 /// A point in the history of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Point {
