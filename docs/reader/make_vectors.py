@@ -196,7 +196,26 @@ def objects():
              7: 131072, 8: 16 << 20, 9: 8192, 10: 1, 13: CREATED_US}
     made.append(plain_object(f"{LINE}/about", reader.ABOUT, counting(0xC3), cbor(about)))
     made.append(pack_object())
-    return made + two_backups(made[-1])
+    return made + two_backups(made[-1]) + [wal_object()]
+
+
+def wal_object():
+    """A page of WAL with one commit in it, as far as index and footer tell."""
+    start, end, time = 3 << 24, (3 << 24) + 8192, 813_000_000_000_000
+    record = [start + 40, start + 74]
+    row = {0: varints(40), 1: varints(34), 2: varints(2 * 700), 3: varints(2 * time),
+           4: varints(0), 5: varints(0), 6: b"", 7: varints(0), 8: varints(0)}
+    page = counting(0x21, 8192)
+    index = cbor({0: row, 1: [], 2: [], 3: {0: b"", 1: []}, 4: []})
+    index_bytes = 16 + len(zstandard.ZstdCompressor(level=3).compress(index)) + 16
+    page_bytes = 16 + len(page) + 16
+    footer = {0: 1, 1: start, 2: end, 3: 16 << 20, 4: 7300000000000000000, 5: 15,
+              6: [64 + page_bytes, index_bytes], 7: varints(page_bytes),
+              8: HASHES.block_hash(page), 11: [record[0], 0], 12: record,
+              15: {0: start, 2: [*record, time]}}
+    name = f"{LINE}/wal/hot/00000001/{start:016X}/{start:016X}-{end:016X}"
+    return plain_object(name, reader.WAL_HOT, counting(0xC5), cbor(footer),
+                        [(1, page, {}), (2, index, {"compress": True})])
 
 
 BLOCK = b"seawall " * 1024

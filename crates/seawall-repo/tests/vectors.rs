@@ -7,10 +7,11 @@ use seawall_core::{LineId, Ulid};
 use seawall_repo::Repository;
 use seawall_repo::envelope::{ObjectKind, WholeObject};
 use seawall_repo::keys::{EpochKeys, KeyFile, KeySlot, Keyring, Secret, SlotMethod, Unlock};
-use seawall_repo::layout::LineObject;
+use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::manifest::{Commit, Content, EntryKind, Page};
 use seawall_repo::map::{BlockMap, BlockSource};
 use seawall_repo::pack::{FrameReader, FrameTable, PackInfo};
+use seawall_repo::wal::range::open_range;
 use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
 use serde_json::Value;
 
@@ -60,6 +61,7 @@ fn kind(object: &Value) -> ObjectKind {
         4 => ObjectKind::Pack,
         5 => ObjectKind::Map,
         6 => ObjectKind::Manifest,
+        9 => ObjectKind::WalHot,
         19 => ObjectKind::Commit,
         other => panic!("no vector has kind {other}"),
     }
@@ -321,4 +323,23 @@ fn a_leaf_is_the_same_bytes_and_means_the_same_runs() {
         };
         assert_eq!(run.source, source);
     }
+}
+
+#[test]
+fn a_range_of_wal_says_what_its_name_says_and_what_was_committed_last() {
+    let vectors = vectors();
+    let object = list(&vectors, "/objects").iter().find(|object| object["kind"] == 9).unwrap();
+    let path: ObjectPath = text(object, "/name").parse().unwrap();
+    let Some(ObjectName::Line(_, _, LineObject::WalHot(name))) = ObjectName::parse(&path) else {
+        panic!("{path}");
+    };
+    let sealed = bytes(object, "/bytes");
+    let opened = open_range(&keyring(&vectors), &path, name, &sealed).unwrap();
+    assert_eq!((opened.range.start(), opened.range.end()), (name.start, name.end));
+    assert_eq!(opened.bytes, bytes(object, "/chunks/0/plaintext"));
+    let commits = &opened.range.index.facts.commits;
+    assert_eq!((commits.len(), commits[0].xid), (1, 700));
+    let last = opened.range.summary.last_commit.unwrap();
+    assert_eq!((last.lsn, last.end_lsn, last.time), (commits[0].lsn, commits[0].end_lsn, commits[0].time));
+    assert_eq!((opened.range.summary.since, opened.range.summary.minimal_from), (name.start, None));
 }
