@@ -84,6 +84,12 @@ pub enum Action {
     ShowKeys,
     /// Let one more key open the repository.
     AddKey,
-    /// Begin a new key for what is written from then on.
-    RotateKey,
+    /// Let one more key open the repository, by one that works instead of the one at hand.
+    LetKeyIn {
+        /// The repository's URL.
+        repository: String,
+    },
+    /// Begin new keys for what is written from then on, opened by another key than the one at hand,
+    /// which was added before.
+    RotateToKey,
 }

@@ -288,7 +288,7 @@ pub(crate) fn wrong_key(
     let hint = match newest {
         Some((_, at)) => hint![
             format!("Use a key file or recovery kit that was made, or carried over, at {} or later; or let this key in with one that works: ", date(at)),
-            Action::AddKey,
+            Action::LetKeyIn { repository: url.to_string() },
             ". Without any, the data cannot be read."
         ],
         None => "Use the key file or recovery kit that was written when this repository was made; without it the data cannot be read.".into(),

@@ -79,14 +79,28 @@ be restored on any machine. Without a key, nobody can restore it: not you, not a
 Keep it where the database is not: print it, or put it into a password manager. Whoever has
 it and the storage can read every backup.
 
-To restore the newest state, install Seawall and the same major version of PostgreSQL, bring
-this file along, and run as the user PostgreSQL runs as (it must be able to read the file):
+When the machine is lost, and must never come back by itself: install Seawall and the same
+major version of PostgreSQL on another one, mount the storage, bring this file along, and type
+as the user PostgreSQL runs as (it must be able to read the file):
 
-    seawall restore {cluster} --kit ./THIS-FILE --into /var/lib/postgresql/restored --latest
-
-To look first:
+1. Look what there is.
 
     seawall list {cluster} --kit ./THIS-FILE
+
+2. If the old disk can still be read, push the last commits, which were not archived yet. Old
+   segments at its end are refused (SW0504); nothing of them is lost.
+
+    for file in /mnt/old/pg_wal/*.history /mnt/old/pg_wal/0*[0-9A-F]; do
+        test -f \"$file\" && seawall wal push --partial \"$file\" --cluster {cluster} --kit ./THIS-FILE
+    done
+
+3. Restore a server that takes the old one's place. Without --as primary it is a copy to look
+   at, which archives nothing.
+
+    seawall restore {cluster} --kit ./THIS-FILE --into /var/lib/postgresql/restored --latest --as primary --start
+
+4. It ends by printing a line `seawall init ...`: until that is typed, no WAL is archived. Then
+   `seawall check` and `seawall backup`.
 
 If the storage has moved, change the line \"{REPOSITORY}\" below, or use --repo URL and --key
 ./THIS-FILE instead of --kit.

@@ -124,6 +124,66 @@ fn a_key_from_before_a_rotation_is_told_when_that_was() -> Result<()> {
     Ok(())
 }
 
+/// Whoever copied a key or kit has that key for good: only another one shuts them out.
+#[test]
+fn a_key_that_leaked_is_shut_out_as_the_guide_says_and_a_rotation_with_it_says_that_it_is_not()
+-> Result<()> {
+    let house = Protected::start()?;
+    let (leaked, stolen) = (house.room("leaked.kit"), house.room("stolen.kit"));
+    for copy in [&leaked, &stolen] {
+        fs::copy(&house.places.kit, copy)?;
+        house.pg.owner().chown(copy)?;
+    }
+    fs::set_permissions(&leaked, fs::Permissions::from_mode(0o644))?;
+    let (leaked, stolen) = (leaked.display().to_string(), stolen.display().to_string());
+    let refused = house.seawall.command(["key", "rotate", "--kit", &leaked]).fail(5)?;
+    tells(&refused, "SW0313")?;
+    ensure!(hint(&refused)?.contains("a rotation with this one shuts nobody out"), "{refused:?}");
+    let first = hint(&refused)?.find("`seawall key add FILE");
+    let then = hint(&refused)?.find("`seawall key rotate");
+    ensure!(first.is_some() && first < then, "{}", refused.stderr);
+
+    let warned = house.seawall.command(["key", "rotate", "--kit", &stolen]).succeed()?;
+    tells(&warned, "every copy of this key and its kits")?;
+    tells(&warned, &stolen)?;
+    house.seawall.command(["list", "--kit", &stolen]).succeed()?;
+
+    let new = house.room("new.key").display().to_string();
+    house.command(["key", "add", &new, "--label", "after the leak"]).succeed()?;
+    let text = fs::read_to_string(&house.places.config)?;
+    fs::write(&house.places.config, text.replace(&house.places.key.display().to_string(), &new))?;
+    house.command(["key", "rotate", "--yes", "--key", &new]).succeed()?;
+    let kit = house.room("new.kit").display().to_string();
+    house.command(["key", "kit", &kit]).succeed()?;
+    let shown = house.command(["key", "show", "--json"]).succeed()?.json()?;
+    for slot in shown["slots"].as_array().context("slots")? {
+        if slot["opened"] == false {
+            house.command(["key", "remove", slot["slot"].as_str().context("slot")?]).succeed()?;
+        }
+    }
+    house.archive_everything()?;
+    house.backup()?;
+    house.seawall.command(["list", "--kit", &kit]).succeed()?;
+    tells(&house.seawall.command(["list", "--kit", &stolen]).fail(2)?, "SW0303")
+}
+
+#[test]
+fn a_key_that_cannot_be_added_is_not_left_behind_and_the_hint_names_one_that_works() -> Result<()> {
+    let house = Protected::start()?;
+    let second = house.room("second.key").display().to_string();
+    house.command(["key", "add", &second]).succeed()?;
+    house.command(["key", "rotate", "--yes", "--key", &second]).succeed()?;
+    let kit = house.places.kit.display().to_string();
+    let third = house.room("third.key");
+    let add = ["key", "add", &third.display().to_string(), "--kit", &kit];
+    let refused = house.seawall.command(add).fail(2)?;
+    tells(&refused, "SW0303")?;
+    ensure!(!third.exists(), "a key that opens nothing was left");
+    let hint = hint(&refused)?;
+    ensure!(hint.contains("--key KEY-THAT-WORKS`") && !hint.contains(&kit), "{hint}");
+    Ok(())
+}
+
 #[test]
 fn rotation_asks_about_keys_and_not_about_a_plan() -> Result<()> {
     let house = Protected::start()?;

@@ -369,7 +369,7 @@ impl Found {
                 format!(
                     "repository {name} is on the database's own disk: whoever loses one loses both"
                 ),
-                "put the repository on another machine's storage, or add a second one there",
+                "put the repository on another machine's storage, or add a second one there; if it shall stay so, say why in the cluster's section of the configuration: `acknowledge = { same_disk = \"…\" }`",
             );
         }
         if !repository.has_backup {

@@ -3,19 +3,21 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{Action, ClusterName, Code, Error, Result, Ulid, counted, hint};
+use seawall_core::{Action, ClusterName, Code, Error, Result, ResultExt, Ulid, counted, hint};
 use seawall_repo::keys::{KeyFile, KeySlot, SlotMethod, Unlock};
 use seawall_repo::{CreateOptions, Repository};
+use seawall_store::StoreUrl;
 use serde_json::json;
 
 use crate::args::{
     KeyAddArgs, KeyCommand, KeyKitArgs, KeyRemoveArgs, KeyRotateArgs, KeyShowArgs, RepositoryArgs,
 };
-use crate::config::{Exposed, SecretSource, read_key_text};
+use crate::config::{Exposed, SecretSource, read_key_text, replace_key};
 use crate::context::{Context, Opened, Place};
 use crate::exit::Outcome;
 use crate::kit::{Kit, create_secret_for};
-use crate::render::{Align, Out, command, confirm, table, utc};
+use crate::owner::Owner;
+use crate::render::{Align, Out, Style, command, confirm, sentence, table, utc};
 use crate::run;
 
 /// Runs the command.
@@ -99,27 +101,48 @@ fn show(config: Option<&Path>, args: &KeyShowArgs) -> Result<Outcome> {
 }
 
 fn add(config: Option<&Path>, args: &KeyAddArgs) -> Result<Outcome> {
-    let (runtime, opened, key) = open(config, &args.repository, |context, place| {
-        if args.file.exists() {
-            return KeyFile::parse(&read_key_text(&args.file, Exposed::Refused)?);
-        }
-        let key = KeyFile::generate()?;
-        let text = format!("# A key of the Seawall repository {}.\n{}\n", place.url, key.line());
-        let reader = context.owner_or_current();
-        create_secret_for(&reader, &args.file, &text, "key file")?;
-        if !reader.is_current() {
-            eprintln!("made {}, which belongs to {}", args.file.display(), reader.name());
-        }
-        Ok(key)
-    })?;
+    let context = Context::new(config, &args.repository)?;
+    let place = context.one_place()?;
+    let there = args.file.exists();
+    let key = if there {
+        KeyFile::parse(&read_key_text(&args.file, Exposed::Refused)?)?
+    } else {
+        KeyFile::generate()?
+    };
+    let url = place.url.clone();
+    let runtime = run::runtime()?;
+    let acting = context.act_as_owner()?;
+    let repository = runtime.block_on(place.open())?.repository;
+    drop(acting);
+    if !there {
+        // Durable before anything opens with it, and only where there is something to open.
+        create_key_file(&context.owner_or_current(), &args.file, &url, &key)?;
+    }
     let unlock = Unlock::KeyFile(key);
     let options = CreateOptions { unlock: &unlock, label: &args.label, now: Timestamp::now() };
-    let slots = runtime.block_on(opened.repository.add_key(&options))?;
-    for slot in slots {
+    let acting = context.act_as_owner()?;
+    let added = runtime.block_on(repository.add_key(&options));
+    drop(acting);
+    if added.is_err() && !there {
+        // Somebody would keep it for a key that opens the backups.
+        std::fs::remove_file(&args.file).code(Code::LocalIo, || {
+            format!("cannot remove {}, which opens nothing", args.file.display())
+        })?;
+    }
+    for slot in added? {
         Out.line(&slot.to_string())?;
     }
     eprintln!("{} opens the repository now", args.file.display());
     Ok(Outcome::Done)
+}
+
+fn create_key_file(reader: &Owner, path: &Path, url: &StoreUrl, key: &KeyFile) -> Result<()> {
+    let text = format!("# A key of the Seawall repository {url}.\n{}\n", key.line());
+    create_secret_for(reader, path, &text, "key file")?;
+    if !reader.is_current() {
+        eprintln!("made {}, which belongs to {}", path.display(), reader.name());
+    }
+    Ok(())
 }
 
 /// Every slot must be able to open the new epoch, or its holder is locked out: only the key at hand
@@ -131,6 +154,7 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
     let slots = runtime.block_on(opened.repository.key_slots())?;
     let current = opened.repository.keyring().current_epoch();
     let (own, others) = of_epoch(&slots, current, &key)?;
+    tell_who_stays(own.as_deref(), args.repository.kit.as_deref());
     if !others.is_empty() {
         eprintln!(
             "{} will not open the repository any more, neither for reading nor for archiving, and no recovery kit that holds one will: {}",
@@ -162,6 +186,17 @@ fn rotate(config: Option<&Path>, args: &KeyRotateArgs) -> Result<Outcome> {
     }
     eprintln!("what was written before stays readable to whoever had the old key");
     Ok(Outcome::Done)
+}
+
+/// A rotation shuts out other keys and not the one at hand, whoever has a copy of it.
+fn tell_who_stays(label: Option<&str>, kit: Option<&Path>) {
+    let label = label.map_or_else(String::new, |label| format!(" (\"{label}\")"));
+    let kit = kit.map_or_else(String::new, |kit| format!(", {} too,", kit.display()));
+    eprintln!(
+        "{} the key used now{label} opens the new epoch as well: every copy of this key and its kits{kit} still opens everything. If one of them may be in wrong hands, {} (docs/guide/keys.md)",
+        Style::of_stderr().yellow("warning:"),
+        sentence(&replace_key())
+    );
 }
 
 /// The repository opened anew, if its key slots are those that were seen.

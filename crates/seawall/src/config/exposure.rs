@@ -5,7 +5,7 @@ use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use seawall_core::{Action, Code, Error, Result, ResultExt, hint};
+use seawall_core::{Action, Code, Error, Hint, Result, ResultExt, hint};
 
 use crate::render::{shell_quote, warn};
 
@@ -16,6 +16,18 @@ pub enum Exposed {
     Refused,
     /// It is told: refusing would stop an archiver or a recovery that worked.
     Told,
+}
+
+/// How a key that others have read stops opening what is written from then on; the middle of a
+/// sentence.
+pub fn replace_key() -> Hint {
+    hint![
+        "another key has to take its place, since a rotation with this one shuts nobody out: ",
+        Action::AddKey,
+        ", that FILE into the configuration, ",
+        Action::RotateToKey,
+        ", `seawall key kit KIT-FILE`, and `seawall key remove SLOT` for the old key's slots"
+    ]
 }
 
 /// How a file with a secret is too open.
@@ -76,11 +88,11 @@ pub fn look(file: &File, path: &Path, exposed: Exposed) -> Result<()> {
     let what =
         format!("{shown} opens the backups, and others can {} it: {open}", open.others_can());
     let quoted = shell_quote(&shown.to_string());
-    let error = Error::new(Code::KeyExposed, what).with_hint(hint![
-        format!("Close it: `{}`; where that changes nothing, use a copy: `install -m 600 {quoted} ~/seawall.key`. If somebody may have read it, ", open.close(path)),
-        Action::RotateKey,
-        " makes another key for what is written from then on."
-    ]);
+    let close = format!(
+        "Close it: `{}`; where that changes nothing, use a copy: `install -m 600 {quoted} ~/seawall.key`. If somebody may have read it, ",
+        open.close(path)
+    );
+    let error = Error::new(Code::KeyExposed, what).with_hint(hint![close, replace_key(), "."]);
     match exposed {
         Exposed::Refused => Err(error),
         Exposed::Told => {

@@ -19,7 +19,7 @@ use seawall_store::StoreUrl;
 use crate::priority::Priority;
 
 pub use connection::ConnectionSource;
-pub use exposure::Exposed;
+pub use exposure::{Exposed, replace_key};
 pub use load::{
     DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
     parse_priority, parse_rate_limit,

@@ -89,7 +89,11 @@ fn line(action: &Action) -> (String, bool) {
         Action::Discard { directory } => (format!("seawall discard {}", path(directory)), false),
         Action::ShowKeys => ("seawall key show".to_owned(), true),
         Action::AddKey => ("seawall key add FILE".to_owned(), true),
-        Action::RotateKey => ("seawall key rotate".to_owned(), true),
+        Action::LetKeyIn { repository } => {
+            let url = shell_quote(repository);
+            (format!("seawall key add FILE --repo {url} --key KEY-THAT-WORKS"), false)
+        }
+        Action::RotateToKey => ("seawall key rotate --key FILE".to_owned(), false),
     }
 }
 
@@ -176,7 +180,8 @@ mod tests {
             Action::Discard { directory },
             Action::ShowKeys,
             Action::AddKey,
-            Action::RotateKey,
+            Action::LetKeyIn { repository: "file:///srv/x".to_owned() },
+            Action::RotateToKey,
         ] {
             let flags = ["--repo", "file:///srv/x", "--key", "/root/key"].map(str::to_owned);
             let line = command_with(&action, &flags).replace("CLUSTER", "main");

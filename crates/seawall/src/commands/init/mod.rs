@@ -356,10 +356,16 @@ fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> 
     }
     if args.no_kit {
         let key = shown_key(plan);
-        eprintln!(
-            "{} without a recovery kit, the key ({key}) is all that opens the backups: keep a copy elsewhere",
-            style.yellow("note:")
-        );
+        let note = match &args.key {
+            Some(given) => format!(
+                "no recovery kit was written; the key ({key}) and {} open the backups alike: keep one where the database is not",
+                given.display()
+            ),
+            None => format!(
+                "without a recovery kit, the key ({key}) is all that opens the backups: keep a copy elsewhere"
+            ),
+        };
+        eprintln!("{} {note}", style.yellow("note:"));
     } else if let Some(kit) = &args.kit {
         eprintln!(
             "{} move {} to where the database is not; without a key nobody can read the backups",
