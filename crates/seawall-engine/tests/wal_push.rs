@@ -191,6 +191,7 @@ fn restored(mode: Mode) -> RestoreState {
         required: seawall_engine::restore::RequiredParameters::default(),
         settings: Vec::new(),
         asked_at: None,
+        server: None,
         warnings: Vec::new(),
     };
     RestoreState::new(Ulid(2), &request, plan)

@@ -110,7 +110,11 @@ impl Config {
             return error;
         }
         let whose = user.as_ref().map_or_else(String::new, |user| format!(" of user {user}"));
-        let state = if path.exists() { "has no line for it" } else { "does not exist" };
+        let state = match self.warnings.first() {
+            Some(ignored) => ignored.why(),
+            None if path.exists() => "has no line for it".to_owned(),
+            None => "does not exist".to_owned(),
+        };
         PgError::Auth(format!("{message}; the password file{whose}, {}, {state}", path.display()))
     }
 

@@ -50,7 +50,9 @@ fn a_repository_is_joined_with_its_key_and_not_without() -> Result<()> {
     tells(&join()?.fail(5)?, "SW0307")?;
     ensure!(!room.join("primary.key").exists(), "a key that opens nothing was left");
     ensure!(!room.join("other.toml").exists(), "a configuration that does not work was left");
-    join()?.args(["--key", key.as_str()]).succeed()?;
+    let joined = join()?.args(["--key", key.as_str()]).succeed()?;
+    // Two files open it, and neither is all that does.
+    tells(&joined, &format!("and {key} open the backups alike"))?;
     let clusters = seawall()?.run(["info", "--json", "--config", &config])?.json()?;
     ensure!(clusters["clusters"][0]["name"] == "second", "{clusters}");
     Ok(())

@@ -90,6 +90,12 @@ fn a_clone_that_waits_is_moved_forward_as_often_as_needed_and_never_back() -> Re
     tells(&back, "SW0602")?;
     let nowhere = clone.promote(&["--to", "name:row 9"])?.fail(3)?;
     tells(&nowhere, "SW0602")?;
+    let long_ago = clone.promote(&["--before", "2001-01-01 12:00 UTC"])?.fail(3)?;
+    tells(&long_ago, "A server does not go back")?;
+    for refused in [&back, &nowhere, &long_ago] {
+        let flags = ["--latest", "--backup", "--timeline"];
+        ensure!(!flags.iter().any(|flag| refused.stderr.contains(flag)), "{}", refused.stderr);
+    }
     ensure!(clone.rows()? == "1,2,3", "it waits on where it was");
 
     // A server that is started again in between goes to the newest target.
@@ -128,8 +134,10 @@ fn a_clone_is_stopped_and_removed_with_what_was_made_for_it_and_nothing_else() -
     let discard = |directory: &Path| house.command(["discard", "--yes"]).arg(directory);
     house.command(["discard"]).arg(&clone.directory).fail(5)?;
     ensure!(clone.rows()? == "1", "nobody agreed");
-    discard(&clone.directory).succeed()?;
+    let gone = discard(&clone.directory).succeed()?;
     ensure!(!clone.directory.exists());
+    tells(&gone, &clone.directory.with_extension("log").display().to_string())?;
+    tells(&discard(&clone.directory).fail(1)?, "or not any more")?;
     ensure!(fs::read(kept.join("file"))? == b"mine" && fs::read(mapped.join("mine"))? == b"mine");
     ensure!(fs::read_dir(&mapped)?.count() == 1, "the tablespace's files are there still");
     ensure!(house.pg.psql(ROWS)? == "1");

@@ -148,7 +148,7 @@ impl Lagging {
 #[test]
 fn a_standby_whose_archive_is_away_is_not_promoted_short_of_its_end() -> Result<()> {
     let mut site = Lagging::new()?;
-    let refused = site.house.command(["promote"]).arg(&site.directory).fail(5)?;
+    let refused = site.house.command(["promote", "--yes"]).arg(&site.directory).fail(5)?;
     tells(&refused, "SW0611")?;
     tells(&refused, "--without-archive")?;
     ensure!(site.standby.psql("SELECT pg_is_in_recovery()")? == "t");
@@ -193,7 +193,7 @@ fn a_standby_that_streams_does_not_wait_for_an_archive_that_is_away() -> Result<
 #[test]
 fn a_promotion_without_the_archive_says_what_it_leaves_out() -> Result<()> {
     let mut site = Lagging::new()?;
-    let promote = ["promote", "--without-archive"];
+    let promote = ["promote", "--without-archive", "--yes"];
     let promoted = site.house.command(promote).arg(&site.directory).succeed()?;
     tells(&promoted, "leaves out: whatever was archived after LSN")?;
     site.standby.wait_promoted(LIMIT)?;
@@ -209,7 +209,7 @@ fn a_server_that_dies_under_a_promotion_is_noticed_and_is_still_a_standby() -> R
     site.away.come_back()?;
     wait_until("the rows", LIMIT, || Ok(site.standby.psql(ROWS)? == "1,2"))?;
     let held = hold_replay(&site.standby)?;
-    let promotion = site.house.command(["promote"]).arg(&site.directory).spawn()?;
+    let promotion = site.house.command(["promote", "--yes"]).arg(&site.directory).spawn()?;
     wait_until("the promotion", LIMIT, || Ok(site.directory.join("promote").exists()))?;
     site.standby.kill9()?;
     // Whatever is left of it.
@@ -280,7 +280,7 @@ fn a_standby_on_a_later_timeline_takes_over_while_the_archive_goes_away() -> Res
         .config("restore_command", &requests.command())
         .start()?;
     wait_until("the rows", LIMIT, || Ok(standby.psql(ROWS)? == "1,2"))?;
-    house.command(["promote"]).arg(&room).succeed()?;
+    house.command(["promote", "--yes"]).arg(&room).succeed()?;
     standby.wait_promoted(LIMIT)?;
     ensure!(!house.places.repository.exists(), "it was not away");
     away.come_back()?;

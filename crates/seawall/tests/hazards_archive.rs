@@ -181,6 +181,53 @@ fn e4_the_same_segment_again_is_a_success_and_adds_nothing() -> Result<()> {
     Ok(())
 }
 
+fn findings(house: &Protected) -> Result<Vec<(String, String)>> {
+    let report = house.command(["check", "--json"]).fail(6)?.json()?;
+    let found = report["findings"].as_array().context("findings")?.iter();
+    let text = |one: &serde_json::Value, name: &str| one[name].as_str().unwrap_or("").to_owned();
+    Ok(found.map(|one| (text(one, "id"), text(one, "what"))).collect())
+}
+
+/// Nobody waits a minute for what cannot succeed.
+#[test]
+fn an_archive_command_that_names_what_is_not_there_is_told_first_and_not_waited_for() -> Result<()>
+{
+    let house = Protected::start()?;
+    house.backup()?;
+    let command = house.pg.psql("SHOW archive_command")?;
+    let config = house.places.config.display().to_string();
+    house.pg.set("archive_command", &command.replace(&config, "/nowhere/seawall.toml"))?;
+    house.pg.reload()?;
+    let began = std::time::Instant::now();
+    let found = findings(&house)?;
+    // PostgreSQL tries three times, a second apart; --wal-timeout is a minute.
+    ensure!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
+    let (first, what) = found.first().context("no finding")?;
+    ensure!(first == "archive_program" && what.contains("/nowhere/seawall.toml"), "{found:?}");
+    ensure!(found.iter().any(|(id, _)| id == "archiver"), "{found:?}");
+    ensure!(!found.iter().any(|(id, _)| id == "archive_command"), "{found:?}");
+    Ok(())
+}
+
+/// While `archive_mode` is off, PostgreSQL shows another `archive_command` than it will use.
+#[test]
+fn an_archive_command_is_judged_as_it_is_set_while_archiving_is_off() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.backup()?;
+    house.pg.set("archive_mode", "off")?;
+    house.pg.restart()?;
+    let found = findings(&house)?;
+    ensure!(found.iter().any(|(id, _)| id == "archive_mode"), "{found:?}");
+    ensure!(!found.iter().any(|(id, _)| id == "archive_command"), "{found:?}");
+    house.pg.set("archive_command", "/bin/true")?;
+    house.pg.set("archive_mode", "on")?;
+    house.pg.reload()?;
+    let found = findings(&house)?;
+    let told = found.iter().find(|(id, _)| id == "archive_command").context("archive_command")?;
+    ensure!(told.1.contains("takes effect with the restart"), "{found:?}");
+    Ok(())
+}
+
 /// PostgreSQL restores into `pg_wal/RECOVERYXLOG`, which an interrupted recovery leaves behind.
 #[test]
 fn e19_a_file_left_by_an_earlier_restore_is_never_served() -> Result<()> {

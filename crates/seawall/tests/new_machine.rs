@@ -135,6 +135,8 @@ fn the_last_seconds_of_a_lost_machine_are_pushed_from_its_disk_as_the_guide_says
     let mut shell = Shell::open(&house.seawall, house.pg.bin(), &house.places.rooms, None)?;
     // Segments that the server kept for later use are refused.
     let told = shell.enter(&push)?.output;
+    ensure!(told.contains("Nothing of it is lost"), "{told}");
+    ensure!(!told.contains("pushes the segment again"), "{told}");
     let restored = house.restore("restored", ["--latest"]).succeed();
     restored.with_context(|| told.clone())?;
     let restored = open_restored(&house.room("restored"))?;

@@ -77,6 +77,28 @@ fn a_table_that_its_application_made_anew_comes_back_with_the_rows_of_both() -> 
     rescue.end()
 }
 
+/// What a server wrote a moment ago is in no archive, and perhaps that is the mistake.
+#[test]
+fn a_plan_beside_the_living_server_says_what_it_cannot_know_yet() -> Result<()> {
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE old (i int); CREATE TABLE new (i int)")?;
+    house.backup()?;
+    house.pg.psql("DROP TABLE old")?;
+    house.archive_everything()?;
+    let newest = house.pg.psql("BEGIN; DROP TABLE new; SELECT txid_current(); COMMIT")?;
+    let told = house.restore("planned", ["--dry-run"]).succeed()?.stdout;
+    ensure!(told.contains("not archived  LSN ") && told.contains("pg_switch_wal()"), "{told}");
+    ensure!(!told.contains("--partial"), "the server lives: {told}");
+    let plan = house.plan([])?;
+    ensure!(plan["server"]["is_ahead"] == true, "{plan}");
+    ensure!(!plan.to_string().contains(&format!("xid:{}", newest.trim())), "{plan}");
+
+    house.archive_everything()?;
+    let plan = house.plan([])?;
+    ensure!(plan.to_string().contains(&format!("xid:{}", newest.trim())), "{plan}");
+    Ok(())
+}
+
 #[test]
 fn a_dump_that_breaks_off_brings_nothing() -> Result<()> {
     let house = Protected::start()?;

@@ -182,7 +182,7 @@ fn other_superuser(major: PgMajor) -> Result<()> {
         let mut started = start(&house, room, &arguments, state)?;
         started.role = "admin";
         ensure!(started.ask("SELECT i FROM t")? == "7");
-        house.command(["promote"]).arg(house.room(room)).succeed()?;
+        house.command(["promote", "--yes"]).arg(house.room(room)).succeed()?;
         started.ask("INSERT INTO t VALUES (8)")?;
     }
     Ok(())

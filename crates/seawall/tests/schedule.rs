@@ -53,11 +53,17 @@ fn the_units_of_the_guide_are_valid_and_what_they_run_makes_a_backup() -> Result
     let cron = block("/etc/cron.d/seawall`:")?;
     let start =
         service.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("start")?;
-    let mut lines = vec![start];
+    let status = block("seawall-status.service`:")?;
+    let status =
+        status.lines().find_map(|line| line.strip_prefix("ExecStart=")).context("status")?;
+    let mut lines = vec![start, status];
     lines.extend(cron.lines().filter_map(|line| line.split_once(" postgres ")).map(|it| it.1));
-    ensure!(lines.len() == 3, "{lines:?}");
+    ensure!(lines.len() == 5, "{lines:?}");
+    // The status of a pipe is that of its last command, which never fails.
+    ensure!(lines.iter().all(|line| !line.contains(" | ")), "{lines:?}");
     for line in lines {
         let line = line.split(" 2>&1").next().context("a command")?;
+        let line = line.strip_prefix("s=$(").unwrap_or(line);
         let arguments = line.strip_prefix(INSTALLED).with_context(|| line.to_owned())?;
         house.command(arguments.split_whitespace()).succeed()?;
     }

@@ -81,7 +81,18 @@ fn a_standby_goes_along_its_timeline_through_an_outage_and_takes_over_under_a_ne
         ensure!(standby.psql("SHOW promote_trigger_file")?.is_empty());
     }
 
-    let promoted = house.command(["promote"]).arg(&site.directory).succeed()?;
+    // Others took over before, and the first primary goes on: its check says so.
+    let checked = house.command(["check", "--json"]).fail(6)?.json()?;
+    let findings = checked["findings"].as_array().context("findings")?;
+    let pasts = findings.iter().find(|one| one["id"] == "timelines").context("timelines")?;
+    ensure!(pasts["severity"] == "critical", "{pasts}");
+    // Its primary runs still, and a promotion makes two of them.
+    let refused = house.command(["promote"]).arg(&site.directory).fail(5)?;
+    tells(&refused, "SW0610")?;
+    tells(&refused, "Stop the old primary for good")?;
+    tells(&refused, "on timeline 1")?;
+    ensure!(standby.psql("SELECT pg_is_in_recovery()")? == "t");
+    let promoted = house.command(["promote", "--yes"]).arg(&site.directory).succeed()?;
     tells(&promoted, "old primary must not run")?;
     standby.psql("INSERT INTO t VALUES (4)")?;
     let name = standby.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;

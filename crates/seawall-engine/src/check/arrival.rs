@@ -9,7 +9,8 @@ use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 use tokio::time::{Instant, sleep};
 
-use super::facts::Arrival;
+use super::collect::archiver;
+use super::facts::{Archiver, Arrival};
 use crate::cluster::{Server, ServerFacts};
 
 /// How often the archive is looked at.
@@ -44,6 +45,36 @@ pub(super) async fn switch(server: &mut Server, facts: &ServerFacts) -> Result<R
     Ok(Route { segment, from, to, since: Instant::now() })
 }
 
+/// An archiver that failed before has to fail once more to be given up, another one three times, after
+/// which PostgreSQL itself leaves the file for a minute (`NUM_ARCHIVE_RETRIES`, pgarch.c).
+const FAILURES: u64 = 3;
+
+/// The archiver, looked at while WAL is waited for.
+pub(super) struct Watch<'s> {
+    server: &'s mut Server,
+    before: Archiver,
+}
+
+impl<'s> Watch<'s> {
+    /// Begins with what it says before the segment ends.
+    pub(super) async fn begin(server: &'s mut Server) -> Result<Self> {
+        let before = archiver(server).await?;
+        Ok(Self { server, before })
+    }
+
+    pub(super) const fn server(&mut self) -> &mut Server {
+        self.server
+    }
+
+    /// Whether it fails, so that nobody has to wait for it.
+    async fn fails(&mut self) -> Result<bool> {
+        let now = archiver(self.server).await?;
+        let failures = now.failed_count.saturating_sub(self.before.failed_count);
+        let enough = if self.before.failing_on.is_some() { 1 } else { FAILURES };
+        Ok(now.failing_on.is_some() && failures >= enough)
+    }
+}
+
 /// Waits until a repository has the segment, reads it back and compares it with the server's file,
 /// if that is still there.
 pub(super) async fn wait_and_compare(
@@ -51,12 +82,15 @@ pub(super) async fn wait_and_compare(
     route: &Route,
     pg_wal: &Path,
     patience: Duration,
+    watch: &mut Watch<'_>,
 ) -> Result<Arrival> {
     let archive = WalArchive::open(line).await?;
     let ancestry = archive.ancestry(route.segment.timeline).await?;
     let until = loop {
+        // In this order: what arrived before it failed for another repository is there to be seen.
+        let gives_up = watch.fails().await? || route.since.elapsed() >= patience;
         let end = archive.contiguous_end(&ancestry, route.from).await?;
-        if end >= route.segment.end() || route.since.elapsed() >= patience {
+        if end >= route.segment.end() || gives_up {
             break end;
         }
         sleep(POLL).await;
@@ -65,7 +99,7 @@ pub(super) async fn wait_and_compare(
         return Ok(Arrival::Missing {
             segment: route.segment.to_string(),
             archived_until: (until > route.from).then_some(until),
-            seconds: patience.as_secs(),
+            seconds: route.since.elapsed().as_secs(),
         });
     }
     let seconds = route.since.elapsed().as_secs_f64();

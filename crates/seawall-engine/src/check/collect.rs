@@ -11,14 +11,14 @@ use seawall_repo::wal::WalArchive;
 use seawall_store::StoreUrl;
 use tokio::time::{Instant, sleep};
 
-use super::arrival::{Route, switch, wait_and_compare};
+use super::arrival::{Route, Watch, switch, wait_and_compare};
 use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
 use crate::backup::survey_cluster;
 use crate::cluster::{
     MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
 };
 use crate::verify::{Verdict, verdicts};
-use crate::wal::{BackupPlace, Look, Obstacle, reach};
+use crate::wal::{BackupPlace, Look, reach};
 
 /// How long WAL is measured to tell its rate.
 const RATE_SAMPLE: Duration = Duration::from_secs(1);
@@ -51,9 +51,12 @@ pub struct Candidate {
     pub line: Result<Line>,
 }
 
+/// `archive_command` as it was set: while `archive_mode` is off, its own value is shown as
+/// `(disabled)` (`show_archive_command`, xlog.c).
 const SETTINGS: &str = "select pg_catalog.current_setting('wal_level') as wal_level, \
      pg_catalog.current_setting('archive_mode') as archive_mode, \
-     pg_catalog.current_setting('archive_command') as archive_command, \
+     (select reset_val from pg_catalog.pg_settings \
+       where name OPERATOR(pg_catalog.=) 'archive_command') as archive_command, \
      coalesce(pg_catalog.current_setting('archive_library', true), '') as archive_library, \
      (select setting::pg_catalog.int4 from pg_catalog.pg_settings \
        where name OPERATOR(pg_catalog.=) 'archive_timeout') as archive_timeout, \
@@ -106,23 +109,31 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     let can_switch =
         !said.in_recovery && settings.archive_mode != "off" && missing_rights.may_send_wal();
     progress.stage(Stage::WaitingForWal, None);
-    let route = if can_switch { Some(switch(&mut server, &said).await?) } else { None };
+    let mut watch = Watch::begin(&mut server).await?;
+    let route = if can_switch { Some(switch(watch.server(), &said).await?) } else { None };
     let mut repositories = Vec::new();
     for candidate in request.repositories {
         let wal = data_directory.join("pg_wal");
-        repositories.push(look(candidate, &said, route.as_ref(), &wal, request.patience).await);
+        let looked = look(candidate, &said, route.as_ref(), &wal, request.patience, &mut watch);
+        repositories.push(looked.await);
     }
     let archiver = archiver(&mut server).await?;
+    let timeline = if said.in_recovery { None } else { Some(server.timeline().await?) };
     server.close().await;
+    let sees_the_same = data_directory == said.data_directory && data_directory_trouble.is_none();
+    let archive_command_lacks =
+        lacking(&settings.archive_command).filter(|_| sees_the_same).map(Path::to_owned);
     Ok(Facts {
         cluster: request.cluster.clone(),
         server_version: said.version,
         in_recovery: said.in_recovery,
+        timeline,
         data_directory_trouble,
         files,
         files_trouble,
         settings,
         expected_archive_command: request.expected_archive_command,
+        archive_command_lacks,
         missing_rights,
         archiver,
         wal_directory: wal_directory.ok(),
@@ -145,11 +156,10 @@ async fn files(said: &ServerFacts, data_directory: &Path) -> (Option<Survey>, Op
 
 async fn settings(server: &mut Server, said: &ServerFacts) -> Result<Settings> {
     let row = server.connection().query_one(SETTINGS).await?;
-    let command: String = row.get("archive_command")?;
     Ok(Settings {
         wal_level: row.get("wal_level")?,
         archive_mode: row.get("archive_mode")?,
-        archive_command: if command == "(disabled)" { String::new() } else { command },
+        archive_command: row.get::<Option<String>>("archive_command")?.unwrap_or_default(),
         archive_library: row.get("archive_library")?,
         archive_timeout_s: row.get("archive_timeout")?,
         full_page_writes: row.get("full_page_writes")?,
@@ -166,7 +176,7 @@ async fn rate(server: &mut Server) -> Result<f64> {
     Ok(after.bytes_since(before) as f64 / began.elapsed().as_secs_f64())
 }
 
-async fn archiver(server: &mut Server) -> Result<Archiver> {
+pub(super) async fn archiver(server: &mut Server) -> Result<Archiver> {
     let row = server.connection().query_one(ARCHIVER).await?;
     Ok(Archiver {
         failing_on: row.get("failing_on")?,
@@ -181,6 +191,7 @@ async fn look(
     route: Option<&Route>,
     pg_wal: &Path,
     patience: Duration,
+    watch: &mut Watch<'_>,
 ) -> RepositoryFacts {
     let directory = candidate.url.as_directory();
     let mut facts = RepositoryFacts {
@@ -190,6 +201,8 @@ async fn look(
         trouble: None,
         arrival: None,
         has_backup: false,
+        newest_backup_bytes: None,
+        newest_timeline: None,
         obstacle: None,
     };
     let line = match candidate.line {
@@ -215,30 +228,51 @@ async fn look(
         return facts;
     }
     if let Some(route) = route {
-        let arrival = wait_and_compare(line.clone(), route, pg_wal, patience).await;
+        let arrival = wait_and_compare(line.clone(), route, pg_wal, patience, watch).await;
         facts.arrival = Some(arrival.unwrap_or_else(|error| Arrival::Unreadable(trouble(&error))));
     }
-    match look_at_backups(line).await {
-        Ok((has_backup, obstacle)) => (facts.has_backup, facts.obstacle) = (has_backup, obstacle),
-        Err(error) => facts.trouble = Some(trouble(&error)),
+    if let Err(error) = look_at_backups(line, &mut facts).await {
+        facts.trouble = Some(trouble(&error));
     }
     facts
 }
 
-/// Whether there is a backup that can be restored, and what keeps archived WAL from being of use to the
-/// newest one. That there is none is said only where every backup could be read.
-async fn look_at_backups(line: Line) -> Result<(bool, Option<Obstacle>)> {
+/// Whether there is a backup that can be restored, what keeps archived WAL from being of use to the
+/// newest one, and how large and of which timeline the newest of it all is. That there is none is said
+/// only where every backup could be read.
+async fn look_at_backups(line: Line, facts: &mut RepositoryFacts) -> Result<()> {
     let verdicts = verdicts(&line).await?;
     let is_damaged = |id: &BackupId| matches!(verdicts.get(id), Some(Verdict::Damaged(_)));
     let backups = line.backups().await?;
+    let newest = backups.iter().rev().find_map(|backup| backup.info.as_ref().ok());
+    facts.newest_backup_bytes = newest.map(|info| info.stored_bytes);
     let whole = backups.iter().filter(|backup| !is_damaged(&backup.id));
     let places: Vec<BackupPlace> = whole.filter_map(BackupPlace::of).collect();
-    let reached = reach(&WalArchive::open(line).await?, &places, Look::AtItsEnd).await?;
+    let archive = WalArchive::open(line).await?;
+    facts.newest_timeline = archive.timelines().await?.into_iter().max();
+    let reached = reach(&archive, &places, Look::AtItsEnd).await?;
     let unreadable = backups.into_iter().find_map(|backup| backup.info.err());
-    match (reached, unreadable) {
-        (None, Some(error)) => Err(error),
-        (reached, _) => Ok((reached.is_some(), reached.and_then(|reached| reached.obstacle))),
+    if let (None, Some(error)) = (&reached, unreadable) {
+        return Err(error);
     }
+    facts.has_backup = reached.is_some();
+    facts.obstacle = reached.and_then(|reached| reached.obstacle);
+    Ok(())
+}
+
+/// The first path an `archive_command` names that leads nowhere: its program, or its configuration.
+/// One that a shell has more to do with than to split it is not judged.
+fn lacking(command: &str) -> Option<&Path> {
+    if command.contains(['\'', '"', '\\', '$', '`', ';', '&', '|', '<', '>', '(', '*', '?', '[']) {
+        return None;
+    }
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let configuration = words.windows(2).find(|pair| pair[0] == "--config").map(|pair| pair[1]);
+    let named = words.first().copied().into_iter().chain(configuration).map(Path::new);
+    let mut absent = named
+        .filter(|path| path.is_absolute())
+        .filter(|path| matches!(path.try_exists(), Ok(false)));
+    absent.next()
 }
 
 fn trouble(error: &Error) -> Trouble {

@@ -1,4 +1,6 @@
-use seawall_core::{ClusterName, Hint, Lsn};
+use std::path::PathBuf;
+
+use seawall_core::{ClusterName, Hint, Lsn, TimelineId};
 
 use crate::cluster::{MissingRights, Survey};
 use crate::wal::Obstacle;
@@ -12,6 +14,8 @@ pub struct Facts {
     pub server_version: String,
     /// Whether the server is a standby.
     pub in_recovery: bool,
+    /// The timeline the server writes; `None` of a standby.
+    pub timeline: Option<TimelineId>,
     /// Why the configured data directory is not the server's, or cannot be read.
     pub data_directory_trouble: Option<Trouble>,
     /// What a look at the cluster's files showed, if they are on this machine.
@@ -22,6 +26,8 @@ pub struct Facts {
     pub settings: Settings,
     /// What `archive_command` ought to be.
     pub expected_archive_command: String,
+    /// The first path in `archive_command` that leads nowhere, if the server sees this machine's files.
+    pub archive_command_lacks: Option<PathBuf>,
     /// What the role Seawall acts as may not do, and would have to.
     pub missing_rights: MissingRights,
     /// What the archiver says of itself.
@@ -96,6 +102,10 @@ pub struct RepositoryFacts {
     pub arrival: Option<Arrival>,
     /// Whether there is a complete backup that has the WAL it needs.
     pub has_backup: bool,
+    /// What the newest backup added to the repository, in bytes.
+    pub newest_backup_bytes: Option<u64>,
+    /// The newest timeline of which something is archived.
+    pub newest_timeline: Option<TimelineId>,
     /// What keeps archived WAL from being restored with the newest backup.
     pub obstacle: Option<Obstacle>,
 }

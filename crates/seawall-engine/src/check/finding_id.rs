@@ -44,6 +44,8 @@ findings! {
     ArchiveLibrary = "archive_library", Failure;
     /// Archiving is off.
     ArchiveMode = "archive_mode", Failure;
+    /// `archive_command` names a program or configuration that is not there.
+    ArchiveProgram = "archive_program", Failure;
     /// A quiet server's last commits wait.
     ArchiveTimeout = "archive_timeout", Choice;
     /// The archiver fails.
@@ -58,6 +60,8 @@ findings! {
     LinksFollowed = "links_followed", Choice;
     /// Links lead out of the data directory to what is in no backup.
     LinksOut = "links_out", Choice;
+    /// There is little room for the next backup.
+    RepositoryRoom = "repository_room", Failure;
     /// There is no complete backup, or none has the WAL it needs.
     NoBackup = "no_backup", Failure;
     /// There is only one repository.
@@ -70,6 +74,8 @@ findings! {
     Repository = "repository", Failure;
     /// A repository is on the database's own disk.
     SameDisk = "same_disk", Choice;
+    /// A newer timeline is archived than the server writes.
+    Timelines = "timelines", Failure;
     /// Files that a backup would read cannot be read.
     UnreadableFiles = "unreadable_files", Failure;
     /// WAL does not arrive, or reads back as something else.

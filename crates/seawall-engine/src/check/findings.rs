@@ -1,3 +1,7 @@
+mod archive_command;
+mod newer_timeline;
+mod room;
+
 use std::collections::BTreeMap;
 
 use seawall_core::{Action, ByteSize, Hint, counted, hint};
@@ -5,7 +9,7 @@ use serde::Serialize;
 
 use super::FindingId;
 use super::facts::{Arrival, Facts, RepositoryFacts, Settings, Trouble};
-use crate::cluster::{ClusterLink, is_push_of};
+use crate::cluster::ClusterLink;
 use crate::wal::Obstacle;
 
 /// How bad a finding is.
@@ -51,6 +55,7 @@ const WAITING_SEGMENTS: u64 = 16;
 #[must_use]
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = Found(Vec::new());
+    found.archive_program(facts);
     found.data_directory(facts);
     found.files(facts);
     found.settings(facts);
@@ -231,57 +236,6 @@ impl Found {
         }
     }
 
-    fn archive_command(&mut self, facts: &Facts) {
-        let settings = &facts.settings;
-        let expected = &facts.expected_archive_command;
-        let set = format!(
-            "ALTER SYSTEM SET archive_command = '{}'; SELECT pg_catalog.pg_reload_conf();",
-            expected.replace('\'', "''")
-        );
-        if !settings.archive_library.is_empty() {
-            self.add(
-                FindingId::ArchiveLibrary,
-                Severity::Critical,
-                format!(
-                    "archive_library is {}: archive_command is not used",
-                    settings.archive_library
-                ),
-                "ALTER SYSTEM SET archive_library = ''; SELECT pg_catalog.pg_reload_conf();",
-            );
-        }
-        let command = &settings.archive_command;
-        if command == expected {
-            return;
-        }
-        if command.is_empty() {
-            self.add(
-                FindingId::ArchiveCommand,
-                Severity::Critical,
-                "archive_command is empty: no WAL is archived",
-                set,
-            );
-        } else if !is_push_of(command, facts.cluster.as_str()) {
-            self.add(
-                FindingId::ArchiveCommand,
-                Severity::Critical,
-                format!(
-                    "archive_command does not push to Seawall as cluster {}: {command}",
-                    facts.cluster
-                ),
-                set,
-            );
-        } else {
-            self.add(
-                FindingId::ArchiveCommand,
-                Severity::Advice,
-                format!(
-                    "archive_command is not the one of this program and configuration: {command}"
-                ),
-                set,
-            );
-        }
-    }
-
     fn privileges(&mut self, facts: &Facts) {
         let missing = &facts.missing_rights;
         if missing.is_empty() {
@@ -354,6 +308,8 @@ impl Found {
             return;
         }
         self.arrival(name, repository.arrival.as_ref());
+        self.newer_timeline(facts, repository);
+        self.room(repository);
         if let Some(obstacle) = &repository.obstacle {
             self.add(
                 obstacle_id(obstacle),
@@ -454,7 +410,7 @@ fn rough(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use seawall_core::Lsn;
+    use seawall_core::{Lsn, TimelineId};
     use seawall_repo::wal::LsnRange;
 
     use super::super::facts::{Archiver, WalDirectory};
@@ -472,6 +428,8 @@ mod tests {
             trouble: None,
             arrival: Some(Arrival::Proven { seconds: 0.4, compared: true }),
             has_backup: true,
+            newest_backup_bytes: Some(1 << 30),
+            newest_timeline: Some(TimelineId(1)),
             obstacle: None,
         }
     }
@@ -481,6 +439,7 @@ mod tests {
             cluster: "main".parse().unwrap(),
             server_version: "15.18".to_owned(),
             in_recovery: false,
+            timeline: Some(TimelineId(1)),
             data_directory_trouble: None,
             files: Some(Survey::default()),
             files_trouble: None,
@@ -495,6 +454,7 @@ mod tests {
                 pending_restart: Vec::new(),
             },
             expected_archive_command: COMMAND.to_owned(),
+            archive_command_lacks: None,
             missing_rights: MissingRights {
                 role: "postgres".to_owned(),
                 database: "postgres".to_owned(),
@@ -598,6 +558,56 @@ mod tests {
                 "{command}"
             );
             assert!(format!("{:?}", found[0].fix).contains(COMMAND));
+        }
+    }
+
+    #[test]
+    fn what_archive_command_names_and_is_not_there_comes_first() {
+        let mut facts = healthy();
+        facts.settings.wal_level = "minimal".to_owned();
+        facts.settings.archive_command = COMMAND.replace("/etc", "/old");
+        facts.archive_command_lacks = Some("/old/seawall/seawall.toml".into());
+        let found = findings(&facts);
+        assert_eq!(ids(&facts), ["archive_program", "wal_level"]);
+        assert!(found[0].what.contains("/old/seawall/seawall.toml"), "{}", found[0].what);
+        assert!(format!("{:?}", found[0].fix).contains(COMMAND), "{:?}", found[0].fix);
+    }
+
+    #[test]
+    fn an_archive_command_that_waits_for_a_restart_is_told_as_that() {
+        let mut facts = healthy();
+        facts.settings.archive_mode = "off".to_owned();
+        facts.settings.archive_command = "/bin/true".to_owned();
+        let found = findings(&facts);
+        assert_eq!(ids(&facts), ["archive_mode", "archive_command"]);
+        assert!(found[1].what.contains("takes effect with the restart"), "{}", found[1].what);
+    }
+
+    #[test]
+    fn a_timeline_that_another_server_writes_is_critical() {
+        let mut facts = healthy();
+        facts.repositories[1].newest_timeline = Some(TimelineId(2));
+        let found = findings(&facts);
+        assert_eq!(ids(&facts), ["timelines"]);
+        assert_eq!(found[0].severity, Severity::Critical);
+        assert!(found[0].what.contains("docs/errors/SW0609.md"), "{}", found[0].what);
+        facts.timeline = None;
+        assert!(ids(&facts).is_empty());
+    }
+
+    #[test]
+    fn room_for_the_next_backup_is_looked_at_before_it_is_needed() {
+        for (free, severity) in [
+            (1 << 29, Some(Severity::Critical)),
+            (3 << 29, Some(Severity::Advice)),
+            (1 << 32, None),
+        ] {
+            let mut facts = healthy();
+            facts.repositories[0].free_bytes = Some(free);
+            let found = findings(&facts);
+            let room = found.iter().find(|finding| finding.id == FindingId::RepositoryRoom);
+            assert_eq!(room.map(|finding| finding.severity), severity, "{free}");
+            assert_eq!(found.len(), usize::from(severity.is_some()));
         }
     }
 

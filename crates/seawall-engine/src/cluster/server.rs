@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use seawall_core::{Code, Error, Hint, Lsn, Result, SystemId, WalSegmentSize};
+use seawall_core::{Code, Error, Hint, Lsn, Result, SystemId, TimelineId, WalSegmentSize};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::{Config, Connection, PgError};
 use seawall_repo::manifest::Database;
@@ -185,6 +185,19 @@ impl Server {
     /// Those of the query.
     pub async fn insert_lsn(&mut self) -> Result<Lsn> {
         Ok(self.connection.query_value("select pg_catalog.pg_current_wal_insert_lsn()").await?)
+    }
+
+    /// The timeline that is written.
+    ///
+    /// # Errors
+    /// Those of the query; a standby writes none.
+    pub async fn timeline(&mut self) -> Result<TimelineId> {
+        let sql = "select pg_catalog.substr(pg_catalog.pg_walfile_name(\
+             pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
+        let hex: String = self.connection.query_value(sql).await?;
+        u32::from_str_radix(&hex, 16).map(TimelineId).map_err(|error| {
+            Error::new(Code::QueryFailed, format!("\"{hex}\" is no timeline")).with_source(error)
+        })
     }
 
     /// Closes the current WAL segment, so that the archiver takes it.

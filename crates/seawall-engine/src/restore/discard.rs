@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seawall_core::{Code, Error, Result};
+use seawall_core::{Action, Code, Error, Hint, Result, hint};
 use seawall_pgdata::control::DbState;
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 
@@ -40,8 +40,11 @@ impl Discard {
     /// [`Code::NotDiscardable`], with the reason; [`Code::LocalIo`].
     pub fn look(data_directory: &Path) -> Result<Self> {
         let shown = data_directory.display();
-        let metadata = fs::symlink_metadata(data_directory)
-            .map_err(|error| local(error, "looking at", data_directory))?;
+        let metadata = fs::symlink_metadata(data_directory).map_err(|error| {
+            let is_absent = error.kind() == io::ErrorKind::NotFound;
+            let error = local(error, "looking at", data_directory);
+            if is_absent { error.with_hint(absent()) } else { error }
+        })?;
         if !metadata.is_dir() {
             return Err(refused(format!("{shown} is not a directory; a link is not followed")));
         }
@@ -166,6 +169,15 @@ fn remove_if_empty(directory: Option<&Path>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// What to do about a directory that is not there.
+fn absent() -> Hint {
+    hint![
+        "Nothing is there to be removed, or not any more. Name the DIR that was given to ",
+        Action::Restore { waits: false },
+        "."
+    ]
 }
 
 fn refused(what: String) -> Error {

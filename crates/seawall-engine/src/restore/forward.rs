@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{Action, BackupId, Code, Error, Lsn, Result, TimelineId, hint};
+use seawall_core::{Action, BackupId, Code, Error, Hint, Lsn, Result, TimelineId, hint};
 use seawall_pgdata::control::{ControlFile, NO_CHECKPOINT};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::history::Ancestry;
@@ -21,13 +21,16 @@ use super::start::{
     stop,
 };
 use super::{
-    Mode, RestorePlan, RestoreRequest, RestoreState, Target, TargetAction, TimelineChoice,
+    Mode, Point, RestorePlan, RestoreRequest, RestoreState, Target, TargetAction, TimelineChoice,
     WalSource,
 };
 use crate::cluster::{PostmasterFile, read_control};
 
 /// How long a server may take to stop.
 const STOPPING: Duration = Duration::from_secs(300);
+
+/// What to do about a target that is behind.
+const BACK: &str = "A server does not go back: restore again, up to there, into another directory.";
 
 /// Where to move a cluster that waits.
 #[derive(Debug, Clone)]
@@ -102,7 +105,11 @@ pub async fn plan_forward(
         Error::new(Code::RestoredServerFailed, "the server does not wait at a target")
             .with_hint("Only what was restored with `--then pause`, and waits, can be moved forward. Restore again, up to where you want it.")
     })?;
-    let plan = plan_request(line, wal, &request(&state, &options)?).await?;
+    prove_not_behind(&options.target, &state.plan, replayed)?;
+    let plan = plan_request(line, wal, &request(&state, &options)?).await.map_err(|error| {
+        let is_elsewhere = error.code() == Code::TargetUnreachable;
+        if is_elsewhere { error.with_hint(not_ahead()) } else { error }
+    })?;
     let mut plan = RestorePlan {
         required: state.plan.required,
         settings: state.plan.settings.clone(),
@@ -149,6 +156,35 @@ fn request(state: &RestoreState, options: &ForwardOptions) -> Result<RestoreRequ
     })
 }
 
+/// What is known to be behind without a look at the archive: that may not even hold it any more.
+fn prove_not_behind(target: &Target, before: &RestorePlan, replayed: Lsn) -> Result<()> {
+    let kept = before.last_commit_kept;
+    let is_behind = match target {
+        Target::To(Point::Time(time)) => kept.is_some_and(|kept| *time < kept.time),
+        Target::Before(Point::Time(time)) => kept.is_some_and(|kept| *time <= kept.time),
+        Target::To(Point::Lsn(lsn)) | Target::Before(Point::Lsn(lsn)) => *lsn < replayed,
+        Target::To(Point::Xid(_) | Point::Name(_))
+        | Target::Before(Point::Xid(_) | Point::Name(_))
+        | Target::Latest
+        | Target::BackupOnly => false,
+    };
+    if !is_behind {
+        return Ok(());
+    }
+    let what = format!("the server has replayed up to LSN {replayed}, which is beyond {target}");
+    Err(Error::new(Code::TargetUnreachable, what).with_hint(BACK))
+}
+
+/// What to do about a target that a server that waits does not come to.
+fn not_ahead() -> Hint {
+    hint![
+        "It waits on where it was. What was written just now is not archived yet: `SELECT \
+         pg_catalog.pg_switch_wal();` on the server it comes from, then try again a little later; ",
+        Action::ListWal,
+        " shows up to where it is. Anything else takes another restore, into another directory."
+    ]
+}
+
 /// A server replays forward alone, and only what goes on from where it is.
 fn prove_ahead(
     plan: &RestorePlan,
@@ -156,11 +192,7 @@ fn prove_ahead(
     replayed: Lsn,
     control: &ControlFile,
 ) -> Result<()> {
-    let refused = |what: String| {
-        Error::new(Code::TargetUnreachable, what).with_hint(
-            "A server does not go back: restore again, up to there, into another directory.",
-        )
-    };
+    let refused = |what: String| Error::new(Code::TargetUnreachable, what).with_hint(BACK);
     let size = control.wal_segment_size;
     let end = plan.stop.kept_until();
     if record_position(end, size) <= record_position(replayed, size) {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use seawall_core::{
-    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, RateLimit, Result, Ulid,
-    WalSegmentSize, hint,
+    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, RateLimit, Result, TimelineId,
+    Ulid, WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;
@@ -25,9 +25,9 @@ use super::layout::Layout;
 use super::look_ahead::look_ahead;
 use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
 use super::plan::{
-    BackupFacts, Branch, Chosen, Decision, LeftBehind, NamedDatabase, PlanInput, PlannedBackup,
-    Planner, Removals, choose_timeline, databases_left_out, path_to, warning_of_invalid_pages,
-    warnings_of,
+    BackupFacts, Branch, Chosen, Decision, LeftBehind, LivingServer, NamedDatabase, PlanInput,
+    PlannedBackup, Planner, Removals, choose_timeline, databases_left_out, path_to,
+    record_position, warning_of_invalid_pages, warnings_of,
 };
 use super::preflight::{
     Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_outside,
@@ -43,6 +43,10 @@ use crate::verify::{Verdict, verdicts};
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
      primaries in one archive are two pasts, and every restore then has to choose between them.";
+
+/// What a person should know whose old server has not been stopped yet.
+const STILL_RUNS: &str = "The server that the configuration names runs now and takes writes: stop it \
+     before the restored one starts.";
 
 /// What is kept of packs' tables while a plan is made.
 const TABLES_BYTES_MAX: usize = 8 << 20;
@@ -480,6 +484,7 @@ fn plan_of(
         required: RequiredParameters::default(),
         settings: Vec::new(),
         asked_at: Some(request.asked_at),
+        server: None,
         warnings: decision.warnings.into_iter().map(Hint::from).collect(),
     }
 }
@@ -495,6 +500,33 @@ impl PlannedRestore {
     #[must_use]
     pub const fn plan(&self) -> &RestorePlan {
         &self.plan
+    }
+
+    /// Tells the plan of the server it is made of, which goes on: it writes `timeline`, and its next
+    /// record will begin at `written_to`.
+    ///
+    /// # Errors
+    /// Those of the WAL's store.
+    pub async fn tell_of_living_server(
+        &mut self,
+        wal: &dyn WalSource,
+        timeline: TimelineId,
+        written_to: Lsn,
+    ) -> Result<()> {
+        if self.plan.mode == Mode::Primary {
+            self.plan.warnings.push(STILL_RUNS.into());
+        }
+        if timeline != self.plan.timeline {
+            return Ok(());
+        }
+        let known = self.plan.wal_end;
+        let covered = wal.coverage(&self.ancestry(wal).await?, known).await?;
+        let archived_to = covered.spans.first().map_or(known, |span| span.end.max(known));
+        let size = WalSegmentSize::new(self.manifest.manifest.info.wal_segment_bytes);
+        let size = size.unwrap_or(WalSegmentSize::DEFAULT);
+        let is_ahead = record_position(written_to, size) > record_position(archived_to, size);
+        self.plan.server = Some(LivingServer { timeline, written_to, archived_to, is_ahead });
+        Ok(())
     }
 
     /// Whether an interrupted restore is gone on with.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use seawall_core::{
-    Action, BranchNumber, ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegmentSize,
-    hint,
+    Action, BranchNumber, ClusterName, Code, Error, Result, SystemId, WalFileName, WalSegment,
+    WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::wal::PageHeader;
@@ -126,9 +126,28 @@ async fn push_to(
             return Ok(PlacePushed { name: place.name.clone(), new_bytes, wal: None });
         }
     };
+    if kind == SegmentKind::Partial {
+        refuse_recycled(name, segment, bytes)?;
+    }
     let stored = archive.store_segment(segment, kind, bytes).await?;
     let wal = LsnRange { start: segment.start(), end: stored.valid_to };
     Ok(PlacePushed { name: place.name.clone(), new_bytes: stored.new_bytes(), wal: Some(wal) })
+}
+
+/// PostgreSQL keeps old segments under the names of later ones, to write over them
+/// (`InstallXLogFileSegment`, xlog.c). Of a server that is gone they are all that is left there.
+fn refuse_recycled(name: &str, segment: WalSegment, bytes: &[u8]) -> Result<()> {
+    let first = bytes.get(..LONG_HEADER_BYTES).map(PageHeader::parse);
+    let Some(Ok(header)) = first else { return Ok(()) };
+    if header.address >= segment.start() {
+        return Ok(());
+    }
+    let what = format!(
+        "{name} is an old segment, from LSN {}, that PostgreSQL kept for later use: nothing was written to it under this name",
+        header.address
+    );
+    Err(Error::new(Code::WalDamaged, what)
+        .with_hint("Nothing of it is lost, and nothing is to be done: go on with the other files."))
 }
 
 /// The file's name, if it is one PostgreSQL archives.

@@ -30,21 +30,25 @@ pub enum PassfileWarning {
     },
 }
 
+impl PassfileWarning {
+    /// The reason, behind the name of the file.
+    pub(crate) fn why(&self) -> String {
+        match self {
+            Self::NotAPlainFile(_) => "is ignored: not a plain file".to_owned(),
+            Self::TooOpen { mode, .. } => {
+                format!("is ignored: its mode is {mode:04o}, and 0600 or less is required")
+            }
+            Self::Unreadable { problem, .. } => format!("is ignored: {problem}"),
+        }
+    }
+}
+
 impl fmt::Display for PassfileWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotAPlainFile(path) => {
-                write!(f, "password file \"{}\" ignored: not a plain file", path.display())
-            }
-            Self::TooOpen { path, mode } => write!(
-                f,
-                "password file \"{}\" ignored: its mode is {mode:04o}, and 0600 or less is required",
-                path.display()
-            ),
-            Self::Unreadable { path, problem } => {
-                write!(f, "password file \"{}\" ignored: {problem}", path.display())
-            }
-        }
+        let (Self::NotAPlainFile(path)
+        | Self::TooOpen { path, .. }
+        | Self::Unreadable { path, .. }) = self;
+        write!(f, "password file \"{}\" {}", path.display(), self.why())
     }
 }
 

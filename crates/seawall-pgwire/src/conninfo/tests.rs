@@ -312,6 +312,10 @@ fn every_host_gets_its_own_password_of_the_file() {
     let config = Config::parse("host=a", &environment).unwrap();
     assert!(config.hosts()[0].password.is_none());
     assert!(matches!(config.warnings(), [PassfileWarning::TooOpen { mode: 0o640, .. }]));
+    // Whoever fails for want of a password is told why the file did not help.
+    let refused = crate::PgError::Auth("no password for \"u\"".to_owned());
+    let told = config.with_passfile(refused).to_string();
+    assert!(told.contains("is ignored: its mode is 0640"), "{told}");
     let directory = format!("host=a passfile={}", home.path().display());
     let config = Config::parse(&directory, &environment).unwrap();
     assert!(matches!(config.warnings(), [PassfileWarning::NotAPlainFile(_)]));

@@ -115,7 +115,8 @@ impl From<Then> for TargetAction {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A standby is promoted only when it has replayed all that is archived on its way, \
-    so its repository has to be reachable. With --to or --before the server does not take writes: \
+    so its repository has to be reachable, and asks if the primary that the configuration names runs \
+    still. With --to or --before the server does not take writes: \
     it replays on, and waits at WHAT."
 )]
 pub struct PromoteArgs {
@@ -131,6 +132,9 @@ pub struct PromoteArgs {
     /// Promote it even if the archive has more, or cannot be asked
     #[arg(long, conflicts_with_all = ["to", "before"])]
     pub without_archive: bool,
+    /// Promote it even if the primary that the configuration names runs still
+    #[arg(long, short = 'y', conflicts_with_all = ["to", "before"])]
+    pub yes: bool,
     /// A superuser of the cluster [default: the role of its connection]
     #[arg(long, value_name = "ROLE")]
     pub user: Option<String>,

@@ -29,6 +29,7 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
     let server = target.server(&args.server)?;
     args.priority.or(&context.config).take();
     let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
+    refuse_while_one_is_away(&runtime, &target.places)?;
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for place in target.places {
         let request = request(args, &context.config, &server, &place);
@@ -50,6 +51,32 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
         }
     }
     finish(&done, failed)
+}
+
+/// WAL counts as archived when all repositories have it. While one of several is away, what a backup
+/// needs comes into none of them, and hours of copying would end with waiting for it.
+///
+/// # Errors
+/// Why the first of them cannot be opened; what is the matter with the others is told.
+fn refuse_while_one_is_away(runtime: &tokio::runtime::Runtime, places: &[Place]) -> Result<()> {
+    if places.len() < 2 {
+        return Ok(());
+    }
+    let opened = places.iter().map(|place| {
+        let opened = runtime.block_on(place.clone().open());
+        opened.map(drop).map_err(|error| {
+            let name = &place.name;
+            error.context(format!("repository {name} cannot be used, and no WAL is archived until it can: no backup was begun"))
+        })
+    });
+    let mut failed: Vec<Error> = opened.filter_map(Result::err).collect();
+    let Some(last) = failed.pop() else { return Ok(()) };
+    failed.iter().for_each(render::report);
+    let why = last.hint().cloned().unwrap_or_default();
+    Err(last.with_hint(hint![
+        why,
+        " If it stays away: take it out of `repositories` in the configuration, so that archiving into the others resumes, and run this again. What is archived meanwhile it will lack: it needs a backup of its own when it is back."
+    ]))
 }
 
 fn request(args: &BackupArgs, config: &Config, server: &Server, place: &Place) -> BackupRequest {

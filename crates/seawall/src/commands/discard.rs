@@ -4,6 +4,7 @@ use seawall_core::{Result, ResultExt};
 use seawall_engine::restore::Discard;
 
 use crate::args::DiscardArgs;
+use crate::commands::restore::log_file;
 use crate::context::absolute;
 use crate::exit::Outcome;
 use crate::owner::Owner;
@@ -29,11 +30,15 @@ pub fn main(args: &DiscardArgs) -> Result<Outcome> {
     for place in &discard.left {
         eprintln!("leave  {}, a tablespace that the restore did not put there", place.display());
     }
+    let log = log_file(&directory);
     confirm("Remove?", args.yes)?;
     run::runtime()?.block_on(run::until_interrupted(discard.run()))?;
     drop(acting);
     std::fs::remove_dir(&directory)
         .code(seawall_core::Code::LocalIo, || format!("{shown} is empty and stays"))?;
     eprintln!("{shown} is gone");
+    if log.is_file() {
+        eprintln!("leave  {}, the log of its server", log.display());
+    }
     Ok(Outcome::Done)
 }

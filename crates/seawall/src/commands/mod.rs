@@ -9,6 +9,7 @@ pub mod info;
 pub mod init;
 pub mod key;
 pub mod list;
+mod living;
 pub mod papers;
 pub mod promote;
 pub mod restore;

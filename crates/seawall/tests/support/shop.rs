@@ -100,7 +100,6 @@ impl<'h> Rescue<'h> {
     /// Follows the guide until the clone runs; `target` is what it says for the mistake, the
     /// transaction that the plan names if there is none.
     pub fn begin(house: &'h Protected, target: Option<&str>) -> Result<Self> {
-        house.archive_everything()?;
         let [first, restore] = &code(RESTORING, "## One table back")?[..] else {
             bail!("the section begins in another way")
         };

@@ -199,6 +199,19 @@ impl From<&BackupFacts> for PlannedBackup {
     }
 }
 
+/// A server that goes on while a restore of it is planned, and how much of what it wrote is archived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LivingServer {
+    /// Its timeline.
+    pub timeline: TimelineId,
+    /// Where its next record will begin.
+    pub written_to: Lsn,
+    /// Where what is archived on the plan's way ends.
+    pub archived_to: Lsn,
+    /// Whether there are records between the two: the plan knows nothing of them.
+    pub is_ahead: bool,
+}
+
 /// What a restore will do. The state file keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestorePlan {
@@ -234,6 +247,9 @@ pub struct RestorePlan {
     /// When it was asked for, by this machine's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,
+    /// The server, if it ran when the plan was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<LivingServer>,
     /// What PostgreSQL does then.
     pub then: TargetAction,
     /// Databases that get no content.

@@ -603,6 +603,7 @@ fn whole_plan() -> RestorePlan {
         settings: Vec::new(),
         then: TargetAction::Pause,
         asked_at: Some(at(107)),
+        server: None,
         warnings: vec!["Newer backup x is not used: it has page errors.".into()],
     }
 }
@@ -624,6 +625,23 @@ fn a_plan_to_the_end_tells_how_old_that_is_and_where_more_may_be() {
         "{text}"
     );
     assert!(text.contains("PushPartialWal"), "{text}");
+}
+
+/// The newest drop of a server that runs may not be archived yet.
+#[test]
+fn a_plan_beside_a_living_server_tells_what_that_has_not_archived() {
+    let (archived_to, written_to) = (lsn(100), lsn(120));
+    let server = LivingServer { timeline: T1, written_to, archived_to, is_ahead: true };
+    let plan = RestorePlan { first_commit_left_out: None, ..whole_plan() };
+    let plan = RestorePlan { server: Some(server), ..plan };
+    let text = format!("{:?}", plan.text());
+    let said = format!("not archived  LSN {archived_to} to {written_to} of the server, which runs");
+    assert!(text.contains(&said), "{text}");
+    assert!(text.contains("pg_switch_wal()") && !text.contains("PushPartialWal"), "{text}");
+    let server = LivingServer { is_ahead: false, ..server };
+    let text = format!("{:?}", RestorePlan { server: Some(server), ..plan }.text());
+    assert!(!text.contains("not archived  "), "{text}");
+    assert!(text.contains("which is all that the server wrote"), "{text}");
 }
 
 #[test]

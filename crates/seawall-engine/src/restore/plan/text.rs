@@ -4,7 +4,7 @@ use seawall_core::{Action, ByteSize, Hint, hint};
 
 use super::removals::{kept_lines, undone_lines};
 use super::timeline::{commits_of, shown as moment};
-use super::{CommitPlace, LeftBehind, RestorePlan, Stop};
+use super::{CommitPlace, LeftBehind, LivingServer, RestorePlan, Stop};
 use crate::restore::{Mode, TargetAction};
 
 impl RestorePlan {
@@ -73,6 +73,8 @@ impl RestorePlan {
         let kept = format!("keeps         {}", kept(self.last_commit_kept.as_ref()));
         let mut lines = vec![kept.into()];
         lines.extend(left_out(self).into_iter().map(|told| hint!["leaves out    ", told]));
+        let ahead = self.server.as_ref().filter(|server| server.is_ahead);
+        lines.extend(ahead.map(not_archived).map(Hint::from));
         for line in kept_lines(&self.removals) {
             lines.push(format!("drops kept    {line}").into());
         }
@@ -119,12 +121,25 @@ fn never_archived(plan: &RestorePlan) -> Hint {
     let last = plan.last_commit_kept.map(|commit| commit.time);
     let age = plan.asked_at.zip(last).map(|(now, last)| now.duration_since(last).as_secs().max(0));
     let end = age.map(|seconds| format!(" and ends {seconds} s before this plan was made"));
+    let end = format!("nothing that is archived{}", end.unwrap_or_default());
+    if let Some(server) = &plan.server {
+        let rest = if server.is_ahead { "" } else { ", which is all that the server wrote" };
+        return hint![end, rest];
+    }
     hint![
-        format!("nothing that is archived{}; ", end.unwrap_or_default()),
-        "what was committed since is in the server's pg_wal alone: where its disk can still be read, ",
+        end,
+        "; what was committed since is in the server's pg_wal alone: where its disk can still be read, ",
         Action::PushPartialWal { cluster: Some(plan.cluster.clone()) },
         " for each file there, then this again"
     ]
+}
+
+/// What a server that runs wrote behind the end of what is archived: perhaps the very mistake.
+fn not_archived(server: &LivingServer) -> String {
+    format!(
+        "not archived  LSN {} to {} of the server, which runs: what was committed or dropped there since is not in this plan; `SELECT pg_catalog.pg_switch_wal();` there, wait until it is archived, then this again",
+        server.archived_to, server.written_to
+    )
 }
 
 fn beside(left: &LeftBehind) -> String {

@@ -200,6 +200,7 @@ mod tests {
             required: RequiredParameters::default(),
             settings: Vec::new(),
             asked_at: None,
+            server: None,
             warnings: Vec::new(),
         }
     }

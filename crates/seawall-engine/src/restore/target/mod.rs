@@ -78,6 +78,11 @@ impl Point {
     }
 }
 
+/// How a point is written.
+const EXAMPLES: &str = "Give a time such as `2026-01-02T14:29:59Z`, `2026-01-02 14:29:59.5`, \
+     `yesterday 14:29` or `5 minutes ago`, or `lsn:0/5000148`, `xid:1004502` or \
+     `name:before_upgrade`.";
+
 fn invalid(text: &str) -> Error {
     Error::new(Code::TargetInvalid, format!("\"{text}\" is not a point to restore to"))
 }
@@ -89,10 +94,7 @@ fn not_a_time(text: &str) -> Error {
     if text.parse::<u64>().is_ok() {
         return invalid(text).with_hint(format!("If it is a transaction, write `xid:{text}`."));
     }
-    invalid(text).with_hint(
-        "Give a time such as `2026-01-02T14:29:59Z`, `2026-01-02 14:29:59.5`, `yesterday 14:29` or \
-         `5 minutes ago`, or `lsn:0/5000148`, `xid:1004502` or `name:before_upgrade`.",
-    )
+    invalid(text).with_hint(EXAMPLES)
 }
 
 impl fmt::Display for Target {

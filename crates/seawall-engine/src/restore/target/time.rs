@@ -5,8 +5,8 @@ use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{Span, Timestamp};
 use seawall_core::{Code, Error, Result};
 
-use super::abbreviations;
-use super::written::{Day, Place, Written};
+use super::written::{Day, Misread, Place, Written};
+use super::{EXAMPLES, abbreviations};
 
 /// How many changes of the clocks ahead an abbreviation is looked for.
 const CHANGES_AHEAD: usize = 4;
@@ -23,7 +23,15 @@ pub(super) fn read(text: &str, zone: &TimeZone, now: Timestamp) -> Result<Option
     if let Some(span) = text.strip_suffix(" ago") {
         return Ok(time_ago(span, zone, now));
     }
-    let Some(written) = Written::read(text) else { return Ok(None) };
+    let written = match Written::read(text) {
+        Ok(written) => written,
+        Err(None) => return Ok(None),
+        Err(Some(Misread { part, wanted })) => {
+            let what =
+                format!("\"{text}\" is not a point to restore to: \"{part}\" is no {wanted}");
+            return Err(Error::new(Code::TargetInvalid, what).with_hint(EXAMPLES));
+        }
+    };
     let reader = Reader { text, zone, now, written };
     reader.moment().map(Some)
 }

@@ -37,19 +37,50 @@ pub(super) enum Place<'a> {
 /// The most that PostgreSQL takes for an offset: 15:59:59 (`MAX_TZDISP_HOUR`, timestamp.h).
 const MAX_OFFSET_HOURS: i32 = 15;
 
+/// What is wrong with a text that begins as a time does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Misread<'a> {
+    /// The part that is not understood.
+    pub part: &'a str,
+    /// What it should be.
+    pub wanted: &'static str,
+}
+
 impl<'a> Written<'a> {
-    /// Takes a text apart; `None` if it is not a time.
-    pub(super) fn read(text: &'a str) -> Option<Self> {
+    /// Takes a text apart.
+    ///
+    /// # Errors
+    /// The part that is not understood; none if it is no time at all.
+    pub(super) fn read(text: &'a str) -> Result<Self, Option<Misread<'a>>> {
+        let text = without_process(text);
         let mut rest = Rest(text);
-        let (day, is_basic) = rest.day()?;
+        let misread = |part: &'a str, wanted| Some(Misread { part: part.trim(), wanted });
+        let (day, is_basic) = rest.day().ok_or_else(|| {
+            let is_date = text.get(4..5) == Some("-");
+            misread(text, "day, as in 2026-01-02").filter(|_| is_date)
+        })?;
+        let at = rest.0;
         let time = match day {
-            Day::Unsaid => rest.time(false)?,
-            _ if rest.begins_time() => rest.time(is_basic)?,
+            Day::Unsaid => rest.time(false).ok_or(None)?,
+            _ if rest.begins_time() => {
+                rest.time(is_basic).ok_or(misread(at, "time of day, as in 14:29:59.5"))?
+            }
             // `yesterday`, `2026-01-02 UTC`: its first moment.
             _ if rest.0.is_empty() || rest.0.starts_with(char::is_whitespace) => Time::midnight(),
-            _ => return None,
+            _ => return Err(misread(at, "time of day, as in 14:29:59.5")),
         };
-        Some(Self { day, time, place: rest.place()? })
+        let at = rest.0;
+        let place = rest.place().ok_or(misread(at, "zone or offset, as in UTC or +02:00"))?;
+        Ok(Self { day, time, place })
+    }
+}
+
+/// A line of PostgreSQL's log goes on with the process behind the time (`log_line_prefix`, `%m [%p]`).
+fn without_process(text: &str) -> &str {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.strip_suffix(']').and_then(|text| text.rsplit_once(" [")) {
+        Some((time, process)) if number(process) => time.trim_end(),
+        _ => text,
     }
 }
 
@@ -211,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_text_is_taken_apart_whole_or_not_at_all() {
-        let read = |text: &'static str| Written::read(text);
+        let read = |text: &'static str| Written::read(text).ok();
         let noon = Time::constant(12, 0, 0, 0);
         let date = Day::Date(Date::constant(2026, 1, 2));
         let written = |day, place| Some(Written { day, time: noon, place });
@@ -223,6 +254,18 @@ mod tests {
         assert_eq!(read("today 12:00 +0545"), written(Day::Today, Place::Offset(offset)));
         let both = Place::Both(offset, "Asia/Kathmandu");
         assert_eq!(read("2026-01-02T12:00+05:45[Asia/Kathmandu]"), written(date, both));
+        assert_eq!(read("2026-01-02 12:00 [4711]"), written(date, Place::Local));
+        assert_eq!(read("2026-01-02 12:00 CET [4711]"), written(date, Place::Named("CET")));
+        for (text, part) in [
+            ("2026-02-30 12:00", Some("2026-02-30 12:00")),
+            ("2026-01-02 25:00", Some("25:00")),
+            ("2026-01-02 12:00 [123] LOG", Some("[123] LOG")),
+            ("yesterday 12:00 é", Some("é")),
+            ("tomorrow", None),
+        ] {
+            let misread = Written::read(text).unwrap_err();
+            assert_eq!(misread.map(|misread| misread.part), part, "{text}");
+        }
         for text in [
             "",
             "12",

@@ -57,8 +57,11 @@ impl<'a> Stretch<'a> {
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Error {
         let name = self.name();
         let hint = match self.origin {
-            Origin::File(_) => {
+            Origin::File(SegmentKind::Whole) => {
                 "PostgreSQL pushes the segment again until it succeeds; check the disk and pg_wal."
+            }
+            Origin::File(SegmentKind::Partial) => {
+                "Look at the disk that it is on, and go on with the other files."
             }
             Origin::Stream => "Ask the server for it again; check its disk and pg_wal.",
         };

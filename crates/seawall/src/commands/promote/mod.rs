@@ -1,6 +1,7 @@
 //! `seawall promote DIR`: makes a restored server take writes, or moves one that waits forward.
 
 mod forward;
+mod rival;
 
 use std::path::Path;
 
@@ -70,6 +71,7 @@ pub fn main(config_file: Option<&Path>, args: &PromoteArgs) -> Result<Outcome> {
         let moved = forward::run(args, login, context?, directory, target, now);
         return runtime.block_on(run::until_interrupted(moved));
     }
+    runtime.block_on(run::until_interrupted(rival::ask(&login_config, &directory, args.yes)))?;
     let promoted = runtime.block_on(run::until_interrupted(async {
         let options = PromoteOptions {
             data_directory: &directory,

@@ -23,6 +23,7 @@ use serde_json::Value;
 pub use after::DEFAULT_ROLE;
 
 use super::backup::{jobs, memory, rate_limit};
+use super::living;
 use crate::args::RestoreArgs;
 use crate::config::Config;
 use crate::context::{Context, Opened, absolute};
@@ -59,7 +60,15 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     context.prove_flags_are_readable()?;
     let (line, wal) = runtime.block_on(find_line(&context, args))?;
     let request = runtime.block_on(request(args, &line, mode, into.clone()))?;
-    let planned = runtime.block_on(plan_restore(&line, &wal, &request))?;
+    let mut planned = runtime.block_on(plan_restore(&line, &wal, &request))?;
+    let own = line.id().system_id;
+    let primary = living::primary(&context.config, line.cluster(), own);
+    if let Some(primary) = runtime.block_on(primary)
+        && let Some(timeline) = primary.timeline
+    {
+        let told = planned.tell_of_living_server(&wal, timeline, primary.insert_lsn);
+        runtime.block_on(told)?;
+    }
     let starting = starting(args, &context, &line, &owner, &planned)?;
     show_plan(args, &planned, &request.target)?;
     if !args.dry_run {

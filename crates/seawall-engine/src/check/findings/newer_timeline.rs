@@ -1,0 +1,21 @@
+use super::{Facts, Found, RepositoryFacts, Severity};
+use crate::check::FindingId;
+
+impl Found {
+    /// Another server was promoted, or restored, and archives: there are two pasts.
+    pub(super) fn newer_timeline(&mut self, facts: &Facts, repository: &RepositoryFacts) {
+        let newer = repository.newest_timeline.zip(facts.timeline);
+        let Some((newest, server)) = newer.filter(|(newest, server)| newest > server) else {
+            return;
+        };
+        self.add(
+            FindingId::Timelines,
+            Severity::Critical,
+            format!(
+                "the server writes timeline {server}, and repository {} has timeline {newest}: another server was promoted or restored as the primary, and restores have to be told which is meant (docs/errors/SW0609.md)",
+                repository.name
+            ),
+            "if the other one is the primary now, stop this one, and point `connection` and `data_directory` there; if this one is, stop the other, and do as docs/errors/SW0609.md says for the older timeline",
+        );
+    }
+}
