@@ -522,7 +522,7 @@ impl PlannedRestore {
         let known = self.plan.wal_end;
         let covered = wal.coverage(&self.ancestry(wal).await?, known).await?;
         let archived_to = covered.spans.first().map_or(known, |span| span.end.max(known));
-        let size = WalSegmentSize::new(self.manifest.manifest.info.wal_segment_bytes);
+        let size = WalSegmentSize::new(self.manifest.commit.info.wal_segment_bytes);
         let size = size.unwrap_or(WalSegmentSize::DEFAULT);
         let is_ahead = record_position(written_to, size) > record_position(archived_to, size);
         self.plan.server = Some(LivingServer { timeline, written_to, archived_to, is_ahead });
