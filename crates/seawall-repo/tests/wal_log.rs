@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use seawall_core::{Lsn, WalSegment};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{ReaderStart, WalFacts, WalReader};
+use seawall_pgdata::wal::{Event, EventKind, ReaderStart, WalFacts, WalReader};
 use seawall_repo::wal::{FactsPart, LsnRange, WalArchive};
 use seawall_store::Metered;
 use std::sync::Arc;
@@ -297,6 +297,41 @@ proptest! {
             }
         });
     }
+}
+
+/// Replay makes a tablespace when it has read the whole record, wherever that was cut.
+#[tokio::test]
+async fn a_segment_tells_of_the_tablespaces_whose_records_end_in_it() {
+    let mut seen = [false; 2];
+    for before_end in (8..200).step_by(24) {
+        let mut log = WalWriter::new(PgMajor::V15, 3);
+        while log.position() < Lsn(start(4).0 - 16_384) {
+            log.message(700);
+        }
+        // A message without content takes 24 bytes, and its place is a multiple of 8.
+        while log.position().align_up() < Lsn(start(4).0 - before_end) {
+            log.append(21, 0, 0, &[]);
+        }
+        let path = "/srv/fast/".repeat(8);
+        let lsn = log.append(5, 0, 0, &[&[7, 64, 0, 0], path.as_bytes(), &[0]].concat());
+        let end = log.position();
+        log.append(5, 0x10, 0, &[7, 64, 0, 0]);
+        log.switch();
+        let fixture = Fixture::new().await;
+        fixture.push_all(&log).await;
+        let spans: Vec<_> = fixture.archive.ancestry(T1).await.unwrap().spans().collect();
+        for (at, (segment, _)) in segments(&log).into_iter().enumerate() {
+            let read = fixture.archive.read_segment(segment, &spans).await.unwrap().unwrap();
+            let is_created = |event: &&Event| {
+                event.lsn == lsn && matches!(event.kind, EventKind::TablespaceCreated { .. })
+            };
+            let told = read.tablespaces.iter().filter(is_created).count() == 1;
+            let ends_here = segment.start() < end && end <= segment.end();
+            assert_eq!(told, ends_here, "{before_end} bytes before the end, segment {segment}");
+            seen[at.min(1)] |= told;
+        }
+    }
+    assert_eq!(seen, [true; 2], "none was cut");
 }
 
 /// The end of a backup tells one history from another that has the same positions.

@@ -110,6 +110,43 @@ fn a_clone_that_waits_is_moved_forward_as_often_as_needed_and_never_back() -> Re
     Ok(())
 }
 
+/// A directory of production's, and in it a tablespace with a table.
+fn create_tablespace(house: &Protected, name: &str) -> Result<PathBuf> {
+    let space = house.pg.scratch().join(name);
+    house.pg.owner().create_dir(&space, 0o700)?;
+    house.pg.psql(&format!("CREATE TABLESPACE {name} LOCATION '{}'", space.display()))?;
+    house.pg.psql(&format!("CREATE TABLE in_{name} (i int) TABLESPACE {name}"))?;
+    Ok(space)
+}
+
+#[test]
+fn a_clone_that_waits_is_not_moved_over_a_tablespace_that_production_made() -> Result<()> {
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")?;
+    house.backup()?;
+    house.pg.psql("SELECT pg_create_restore_point('one')")?;
+    let space = create_tablespace(&house, "fast")?;
+    house.pg.psql("INSERT INTO in_fast VALUES (1); SELECT pg_create_restore_point('two')")?;
+    house.archive_everything()?;
+    let clone = Waiting::start(&house, "54516", &["--to", "name:one"])?;
+
+    let links = || Ok::<_, anyhow::Error>(fs::read_dir(clone.directory.join("pg_tblspc"))?.count());
+    let refused = clone.promote(&["--to", "name:two"])?.fail(5)?;
+    tells(&refused, "SW0604")?;
+    tells(&refused, &space.display().to_string())?;
+    ensure!(links()? == 0 && clone.rows()? == "1", "it waits on where it was");
+
+    // Where that directory is empty, it is the clone's.
+    fs::rename(&space, space.with_extension("away"))?;
+    house.pg.owner().create_dir(&space, 0o700)?;
+    clone.promote(&["--to", "name:two"])?.succeed()?;
+    ensure!(links()? == 1);
+    // Recovery begins again before it: what is in the directory now is its own.
+    house.pg.psql("SELECT pg_create_restore_point('three')")?;
+    house.archive_everything()?;
+    clone.promote(&["--to", "name:three"])?.succeed().map(drop)
+}
+
 #[test]
 fn a_clone_is_stopped_and_removed_with_what_was_made_for_it_and_nothing_else() -> Result<()> {
     let house = Protected::start()?;

@@ -158,6 +158,42 @@ fn e55_replay_never_makes_a_clone_write_into_production_s_tablespace() -> Result
     Dump::take_without_tablespaces(house.pg.connection())?.same_as(&dump)
 }
 
+/// A standby on another host makes it where it was made; on production's host that would be
+/// production's own.
+#[test]
+fn e55_no_server_is_handed_wal_that_makes_a_tablespace_among_another_s_files() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    house.archive_everything()?;
+    house.restore("standby", ["--as", "standby"]).succeed()?;
+    let (space, away) = (place(&house.pg, "space")?, house.pg.scratch().join("away"));
+    let segment = house.pg.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    fill(&house.pg, "late", &space.display().to_string())?;
+    house.archive_everything()?;
+
+    let fetch = || {
+        let wanted = house.room("standby/pg_wal/RECOVERYXLOG");
+        house.command(["wal", "fetch", &segment]).arg(wanted).arg("--standby")
+    };
+    let refused = fetch().run()?;
+    ensure!(refused.code().is_some_and(|code| code > 200), "it is taken for the end: {refused:?}");
+    tells(&refused, "SW0604")?;
+    tells(&refused, &space.display().to_string())?;
+    ensure!(!house.room("standby/pg_wal/RECOVERYXLOG").exists(), "it was handed over");
+
+    fs::rename(&space, &away)?;
+    fetch().succeed().context("there is no such directory on this host")?;
+    house.pg.owner().create_dir(&space, 0o700)?;
+    fetch().succeed().context("it is empty on this host")?;
+    fs::remove_dir(&space)?;
+    fs::rename(&away, &space)?;
+    // The standby has replayed it where it was free, and replays it again.
+    let number = house.pg.psql("SELECT oid FROM pg_tablespace WHERE spcname = 'late'")?;
+    let link = house.room("standby/pg_tblspc").join(number);
+    house.pg.owner().symlink(&space, &link)?;
+    fetch().succeed().context("it is the standby's own").map(drop)
+}
+
 #[test]
 fn e55_tablespaces_that_come_and_go_during_backups_are_left_to_wal() -> Result<()> {
     let house = Protected::start()?;

@@ -1,7 +1,4 @@
-use std::ffi::OsString;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 
 use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
@@ -10,7 +7,7 @@ use seawall_pgdata::wal::{Event, EventKind, LastRecord, ParameterChange, WalFact
 use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive, WalHole};
 
 use super::{
-    CoveredSpan, Fact, RecordPlace, TablespaceCreation, UnreadableWal, WalCoverage, WalSource,
+    CoveredSpan, Fact, RecordPlace, TablespaceChange, UnreadableWal, WalCoverage, WalSource,
     XactFact,
 };
 
@@ -52,25 +49,19 @@ impl WalSource for WalArchive {
         Ok(())
     }
 
-    async fn tablespace_creations(
+    async fn tablespace_changes(
         &self,
         ancestry: &Ancestry,
         from: Lsn,
         to: Lsn,
-    ) -> Result<Vec<TablespaceCreation>> {
+    ) -> Result<Vec<TablespaceChange>> {
         let mut parts = self.facts(ancestry, from, to);
-        let mut creations = Vec::new();
+        let mut changes = Vec::new();
         while let Some(part) = parts.next().await? {
             let FactsPart::Facts { facts, .. } = part else { continue };
-            creations.extend(facts.events.into_iter().filter_map(|event| match event.kind {
-                EventKind::TablespaceCreated { tablespace, path } => {
-                    let path = PathBuf::from(OsString::from_vec(path));
-                    Some(TablespaceCreation { tablespace, path, lsn: event.lsn })
-                }
-                _ => None,
-            }));
+            changes.extend(facts.events.iter().filter_map(TablespaceChange::of));
         }
-        Ok(creations)
+        Ok(changes)
     }
 
     async fn parameter_changes(

@@ -1,14 +1,15 @@
 //! What a plan needs to know of the WAL in a repository, and who answers for it.
 
-use std::path::PathBuf;
-
+use std::ffi::OsStr;
 use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{Lsn, Oid, Result, Xid};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{ParameterChange, XactEndKind};
+use seawall_pgdata::wal::{Event, EventKind, ParameterChange, XactEndKind};
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,15 +149,30 @@ impl Fact {
     }
 }
 
-/// A record of which replay makes a tablespace in the same directory as at first.
+/// A record that makes a tablespace, or removes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TablespaceCreation {
+pub struct TablespaceChange {
     /// The tablespace.
     pub tablespace: Oid,
-    /// Its directory; empty for one in place.
-    pub path: PathBuf,
     /// Where the record begins.
     pub lsn: Lsn,
+    /// The directory that it is made in, by replay the same as at first; empty for one in place.
+    /// `None` if the tablespace is removed.
+    pub created_in: Option<PathBuf>,
+}
+
+impl TablespaceChange {
+    /// What an event says of tablespaces.
+    pub(crate) fn of(event: &Event) -> Option<Self> {
+        let (tablespace, created_in) = match &event.kind {
+            EventKind::TablespaceCreated { tablespace, path } => {
+                (*tablespace, Some(PathBuf::from(OsStr::from_bytes(path))))
+            }
+            EventKind::TablespaceDropped { tablespace } => (*tablespace, None),
+            _ => return None,
+        };
+        Some(Self { tablespace, lsn: event.lsn, created_in })
+    }
 }
 
 /// A stretch of WAL without a hole, along one ancestry.
@@ -200,13 +216,13 @@ pub trait WalSource: Send + Sync {
         sink: &mut (dyn for<'f> FnMut(&'f Fact) -> ControlFlow<()> + Send),
     ) -> Result<()>;
 
-    /// The tablespaces created by records that lie between `from` and `to`.
-    async fn tablespace_creations(
+    /// What records that lie between `from` and `to` do to tablespaces, in LSN order.
+    async fn tablespace_changes(
         &self,
         ancestry: &Ancestry,
         from: Lsn,
         to: Lsn,
-    ) -> Result<Vec<TablespaceCreation>>;
+    ) -> Result<Vec<TablespaceChange>>;
 
     /// What records that lie between `from` and `to` say of the server's settings, in LSN order.
     async fn parameter_changes(

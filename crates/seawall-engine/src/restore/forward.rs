@@ -15,6 +15,7 @@ use seawall_repo::Line;
 use super::durable::{local, publish};
 use super::execute::retarget;
 use super::plan::record_position;
+use super::preflight::OwnPlaces;
 use super::run::plan_request;
 use super::start::{
     Login, Recovered, StartOptions, StopMode, find_programs, replay_waits_at, server_of, start,
@@ -124,6 +125,8 @@ pub async fn plan_forward(
     let never_began = control.checkpoint == NO_CHECKPOINT;
     let from = if never_began { plan.backup.start_lsn } else { control.redo };
     wal.prove(&ancestry, from, plan.wal_end).await?;
+    let changes = wal.tablespace_changes(&ancestry, from, plan.stop.kept_until()).await?;
+    OwnPlaces::of_directory(directory)?.prove_free(&changes)?;
     for change in wal.parameter_changes(&ancestry, from, plan.wal_end).await? {
         plan.required.raise(&change);
     }

@@ -30,13 +30,13 @@ mod state;
 mod target;
 
 pub(crate) use layout::Layout;
-pub(crate) use preflight::prove_backup;
+pub(crate) use preflight::{OwnPlaces, prove_backup};
 pub(crate) use sources::Sources;
 
 pub use configuration::{PlannedSetting, RequiredParameters};
 pub use discard::Discard;
 pub use facts::{
-    CoveredSpan, Fact, RecordPlace, TablespaceCreation, UnreadableWal, WalCoverage, WalSource,
+    CoveredSpan, Fact, RecordPlace, TablespaceChange, UnreadableWal, WalCoverage, WalSource,
     XactFact,
 };
 pub use forward::{ForwardOptions, PlannedForward, plan_forward, state_to_move};

@@ -30,7 +30,7 @@ use super::plan::{
     record_position, warning_of_invalid_pages, warnings_of,
 };
 use super::preflight::{
-    Proven, look_at_creations, look_at_directory, look_at_tablespaces, prove_backup, prove_outside,
+    OwnPlaces, Proven, look_at_directory, look_at_tablespaces, prove_backup, prove_outside,
     prove_space, remap,
 };
 use super::sources::{Sources, inconsistent};
@@ -648,8 +648,8 @@ impl PlannedRestore {
         tablespaces: &TablespaceMap,
     ) -> Result<()> {
         let (from, to) = (self.plan.backup.start_lsn, self.plan.stop.kept_until());
-        let creations = wal.tablespace_creations(ancestry, from, to).await?;
-        look_at_creations(tablespaces, &creations)
+        let changes = wal.tablespace_changes(ancestry, from, to).await?;
+        OwnPlaces::planned(&self.request.into, tablespaces).prove_free(&changes)
     }
 
     /// Besides its files a cluster needs some WAL segments to begin with.

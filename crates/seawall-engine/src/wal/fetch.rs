@@ -6,16 +6,18 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{
-    Action, Code, Error, Hint, Result, TimelineId, WalFileName, WalSegment, WalSegmentSize, hint,
+    Action, Code, Error, Hint, Lsn, Result, TimelineId, WalFileName, WalSegment, WalSegmentSize,
+    hint,
 };
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_repo::Line;
-use seawall_repo::wal::WalArchive;
+use seawall_repo::wal::{SegmentRead, WalArchive};
 
 use super::beside::put_parents;
 use super::keeping::{cut_off, kept_history, never_exists, no_first_history, timeline_of_history};
 use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
+use crate::restore::{OwnPlaces, TablespaceChange};
 
 /// What recovery calls the file it wants a history in.
 const RECOVERY_HISTORY: &str = "RECOVERYHISTORY";
@@ -52,6 +54,7 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
     for line in &request.lines {
         match content(request, &server, line).await {
             Ok(content) => {
+                refuse_strangers(request, &server, &content.tablespaces)?;
                 let destination = request.destination.clone();
                 return tokio::task::spawn_blocking(move || content.put(&destination))
                     .await
@@ -125,15 +128,39 @@ struct Content {
     bytes: Vec<u8>,
     /// Of a segment: which it is, and who wrote what of it.
     segment: Option<(WalSegment, Vec<TimelineSpan>)>,
+    /// What the segment's records do to tablespaces.
+    tablespaces: Vec<TablespaceChange>,
 }
 
 impl Content {
+    fn of_segment(read: SegmentRead, segment: WalSegment, spans: Vec<TimelineSpan>) -> Self {
+        let tablespaces = read.tablespaces.iter().filter_map(TablespaceChange::of).collect();
+        Self { bytes: read.bytes, segment: Some((segment, spans)), tablespaces }
+    }
+
     fn put(&self, destination: &Path) -> Result<()> {
         if let Some((segment, spans)) = &self.segment {
             put_parents(destination, *segment, spans, &self.bytes)?;
         }
         put(destination, &self.bytes)
     }
+}
+
+/// A server that replays makes tablespaces wherever the log says, on production's machine in
+/// production's directories. What lies behind the planned end is not replayed.
+fn refuse_strangers(
+    request: &FetchRequest,
+    server: &RecoveringServer,
+    changes: &[TablespaceChange],
+) -> Result<()> {
+    let path = request.path.as_ref().filter(|_| !request.standby);
+    let end = path.map_or(Lsn(u64::MAX), |path| path.stop_before.unwrap_or(path.wal_end));
+    let replayed: Vec<_> = changes.iter().filter(|change| change.lsn < end).cloned().collect();
+    // Without a data directory nobody replays: it was asked for by hand.
+    if replayed.is_empty() || server.control.is_none() {
+        return Ok(());
+    }
+    OwnPlaces::of_directory(&server.data_directory)?.refuse_strangers(&replayed)
 }
 
 async fn content(
@@ -156,7 +183,7 @@ async fn content(
         Some(WalFileName::Segment(segment)) => segment_content(request, &archive, segment).await,
         Some(WalFileName::TimelineHistory(timeline)) => {
             let bytes = history_bytes(request, server, &archive, timeline).await?;
-            Ok(Content { bytes, segment: None })
+            Ok(Content { bytes, segment: None, tablespaces: Vec::new() })
         }
         Some(WalFileName::Partial(_) | WalFileName::BackupHistory(..)) => {
             Err(not_served(&request.name, "recovery never needs such a file"))
@@ -255,7 +282,7 @@ async fn segment_content(
                     read.covered_to
                 )));
             }
-            Ok(Content { bytes: read.bytes, segment: Some((segment, spans)) })
+            Ok(Content::of_segment(read, segment, spans))
         }
         // A standby follows its primary past what was known when it was restored.
         Wanted::Unused(_) if request.standby && !path.has_left(segment) => {
@@ -282,9 +309,9 @@ async fn archived_content(
     let read =
         if segment.end() <= begin { None } else { archive.read_segment(segment, &spans).await? };
     let covered_to = read.as_ref().map(|read| read.covered_to);
-    let content = |bytes| Content { bytes, segment: Some((segment, spans)) };
+    let content = |read| Content::of_segment(read, segment, spans);
     match read {
-        Some(read) if read.covered_to >= whole => return Ok(content(read.bytes)),
+        Some(read) if read.covered_to >= whole => return Ok(content(read)),
         _ if !request.standby => {}
         _ if segment.end() > begin
             && archive.has_wal_from(segment.timeline, segment.end()).await? =>
@@ -292,7 +319,7 @@ async fn archived_content(
             let what = format!("segment {segment} is not archived, and later ones are");
             return Err(gap(what));
         }
-        Some(read) => return Ok(content(read.bytes)),
+        Some(read) => return Ok(content(read)),
         None => return Err(past_end(format!("segment {segment} is not archived yet"))),
     }
     let what = match covered_to {

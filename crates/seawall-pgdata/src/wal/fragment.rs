@@ -88,6 +88,15 @@ pub struct HeadFragment {
 }
 
 impl HeadFragment {
+    /// Whether these may be the last bytes of a tablespace's creation: its path and a zero byte
+    /// (`xl_tblspc_create_rec`, tablespace.h).
+    #[must_use]
+    pub fn may_end_tablespace_creation(&self) -> bool {
+        let FragmentBytes::Verbatim(bytes) = &self.bytes else { return false };
+        let before = bytes.strip_suffix(&[0]);
+        self.state == HeadState::Complete && before.is_some_and(|path| path.last() != Some(&0))
+    }
+
     /// Whether these are the last bytes of a segment switch, as far as they tell: of its header,
     /// which is all it has, the first 8 or 16 bytes are in the range before, and resource manager
     /// and info in this one.

@@ -6,12 +6,12 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use seawall_core::{Action, Code, Error, Lsn, Result, WalSegment, hint};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, header_bytes};
-use seawall_pgdata::wal::{PageContext, PageHeader};
+use seawall_pgdata::wal::{Event, EventKind, HeadFragment, PageContext, PageHeader};
 use seawall_store::ObjectPath;
 
 use super::listing::{Listed, RangeCursor};
 use super::range::{OpenedRange, open_range};
-use super::{LsnRange, WalArchive};
+use super::{Detail, LogStep, LsnRange, WalArchive};
 
 /// How many ranges of a segment are read at the same time. A second's worth is small, and a whole
 /// segment is one.
@@ -24,6 +24,9 @@ pub struct SegmentRead {
     pub bytes: Vec<u8>,
     /// Up to here the archive holds the segment.
     pub covered_to: Lsn,
+    /// The tablespaces that are made and dropped by records that end in it: replay makes them in
+    /// directories that others may use.
+    pub tablespaces: Vec<Event>,
 }
 
 /// A segment while it is put together.
@@ -59,9 +62,17 @@ impl WalArchive {
         let reads: Vec<_> =
             parts.iter().map(|(_, listed)| self.open_listed(listed).boxed()).collect();
         let mut reads = stream::iter(reads).buffered(RANGES_AT_ONCE);
+        let (mut tablespaces, mut may_cross) = (Vec::new(), false);
         for (wanted, listed) in &parts {
             let Some(opened) = reads.try_next().await? else { break };
             assembly.add(listed, &opened, *wanted)?;
+            let head = opened.range.index.head.as_ref();
+            may_cross |= head.is_some_and(HeadFragment::may_end_tablespace_creation);
+            let events = opened.range.index.facts.events.into_iter();
+            tablespaces.extend(events.filter(|event| is_of_tablespace(event, *wanted)));
+        }
+        if may_cross {
+            tablespaces = self.tablespaces_across(whole, path).await?;
         }
         self.refuse_compacted_of(&assembly, path).await?;
         let covered_to = assembly.missing.first().map_or(whole.end, |hole| hole.start);
@@ -72,7 +83,28 @@ impl WalArchive {
             return Ok(None);
         }
         self.check_pages(&assembly, covered_to)?;
-        Ok(Some(SegmentRead { bytes: assembly.bytes, covered_to }))
+        Ok(Some(SegmentRead { bytes: assembly.bytes, covered_to, tablespaces }))
+    }
+
+    /// What [`SegmentRead::tablespaces`] tells where a record that crosses into a range may be of
+    /// that kind: it is read with the ranges before it.
+    async fn tablespaces_across(
+        &self,
+        segment: LsnRange,
+        path: &[TimelineSpan],
+    ) -> Result<Vec<Event>> {
+        let Some(own) = path.last() else { return Ok(Vec::new()) };
+        let ancestry = self.ancestry(own.timeline).await?;
+        let before = Lsn(segment.start.0.saturating_sub(1));
+        let walk = self.walk(&ancestry, before, segment.end, Detail::Events);
+        let mut walk = walk.passing_damage();
+        let mut tablespaces = Vec::new();
+        while let Some(step) = walk.next().await? {
+            let LogStep::Range { index, .. } = step else { continue };
+            let events = index.facts.events.into_iter();
+            tablespaces.extend(events.filter(|event| is_of_tablespace(event, segment)));
+        }
+        Ok(tablespaces)
     }
 
     /// The ranges a segment is put together from, each with what is wanted of its timeline.
@@ -212,6 +244,14 @@ impl Assembly {
         }
         Ok(())
     }
+}
+
+fn is_of_tablespace(event: &Event, range: LsnRange) -> bool {
+    let is_one = matches!(
+        event.kind,
+        EventKind::TablespaceCreated { .. } | EventKind::TablespaceDropped { .. }
+    );
+    is_one && range.start < event.end_lsn && event.end_lsn <= range.end
 }
 
 fn hole_in(segment: WalSegment, hole: LsnRange) -> Error {

@@ -1,15 +1,17 @@
 //! Looks that are taken before a byte is written: at the places to write to, and at everything
 //! that will be read.
 
+mod creations;
 mod directory;
 mod inside;
 mod integrity;
 mod space;
 mod tablespaces;
 
+pub(crate) use creations::OwnPlaces;
 pub(super) use directory::{being_discarded, look as look_at_directory};
 pub(super) use inside::prove_outside;
 pub(super) use integrity::Proven;
 pub(crate) use integrity::prove_backup;
 pub(super) use space::prove_space;
-pub(super) use tablespaces::{look as look_at_tablespaces, look_at_creations, remap};
+pub(super) use tablespaces::{look as look_at_tablespaces, remap};

@@ -2,14 +2,14 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Action, Code, Error, Result, ResultExt, hint, shell_escaped};
+use seawall_core::{Code, Error, Result, ResultExt, shell_escaped};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::relation_path::tablespace_version_directory;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 
 use super::directory::{names, prove_parent};
 use super::inside::resolved;
-use crate::restore::{TablespaceCreation, TablespaceMapping};
+use crate::restore::TablespaceMapping;
 
 /// Where the tablespaces of a backup go: its map, with other places filled in.
 ///
@@ -89,40 +89,6 @@ pub fn look(map: &TablespaceMap, major: PgMajor, resumed: bool) -> Result<()> {
     Ok(())
 }
 
-/// Looks at the places where replay will make tablespaces. No mapping changes them: PostgreSQL
-/// takes them from WAL, and uses what is there already. On production's machine that would be
-/// production's files, which up to 14 it even removes first (`create_tablespace_directories`,
-/// tablespace.c).
-///
-/// # Errors
-/// [`Code::DirectoryNotEmpty`], [`Code::LocalIo`] for one that is not there.
-pub fn look_at_creations(map: &TablespaceMap, creations: &[TablespaceCreation]) -> Result<()> {
-    let made_by_restore =
-        |path: &Path| map.tablespaces().iter().any(|it| it.path == path.as_os_str().as_bytes());
-    for TablespaceCreation { tablespace, path, lsn } in creations {
-        if path.as_os_str().is_empty() || made_by_restore(path) {
-            continue;
-        }
-        let shown = path.display();
-        let what = format!("replay creates tablespace {tablespace} in {shown}, at LSN {lsn},");
-        let error = match names(path) {
-            Ok(names) if names.is_empty() => continue,
-            Ok(_) => Error::new(Code::DirectoryNotEmpty, format!("{what} and it is not empty")),
-            Err(error) => {
-                let what = format!("{what} and it is no directory that can be read");
-                Error::new(Code::LocalIo, what).with_source(error)
-            }
-        };
-        return Err(error.with_hint(hint![
-            "Start from a backup that has the tablespace (",
-            Action::Backup { cluster: None },
-            ") and map it with `--map-tablespace`; ",
-            format!("or restore `--before lsn:{lsn}`, or where {shown} is an empty directory.")
-        ]));
-    }
-    Ok(())
-}
-
 /// A mapping of a tablespace to a place that is to be filled in.
 fn mapping_from(old: &[u8]) -> Vec<u8> {
     let mut mapping = Vec::new();
@@ -159,8 +125,6 @@ fn no_tablespace(map: &TablespaceMap, old: &Path) -> Error {
 mod tests {
     use std::fs;
 
-    use seawall_core::Lsn;
-
     use super::*;
 
     const MAP: &[u8] = b"16390 /srv/fast\n16391 /srv/slow\n";
@@ -184,23 +148,6 @@ mod tests {
             let error = remap(MAP, &[mapping(old, Path::new(new))], into).expect_err(new);
             assert_eq!(error.code(), Code::Usage, "{old} to {new}");
         }
-    }
-
-    #[test]
-    fn e55_a_place_that_replay_fills_has_to_be_an_empty_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let map = TablespaceMap::parse(b"16390 /made/by/the/restore\n").unwrap();
-        let code = |path: &Path| {
-            let path = path.to_owned();
-            let creation = TablespaceCreation { tablespace: 16399, path, lsn: Lsn(7) };
-            look_at_creations(&map, &[creation]).err().map(|error| error.code())
-        };
-        for fine in [Path::new(""), Path::new("/made/by/the/restore"), dir.path()] {
-            assert_eq!(code(fine), None, "{}", fine.display());
-        }
-        assert_eq!(code(&dir.path().join("not there")), Some(Code::LocalIo));
-        fs::create_dir(dir.path().join("PG_15_202209061")).unwrap();
-        assert_eq!(code(dir.path()), Some(Code::DirectoryNotEmpty));
     }
 
     #[test]
