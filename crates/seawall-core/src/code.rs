@@ -188,7 +188,7 @@ codes! {
     PostmasterRunning = 605, Refused;
     /// The disk has no room for the restore.
     TargetDiskFull = 606, Failed;
-    /// The directory holds another interrupted restore.
+    /// The directory holds another interrupted restore, or another command is at work in it.
     OtherRestoreInterrupted = 607, Refused;
     /// PostgreSQL did not start on the restored directory or did not reach the target.
     RestoredServerFailed = 608, Failed;

@@ -158,6 +158,7 @@ fn restored(mode: Mode) -> RestoreState {
         into: "/restored".into(),
         tablespaces: Vec::new(),
         databases: Vec::new(),
+        starts: false,
     };
     let (start_lsn, stop_lsn) = (Lsn(0x20_0028), Lsn(0x20_0138));
     let backup = PlannedBackup {

@@ -3,11 +3,14 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use seawall_testkit::{Invocation, process};
-use support::{Arguments, LIMIT, Protected, open_restored, quiet_cluster, tells};
+use nix::unistd::Uid;
+use seawall_testkit::{Invocation, StopMode, process};
+use support::{Arguments, LIMIT, Protected, open_restored, quiet_cluster, seawall, tells};
 
 const ROWS: &str = "SELECT string_agg(i::text, ',' ORDER BY i) FROM t";
 
@@ -211,4 +214,72 @@ fn what_may_be_in_use_is_not_removed() -> Result<()> {
     house.command(["discard", "--yes"]).arg(&clone).succeed()?;
     ensure!(!clone.exists() && copy.join("PG_VERSION").exists());
     Ok(())
+}
+
+/// A server that a person started may be in use.
+#[test]
+fn a_clone_whose_server_somebody_else_started_is_not_removed_under_it() -> Result<()> {
+    let house = story()?;
+    house.restore("clone", []).succeed()?;
+    let clone = house.room("clone");
+    let mut server = open_restored(&clone)?;
+    let discard = || house.command(["discard", "--yes"]).arg(&clone);
+    let refused = discard().fail(5)?;
+    tells(&refused, "SW0612")?;
+    tells(&refused, "pg_ctl stop")?;
+    ensure!(server.psql(ROWS)? == "1,2,3,4", "it was stopped");
+    server.stop(StopMode::Fast)?;
+    discard().succeed()?;
+    ensure!(!clone.exists());
+    Ok(())
+}
+
+/// The roots of two file systems have the same number, and so has a directory in every snapshot of
+/// its volume.
+#[test]
+fn a_copy_at_the_root_of_another_file_system_is_not_removed() -> Result<()> {
+    if !Uid::effective().is_root() {
+        eprintln!("only root makes mounts: nothing is proven of the roots of file systems");
+        return Ok(());
+    }
+    let house = story()?;
+    for name in ["clone", "copy"] {
+        house.pg.owner().create_dir(&house.room(name), 0o700)?;
+    }
+    // Mounts of its own, which go with the shell.
+    let script = "clone=$1; copy=$2; owner=$3; seawall=$4; config=$5; shift 5
+        for place in $clone $copy; do
+            mount -t tmpfs -o mode=700,uid=$owner,gid=$owner none $place
+        done
+        seawall() { $seawall --config $config \"$@\"; }
+        seawall restore main --yes --into $clone
+        cp -a $clone/. $copy
+        code=0; seawall discard --yes $copy || code=$?
+        test $code = 5 && test -e $copy/PG_VERSION
+        seawall discard --yes $clone
+        test -d $clone && test -z \"$(ls -A $clone)\"";
+    let mut shell = Command::new("unshare");
+    shell.args(["--mount", "--propagation", "private", "sh", "-ec", script, "sh"]);
+    shell.arg(house.room("clone")).arg(house.room("copy"));
+    let owner = fs::metadata(house.pg.data_directory())?.uid();
+    shell.arg(owner.to_string()).arg(seawall()?.path()).arg(&house.places.config);
+    let output = process::run(&mut shell, None, LIMIT)?.success()?;
+    tells(&output, "SW0612")?;
+    tells(&output, "a mount point").map(drop)
+}
+
+#[test]
+fn the_same_command_starts_what_was_restored_and_never_started() -> Result<()> {
+    let house = story()?;
+    house.restore("clone", ["--then", "pause"]).succeed()?;
+    let file = house.room("clone").join("PG_VERSION");
+    let written = fs::metadata(&file)?.modified()?;
+    let clone = Waiting::start(&house, "54513", &[])?;
+    ensure!(clone.rows()? == "1,2,3,4");
+    ensure!(fs::metadata(&file)?.modified()? == written, "it was restored anew");
+
+    let again = || house.restore("clone", ["--then", "pause", "--start"]).fail(5);
+    tells(&again()?, "SW0605")?;
+    drop(clone);
+    tells(&again()?, "SW0604")
 }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +10,13 @@ use seawall_pgdata::control::DbState;
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 
 use super::durable::{local, remove, sync_directory};
-use super::start::{StopMode, server_of, stop};
+use super::identity::{DirectoryIdentity, is_mount_point};
+use super::lock::DirectoryLock;
+use super::start::{RunningServer, StopMode, stop};
 use super::state::RestoreProgress;
+use super::tablespace_note::TablespaceNote;
 use super::{Mode, RestoreState, TargetAction};
-use crate::cluster::read_control;
+use crate::cluster::{is_lost_and_found, read_control};
 
 /// How long a server gets to end its sessions before it is stopped at once.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,12 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Discard {
     data_directory: PathBuf,
     state: RestoreState,
-    /// The directories of this cluster in places that the restore was told to put tablespaces.
+    /// The places of tablespaces that the restore made its own.
     pub tablespaces: Vec<PathBuf>,
     /// Tablespaces in other places, which stay.
     pub left: Vec<PathBuf>,
     /// A server runs on it.
     pub is_running: bool,
+    /// Something is mounted there, so that the directory itself stays.
+    pub is_mount_point: bool,
 }
 
 impl Discard {
@@ -53,42 +57,56 @@ impl Discard {
                 "{shown} was not restored by Seawall, or is a cluster of its own by now"
             )));
         };
-        if state.directory_inode != Some(metadata.ino()) {
-            return Err(refused(format!(
-                "{shown} is not the directory that was restored: it was copied from there, or restored by an older Seawall"
-            )));
-        }
+        prove_no_copy(data_directory, &state)?;
         prove_unused(data_directory, &state)?;
+        let is_running = prove_own_server(data_directory, &state)?;
         let (tablespaces, left) = tablespaces(data_directory, &state)?;
-        let is_running = server_of(data_directory).is_some();
+        let is_mount_point = is_mount_point(data_directory);
         let data_directory = data_directory.to_owned();
-        Ok(Self { data_directory, state, tablespaces, left, is_running })
+        Ok(Self { data_directory, state, tablespaces, left, is_running, is_mount_point })
     }
 
     /// Stops the server and removes all that [`Self::look`] found, but for the directory itself,
     /// which is empty then. An interrupted one goes on when it is asked for again.
     ///
     /// # Errors
-    /// [`Code::LocalIo`], [`Code::RestoredServerFailed`].
+    /// [`Code::LocalIo`], [`Code::RestoredServerFailed`]; [`Code::OtherRestoreInterrupted`] while
+    /// another command works on it; those of [`Self::look`].
     pub async fn run(self) -> Result<()> {
+        let directory = &self.data_directory;
+        let _lock = DirectoryLock::take(directory)?;
+        // Much may have happened while somebody was asked.
+        let now = Self::look(directory)?;
+        if now.tablespaces != self.tablespaces || now.state.restore_id != self.state.restore_id {
+            let shown = directory.display();
+            return Err(refused(format!("{shown} is not any more what it was a moment ago")));
+        }
+        now.remove().await
+    }
+
+    async fn remove(self) -> Result<()> {
         let directory = &self.data_directory;
         if stop(directory, StopMode::Fast, PATIENCE).await.is_err() {
             stop(directory, StopMode::Immediate, PATIENCE).await?;
         }
-        // It may have been promoted while somebody was asked.
+        // It may have been promoted as it was stopped.
         prove_unused(directory, &self.state)?;
         let progress = RestoreProgress::Discarding;
         RestoreState { progress, ..self.state.clone() }.write(directory, 0o600)?;
         remove(&directory.join("global/pg_control"))?;
-        for tablespace in &self.tablespaces {
-            fs::remove_dir_all(tablespace).map_err(|error| local(error, "removing", tablespace))?;
-            remove_if_empty(tablespace.parent())?;
+        for place in &self.tablespaces {
+            let _lock = DirectoryLock::take(place)?;
+            for version in version_directories(place, directory)? {
+                fs::remove_dir_all(&version).map_err(|error| local(error, "removing", &version))?;
+            }
+            TablespaceNote::remove(place)?;
+            remove_if_empty(place)?;
         }
         for entry in entries(directory)? {
-            if entry.file_name() == RESTORE_STATE_FILE {
+            let path = entry.path();
+            if entry.file_name() == RESTORE_STATE_FILE || is_lost_and_found(&path) {
                 continue;
             }
-            let path = entry.path();
             let kind = entry.file_type().map_err(|error| local(error, "looking at", &path))?;
             // Neither follows a link.
             let removed =
@@ -98,6 +116,41 @@ impl Discard {
         sync_directory(directory)?;
         remove(&directory.join(RESTORE_STATE_FILE))
     }
+}
+
+/// What was copied from a clone may be anything by now.
+fn prove_no_copy(data_directory: &Path, state: &RestoreState) -> Result<()> {
+    let shown = data_directory.display();
+    let Some(made) = &state.directory else {
+        return Err(refused(format!("{shown} was restored by an older Seawall")));
+    };
+    let now = DirectoryIdentity::of(data_directory)?;
+    if let Some(why) = made.differs_from(&now) {
+        return Err(refused(format!("{shown} is not the directory that was restored: {why}")));
+    }
+    if now.is_any_root() {
+        return Err(refused(format!(
+            "{shown} is the root of a file system that does not tell when it was made: whether it is the directory that was restored, or a copy, nobody can say"
+        )));
+    }
+    Ok(())
+}
+
+/// A server that somebody started by hand may be in use. Returns whether one runs that a restore
+/// started.
+fn prove_own_server(data_directory: &Path, state: &RestoreState) -> Result<bool> {
+    let shown = data_directory.display();
+    let what = match RunningServer::of(data_directory, state.restore_id) {
+        RunningServer::None => return Ok(false),
+        RunningServer::Started => return Ok(true),
+        RunningServer::Foreign => format!("a server that Seawall did not start runs in {shown}"),
+        RunningServer::Unknown => {
+            format!("a server seems to run in {shown}, and its process cannot be looked at")
+        }
+    };
+    Err(Error::new(Code::NotDiscardable, what).with_hint(format!(
+        "Nothing was touched. If nobody needs it, stop it and type this again: `pg_ctl stop -D {shown}`."
+    )))
 }
 
 /// A clone is there to be thrown away. Anything else only as long as nobody could have written to
@@ -122,32 +175,36 @@ fn prove_unused(data_directory: &Path, state: &RestoreState) -> Result<()> {
     Err(refused(format!("{shown} was restored as {what}")))
 }
 
-/// The directories that are this cluster's own in the mapped places, and the places of all other
-/// tablespaces.
+/// The places of tablespaces that the restore made its own, and those of all others.
 fn tablespaces(
     data_directory: &Path,
     state: &RestoreState,
 ) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let (mut own, mut left) = (Vec::new(), Vec::new());
-    let links = data_directory.join("pg_tblspc");
-    let version = fs::read_to_string(data_directory.join("PG_VERSION")).unwrap_or_default();
-    let prefix = format!("PG_{}_", version.trim());
-    for link in entries(&links)? {
+    for link in entries(&data_directory.join("pg_tblspc"))? {
         let Ok(place) = fs::read_link(link.path()) else { continue };
-        let mapped = state.asked.tablespaces.iter().any(|mapping| mapping.new == place);
         let is_there = fs::symlink_metadata(&place).is_ok_and(|it| it.is_dir());
-        if !mapped || !is_there || version.is_empty() {
-            left.push(place);
-            continue;
-        }
-        let is_own = |entry: &fs::DirEntry| {
-            let name = entry.file_name();
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            is_directory && name.to_str().is_some_and(|name| name.starts_with(&prefix))
-        };
-        own.extend(entries(&place)?.into_iter().filter(is_own).map(|entry| entry.path()));
+        let is_own = is_there && TablespaceNote::is_of(&place, state.restore_id)?;
+        if is_own { own.push(place) } else { left.push(place) }
     }
     Ok((own, left))
+}
+
+/// The directories in a tablespace's place that are the cluster's, by its major version.
+fn version_directories(place: &Path, data_directory: &Path) -> Result<Vec<PathBuf>> {
+    let file = data_directory.join("PG_VERSION");
+    let version = match fs::read_to_string(&file) {
+        Ok(version) => version,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(local(error, "reading", &file)),
+    };
+    let prefix = format!("PG_{}_", version.trim());
+    let is_own = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        is_directory && name.to_str().is_some_and(|name| name.starts_with(&prefix))
+    };
+    Ok(entries(place)?.into_iter().filter(is_own).map(|entry| entry.path()).collect())
 }
 
 /// What is in a directory; nothing if there is none.
@@ -159,16 +216,11 @@ fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
     listed.map_err(|error| local(error, "reading", directory))
 }
 
-fn remove_if_empty(directory: Option<&Path>) -> Result<()> {
-    let Some(directory) = directory else { return Ok(()) };
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-            // Whoever made it owns what it is in.
-            tracing::debug!(path = %directory.display(), %error, "an empty directory stays");
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+/// Whoever made a directory owns what it is in, and a mount point stays.
+fn remove_if_empty(directory: &Path) -> Result<()> {
+    let Err(error) = fs::remove_dir(directory) else { return Ok(()) };
+    tracing::debug!(path = %directory.display(), %error, "a tablespace's place stays");
+    Ok(())
 }
 
 /// What to do about a directory that is not there.

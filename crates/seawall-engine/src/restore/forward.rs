@@ -156,6 +156,7 @@ fn request(state: &RestoreState, options: &ForwardOptions) -> Result<RestoreRequ
         into: options.data_directory.clone(),
         tablespaces: state.asked.tablespaces.clone(),
         databases: state.asked.databases.clone(),
+        starts: true,
     })
 }
 
@@ -246,6 +247,7 @@ impl PlannedForward {
             port: Some(self.server.port),
             socket_directory: Some(self.server.socket_directory.clone()),
             log_file: log_file.clone(),
+            restore_id: self.state.restore_id,
             login: login.clone(),
             timeout: *timeout,
         };

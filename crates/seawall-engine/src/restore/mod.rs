@@ -17,7 +17,9 @@ mod execute;
 mod facts;
 mod forward;
 mod future;
+mod identity;
 mod layout;
+mod lock;
 mod look_ahead;
 mod other_lines;
 pub mod plan;
@@ -27,6 +29,7 @@ mod run;
 mod sources;
 mod start;
 mod state;
+mod tablespace_note;
 mod target;
 
 pub(crate) use layout::Layout;
@@ -40,6 +43,7 @@ pub use facts::{
     XactFact,
 };
 pub use forward::{ForwardOptions, PlannedForward, plan_forward, state_to_move};
+pub use identity::DirectoryIdentity;
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};

@@ -113,4 +113,7 @@ pub struct RestoreRequest {
     pub tablespaces: Vec<TablespaceMapping>,
     /// The databases that are wanted; all if there is none.
     pub databases: Vec<OsString>,
+    /// PostgreSQL is started on it then: what the same request restored before, and never started,
+    /// is taken as it is.
+    pub starts: bool,
 }

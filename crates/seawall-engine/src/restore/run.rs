@@ -35,7 +35,7 @@ use super::preflight::{
 };
 use super::sources::{Sources, inconsistent};
 use super::start::find_programs;
-use super::state::{Asked, RestoreState};
+use super::state::{RestoreProgress, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
 use crate::pace::Pace;
 use crate::verify::{Verdict, verdicts};
@@ -100,7 +100,15 @@ pub struct PlannedRestore {
     manifest: ManifestReader,
     sources: Sources,
     configuration: Configuration,
-    resumed: bool,
+    resumed: Option<Resumed>,
+}
+
+/// An interrupted restore that is gone on with.
+#[derive(Debug, Clone, Copy)]
+struct Resumed {
+    restore_id: Ulid,
+    /// All its files are there.
+    is_complete: bool,
 }
 
 /// A restore of which everything that can be known beforehand is proven.
@@ -119,8 +127,11 @@ pub async fn plan_restore(
     request: &RestoreRequest,
 ) -> Result<PlannedRestore> {
     refuse_stopping_standby(request)?;
-    let interrupted = look_at_directory(&request.into, &Asked::from(request))?;
-    let resumed = interrupted.is_some();
+    let interrupted = look_at_directory(&request.into, request)?;
+    let resumed = interrupted.as_ref().map(|state| Resumed {
+        restore_id: state.restore_id,
+        is_complete: state.progress == RestoreProgress::Complete,
+    });
     let plan = match interrupted {
         Some(state) => prove_same_line(state, line)?,
         None => match make_plan(line, wal, request).await {
@@ -141,7 +152,7 @@ async fn open_planned(
     wal: &dyn WalSource,
     request: &RestoreRequest,
     mut plan: RestorePlan,
-    resumed: bool,
+    resumed: Option<Resumed>,
 ) -> Result<PlannedRestore> {
     let id = BackupId(plan.backup.ulid);
     let manifest = line
@@ -155,7 +166,7 @@ async fn open_planned(
         )
         .with_hint("Remove the directory that was restored into, and start anew.")
     })?;
-    if !resumed {
+    if resumed.is_none() {
         if let Some(databases) = &manifest.commit.info.databases {
             plan.removals.name_databases(databases);
         }
@@ -532,7 +543,7 @@ impl PlannedRestore {
     /// Whether an interrupted restore is gone on with.
     #[must_use]
     pub const fn is_resumed(&self) -> bool {
-        self.resumed
+        self.resumed.is_some()
     }
 
     /// The major version of the server that will run on the directory.
@@ -565,7 +576,7 @@ impl PlannedRestore {
         let purpose = Purpose { mode, then, major };
         self.plan.settings = self.plan.required.missing_in(&self.configuration);
         self.plan.settings.extend(changed(purpose, &self.configuration, &host));
-        if !self.resumed {
+        if self.resumed.is_none() {
             let told = warnings(purpose, &self.configuration, &host);
             self.plan.warnings.extend(told.into_iter().map(Hint::from));
         }
@@ -612,17 +623,20 @@ impl PlannedRestore {
         let into = &self.request.into;
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
         prove_outside(into, &tablespaces, self.line.repository().store().url().as_directory())?;
-        look_at_tablespaces(&tablespaces, major, self.resumed)?;
+        look_at_tablespaces(&tablespaces, major, self.resumed.map(|it| it.restore_id))?;
         let left_out = self.plan.left_out_databases.iter().map(|database| database.oid);
         let layout = Layout::new(into.clone(), &tablespaces).leaving_out(left_out);
         let ancestry = self.ancestry(wal).await?;
         self.prove_creations(wal, &ancestry, &tablespaces).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
         self.sources.keep(options.memory_bytes / 8);
+        // Of a backup that is written already nothing is read any more.
+        let is_complete = self.resumed.is_some_and(|it| it.is_complete);
         let pace = Pace::new(options.rate_limit.clone());
+        let stored = (!is_complete).then_some(&pace);
         let (sources, progress) = (&self.sources, options.progress.as_ref());
-        let proven = prove_backup(sources, &self.manifest, &layout, Some(&pace), progress).await?;
-        if !self.resumed {
+        let proven = prove_backup(sources, &self.manifest, &layout, stored, progress).await?;
+        if self.resumed.is_none() {
             self.prove_room(&layout, &proven)?;
         }
         let execution = self.execution(options, major, tablespaces, layout, proven);

@@ -7,6 +7,7 @@ use seawall_core::{ClusterName, Code, Error, LineId, Lsn, Result, Ulid};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use serde::{Deserialize, Serialize};
 
+use super::identity::DirectoryIdentity;
 use super::{
     Mode, PathSpan, RestorePlan, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice,
     durable,
@@ -87,9 +88,9 @@ pub struct RestoreState {
     pub asked: Asked,
     /// What was decided.
     pub plan: RestorePlan,
-    /// The directory's own number, which no copy has.
+    /// The directory that it is, which no copy is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub directory_inode: Option<u64>,
+    pub directory: Option<DirectoryIdentity>,
 }
 
 impl RestoreState {
@@ -98,7 +99,7 @@ impl RestoreState {
     pub fn new(restore_id: Ulid, request: &RestoreRequest, plan: RestorePlan) -> Self {
         let progress = RestoreProgress::InProgress;
         let asked = Asked::from(request);
-        Self { version: VERSION, restore_id, progress, asked, plan, directory_inode: None }
+        Self { version: VERSION, restore_id, progress, asked, plan, directory: None }
     }
 
     /// The cluster that is restored.

@@ -144,6 +144,7 @@ impl House {
             into: self.room(room),
             tablespaces: Vec::new(),
             databases: Vec::new(),
+            starts: false,
         }
     }
 

@@ -1,10 +1,14 @@
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use seawall_core::{Code, Hint, Progress, Stage};
-use seawall_engine::restore::{RestoreProgress, RestoreState, Target};
+use seawall_engine::restore::{
+    RestoreProgress, RestoreRequest, RestoreState, TablespaceMapping, Target,
+};
 use seawall_testkit::Ledger;
 use seawall_testkit::ledger::Bound;
 
@@ -114,6 +118,110 @@ async fn e19_another_plan_is_refused_in_a_directory_that_was_begun() -> Result<(
     Ok(())
 }
 
+/// A cluster with a tablespace, its backup, and a request that puts the tablespace at `place`.
+async fn house_with_tablespace() -> Result<(House, impl Fn(&House, &str, &Path) -> RestoreRequest)>
+{
+    let house = House::new().await?;
+    let old = house.pg.scratch().join("space");
+    house.pg.owner().create_dir(&old, 0o700)?;
+    house.pg.psql(&format!("CREATE TABLESPACE space LOCATION '{}'", old.display()))?;
+    house.pg.psql("CREATE TABLE far TABLESPACE space AS SELECT generate_series(1, 50000) i")?;
+    house.backup().await?;
+    house.archive_everything().await?;
+    let request = move |house: &House, room: &str, new: &Path| {
+        let mapping = TablespaceMapping { old: old.clone(), new: new.to_owned() };
+        RestoreRequest { tablespaces: vec![mapping], ..house.request(room, Target::Latest) }
+    };
+    Ok((house, request))
+}
+
+/// The largest file below a directory.
+fn largest(directory: &Path) -> Result<PathBuf> {
+    let files = walk(directory).into_iter();
+    files.max_by_key(|path| path.metadata().map_or(0, |it| it.len())).context("a file")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_goes_on_leaves_a_tablespace_alone_that_another_restored_there() -> Result<()>
+{
+    let (house, request) = house_with_tablespace().await?;
+    let place = house.room("space");
+    let first = request(&house, "first", &place);
+    let died = house.restore_with(&first, &house.options(DyingProgress::after(10))).await;
+    ensure!(died.is_err());
+    // Somebody gave up on it, and removed what was begun there.
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    house.restore(&request(&house, "second", &place)).await?;
+    let file = largest(&place)?;
+    fs::write(&file, "the second one's, which takes writes by now")?;
+
+    let refused = house.restore(&first).await.expect_err("the second one's");
+    ensure!(refused.code() == Code::DirectoryNotEmpty, "{refused:?}");
+    let kept = fs::read(&file)?;
+    ensure!(kept == b"the second one's, which takes writes by now", "it was overwritten");
+
+    // What is its own it goes on with, and with nothing.
+    fs::remove_dir_all(&place)?;
+    let died = house.restore_with(&first, &house.options(DyingProgress::when_written())).await;
+    ensure!(died.is_err() && largest(&place)?.metadata()?.len() > 100_000);
+    let report = house.restore(&first).await?;
+    ensure!(report.resumed);
+    house.give_away(&place);
+    ensure!(house.open("first")?.psql("SELECT count(*) FROM far")? == "50000");
+    Ok(())
+}
+
+/// Waits where files are to be written, until it is let go.
+#[derive(Default)]
+struct HeldProgress {
+    is_writing: AtomicBool,
+    goes_on: AtomicBool,
+}
+
+impl Progress for HeldProgress {
+    fn stage(&self, stage: Stage, _: Option<u64>) {
+        if stage == Stage::Writing {
+            self.is_writing.store(true, Ordering::SeqCst);
+            while !self.goes_on.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn advance(&self, _: u64) {}
+
+    fn note(&self, _: &Hint) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_restores_at_once_into_one_tablespace_the_second_is_refused() -> Result<()> {
+    let (house, request) = house_with_tablespace().await?;
+    let place = house.room("space");
+    fs::create_dir(&place)?;
+    let held = Arc::new(HeldProgress::default());
+    let options = house.options(Arc::clone(&held) as Arc<dyn Progress>);
+    let (one, two) = (request(&house, "one", &place), request(&house, "two", &place));
+    let first = house.restore_with(&one, &options);
+    let second = async {
+        while !held.is_writing.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let second = house.restore(&two).await;
+        held.goes_on.store(true, Ordering::SeqCst);
+        second
+    };
+    let (first, second) = tokio::join!(first, second);
+    let refused = second.expect_err("two in one directory");
+    let codes = [Code::DirectoryNotEmpty, Code::OtherRestoreInterrupted];
+    ensure!(codes.contains(&refused.code()), "{refused:?}");
+    first?;
+    house.give_away(&place);
+    ensure!(house.open("one")?.psql("SELECT count(*) FROM far")? == "50000");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn e22_without_its_backup_label_a_restored_cluster_does_not_start() -> Result<()> {
     let house = House::new().await?;
@@ -154,7 +262,7 @@ async fn damage_is_found_before_a_byte_is_written() -> Result<()> {
     house.open("room").map(drop)
 }
 
-fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+fn walk(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();

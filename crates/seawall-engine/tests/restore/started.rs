@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use seawall_core::Code;
+use seawall_core::{Code, Ulid};
 use seawall_engine::restore::{
     Archives, Login, Point, PromoteOptions, Promoted, Recovered, StartOptions, Stop, Target,
     TargetAction, promote, start,
@@ -37,6 +37,7 @@ fn options(house: &House, room: &str, port: u16) -> Result<StartOptions> {
         port: Some(port),
         socket_directory: Some(house.room(room)),
         log_file: house.room(&format!("{room}.log")),
+        restore_id: Ulid(1),
         login: Login::as_role("postgres"),
         timeout: LIMIT,
     })

@@ -210,6 +210,7 @@ impl Site {
             into: into.to_owned(),
             tablespaces: Vec::new(),
             databases: Vec::new(),
+            starts: false,
         };
         let options = RestoreOptions {
             jobs: 2,

@@ -15,6 +15,7 @@ use crate::run;
 ///
 /// # Errors
 /// [`seawall_core::Code::NotDiscardable`], [`seawall_core::Code::NotConfirmed`],
+/// [`seawall_core::Code::OtherRestoreInterrupted`] while another command works there,
 /// [`seawall_core::Code::LocalIo`], [`seawall_core::Code::WrongUser`].
 pub fn main(args: &DiscardArgs) -> Result<Outcome> {
     let directory = absolute(&args.directory);
@@ -32,8 +33,13 @@ pub fn main(args: &DiscardArgs) -> Result<Outcome> {
     }
     let log = log_file(&directory);
     confirm("Remove?", args.yes)?;
+    let stays = discard.is_mount_point;
     run::runtime()?.block_on(run::until_interrupted(discard.run()))?;
     drop(acting);
+    if stays {
+        eprintln!("{shown} is empty; it is a mount point, and stays");
+        return Ok(Outcome::Done);
+    }
     std::fs::remove_dir(&directory)
         .code(seawall_core::Code::LocalIo, || format!("{shown} is empty and stays"))?;
     eprintln!("{shown} is gone");

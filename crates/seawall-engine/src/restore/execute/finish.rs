@@ -23,6 +23,7 @@ use super::super::durable::{
 use super::super::layout::Layout;
 use super::super::sources::{Sources, inconsistent};
 use super::super::state::RestoreState;
+use super::super::tablespace_note::TablespaceNote;
 use super::external::{self, Placed};
 use super::journal::Journal;
 use super::settings::{append_settings, recovery_settings};
@@ -201,6 +202,12 @@ impl Finishing<'_> {
             if !bytes.is_empty() {
                 files.add_bytes(name, bytes)?;
             }
+        }
+        for (oid, place) in self.layout.tablespaces() {
+            let note = place.join(TablespaceNote::FILE_NAME);
+            let bytes = fs::read(&note).map_err(|error| local(error, "reading", &note))?;
+            let name = format!("pg_tblspc/{oid}/{}", TablespaceNote::FILE_NAME);
+            files.add_bytes(name.as_bytes(), &bytes)?;
         }
         let mut out = files.out.finish(&self.wal_ranges()).map_err(failed)?;
         out.flush().map_err(failed)?;

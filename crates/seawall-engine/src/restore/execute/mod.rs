@@ -17,27 +17,25 @@ mod sink;
 mod worker;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use seawall_core::{Code, Error, Progress, Result, Stage};
+use seawall_core::{Code, Error, Progress, Result, Stage, Ulid};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::manifest::ManifestReader;
 use seawall_repo::new_ulid;
 use tokio::runtime::Handle;
 
-use super::durable::{create_directory, local};
+use super::durable::create_directory;
+use super::identity::DirectoryIdentity;
 use super::layout::Layout;
+use super::lock::DirectoryLock;
 use super::plan::NamedDatabase;
-use super::preflight::{Proven, being_discarded, look_at_directory};
+use super::preflight::{Proven, being_discarded, look_at_directory, look_at_tablespaces};
 use super::sources::Sources;
-use super::state::{Asked, RestoreProgress, RestoreState};
+use super::state::{RestoreProgress, RestoreState};
+use super::tablespace_note::TablespaceNote;
 use super::{RestorePlan, RestoreReport, RestoreRequest};
 use crate::pace::{Pace, StopWhenDropped};
 use files::Writing;
@@ -80,21 +78,25 @@ impl Execution {
         let root = self.layout.root();
         let mode = self.directory_mode();
         create_directory(root, mode)?;
-        let _lock = lock(root)?;
+        let _lock = DirectoryLock::take(root)?;
         // Somebody else may have come first.
-        let found = look_at_directory(root, &Asked::from(&self.request))?;
+        let found = look_at_directory(root, &self.request)?;
         let resumed = found.is_some();
+        let _locks = self.lock_tablespaces(found.as_ref().map(|state| state.restore_id))?;
         let state = match found {
             Some(state) => self.go_on(state)?,
             None => self.begin()?,
         };
+        self.claim_tablespaces(&state)?;
         let notes = match state.progress {
             RestoreProgress::InProgress => self.write_all(&state, runtime)?,
             RestoreProgress::Discarding => return Err(being_discarded(root)),
-            // It was interrupted before its very last step.
+            // It was interrupted before its very last step, or behind it.
             RestoreProgress::Complete => {
-                let control = finish::control_bytes(&self.manifest.commit.info)?;
-                finish::publish_control(root, &control, mode & 0o640)?;
+                if !root.join("global/pg_control").exists() {
+                    let control = finish::control_bytes(&self.manifest.commit.info)?;
+                    finish::publish_control(root, &control, mode & 0o640)?;
+                }
                 Vec::new()
             }
         };
@@ -124,13 +126,32 @@ impl Execution {
     fn begin(&self) -> Result<RestoreState> {
         let id = new_ulid(Timestamp::now())?;
         let root = self.layout.root();
-        let made = fs::metadata(root).map_err(|error| local(error, "looking at", root))?;
         let state = RestoreState {
-            directory_inode: Some(made.ino()),
+            directory: Some(DirectoryIdentity::of(root)?),
             ..RestoreState::new(id, &self.request, self.plan.clone())
         };
         state.write(root, self.directory_mode() & 0o640)?;
         Ok(state)
+    }
+
+    /// Keeps other restores out of the tablespaces' places too, and looks at these again: what was
+    /// empty when the restore was planned may be another's by now.
+    fn lock_tablespaces(&self, resumed: Option<Ulid>) -> Result<Vec<DirectoryLock>> {
+        let mut locks = Vec::new();
+        for (_, place) in self.layout.tablespaces() {
+            if !place.is_dir() {
+                create_directory(place, self.directory_mode())?;
+            }
+            locks.push(DirectoryLock::take(place)?);
+        }
+        look_at_tablespaces(&self.tablespaces, self.major, resumed)?;
+        Ok(locks)
+    }
+
+    fn claim_tablespaces(&self, state: &RestoreState) -> Result<()> {
+        let (root, mode) = (self.layout.root(), self.directory_mode() & 0o640);
+        let mut places = self.layout.tablespaces();
+        places.try_for_each(|(_, place)| TablespaceNote::claim(place, state.restore_id, root, mode))
     }
 
     /// An older program that was interrupted may not have decided all that this one does.
@@ -171,19 +192,5 @@ impl Execution {
         };
         notes.extend(finishing.run(runtime)?);
         Ok(notes)
-    }
-}
-
-/// Keeps a second restore out of the directory while this one runs.
-fn lock(root: &Path) -> Result<File> {
-    let directory = File::open(root).map_err(|error| local(error, "opening", root))?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(directory),
-        Err(Errno::WOULDBLOCK) => Err(Error::new(
-            Code::OtherRestoreInterrupted,
-            format!("another restore is writing into {}", root.display()),
-        )
-        .with_hint("Wait for it, or restore into another directory.")),
-        Err(error) => Err(local(error.into(), "locking", root)),
     }
 }

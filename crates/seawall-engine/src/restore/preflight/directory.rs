@@ -6,19 +6,20 @@ use std::path::Path;
 
 use seawall_core::{Action, Code, Error, Result, hint};
 
-use crate::cluster::{PostmasterFile, is_lost_and_found};
-use crate::restore::RestoreState;
+use crate::cluster::{PostmasterFile, is_lost_and_found, read_control};
 use crate::restore::durable::{UNFINISHED_SUFFIX, local};
 use crate::restore::state::{Asked, RestoreProgress};
+use crate::restore::{RestoreRequest, RestoreState};
+use seawall_pgdata::control::NO_CHECKPOINT;
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 
 /// Looks at the directory to restore into, and writes nothing. Returns the state of an
-/// interrupted restore that `asked` goes on with.
+/// interrupted restore that `request` goes on with.
 ///
 /// # Errors
 /// [`Code::PostmasterRunning`], [`Code::DirectoryNotEmpty`], [`Code::OtherRestoreInterrupted`],
 /// [`Code::WrongUser`].
-pub fn look(into: &Path, asked: &Asked) -> Result<Option<RestoreState>> {
+pub fn look(into: &Path, request: &RestoreRequest) -> Result<Option<RestoreState>> {
     if !into.is_absolute() {
         return Err(Error::new(Code::Usage, format!("{} is not an absolute path", into.display())));
     }
@@ -35,7 +36,7 @@ pub fn look(into: &Path, asked: &Asked) -> Result<Option<RestoreState>> {
     refuse_postmaster(into)?;
     let found = names(into)?;
     if !found.is_empty() {
-        return resume(into, asked).map(Some);
+        return resume(into, request).map(Some);
     }
     prove_owner(into, metadata.uid())?;
     Ok(None)
@@ -57,17 +58,29 @@ pub(super) fn names(directory: &Path) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
+fn resume(into: &Path, request: &RestoreRequest) -> Result<RestoreState> {
+    let asked = Asked::from(request);
     let Some(state) = RestoreState::read(into)? else {
         return Err(not_empty(format!("{} is not empty", into.display())));
     };
     if into.join("global/pg_control").exists() {
-        return Err(not_empty(format!("{} holds a finished restore", into.display())));
+        let shown = into.display();
+        let finished = not_empty(format!("{shown} holds a finished restore"));
+        if state.asked != asked || !was_never_started(into, &state) {
+            return Err(finished);
+        }
+        return if request.starts {
+            Ok(state)
+        } else {
+            Err(finished.with_hint(format!(
+                "It was never started: the same command with `--start` starts it, and so does `pg_ctl start -D {shown}`."
+            )))
+        };
     }
     if state.progress == RestoreProgress::Discarding {
         return Err(being_discarded(into));
     }
-    if state.asked == *asked {
+    if state.asked == asked {
         return Ok(state);
     }
     let plan = &state.plan;
@@ -81,6 +94,13 @@ fn resume(into: &Path, asked: &Asked) -> Result<RestoreState> {
         ),
     )
     .with_hint("Run the command that began it to go on, or remove the directory and start anew."))
+}
+
+/// The control file is the backup's as long as no server has begun to recover.
+fn was_never_started(into: &Path, state: &RestoreState) -> bool {
+    let control = read_control(into);
+    state.progress == RestoreProgress::Complete
+        && control.is_ok_and(|control| control.checkpoint == NO_CHECKPOINT)
 }
 
 /// What is half removed is not restored into.
@@ -135,29 +155,33 @@ fn refuse_postmaster(directory: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restore::{Mode, TargetAction};
+    use crate::restore::{Mode, Target, TargetAction, TimelineChoice};
 
-    fn asked() -> Asked {
-        Asked {
-            target: "--latest".to_owned(),
+    fn request() -> RestoreRequest {
+        RestoreRequest {
+            target: Target::Latest,
+            target_text: "latest".to_owned(),
+            asked_at: jiff::Timestamp::UNIX_EPOCH,
             backup: None,
-            timeline: None,
+            timeline: TimelineChoice::Current,
             mode: Mode::Clone,
             then: TargetAction::Promote,
+            into: "/into".into(),
             tablespaces: Vec::new(),
             databases: Vec::new(),
+            starts: true,
         }
     }
 
     fn refused(into: &Path) -> Code {
-        look(into, &asked()).expect_err("refused").code()
+        look(into, &request()).expect_err("refused").code()
     }
 
     #[test]
     fn a_directory_that_is_empty_or_not_there_is_taken() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(look(dir.path(), &asked()).unwrap(), None);
-        assert_eq!(look(&dir.path().join("new"), &asked()).unwrap(), None);
+        assert_eq!(look(dir.path(), &request()).unwrap(), None);
+        assert_eq!(look(&dir.path().join("new"), &request()).unwrap(), None);
         assert_eq!(refused(&dir.path().join("no/parent")), Code::LocalIo);
         assert_eq!(refused(Path::new("relative")), Code::Usage);
     }

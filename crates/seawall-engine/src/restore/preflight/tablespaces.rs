@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Code, Error, Result, ResultExt, shell_escaped};
+use seawall_core::{Code, Error, Result, ResultExt, Ulid, shell_escaped};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::relation_path::tablespace_version_directory;
 use seawall_pgdata::tablespace_map::TablespaceMap;
@@ -10,6 +10,7 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 use super::directory::{names, prove_parent};
 use super::inside::resolved;
 use crate::restore::TablespaceMapping;
+use crate::restore::tablespace_note::{Noted, TablespaceNote};
 
 /// Where the tablespaces of a backup go: its map, with other places filled in.
 ///
@@ -57,12 +58,12 @@ fn prove_apart(places: &[&Path]) -> Result<()> {
     Ok(())
 }
 
-/// Looks at the places of tablespaces, and writes nothing. A restore that goes on finds its own
-/// files there.
+/// Looks at the places of tablespaces, and writes nothing. A restore that goes on, of that id, finds
+/// its own files there, beside the note that says so.
 ///
 /// # Errors
 /// [`Code::DirectoryNotEmpty`].
-pub fn look(map: &TablespaceMap, major: PgMajor, resumed: bool) -> Result<()> {
+pub fn look(map: &TablespaceMap, major: PgMajor, resumed: Option<Ulid>) -> Result<()> {
     let own = tablespace_version_directory(major);
     for tablespace in map.tablespaces() {
         let path = Path::new(OsStr::from_bytes(&tablespace.path));
@@ -70,8 +71,7 @@ pub fn look(map: &TablespaceMap, major: PgMajor, resumed: bool) -> Result<()> {
             prove_parent(path)?;
             continue;
         }
-        let ours = path.is_dir() && names(path)?.iter().all(|name| resumed && *name == *own);
-        if !ours {
+        if !path.is_dir() || !is_free(path, &own, resumed)? {
             return Err(Error::new(
                 Code::DirectoryNotEmpty,
                 format!(
@@ -87,6 +87,20 @@ pub fn look(map: &TablespaceMap, major: PgMajor, resumed: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a directory is empty, or that restore's.
+fn is_free(place: &Path, own: &str, resumed: Option<Ulid>) -> Result<bool> {
+    let found = names(place)?;
+    Ok(match TablespaceNote::read(place)? {
+        Noted::Not => found.is_empty(),
+        // The note itself is all that was written.
+        Noted::Torn => found.len() == 1,
+        Noted::By(note) if resumed != Some(note.restore_id) => return Err(note.refused(place)),
+        Noted::By(_) => {
+            found.iter().all(|name| *name == *own || *name == *TablespaceNote::FILE_NAME)
+        }
+    })
 }
 
 /// A mapping of a tablespace to a place that is to be filled in.
@@ -156,13 +170,21 @@ mod tests {
         let place = dir.path().join("ts");
         let line = format!("16390 {}\n", place.display());
         let map = TablespaceMap::parse(line.as_bytes()).unwrap();
-        look(&map, PgMajor::V15, false).unwrap();
+        let refused = |resumed| look(&map, PgMajor::V15, resumed).err().map(|error| error.code());
+        let (ours, another) = (Some(Ulid(1)), Some(Ulid(2)));
+        assert_eq!(refused(None), None);
         fs::create_dir_all(place.join("PG_15_202209061")).unwrap();
-        let error = look(&map, PgMajor::V15, false).unwrap_err();
+        let error = look(&map, PgMajor::V15, None).unwrap_err();
         assert_eq!(error.code(), Code::DirectoryNotEmpty);
         assert!(format!("{:?}", error.hint()).contains("--map-tablespace"), "{error:?}");
-        look(&map, PgMajor::V15, true).unwrap();
+        // Every server's directory has that name.
+        assert_eq!(refused(ours), Some(Code::DirectoryNotEmpty));
+        TablespaceNote::claim(&place, Ulid(1), Path::new("/into"), 0o600).unwrap();
+        assert_eq!(refused(ours), None);
+        for not_ours in [None, another] {
+            assert_eq!(refused(not_ours), Some(Code::DirectoryNotEmpty));
+        }
         fs::write(place.join("mine"), "x").unwrap();
-        assert_eq!(look(&map, PgMajor::V15, true).unwrap_err().code(), Code::DirectoryNotEmpty);
+        assert_eq!(refused(ours), Some(Code::DirectoryNotEmpty));
     }
 }

@@ -233,6 +233,7 @@ mod tests {
             port: None,
             socket_directory: None,
             log_file: "/restored.log".into(),
+            restore_id: seawall_core::Ulid(1),
             login: Login::as_role("postgres"),
             timeout: std::time::Duration::from_secs(1),
         }

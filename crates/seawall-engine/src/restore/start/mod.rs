@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use seawall_core::{Code, Error, Lsn, Result, TimelineId};
+use seawall_core::{Code, Error, Lsn, Result, TimelineId, Ulid};
 use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
 use seawall_pgwire::Connection;
 use tokio::time::sleep;
@@ -30,7 +30,7 @@ pub use login::{Listening, Login};
 pub use programs::find_programs;
 pub(in crate::restore) use promote::replay_waits_at;
 pub use promote::{PromoteOptions, Promoted, promote};
-pub(in crate::restore) use stop::{StopMode, server_of, stop};
+pub(in crate::restore) use stop::{RunningServer, StopMode, server_of, stop};
 
 use log::ServerLog;
 use watch::{Since, StartupProcess};
@@ -51,6 +51,10 @@ const READABLE_WITHIN: Duration = Duration::from_secs(5);
 /// cannot be had ends recovery at once.
 const WAL_WITHIN: Duration = Duration::from_secs(600);
 
+/// The setting by which a server is known that was started here (a custom one, guc.c); its value is
+/// the restore's id.
+const STARTED_FOR: &str = "seawall.restore_id";
+
 /// How far replay has come, and whether it waits there, as long as there is any.
 const REPLAY: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
      THEN pg_catalog.pg_last_wal_replay_lsn() END AS lsn, \
@@ -70,6 +74,8 @@ pub struct StartOptions {
     pub socket_directory: Option<PathBuf>,
     /// Where the server's output goes.
     pub log_file: PathBuf,
+    /// The restore whose server it is.
+    pub restore_id: Ulid,
     /// Who asks the server whether replay has paused: a superuser.
     pub login: Login,
     /// How long recovery may take.
@@ -160,7 +166,7 @@ impl Server<'_> {
     /// What the server's command line says; `pg_ctl` hands it to a shell.
     fn server_options(&self) -> String {
         let StartOptions { port, socket_directory, .. } = self.options;
-        let mut settings = Vec::new();
+        let mut settings = vec![(STARTED_FOR, self.options.restore_id.to_string())];
         settings.extend(port.map(|port| ("port", port.to_string())));
         let directory = socket_directory.as_ref().map(|it| it.display().to_string());
         settings.extend(directory.map(|directory| ("unix_socket_directories", directory)));

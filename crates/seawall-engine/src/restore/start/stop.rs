@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use seawall_core::{Code, Error, Result, ResultExt};
+use seawall_core::{Code, Error, Result, ResultExt, Ulid};
 use tokio::time::sleep;
 
-use super::PAUSE;
+use super::{PAUSE, STARTED_FOR};
 use crate::cluster::PostmasterFile;
 
 /// How a server is stopped (`pmdie`, postmaster.c).
@@ -29,6 +29,37 @@ pub(in crate::restore) fn server_of(data_directory: &Path) -> Option<PostmasterF
     // A server works in its data directory (ChangeToDataDir, miscinit.c).
     let works_in = fs::read_link(format!("/proc/{}/cwd", file.pid)).ok()?;
     (works_in == fs::canonicalize(data_directory).ok()?).then_some(file)
+}
+
+/// What runs in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::restore) enum RunningServer {
+    /// Nothing.
+    None,
+    /// A server that was started for that restore.
+    Started,
+    /// A server that somebody else started.
+    Foreign,
+    /// Perhaps a server: its process cannot be looked at.
+    Unknown,
+}
+
+impl RunningServer {
+    /// Looks for the server of a directory that a restore of that id made.
+    pub fn of(data_directory: &Path, restore_id: Ulid) -> Self {
+        let Some(noted) = PostmasterFile::read(data_directory) else { return Self::None };
+        let Some(server) = server_of(data_directory) else {
+            // Else it is another process, which has the number of a server that died.
+            let works_in = fs::read_link(format!("/proc/{}/cwd", noted.pid));
+            return if works_in.is_ok() { Self::None } else { Self::Unknown };
+        };
+        let Ok(words) = fs::read(format!("/proc/{}/cmdline", server.pid)) else {
+            return Self::Unknown;
+        };
+        let started_for = format!("{STARTED_FOR}={restore_id}");
+        let is_started = words.split(|byte| *byte == 0).any(|word| word == started_for.as_bytes());
+        if is_started { Self::Started } else { Self::Foreign }
+    }
 }
 
 /// Stops the server of a directory, if one runs, and waits until it is gone.

@@ -117,6 +117,7 @@ impl Starting {
             port: listen.port,
             socket_directory: listen.socket_directory,
             log_file: log_file(&report.data_directory),
+            restore_id: report.restore_id,
             login: self.login.clone(),
             timeout: args.start_timeout,
         })

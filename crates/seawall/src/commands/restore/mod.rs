@@ -226,6 +226,7 @@ async fn request(
         into,
         tablespaces: args.map_tablespace.clone(),
         databases: args.database.clone(),
+        starts: args.start,
     })
 }
 
