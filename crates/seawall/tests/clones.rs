@@ -283,3 +283,25 @@ fn the_same_command_starts_what_was_restored_and_never_started() -> Result<()> {
     drop(clone);
     tells(&again()?, "SW0604")
 }
+
+/// Two that write one directory at once: the second is told, and nothing is half done.
+#[test]
+fn one_command_at_a_time_moves_or_removes_a_clone() -> Result<()> {
+    let house = story()?;
+    let clone = Waiting::start(&house, "54514", &["--to", "name:row 1"])?;
+    let other = fs::File::open(&clone.directory)?;
+    other.lock()?;
+    for arguments in [&["--to", "name:row 2"][..], &[]] {
+        let refused = clone.promote(arguments)?.fail(5)?;
+        tells(&refused, "SW0607")?;
+        ensure!(!refused.stderr.contains("Do not use it"), "{}", refused.stderr);
+    }
+    tells(&house.command(["discard", "--yes"]).arg(&clone.directory).fail(5)?, "SW0607")?;
+    ensure!(clone.rows()? == "1");
+    drop(other);
+    clone.promote(&["--to", "name:row 2"])?.succeed()?;
+    ensure!(clone.rows()? == "1,2");
+    house.command(["discard", "--yes"]).arg(&clone.directory).succeed()?;
+    ensure!(!clone.directory.exists());
+    Ok(())
+}

@@ -4,10 +4,13 @@
 mod support;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use seawall_testkit::{PgBin, PgCluster, oracles, process};
-use support::{LIMIT, Protected, archive_everything, open_restored, quiet_cluster, tells};
+use support::{
+    Arguments, LIMIT, Protected, archive_everything, open_restored, quiet_cluster, tells,
+};
 
 /// Tables of every kind of page, dead rows among them.
 const FILL: &str = "CREATE TABLE t (i int PRIMARY KEY, text text); \
@@ -113,4 +116,58 @@ fn a_started_server_tells_the_databases_left_out_by_their_names_of_now() -> Resu
     ensure!(pg.psql("SHOW ignore_invalid_pages")? == "off");
     ensure!(pg.connection().psql_in("the shop", CONTENT)? == expected);
     Ok(())
+}
+
+/// Without `full_page_writes` replay needs every page: one that is missing is passed over.
+#[test]
+fn every_stretch_of_replay_is_looked_at_and_a_promoted_server_insists_on_all_pages() -> Result<()> {
+    let pg = quiet_cluster()?.config("full_page_writes", "off");
+    let house = Protected::with(pg, false)?;
+    for database in ["shop", "other"] {
+        house.pg.psql(&format!("CREATE DATABASE {database}"))?;
+        house.pg.connection().psql_in(database, FILL)?;
+    }
+    house.backup()?;
+    let change = |database: &str, what: &str, point: &str| -> Result<()> {
+        house.pg.connection().psql_in(database, what)?;
+        house.pg.psql(&format!("SELECT pg_create_restore_point('{point}')")).map(drop)
+    };
+    change("shop", "INSERT INTO t VALUES (0, '')", "one")?;
+    change("other", "DELETE FROM h", "two")?;
+    change("shop", "DELETE FROM h", "three")?;
+    let path = house.pg.connection().psql_in("shop", "SELECT pg_relation_filepath('h')")?;
+    archive_everything(&house.pg)?;
+
+    let waiting = |room: &str| -> Result<PathBuf> {
+        let start = ["--database", "shop", "--then", "pause", "--start", "--to", "name:one"];
+        let restored = house.restore(room, start).args(["--port", "54515"]).succeed()?;
+        tells(&restored, "DROP DATABASE \"other\"")?;
+        Ok(house.room(room))
+    };
+    let promote = |room: &Path, arguments: &[&str]| {
+        house.command(["promote"]).arg(room).args(arguments.iter().copied())
+    };
+    let stop = |room: &Path| -> Result<()> {
+        let mut stop = house.pg.owner().command(house.pg.bin().program("pg_ctl")?);
+        stop.args(["stop", "-m", "fast", "-w", "-D"]).arg(room);
+        process::run(&mut stop, None, LIMIT)?.success().map(drop)
+    };
+    let ignores = |room: &Path| -> Result<bool> {
+        let text = fs::read_to_string(room.join("postgresql.auto.conf"))?;
+        Ok(text.lines().any(|line| line.starts_with("ignore_invalid_pages")))
+    };
+
+    let whole = waiting("whole")?;
+    tells(&promote(&whole, &["--to", "name:two"]).succeed()?, "DROP DATABASE \"other\"")?;
+    ensure!(ignores(&whole)?, "it still replays");
+    tells(&promote(&whole, &[]).succeed()?, "DROP DATABASE \"other\"")?;
+    ensure!(!ignores(&whole)?, "it takes writes");
+    stop(&whole)?;
+
+    let cut = waiting("cut")?;
+    fs::OpenOptions::new().write(true).open(cut.join(&path))?.set_len(0)?;
+    let refused = promote(&cut, &["--to", "name:three"]).fail(1)?;
+    tells(&refused, "SW0608")?;
+    tells(&refused, &path)?;
+    stop(&cut)
 }

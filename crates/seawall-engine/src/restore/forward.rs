@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{Action, BackupId, Code, Error, Hint, Lsn, Result, TimelineId, hint};
-use seawall_pgdata::control::{ControlFile, NO_CHECKPOINT};
+use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::history::Ancestry;
 use seawall_repo::Line;
 
 use super::durable::{local, publish};
 use super::execute::retarget;
-use super::plan::record_position;
+use super::lock::DirectoryLock;
+use super::plan::{NamedDatabase, record_position};
 use super::preflight::OwnPlaces;
 use super::run::plan_request;
 use super::start::{
-    Login, Recovered, StartOptions, StopMode, find_programs, replay_waits_at, server_of, start,
-    stop,
+    Ended, Login, Recovered, StartOptions, StopMode, Stretch, find_programs, look_at_databases,
+    replay_waits_at, server_of, start, stop,
 };
 use super::{
     Mode, Point, RestorePlan, RestoreRequest, RestoreState, Target, TargetAction, TimelineChoice,
@@ -54,11 +55,24 @@ pub struct ForwardOptions {
 
 /// A cluster that waits, and how it goes on.
 pub struct PlannedForward {
+    /// Nobody else moves, promotes or removes it meanwhile.
+    _lock: DirectoryLock,
     options: ForwardOptions,
     server: PostmasterFile,
     state: RestoreState,
     plan: RestorePlan,
     control: ControlFile,
+    /// The databases that have their content, as they were when the backup began.
+    kept: Vec<NamedDatabase>,
+}
+
+/// Where a cluster that was moved waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// What became of its server.
+    pub recovered: Recovered,
+    /// What a person should know.
+    pub notes: Vec<String>,
 }
 
 /// The state of a restored directory that may be moved forward.
@@ -96,6 +110,8 @@ pub async fn plan_forward(
     options: ForwardOptions,
 ) -> Result<PlannedForward> {
     let directory = &options.data_directory;
+    state_to_move(directory)?;
+    let lock = DirectoryLock::take(directory)?;
     let state = state_to_move(directory)?;
     let server = server_of(directory).ok_or_else(|| {
         let shown = directory.display();
@@ -130,7 +146,19 @@ pub async fn plan_forward(
     for change in wal.parameter_changes(&ancestry, from, plan.wal_end).await? {
         plan.required.raise(&change);
     }
-    Ok(PlannedForward { options, server, state, plan, control })
+    let kept = kept_databases(line, &plan).await?;
+    Ok(PlannedForward { _lock: lock, options, server, state, plan, control, kept })
+}
+
+/// The databases of the backup that were not left out, if some were.
+async fn kept_databases(line: &Line, plan: &RestorePlan) -> Result<Vec<NamedDatabase>> {
+    if plan.left_out_databases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let manifest = line.manifest(BackupId(plan.backup.ulid)).await?;
+    let known = manifest.as_ref().and_then(|it| it.commit.info.databases.as_deref());
+    let known = known.unwrap_or_default().iter().map(NamedDatabase::from);
+    Ok(known.filter(|it| !plan.left_out_databases.contains(it)).collect())
 }
 
 fn request(state: &RestoreState, options: &ForwardOptions) -> Result<RestoreRequest> {
@@ -236,10 +264,11 @@ impl PlannedForward {
     ///
     /// # Errors
     /// [`Code::RestoredServerFailed`], [`Code::LocalIo`].
-    pub async fn run(self) -> Result<Recovered> {
+    pub async fn run(self) -> Result<Moved> {
         let ForwardOptions { data_directory, login, timeout, log_file, .. } = &self.options;
         let programs = find_programs(self.control.major)?;
         stop(data_directory, StopMode::Fast, STOPPING).await?;
+        prove_still_recovers(data_directory)?;
         self.write_target()?;
         let options = StartOptions {
             data_directory: data_directory.clone(),
@@ -251,7 +280,17 @@ impl PlannedForward {
             login: login.clone(),
             timeout: *timeout,
         };
-        start(&options, &self.plan).await
+        let log_bytes = fs::metadata(log_file).map_or(0, |file| file.len());
+        let recovered = start(&options, &self.plan).await?;
+        let stretch = Stretch {
+            data_directory,
+            login,
+            log: (log_file, log_bytes),
+            plan: &self.plan,
+            kept: &self.kept,
+            ended: Ended::from(recovered),
+        };
+        Ok(Moved { recovered, notes: look_at_databases(&stretch).await? })
     }
 
     /// First what `wal fetch` has to know: it serves nothing behind the planned end.
@@ -265,6 +304,20 @@ impl PlannedForward {
         let old = fs::read(&path).map_err(|error| local(error, "reading", &path))?;
         publish(&path, &retarget(&old, &self.state.plan.required, &self.plan), mode_of(&path)?)
     }
+}
+
+/// Somebody may have promoted it by other means, just before it was stopped.
+fn prove_still_recovers(data_directory: &Path) -> Result<()> {
+    let state = read_control(data_directory)?.state;
+    if matches!(state, DbState::InArchiveRecovery | DbState::ShutDownInRecovery) {
+        return Ok(());
+    }
+    let shown = data_directory.display();
+    Err(Error::new(
+        Code::RestoredServerFailed,
+        "the server did not wait any more when it was stopped: somebody promoted it",
+    )
+    .with_hint(format!("Nothing else was changed. Start it again: `pg_ctl start -D {shown}`.")))
 }
 
 fn mode_of(path: &Path) -> Result<u32> {

@@ -42,14 +42,14 @@ pub use facts::{
     CoveredSpan, Fact, RecordPlace, TablespaceChange, UnreadableWal, WalCoverage, WalSource,
     XactFact,
 };
-pub use forward::{ForwardOptions, PlannedForward, plan_forward, state_to_move};
+pub use forward::{ForwardOptions, Moved, PlannedForward, plan_forward, state_to_move};
 pub use identity::DirectoryIdentity;
 pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
 pub use start::{
-    Archives, LeftOut, Listening, Login, PromoteOptions, Promoted, Recovered, StartOptions,
-    find_programs, look_at_databases, promote, start,
+    Archives, Ended, LeftOut, Listening, Login, PromoteOptions, Promoted, Recovered, StartOptions,
+    Stretch, find_programs, look_at_databases, promote, start,
 };
 pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

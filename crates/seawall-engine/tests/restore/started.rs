@@ -48,6 +48,7 @@ fn promotion<'o>(data_directory: &'o Path, login: &'o Login) -> PromoteOptions<'
         data_directory,
         login,
         timeout: LIMIT,
+        log_file: Path::new("/not/there"),
         archives: Archives::default(),
         without_archive: false,
     }
@@ -84,7 +85,7 @@ async fn a_started_restore_is_proven_to_have_stopped_where_planned() -> Result<(
     let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{:?}", report.plan.text()) };
     ensure!(recovered == Recovered::Paused { replayed_to: lsn }, "{recovered:?}, {lsn}");
     let login = Login::as_role("postgres");
-    for expected in [Promoted::Now, Promoted::Before] {
+    for expected in [Promoted::Now { notes: Vec::new() }, Promoted::Before] {
         let promoted = promote(&promotion(&house.room("paused"), &login)).await?;
         ensure!(promoted == expected, "{promoted:?}");
     }

@@ -8,9 +8,9 @@ use std::path::Path;
 use seawall_core::{Action, Oid, Result, hint};
 use seawall_pgwire::Connection;
 
-use super::{Recovered, StartOptions, failed};
+use super::{Login, Recovered, failed};
 use crate::cluster::PostmasterFile;
-use crate::restore::RestoreReport;
+use crate::restore::RestorePlan;
 use crate::restore::durable::local;
 use crate::restore::plan::{FIRST_NORMAL_OID, NamedDatabase, quoted};
 
@@ -30,37 +30,78 @@ struct Found {
     is_empty: bool,
 }
 
-/// Proves that recovery passed over no page but those of databases left out, makes the server
-/// insist on all pages again, and returns what a person should know of its databases. `log_bytes`
-/// is how long the log was before the server was started.
+/// What a server has done at the end of a stretch of replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It waits, and will replay on.
+    Waits,
+    /// It takes writes.
+    TakesWrites,
+    /// It shut down.
+    ShutDown,
+}
+
+impl From<Recovered> for Ended {
+    fn from(recovered: Recovered) -> Self {
+        match recovered {
+            Recovered::Promoted { .. } => Self::TakesWrites,
+            Recovered::Paused { .. } | Recovered::Following { .. } => Self::Waits,
+            Recovered::ShutDown { .. } => Self::ShutDown,
+        }
+    }
+}
+
+/// A stretch of replay that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch<'s> {
+    /// The restored data directory.
+    pub data_directory: &'s Path,
+    /// How its server is logged in to: a superuser.
+    pub login: &'s Login,
+    /// Where the server logs, and how long that was before.
+    pub log: (&'s Path, u64),
+    /// What was planned.
+    pub plan: &'s RestorePlan,
+    /// The databases that have their content, as they were when the backup began, as far as known.
+    pub kept: &'s [NamedDatabase],
+    /// How it ended.
+    pub ended: Ended,
+}
+
+/// Proves that recovery passed over no page but those of databases left out, makes a server that
+/// takes writes insist on all pages again, and returns what a person should know of its databases.
 ///
 /// # Errors
 /// [`Code::RestoredServerFailed`], those of the log and of the connection.
-pub async fn look_at_databases(
-    options: &StartOptions,
-    report: &RestoreReport,
-    recovered: Recovered,
-    log_bytes: u64,
-) -> Result<Vec<String>> {
-    let plan = &report.plan;
-    if plan.left_out_databases.is_empty() {
+pub async fn look_at_databases(stretch: &Stretch<'_>) -> Result<Vec<String>> {
+    let left_out = &stretch.plan.left_out_databases;
+    if left_out.is_empty() {
         return Ok(Vec::new());
     }
-    let passed_over = invalid_pages(&log_after(&options.log_file, log_bytes)?);
-    if matches!(recovered, Recovered::ShutDown { .. }) {
-        let kept = report.kept_databases.iter();
-        let kept: Vec<Found> = kept.map(|it| found(it.oid, it.name.clone())).collect();
-        return prove_pages(&passed_over, &plan.left_out_databases, &kept, options)
+    let (log_file, log_bytes) = stretch.log;
+    let passed_over = invalid_pages(&log_after(log_file, log_bytes)?);
+    if stretch.ended == Ended::ShutDown {
+        let kept: Vec<Found> =
+            stretch.kept.iter().map(|it| found(it.oid, it.name.clone())).collect();
+        return prove_pages(&passed_over, left_out, &kept, stretch.data_directory)
             .map(|()| Vec::new());
     }
-    let mut server = connect(options, "postgres").await?;
-    let databases = ask(&mut server, options, &plan.left_out_databases).await?;
-    prove_pages(&passed_over, &plan.left_out_databases, &databases, options)?;
-    if plan.ignores_invalid_pages && matches!(recovered, Recovered::Promoted { .. }) {
-        server.simple_query("ALTER SYSTEM RESET ignore_invalid_pages").await?;
+    let mut server = stretch.connect("postgres").await?;
+    let databases = ask(&mut server, stretch, left_out).await?;
+    prove_pages(&passed_over, left_out, &databases, stretch.data_directory)?;
+    if stretch.ended == Ended::TakesWrites {
+        insist_on_all_pages(&mut server, stretch.plan).await?;
     }
     server.close().await;
-    Ok(notes(&plan.left_out_databases, &report.kept_databases, &databases))
+    Ok(notes(left_out, stretch.kept, &databases))
+}
+
+/// Makes a server that takes writes stop at pages that are not there, from its next start on.
+pub(super) async fn insist_on_all_pages(server: &mut Connection, plan: &RestorePlan) -> Result<()> {
+    if plan.ignores_invalid_pages {
+        server.simple_query("ALTER SYSTEM RESET ignore_invalid_pages").await?;
+    }
+    Ok(())
 }
 
 const fn found(oid: Oid, name: String) -> Found {
@@ -69,7 +110,7 @@ const fn found(oid: Oid, name: String) -> Found {
 
 async fn ask(
     server: &mut Connection,
-    options: &StartOptions,
+    stretch: &Stretch<'_>,
     left_out: &[NamedDatabase],
 ) -> Result<Vec<Found>> {
     let mut databases = Vec::new();
@@ -79,7 +120,7 @@ async fn ask(
         let is_left_out = left_out.iter().any(|it| it.oid == database.oid);
         if row.get("datallowconn")? && !is_left_out && database.oid >= FIRST_NORMAL_OID {
             // As it is, not as it is shown.
-            match connect(options, row.text("datname")?.unwrap_or_default()).await {
+            match stretch.connect(row.text("datname")?.unwrap_or_default()).await {
                 Ok(connection) => connection.close().await,
                 Err(error) => database.is_empty = format!("{error:?}").contains(EMPTY),
             }
@@ -89,11 +130,12 @@ async fn ask(
     Ok(databases)
 }
 
-async fn connect(options: &StartOptions, database: &str) -> Result<Connection> {
-    let directory = &options.data_directory;
-    let running = PostmasterFile::read(directory)
-        .ok_or_else(|| failed("the restored server does not run any more".to_owned()))?;
-    options.login.connect(&running.listening(), database).await
+impl Stretch<'_> {
+    async fn connect(&self, database: &str) -> Result<Connection> {
+        let running = PostmasterFile::read(self.data_directory)
+            .ok_or_else(|| failed("the restored server does not run any more".to_owned()))?;
+        self.login.connect(&running.listening(), database).await
+    }
 }
 
 fn log_after(path: &Path, bytes: u64) -> Result<String> {
@@ -141,7 +183,7 @@ fn prove_pages(
     passed_over: &BTreeMap<Oid, String>,
     left_out: &[NamedDatabase],
     databases: &[Found],
-    options: &StartOptions,
+    data_directory: &Path,
 ) -> Result<()> {
     let matters = |oid: Oid| {
         let is_left_out = left_out.iter().any(|database| database.oid == oid);
@@ -151,7 +193,7 @@ fn prove_pages(
     let Some((_, line)) = passed_over.iter().find(|(oid, _)| matters(**oid)) else {
         return Ok(());
     };
-    let directory = options.data_directory.display();
+    let directory = data_directory.display();
     Err(failed(format!(
         "recovery passed over a page of a database that is wanted, so the restored cluster is not whole: {line}"
     ))
@@ -211,7 +253,6 @@ fn drop_statements(database: &Found) -> String {
 mod tests {
     use seawall_core::Code;
 
-    use super::super::Login;
     use super::*;
 
     const LOG: &str = "\
@@ -226,19 +267,6 @@ mod tests {
         NamedDatabase { oid, name: name.to_owned() }
     }
 
-    fn options() -> StartOptions {
-        StartOptions {
-            data_directory: "/restored".into(),
-            programs: "/bin".into(),
-            port: None,
-            socket_directory: None,
-            log_file: "/restored.log".into(),
-            restore_id: seawall_core::Ulid(1),
-            login: Login::as_role("postgres"),
-            timeout: std::time::Duration::from_secs(1),
-        }
-    }
-
     #[test]
     fn only_pages_of_databases_left_out_may_be_passed_over() {
         let pages = invalid_pages(LOG);
@@ -247,7 +275,7 @@ mod tests {
         let databases =
             [(16_401, "a"), (16_402, "b")].map(|(oid, name)| found(oid, name.to_owned()));
         let prove = |left_out: &[NamedDatabase], databases: &[Found]| {
-            prove_pages(&pages, left_out, databases, &options())
+            prove_pages(&pages, left_out, databases, Path::new("/restored"))
         };
         prove(&left_out, &databases).unwrap();
         let error = prove(&left_out[..1], &databases).unwrap_err();
@@ -258,7 +286,7 @@ mod tests {
         let copy = Found { is_empty: true, ..databases[1].clone() };
         prove(&left_out[..1], &[copy]).unwrap();
         let shared = invalid_pages("WARNING:  page 0 of relation global/1262 is uninitialized");
-        assert!(prove_pages(&shared, &left_out, &[], &options()).is_err());
+        assert!(prove_pages(&shared, &left_out, &[], Path::new("/restored")).is_err());
     }
 
     #[test]

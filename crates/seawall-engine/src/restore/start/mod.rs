@@ -25,7 +25,7 @@ use super::{Mode, RestorePlan, TargetAction};
 use crate::cluster::{PostmasterFile, read_control};
 
 pub use archive_end::{Archives, LeftOut};
-pub use databases::look_at_databases;
+pub use databases::{Ended, Stretch, look_at_databases};
 pub use login::{Listening, Login};
 pub use programs::find_programs;
 pub(in crate::restore) use promote::replay_waits_at;

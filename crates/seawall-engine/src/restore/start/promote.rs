@@ -10,8 +10,11 @@ use seawall_pgwire::{Connection, PgError};
 use tokio::time::sleep;
 
 use super::archive_end::{Archives, LeftOut};
-use super::{Login, PAUSE, outcome};
+use super::databases::{Ended, Stretch, insist_on_all_pages, look_at_databases};
+use super::{Login, PAUSE, RunningServer, outcome};
 use crate::cluster::{PostmasterFile, read_control};
+use crate::restore::lock::DirectoryLock;
+use crate::restore::plan::warning_of_invalid_pages;
 use crate::restore::{RestorePlan, RestoreState};
 use crate::wal::PromotionNote;
 
@@ -37,6 +40,8 @@ pub struct PromoteOptions<'o> {
     pub login: &'o Login,
     /// How long it may take.
     pub timeout: Duration,
+    /// Where the server logs, if a restore started it.
+    pub log_file: &'o Path,
     /// Where its WAL is archived.
     pub archives: Archives,
     /// Promote it even if the archive has more, or cannot be asked.
@@ -44,10 +49,13 @@ pub struct PromoteOptions<'o> {
 }
 
 /// What a promotion found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Promoted {
     /// The server waited at its target, and takes writes now.
-    Now,
+    Now {
+        /// What a person should know.
+        notes: Vec<String>,
+    },
     /// The server was a standby, and takes writes now in place of its primary.
     Standby(LeftOut),
     /// It took writes already.
@@ -63,26 +71,30 @@ pub enum Promoted {
 /// # Errors
 /// [`Code::Usage`] if there is no data directory; [`Code::RestoredServerFailed`] if no server runs
 /// in it, it goes down, or it does not come up in time; [`Code::BehindArchive`] if the archive has
-/// more than was replayed, or cannot be asked; those of the connection.
+/// more than was replayed, or cannot be asked; [`Code::OtherRestoreInterrupted`] while another
+/// command moves or removes it; those of the connection.
 pub async fn promote(options: &PromoteOptions<'_>) -> Result<Promoted> {
     let directory = options.data_directory;
     prove_data_directory(directory)?;
+    // Asked first: PostgreSQL removes the file as it is promoted. What stops at a target may be moved
+    // to another one by somebody else.
+    let is_standby = directory.join(STANDBY_SIGNAL).exists();
+    let _lock = if is_standby { None } else { Some(DirectoryLock::take(directory)?) };
     let server = running(directory)?;
     // One that was left behind says nothing of what is wanted now.
     PromotionNote::remove(directory)?;
     let mut connection = options.login.connect(&server.listening(), "postgres").await?;
+    let state = RestoreState::read(directory)?;
     if !connection.query_value::<bool>("SELECT pg_catalog.pg_is_in_recovery()").await? {
+        if let Some(state) = &state {
+            insist_on_all_pages(&mut connection, &state.plan).await?;
+        }
         connection.close().await;
         return Ok(Promoted::Before);
     }
-    let mut promotion = Promotion {
-        options,
-        connection,
-        state: RestoreState::read(directory)?,
-        deadline: Instant::now() + options.timeout,
-    };
-    // Asked first: PostgreSQL removes the file as it is promoted.
-    let promoted = if directory.join(STANDBY_SIGNAL).exists() {
+    let deadline = Instant::now() + options.timeout;
+    let mut promotion = Promotion { options, connection, state, deadline };
+    let promoted = if is_standby {
         promotion.of_standby(&server).await
     } else {
         promotion.of_paused(&server).await
@@ -177,6 +189,7 @@ impl Promotion<'_> {
             self.prove_end(at)?;
             PromotionNote::write(directory, server)?;
         }
+        let log_bytes = fs::metadata(self.options.log_file).map_or(0, |file| file.len());
         end_pause(&mut self.connection).await?;
         self.wait_for_writes(true).await?;
         if let Some(plan) = self.plan()
@@ -185,7 +198,33 @@ impl Promotion<'_> {
         {
             self.prove_end(end)?;
         }
-        Ok(Promoted::Now)
+        let notes = self.look_at_databases(log_bytes).await?;
+        Ok(Promoted::Now { notes })
+    }
+
+    /// What was replayed until it waited was looked at by whoever started it. One that was started by
+    /// hand logs where nobody knows.
+    async fn look_at_databases(&mut self, log_bytes: u64) -> Result<Vec<String>> {
+        let Some(state) = &self.state else { return Ok(Vec::new()) };
+        let directory = self.options.data_directory;
+        if RunningServer::of(directory, state.restore_id) != RunningServer::Started {
+            insist_on_all_pages(&mut self.connection, &state.plan).await?;
+            let left_out = &state.plan.left_out_databases;
+            let is_unknown = state.plan.ignores_invalid_pages && !left_out.is_empty();
+            return Ok(is_unknown
+                .then(|| warning_of_invalid_pages(left_out))
+                .into_iter()
+                .collect());
+        }
+        look_at_databases(&Stretch {
+            data_directory: directory,
+            login: self.options.login,
+            log: (self.options.log_file, log_bytes),
+            plan: &state.plan,
+            kept: &[],
+            ended: Ended::TakesWrites,
+        })
+        .await
     }
 
     fn plan(&self) -> Option<&RestorePlan> {

@@ -11,7 +11,7 @@ use seawall_engine::restore::{
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
-use super::{line, places};
+use super::{line, note, places};
 use crate::args::PromoteArgs;
 use crate::commands::restore::log_file;
 use crate::context::Context;
@@ -53,7 +53,9 @@ pub(super) async fn run(
     };
     let planned = plan_forward(&line, &wal, options).await?;
     eprintln!("{}", sentence(&planned.plan().text()));
-    let Recovered::Paused { replayed_to } = planned.run().await? else {
+    let moved = planned.run().await?;
+    moved.notes.iter().for_each(|text| note(text));
+    let Recovered::Paused { replayed_to } = moved.recovered else {
         return Err(Error::new(Code::Internal, "a server that was to wait does not"));
     };
     let shown = shell_quote(&directory.display().to_string());

@@ -14,7 +14,7 @@ use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
 use crate::args::PromoteArgs;
-use crate::commands::restore::{DEFAULT_ROLE, login};
+use crate::commands::restore::{DEFAULT_ROLE, log_file, login};
 use crate::config::{self, Config};
 use crate::context::{Context, Place, absolute};
 use crate::exit::Outcome;
@@ -77,6 +77,7 @@ pub fn main(config_file: Option<&Path>, args: &PromoteArgs) -> Result<Outcome> {
             data_directory: &directory,
             login: &login,
             timeout: args.timeout,
+            log_file: &log_file(&directory),
             archives: archives(context, &directory).await?,
             without_archive: args.without_archive,
         };
@@ -97,9 +98,11 @@ fn login_of(config: &Config, directory: &Path, role: Option<&str>) -> Result<Log
 
 fn tell(directory: &Path, promoted: Promoted) {
     let shown = directory.display();
-    let note = |text: &str| eprintln!("{} {text}", Style::of_stderr().yellow("note:"));
     match promoted {
-        Promoted::Now => eprintln!("{shown} takes writes"),
+        Promoted::Now { notes } => {
+            notes.iter().for_each(|text| note(text));
+            eprintln!("{shown} takes writes");
+        }
         Promoted::Standby(left_out) => {
             eprintln!("{shown} takes writes: it was a standby and is a primary now");
             eprintln!("leaves out: {left_out}");
@@ -111,6 +114,10 @@ fn tell(directory: &Path, promoted: Promoted) {
         }
         Promoted::Before => eprintln!("{shown} takes writes already; nothing was to be done"),
     }
+}
+
+fn note(text: &str) {
+    eprintln!("{} {text}", Style::of_stderr().yellow("note:"));
 }
 
 /// Where the WAL of the server comes from.

@@ -6,8 +6,8 @@ use rustix::fs::Access;
 use seawall_core::{Error, Result, hint};
 use seawall_engine::cluster::PostmasterFile;
 use seawall_engine::restore::{
-    Listening, Login, Mode, Recovered, RestoreReport, StartOptions, TargetAction, find_programs,
-    look_at_databases, start as start_server,
+    Ended, Listening, Login, Mode, Recovered, RestoreReport, StartOptions, Stretch, TargetAction,
+    find_programs, look_at_databases, start as start_server,
 };
 use seawall_pgwire::quote_conninfo_value;
 use serde_json::{Value, json};
@@ -90,7 +90,15 @@ impl Starting {
         // What ran and did something else than planned is not to be started again.
         let recovered =
             started.map_err(|error| if error.hint().is_none() { by_hand(error) } else { error })?;
-        let notes = look_at_databases(&options, report, recovered, log_bytes).await?;
+        let notes = look_at_databases(&Stretch {
+            data_directory: &options.data_directory,
+            login: &options.login,
+            log: (&options.log_file, log_bytes),
+            plan: &report.plan,
+            kept: &report.kept_databases,
+            ended: Ended::from(recovered),
+        })
+        .await?;
         let running = PostmasterFile::read(&report.data_directory);
         let listening = running.map_or_else(
             || Listening { socket_directory: options.socket_directory.unwrap_or_default(), port },
