@@ -266,7 +266,7 @@ impl Server<'_> {
     ) -> Result<Look> {
         // Before it is consistent it takes no connections.
         let readable = matches!(running.status.as_str(), "ready" | "standby");
-        let asked = if readable { self.ask_now_and_then(control, running).await } else { Ok(None) };
+        let asked = if readable { self.ask_now_and_then(running).await } else { Ok(None) };
         let replay = match asked {
             Err(error) if error.code() != Code::RestoredServerFailed => {
                 return Ok(Look::Unclear(reasons::cannot_ask(&self.options.login, &error)));
@@ -299,11 +299,7 @@ impl Server<'_> {
 
     /// Asks how far replay is, if it is time to. Where that does not decide, a server that cannot
     /// be asked goes on.
-    async fn ask_now_and_then(
-        &mut self,
-        control: &ControlFile,
-        running: &PostmasterFile,
-    ) -> Result<Option<Replay>> {
+    async fn ask_now_and_then(&mut self, running: &PostmasterFile) -> Result<Option<Replay>> {
         let decides = self.plan.then == TargetAction::Pause || self.plan.mode == Mode::Standby;
         let every = if decides { PAUSE } else { ASK_EVERY };
         if self.asked.is_some_and(|asked| asked.elapsed() < every) {
@@ -315,7 +311,9 @@ impl Server<'_> {
                 self.options.login.connect(&running.listening(), "postgres").await?;
             let replay = Replay::ask(&mut connection).await?;
             if replay.is_paused {
-                reasons::refuse_insufficient(&mut connection, control).await?;
+                // What it demands by now: it may have replayed on since it was looked at.
+                let control = read_control(&self.options.data_directory)?;
+                reasons::refuse_insufficient(&mut connection, &control).await?;
             }
             connection.close().await;
             Ok::<_, Error>(Some(replay))
