@@ -39,6 +39,9 @@ pub enum Damage {
     /// An epoch without a key.
     #[error("it was written under key epoch {0}, for which there is no key")]
     Epoch(u32),
+    /// An epoch that has slots, none of which is for the key in use: why.
+    #[error("{0}")]
+    Locked(String),
 }
 
 impl Damage {
@@ -57,9 +60,18 @@ impl Damage {
             return Error::new(Code::KeyEpochGone, format!("object {path} cannot be read: {self}"))
                 .with_pair(Key::Object, path)
                 .with_hint(hint![
-                    "If the key was rotated while this ran, run it again. Else its slots are gone from the repository, or none is for the key in use: ",
+                    "The slots of that epoch are gone from the repository: ",
                     Action::ShowKeys,
-                    " lists those there are."
+                    " lists those there are. Put them back from a copy of the repository."
+                ]);
+        }
+        if matches!(self, Self::Locked(_)) {
+            return Error::new(Code::WrongKey, format!("object {path} cannot be read: {self}"))
+                .with_pair(Key::Object, path)
+                .with_hint(hint![
+                    "Use a key that was carried over, or let this one in with one that works: ",
+                    Action::AddKey,
+                    "."
                 ]);
         }
         Error::new(Code::ObjectDamaged, format!("object {path} is damaged: {self}"))

@@ -96,11 +96,9 @@ impl Line {
     /// Damage, or a store that fails.
     pub async fn about(&self) -> Result<Option<About>> {
         let path = self.paths.path(&LineObject::About)?;
-        match self.store().read_within(&path, ObjectKind::About.whole_bytes_max()).await {
-            Ok(bytes) => About::open(self.keyring(), &path, &bytes).map(Some),
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let limit_bytes = ObjectKind::About.whole_bytes_max();
+        let bytes = self.repository.read_if_there(&path, limit_bytes).await?;
+        bytes.map(|bytes| About::open(self.keyring(), &path, &bytes)).transpose()
     }
 
     /// Makes the line. If it is there already, it must be of the same cluster.
@@ -202,7 +200,8 @@ impl Line {
         generation: u32,
         path: &ObjectPath,
     ) -> Result<Option<Commit>> {
-        let bytes = self.store().read_within(path, ObjectKind::Commit.whole_bytes_max()).await?;
+        let limit_bytes = ObjectKind::Commit.whole_bytes_max();
+        let bytes = self.repository.read_whole(path, limit_bytes).await?;
         if kind_at_commit(self.keyring(), path, &bytes)? == ObjectKind::Tombstone {
             return Tombstone::open(self.keyring(), path, &bytes).map(|_| None);
         }

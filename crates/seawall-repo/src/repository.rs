@@ -8,7 +8,7 @@ use seawall_core::{Action, ClusterName, Code, Error, LineId, Result, Ulid, hint}
 use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError};
 
 use crate::envelope::{ObjectKind, WholeObject};
-use crate::epochs::{Epochs, newest_in_heads, open_keyring};
+use crate::epochs::{Epochs, is_gone, newest_in_heads, open_keyring};
 use crate::keys::{EpochKeys, Keyring, Unlock, random_bytes};
 use crate::layout::{self, ObjectName};
 use crate::manifest::kind_at_commit;
@@ -51,6 +51,7 @@ impl Repository {
             return Err(already_there(store.as_ref()));
         }
         let keyring = Keyring::new(random_bytes()?, 1, EpochKeys::random()?);
+        let keyring = keyring.opened_by(options.unlock);
         let repository = Self { store, keyring: Arc::new(keyring), epochs: Arc::default() };
         repository.write_slot(1, options).await?;
         let record = FormatRecord {
@@ -161,12 +162,42 @@ impl Repository {
         self.store.create(path, bytes.into()).await.map_err(Error::from)
     }
 
+    /// Reads a whole object of at most `limit_bytes`, and the keys of its epoch if that began since
+    /// the repository was opened.
+    ///
+    /// # Errors
+    /// A missing object, or a store that fails.
+    pub(crate) async fn read_whole(&self, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes> {
+        let bytes = self.store.read_within(path, limit_bytes).await?;
+        self.keyring.learn(self.store(), &bytes).await?;
+        Ok(bytes)
+    }
+
+    /// As [`Repository::read_whole`]; `None` if the store is there and the object is not.
+    ///
+    /// # Errors
+    /// A store that fails or is gone.
+    pub(crate) async fn read_if_there(
+        &self,
+        path: &ObjectPath,
+        limit_bytes: u64,
+    ) -> Result<Option<Bytes>> {
+        match self.store.read_within(path, limit_bytes).await {
+            Ok(bytes) => {
+                self.keyring.learn(self.store(), &bytes).await?;
+                Ok(Some(bytes))
+            }
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads a record.
     ///
     /// # Errors
     /// Damage, a missing object, or a store that fails.
     pub async fn read_record<R: Record>(&self, path: &ObjectPath) -> Result<R> {
-        let bytes = self.store.read_within(path, R::KIND.whole_bytes_max()).await?;
+        let bytes = self.read_whole(path, R::KIND.whole_bytes_max()).await?;
         R::open(&self.keyring, path, &bytes)
     }
 
@@ -176,7 +207,7 @@ impl Repository {
     /// # Errors
     /// Damage, a missing object, or a store that fails.
     pub async fn prove(&self, path: &ObjectPath, name: &ObjectName) -> Result<()> {
-        let bytes = self.store.read_within(path, name.kind().whole_bytes_max()).await?;
+        let bytes = self.read_whole(path, name.kind().whole_bytes_max()).await?;
         match name.kind() {
             kind @ ObjectKind::Format => open_clear(&self.keyring, kind, path, &bytes).map(|_| ()),
             kind @ (ObjectKind::KeySlot | ObjectKind::Epoch) => self.prove_keys(kind, path, &bytes),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use seawall_core::{Code, LineId, Ulid};
 use seawall_repo::keys::{KeyFile, Unlock};
-use seawall_repo::layout::ObjectName;
-use seawall_repo::records::About;
+use seawall_repo::layout::{LineObject, ObjectName};
+use seawall_repo::records::{About, Head};
 use seawall_repo::{CreateOptions, Line, Repository};
 use seawall_store::{OpenOptions, Store, open, open_or_create};
 
@@ -143,6 +143,42 @@ async fn who_opened_before_a_rotation_is_told_of_it_and_not_of_damage() {
     let after = house.open().await;
     after.remove_key(epoch, id).await.unwrap();
     after.prove_newest_epoch().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_others_write_after_a_rotation_is_read_by_who_opened_before_it() {
+    let house = House::new().await;
+    let before = house.open().await;
+    let path = |head| House::line(&before).paths().path(&LineObject::Head(head)).unwrap();
+    let head = path(
+        write_head(&house.open().await.rotate(&[options(&house.key)]).await.unwrap())
+            .await
+            .unwrap(),
+    );
+    let read = before.read_record::<Head>(&head).await.unwrap();
+    assert_eq!(read.next, "format/1");
+    before.prove(&head, &ObjectName::parse(&head).unwrap()).await.unwrap();
+    // What it writes itself goes on under the keys it began with.
+    assert_eq!(before.keyring().current_epoch(), 1);
+    let own = path(write_head(&before).await.unwrap());
+    house.open().await.read_record::<Head>(&own).await.unwrap();
+    assert_eq!(before.with_newest_keys().await.unwrap().keyring().current_epoch(), 2);
+}
+
+#[tokio::test]
+async fn an_epoch_whose_keys_were_not_carried_over_is_not_one_whose_keys_are_gone() {
+    let house = House::new().await;
+    let (before, later) = (house.open().await, house.open().await);
+    let other = key();
+    let rotated = before.rotate(&[options(&other)]).await.unwrap();
+    let head = LineObject::Head(write_head(&rotated).await.unwrap());
+    let head = House::line(&before).paths().path(&head).unwrap();
+    let locked = before.read_record::<Head>(&head).await.unwrap_err();
+    assert_eq!(locked.code(), Code::WrongKey, "{locked}");
+    assert!(locked.message().contains("was rotated at 2026-01-02 02:00:00Z"), "{locked}");
+    house.remove("keys/2");
+    let gone = later.read_record::<Head>(&head).await.unwrap_err();
+    assert_eq!(gone.code(), Code::KeyEpochGone, "{gone}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use archive_support::wal::{SEGMENT_SIZE, WalWriter};
 use archive_support::*;
 use seawall_core::{Code, Lsn, SystemId, TimelineId, WalFileName, WalSegment};
 use seawall_pgdata::PgMajor;
+use seawall_repo::CreateOptions;
 use seawall_repo::wal::{HistoryStored, LsnRange, SegmentRead, WalArchive};
 
 async fn read(archive: &WalArchive, timeline: u32, number: u64) -> Option<SegmentRead> {
@@ -32,6 +33,29 @@ fn three_segments() -> WalWriter {
     log.fill_past(start(5).saturating_add(500_000));
     log.switch();
     log
+}
+
+#[tokio::test]
+async fn what_is_archived_after_a_rotation_is_read_by_who_opened_before_it() {
+    let fixture = Fixture::new().await;
+    let line = fixture.archive.line();
+    let now = "2026-01-02T02:00:00Z".parse().unwrap();
+    let options = CreateOptions { unlock: &fixture.unlock, label: "test", now };
+    let rotated = line.repository().rotate(&[options]).await.unwrap();
+    let archiver = rotated.line(line.cluster(), line.id()).unwrap();
+    let archiver = WalArchive::open(archiver).await.unwrap();
+    let log = three_segments();
+    for (name, bytes) in named(&log) {
+        push(&archiver, &name, &bytes).await.unwrap();
+    }
+    // Indexes at the ends of objects, and whole ones.
+    let root = fixture.archive.ancestry(T1).await.unwrap();
+    let end = fixture.archive.log_end(&root, start(3)).await.unwrap().unwrap();
+    assert_eq!(end.hole, None);
+    read_whole(&fixture.archive, 1, 4).await;
+    for (name, bytes) in named(&log) {
+        fixture.push(&name, &bytes).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -45,6 +45,7 @@ pub async fn read_ends(
         Some(header) => tail.slice_ref(header),
         None => store.read_range(path, 0..HEADER_BYTES as u64).await?,
     };
+    keyring.learn(store, &header).await?;
     let opener =
         ObjectOpener::new(keyring, kind, path, &header).map_err(|damage| damage.at(path))?;
     let trailer = tail.get(tail.len().saturating_sub(TRAILER_BYTES)..).unwrap_or_default();

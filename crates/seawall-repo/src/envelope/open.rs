@@ -81,8 +81,7 @@ impl ObjectOpener {
         if header.kind != kind as u8 {
             return Err(Damage::Kind { expected: kind as u8, found: header.kind });
         }
-        let keys =
-            ObjectKeys::new(keyring, &header, bytes, path).ok_or(Damage::Epoch(header.epoch))?;
+        let keys = ObjectKeys::new(keyring, &header, bytes, path)?;
         Ok(Self { kind, keys })
     }
 

@@ -7,6 +7,7 @@ use seawall_store::ObjectPath;
 use super::layout::{ChunkPrefix, FLAG_CLEAR, FLAG_ZSTD, Header, Trailer};
 use super::open::PLAINTEXT_BYTES_MAX;
 use super::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TAG_BYTES};
+use crate::Damage;
 use crate::keys::{Domain, Keyring, random_bytes};
 
 /// A zstd compressor that is reused from chunk to chunk.
@@ -38,16 +39,19 @@ pub(super) struct ObjectKeys {
 }
 
 impl ObjectKeys {
-    /// `None` for an epoch without keys.
+    /// # Errors
+    /// [`Damage::Epoch`] and [`Damage::Locked`] for an epoch without keys.
     pub fn new(
         keyring: &Keyring,
         header: &Header,
         header_bytes: &[u8; HEADER_BYTES],
         path: &ObjectPath,
-    ) -> Option<Self> {
+    ) -> Result<Self, Damage> {
         let key = |domain| {
             let key = keyring.object_key(header.epoch, domain, &header.salt)?;
-            UnboundKey::new(&AES_256_GCM, &key).ok().map(LessSafeKey::new)
+            let key = UnboundKey::new(&AES_256_GCM, &key);
+            let unfit = |_| Damage::Content("AES-256-GCM does not take its key".to_owned());
+            key.map(LessSafeKey::new).map_err(unfit)
         };
         let path = path.as_str().as_bytes();
         // A store's path has at most 700 bytes.
@@ -58,7 +62,7 @@ impl ObjectKeys {
         aad.extend_from_slice(&[0, 0]);
         aad.extend_from_slice(&path_bytes.to_le_bytes());
         aad.extend_from_slice(path);
-        Some(Self { metadata: key(Domain::Metadata)?, data: key(Domain::Data)?, aad })
+        Ok(Self { metadata: key(Domain::Metadata)?, data: key(Domain::Data)?, aad })
     }
 
     pub fn key(&self, domain: Domain) -> &LessSafeKey {
@@ -114,7 +118,7 @@ impl ObjectSealer {
             Header { kind: kind as u8, epoch: keyring.current_epoch(), salt: random_bytes()? };
         let bytes = header.encode();
         let keys = ObjectKeys::new(keyring, &header, &bytes, path)
-            .ok_or_else(|| Error::new(Code::Internal, "the current key epoch has no keys"))?;
+            .map_err(|damage| Error::new(Code::Internal, damage.to_string()))?;
         out.extend_from_slice(&bytes);
         Ok(Self { kind, keys, offset: HEADER_BYTES as u64, chunks: 0, counters: [0; 3] })
     }

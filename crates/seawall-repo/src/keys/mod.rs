@@ -1,20 +1,24 @@
 //! Keys: three independent ones per epoch, wrapped in slots (format.md, 5).
 
 mod key_file;
+mod later;
 mod slot;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::hkdf;
 use seawall_core::{Code, Error, Result};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use key_file::KeyFile;
+pub(crate) use later::LaterEpoch;
+use later::LaterEpochs;
 pub use slot::{KeySlot, SecretText, SlotMethod, SlotPlace, Unlock};
 
-use crate::error;
 use crate::hash::ContentHasher;
+use crate::{Damage, error};
 
 /// A 256-bit secret that is wiped when dropped and never shown.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -106,6 +110,9 @@ pub struct Keyring {
     epochs: BTreeMap<u32, EpochKeys>,
     /// The newest epoch there is; its keys may be missing.
     newest: u32,
+    /// What opened it, for epochs that begin while it is in use: they are read, not written.
+    unlock: Option<Arc<Unlock>>,
+    later: LaterEpochs,
     hasher: ContentHasher,
 }
 
@@ -114,7 +121,29 @@ impl Keyring {
     #[must_use]
     pub fn new(repository: [u8; 16], epoch: u32, keys: EpochKeys) -> Self {
         let hasher = ContentHasher::new(&keys.hash);
-        Self { repository, epochs: BTreeMap::from([(epoch, keys)]), newest: epoch, hasher }
+        let epochs = BTreeMap::from([(epoch, keys)]);
+        let later = LaterEpochs::default();
+        Self { repository, epochs, newest: epoch, unlock: None, later, hasher }
+    }
+
+    /// The same keyring, which opens epochs that begin later with `unlock`.
+    pub(crate) fn opened_by(mut self, unlock: &Unlock) -> Self {
+        self.unlock = Some(Arc::new(unlock.clone()));
+        self
+    }
+
+    pub(crate) fn unlock(&self) -> Option<&Unlock> {
+        self.unlock.as_deref()
+    }
+
+    /// Whether an epoch was opened or looked for.
+    pub(crate) fn knows(&self, epoch: u32) -> bool {
+        self.epochs.contains_key(&epoch) || self.later.get(epoch).is_some()
+    }
+
+    /// Notes what was found of an epoch that began after the keyring was opened.
+    pub(crate) fn learn_epoch(&self, epoch: u32, what: LaterEpoch) {
+        self.later.learn(epoch, what);
     }
 
     /// Adds the keys of another epoch.
@@ -161,19 +190,31 @@ impl Keyring {
         &self.hasher
     }
 
-    /// The key of one object in one domain; `None` for an epoch without keys.
+    /// The key of one object in one domain.
+    ///
+    /// # Errors
+    /// [`Damage::Epoch`] and [`Damage::Locked`] for an epoch without keys.
     pub(crate) fn object_key(
         &self,
         epoch: u32,
         domain: Domain,
         salt: &[u8; 32],
-    ) -> Option<[u8; 32]> {
-        let keys = self.epochs.get(&epoch)?;
-        let secret = match domain {
-            Domain::Metadata => &keys.metadata,
-            Domain::Data => &keys.data,
+    ) -> Result<[u8; 32], Damage> {
+        let key = |keys: &EpochKeys| {
+            let secret = match domain {
+                Domain::Metadata => &keys.metadata,
+                Domain::Data => &keys.data,
+            };
+            derive(secret.bytes(), salt, &[b"seawall 1 ", domain.name()])
         };
-        Some(derive(secret.bytes(), salt, &[b"seawall 1 ", domain.name()]))
+        if let Some(keys) = self.epochs.get(&epoch) {
+            return Ok(key(keys));
+        }
+        match self.later.get(epoch) {
+            Some(LaterEpoch::Keys(keys)) => Ok(key(&keys)),
+            Some(LaterEpoch::Locked(why)) => Err(Damage::Locked(why)),
+            Some(LaterEpoch::Gone) | None => Err(Damage::Epoch(epoch)),
+        }
     }
 }
 

@@ -86,12 +86,8 @@ impl WalArchive {
     pub(super) async fn read_history(&self, object: &LineObject) -> Result<Option<HistoryFile>> {
         let path = self.line().paths().path(object)?;
         let limit_bytes = ObjectKind::History.whole_bytes_max();
-        match self.line().store().read_within(&path, limit_bytes).await {
-            Ok(bytes) => HistoryFile::open(self.line().keyring(), &path, &bytes).map(Some),
-            // A store that is gone has no objects either; that proves nothing about this one.
-            Err(StoreError::NotFound { place }) if !place.path().is_empty() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let bytes = self.line().repository().read_if_there(&path, limit_bytes).await?;
+        bytes.map(|bytes| HistoryFile::open(self.line().keyring(), &path, &bytes)).transpose()
     }
 
     /// PostgreSQL copies the parent's history and adds a line: two that differ before are two

@@ -172,7 +172,7 @@ impl WalArchive {
     /// The object of a range: its log, which may not have compressed, an index and a footer.
     pub(super) async fn read_listed(&self, listed: &Listed) -> Result<Bytes> {
         let limit_bytes = 2 * self.segment_size().bytes() + (64 << 20);
-        Ok(self.line().store().read_within(&listed.path, limit_bytes).await?)
+        self.line().repository().read_whole(&listed.path, limit_bytes).await
     }
 
     /// Reads a whole range.

@@ -48,7 +48,7 @@ pub fn about(system_id: SystemId, major: PgMajor) -> About {
 pub struct Fixture {
     pub directory: tempfile::TempDir,
     pub archive: WalArchive,
-    unlock: Unlock,
+    pub unlock: Unlock,
 }
 
 impl Fixture {

@@ -3,6 +3,8 @@
 //! All of it is decided by names that two programs share and only one can create, or by looking
 //! again after the own intention was written: keys that two programs disagree on would be lost data.
 
+mod later;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -193,7 +195,7 @@ pub(crate) async fn open_keyring(
         Some(mut keyring) if keyring.epoch(newest).is_some() || !slots.has(newest) => {
             epochs.prove(&keyring)?;
             keyring.has_begun(newest);
-            Ok((keyring, epochs))
+            Ok((keyring.opened_by(unlock), epochs))
         }
         None if !slots.has(newest) => Err(error::epoch_gone(newest)),
         // A damaged slot may hold the newest keys.
@@ -243,7 +245,7 @@ async fn epoch_of_head(store: &dyn Store, path: &ObjectPath) -> Result<Option<u3
 }
 
 /// Whether an object is gone, and not the store.
-fn is_gone(error: &StoreError) -> bool {
+pub(crate) fn is_gone(error: &StoreError) -> bool {
     matches!(error, StoreError::NotFound { place } if !place.path().is_empty())
 }
 
