@@ -24,7 +24,7 @@ use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 use seawall_store::{ObjectPath, ObjectPrefix};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::wal::{BackupPlace, Look, Obstacle, reach};
 
@@ -74,8 +74,8 @@ pub struct VerifyReport {
     pub blocked_wal: Vec<BlockedWal>,
     /// Backups of which every part was read and found whole, the WAL they need included.
     pub verified: Vec<String>,
-    /// Why it is not recorded, of some or all of them, that they are whole.
-    #[serde(skip)]
+    /// Why it is not recorded what was found of some or all of them. What was found holds.
+    #[serde(serialize_with = "as_text")]
     pub unrecorded: Option<Error>,
 }
 
@@ -93,10 +93,11 @@ pub struct BlockedWal {
 }
 
 impl VerifyReport {
-    /// The error to end with, if anything is wrong: damage before what could not be recorded.
+    /// The error to end with, if anything is wrong. That it could not be recorded that all is whole
+    /// changes nothing of it.
     #[must_use]
-    pub fn into_error(self) -> Option<Error> {
-        let Some(first) = self.findings.first() else { return self.unrecorded };
+    pub fn error(&self) -> Option<Error> {
+        let first = self.findings.first()?;
         let more = match self.findings.len() {
             1 => String::new(),
             count => format!(", and {} more problems", count - 1),
@@ -108,6 +109,14 @@ impl VerifyReport {
                 ),
         )
     }
+}
+
+#[expect(clippy::ref_option, reason = "as serde gives it")]
+fn as_text<S: Serializer>(
+    error: &Option<Error>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    error.as_ref().map(Error::chain).serialize(serializer)
 }
 
 /// Collects findings, one an object and problem.
@@ -207,19 +216,22 @@ pub async fn run(
         .collect();
     let read = objects::read_all(repository, request, selected, &mut findings, progress).await?;
     (report.objects, report.bytes) = (read.objects, read.bytes);
-    // Of what was written since under keys that are not at hand, nothing is known.
-    if let Err(error) = repository.prove_newest_epoch().await {
-        report.unrecorded =
-            Some(error.with_hint("What was found is not recorded: run the verification again."));
-    } else if writable.is_ok() {
-        let proven = (request.sample_percent >= 100).then_some(&read.proven);
-        for (line, checked) in whole {
-            // A repository that is full or read-only does not keep from telling what was found.
-            match record::record(&line, checked, proven, &findings, Timestamp::now()).await {
-                Ok(verified) => report.verified.extend(verified),
-                Err(error) => report.unrecorded = Some(error),
+    // Nothing is written under the key from before if it was rotated meanwhile. A repository that is
+    // full or read-only does not keep from telling what was found.
+    match repository.with_newest_keys().await {
+        Err(error) => report.unrecorded = Some(error),
+        Ok(newest) if writable.is_ok() => {
+            let proven = (request.sample_percent >= 100).then_some(&read.proven);
+            for (line, checked) in whole {
+                let line = newest.line(line.cluster(), line.id())?;
+                let now = Timestamp::now();
+                let recorded = record::record(&line, checked, proven, &findings, now).await;
+                report.verified.extend(recorded.whole);
+                report.unrecorded = recorded.failure.or(report.unrecorded);
             }
         }
+        // That the keys are gone is found already.
+        Ok(_) => {}
     }
     report.findings = findings.into_list();
     Ok(report)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Lsn, Result, TimelineId};
+use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId};
 use seawall_repo::Line;
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::manifest::Page;
@@ -14,23 +14,51 @@ use super::backups::{Checked, broken};
 use super::{Findings, name_of, subject};
 use crate::host::{Host, Process};
 
+/// What was found of backups, and whether it is recorded.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    /// The backups without any finding, of which all was read.
+    pub whole: Vec<String>,
+    /// Why it is not recorded, or not of all.
+    pub failure: Option<Error>,
+}
+
 /// Adds a `damaged` event to every backup of which something was found gone or spoilt, and a
 /// `verified` event to every one without any finding, of which all was read and `proven`; `None` if
-/// not all was to be read. Returns the ids of the latter.
+/// not all was to be read.
 pub(super) async fn record(
     line: &Line,
     checked: Checked,
     proven: Option<&BTreeSet<ObjectPath>>,
     findings: &Findings,
     now: Timestamp,
-) -> Result<Vec<String>> {
+) -> Recorded {
+    let mut recorded = Recorded::default();
+    for (id, said) in judged(line, checked, proven, findings) {
+        if said.0 == VERIFIED {
+            recorded.whole.push(id.to_string());
+        }
+        if recorded.failure.is_none() {
+            recorded.failure = commit(line, id, &said, now).await.err();
+        }
+    }
+    recorded
+}
+
+/// What is to be said of each backup.
+fn judged(
+    line: &Line,
+    checked: Checked,
+    proven: Option<&BTreeSet<ObjectPath>>,
+    findings: &Findings,
+) -> Vec<(BackupId, Said)> {
     let found: BTreeSet<&str> =
         findings.listed.iter().map(|(object, ..)| object.as_str()).collect();
-    let mut verified = Vec::new();
+    let mut judged = Vec::new();
     for id in checked.broken {
         let name = broken(&name_of(line, &LineObject::Backup(id, 0)), id);
         if let Some(problem) = findings.damaged.get(&name) {
-            commit(line, id, &damaged(&name, problem), now).await?;
+            judged.push((id, damaged(&name, problem)));
         }
     }
     for (id, objects) in checked.whole {
@@ -39,18 +67,20 @@ pub(super) async fn record(
             || std::iter::once(about.as_str()).chain(objects.iter().map(ObjectPath::as_str));
         let problem = names().find_map(|name| Some((name, findings.damaged.get(name)?)));
         if let Some((name, problem)) = problem {
-            commit(line, id, &damaged(name, problem), now).await?;
+            judged.push((id, damaged(name, problem)));
             continue;
         }
         let was_read =
             proven.is_some_and(|proven| objects.iter().all(|path| proven.contains(path)));
         if was_read && !names().any(|name| found.contains(name)) {
-            commit(line, id, &("verified", BTreeMap::new()), now).await?;
-            verified.push(id.to_string());
+            judged.push((id, (VERIFIED, BTreeMap::new())));
         }
     }
-    Ok(verified)
+    judged
 }
+
+/// The kind of an event that says that a backup is whole.
+const VERIFIED: &str = "verified";
 
 /// What an event says: its kind, and details.
 type Said = (&'static str, BTreeMap<String, String>);

@@ -13,7 +13,7 @@ struct House {
     repository: Repository,
     line: Line,
     key: Unlock,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl House {
@@ -27,7 +27,7 @@ impl House {
         let id = LineId { system_id: SystemId(7), branch: BranchNumber(0) };
         let line = repository.line(&"main".parse().unwrap(), id).unwrap();
         line.create(&about()).await.unwrap();
-        Self { repository, line, key, _directory: directory }
+        Self { repository, line, key, directory }
     }
 
     async fn listed(&self) -> Vec<Listed> {
@@ -59,7 +59,9 @@ impl House {
         let whole = vec![(backup(), objects.iter().cloned().collect())];
         let checked = Checked { whole, ..Checked::default() };
         let now = Timestamp::now();
-        record::record(&self.line, checked, Some(&read), findings, now).await.unwrap().len()
+        let recorded = record::record(&self.line, checked, Some(&read), findings, now).await;
+        assert!(recorded.failure.is_none(), "{recorded:?}");
+        recorded.whole.len()
     }
 }
 
@@ -173,13 +175,44 @@ async fn a_backup_is_verified_only_if_all_of_it_was_read_and_nothing_about_it_fo
 }
 
 #[tokio::test]
-async fn nothing_is_recorded_of_backups_if_the_key_was_rotated_meanwhile() {
+async fn what_is_whole_is_told_also_where_it_cannot_be_recorded() {
+    let house = House::new().await;
+    let history = house.history(2).await;
+    // As on storage that is mounted read-only: no head can be written, which root would be let.
+    let line = house.directory.path().join("c/main/i").join(house.line.id().to_string());
+    std::fs::write(line.join("head"), "in the way").unwrap();
+    let read = BTreeSet::from([history.clone()]);
+    let whole = vec![(backup(), [history].into_iter().collect())];
+    let checked = Checked { whole, ..Checked::default() };
+    let (findings, now) = (Findings::default(), Timestamp::now());
+    let recorded = record::record(&house.line, checked, Some(&read), &findings, now).await;
+    assert!(recorded.failure.is_some(), "{recorded:?}");
+    assert_eq!(recorded.whole, [backup().to_string()]);
+}
+
+#[tokio::test]
+async fn a_verification_that_a_rotation_overtakes_reads_what_is_new_and_records_under_the_new_key()
+{
     let house = House::new().await;
     let options = CreateOptions { unlock: &house.key, label: "next", now: Timestamp::now() };
     house.repository.rotate(&[options]).await.unwrap();
-    // Opened before, as by a verification that runs for hours.
+    // Opened before, as by a verification that runs for hours. The rotation wrote a head.
+    let report = run(&house.repository, &VerifyRequest::default(), &NoProgress).await.unwrap();
+    assert!(report.unrecorded.is_none(), "{:?}", report.unrecorded);
+    let of_heads = |finding: &&Finding| finding.object.contains("/head/");
+    assert_eq!(report.findings.iter().find(of_heads), None);
+}
+
+#[tokio::test]
+async fn nothing_is_recorded_under_an_old_key_after_a_rotation_to_another() {
+    let house = House::new().await;
+    let other = Unlock::KeyFile(KeyFile::generate().unwrap());
+    let options = CreateOptions { unlock: &other, label: "next", now: Timestamp::now() };
+    house.repository.rotate(&[options]).await.unwrap();
     let report = run(&house.repository, &VerifyRequest::default(), &NoProgress).await.unwrap();
     let unrecorded = report.unrecorded.as_ref().map(Error::code);
-    assert_eq!(unrecorded, Some(Code::KeysChanged), "{:?}", report.findings);
+    assert_eq!(unrecorded, Some(Code::WrongKey), "{:?}", report.findings);
+    let head = report.findings.iter().find(|finding| finding.object.contains("/head/"));
+    assert_eq!(head.map(|head| head.code.as_str()), Some("SW0303"), "{:?}", report.findings);
     assert!(!report.findings.iter().any(|finding| finding.object.starts_with("epochs/")));
 }

@@ -54,8 +54,15 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
         }
     }
     show(args, &reports)?;
+    // What was found holds all the same: the storage may be read-only on purpose.
+    for (name, report) in reports.iter_mut() {
+        if let Some(error) = report.unrecorded.take() {
+            let what = format!("what was found in repository {name} is not recorded in it");
+            render::warn(&error.context(what));
+        }
+    }
     let is_blocked = reports.iter().any(|(_, report)| !report.blocked_wal.is_empty());
-    failed.extend(reports.into_iter().filter_map(|(_, report)| report.into_error()));
+    failed.extend(reports.iter().filter_map(|(_, report)| report.error()));
     if let Some(last) = failed.pop() {
         failed.iter().for_each(render::report);
         return Err(last);
