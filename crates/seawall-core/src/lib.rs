@@ -23,6 +23,7 @@ mod rate_meter;
 mod retry;
 mod secret;
 mod shell;
+mod times;
 mod units;
 mod wal_name;
 
@@ -46,5 +47,6 @@ pub use rate_meter::RateMeter;
 pub use retry::Retry;
 pub use secret::Secret;
 pub use shell::shell_escaped;
+pub use times::{seconds_of, shown_duration, shown_utc};
 pub use units::{ByteSize, InvalidByteSize, counted};
 pub use wal_name::{WalFileName, WalSegment};

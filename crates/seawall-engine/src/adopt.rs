@@ -15,13 +15,13 @@ use seawall_repo::records::About;
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 
+use crate::lines::{KnownLine, LineAge, lines_of};
+
 /// A line of a cluster in a repository, as far as planning is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineFacts {
-    /// Which line.
-    pub id: LineId,
-    /// When it was made, microseconds since 1970.
-    pub created_us: i64,
+    /// Which line, and when it was made.
+    pub age: LineAge,
     /// Nothing was ever stored in it.
     pub is_empty: bool,
 }
@@ -55,9 +55,7 @@ impl Adoption {
         places: &[Vec<LineFacts>],
         system_id: SystemId,
     ) -> Result<Vec<Self>> {
-        let newest = |lines: &Vec<LineFacts>| {
-            lines.iter().max_by_key(|line| (line.created_us, line.id)).copied()
-        };
+        let newest = |lines: &Vec<LineFacts>| lines.iter().max_by_key(|line| line.age).copied();
         let written: Vec<LineFacts> =
             places.iter().map(newest).collect::<Option<_>>().ok_or_else(|| {
                 Error::new(
@@ -70,12 +68,12 @@ impl Adoption {
                     "."
                 ])
             })?;
-        let own = |line: &&LineFacts| line.id.system_id == system_id;
-        let furthest = places.iter().flatten().filter(own).map(|line| line.id).max();
+        let own = |line: &&LineFacts| line.age.id.system_id == system_id;
+        let furthest = places.iter().flatten().filter(own).map(|line| line.age.id).max();
         let unused = |furthest: LineId| {
             places.iter().zip(&written).all(|(lines, written)| {
-                let there = lines.iter().find(|line| line.id == furthest);
-                there.is_none_or(|line| line.is_empty && written.id == furthest)
+                let there = lines.iter().find(|line| line.age.id == furthest);
+                there.is_none_or(|line| line.is_empty && written.age.id == furthest)
             })
         };
         let line = match furthest {
@@ -83,9 +81,9 @@ impl Adoption {
             Some(line) if unused(line) => line,
             Some(line) => LineId { branch: BranchNumber(line.branch.0.saturating_add(1)), ..line },
         };
-        let adoption = |written: &LineFacts| match written.id == line {
+        let adoption = |written: &LineFacts| match written.age.id == line {
             true => Self::Done { line },
-            false => Self::New { line, before: written.id },
+            false => Self::New { line, before: written.age.id },
         };
         Ok(written.iter().map(adoption).collect())
     }
@@ -103,13 +101,15 @@ impl Adoption {
 ///
 /// # Errors
 /// Damage, or a store that fails.
-pub async fn lines_of(repository: &Repository, cluster: &ClusterName) -> Result<Vec<LineFacts>> {
+pub async fn facts_of_lines(
+    repository: &Repository,
+    cluster: &ClusterName,
+) -> Result<Vec<LineFacts>> {
     let mut facts = Vec::new();
-    for line in lines(repository, cluster).await? {
-        let Some(about) = line.about().await? else { continue };
-        let is_empty = line.backups().await?.is_empty()
-            && WalArchive::open(line.clone()).await?.timelines().await?.is_empty();
-        facts.push(LineFacts { id: line.id(), created_us: about.created_us, is_empty });
+    for known in lines_of(repository, cluster).await? {
+        let is_empty = known.line.backups().await?.is_empty()
+            && WalArchive::open(known.line.clone()).await?.timelines().await?.is_empty();
+        facts.push(LineFacts { age: known.age(), is_empty });
     }
     Ok(facts)
 }
@@ -144,9 +144,8 @@ pub async fn adopt(
         created => created?,
     }
     // One with another system identifier has another line, and both would be the newest.
-    for other in lines(repository, cluster).await? {
-        let made = other.about().await?.map(|about| about.created_us);
-        if other.id() != line.id() && made.is_some_and(|made_us| made_us > older_us) {
+    for KnownLine { line: other, about } in lines_of(repository, cluster).await? {
+        if other.id() != line.id() && about.created_us > older_us {
             repository.store().delete(&path).await?;
             let what = format!("line {} was made by another server at this moment", other.id());
             return Err(Error::new(Code::ObjectExists, what).with_hint(adopt_one(cluster)));
@@ -177,11 +176,11 @@ pub async fn make_first_line(
     branch: BranchNumber,
 ) -> Result<bool> {
     let id = LineId { system_id: control.system_id, branch };
-    let lines = lines(repository, cluster).await?;
+    let lines = repository.lines_of(cluster).await?;
     if let Some(other) = lines.first()
-        && lines.iter().all(|line| line.id().system_id != control.system_id)
+        && lines.iter().all(|line| line.system_id != control.system_id)
     {
-        return Err(named_otherwise(cluster, control.system_id, other.id().system_id));
+        return Err(named_otherwise(cluster, control.system_id, other.system_id));
     }
     let line = repository.line(cluster, id)?;
     let mut about = about(cluster, control, id.branch, Timestamp::now().as_microsecond());
@@ -204,14 +203,14 @@ pub async fn make_first_line(
     }
     // Two servers may be given the name at once: whoever made its line later sees the other's by now,
     // perhaps both do. A line that stayed would be the cluster's newest, and let its server in next time.
-    let others = self::lines(repository, cluster).await?;
-    let Some(other) = others.iter().find(|it| it.id().system_id != control.system_id) else {
+    let others = repository.lines_of(cluster).await?;
+    let Some(other) = others.iter().find(|it| it.system_id != control.system_id) else {
         return Ok(is_new);
     };
     if is_new {
         repository.store().delete(&path).await?;
     }
-    Err(named_at_once(cluster, other.id().system_id))
+    Err(named_at_once(cluster, other.system_id))
 }
 
 fn named_at_once(cluster: &ClusterName, other: SystemId) -> Error {
@@ -237,11 +236,6 @@ pub fn adopt_it(cluster: &ClusterName) -> Hint {
         Action::Adopt { cluster: Some(cluster.clone()) },
         "."
     ]
-}
-
-async fn lines(repository: &Repository, cluster: &ClusterName) -> Result<Vec<Line>> {
-    let lines = repository.lines().await?.into_iter();
-    lines.filter(|(name, _)| name == cluster).map(|(name, id)| repository.line(&name, id)).collect()
 }
 
 fn about(
@@ -277,8 +271,7 @@ mod tests {
     /// Lines in the order they were made; the last one may be empty.
     fn lines(ids: &[(u64, u32)], is_empty: bool) -> Vec<LineFacts> {
         let fact = |(number, (system_id, branch)): (usize, &(u64, u32))| LineFacts {
-            id: id(*system_id, *branch),
-            created_us: number as i64,
+            age: LineAge { created_us: number as i64, id: id(*system_id, *branch) },
             is_empty: is_empty && number + 1 == ids.len(),
         };
         ids.iter().enumerate().map(fact).collect()

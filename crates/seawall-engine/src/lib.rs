@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod adopt;
+mod as_text;
 pub mod backup;
 pub mod check;
 pub mod cluster;
@@ -18,8 +19,10 @@ mod config_text;
 mod delivery;
 mod host;
 pub mod line_note;
+pub mod lines;
 pub mod liveness;
 mod pace;
 pub mod restore;
+pub mod survey;
 pub mod verify;
 pub mod wal;

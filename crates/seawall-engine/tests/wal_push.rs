@@ -87,7 +87,7 @@ async fn every_kind_of_file_reaches_every_repository() {
                 STOP TIME: 2026-01-02 02:00:01 UTC\nSTOP TIMELINE: 1\n";
     setting.push("000000010000000000000003.00000028.backup", note.as_bytes()).await.unwrap();
     for fixture in &setting.fixtures {
-        let listing = list(fixture.archive.line()).await.unwrap();
+        let listing = list(&fixture.archive).await.unwrap();
         let shown = serde_json::to_value(&listing).unwrap();
         assert_eq!(shown["timelines"][0]["ranges"][0]["start"], "0/300000");
         assert_eq!(shown["timelines"][0]["gaps"], serde_json::json!([]));

@@ -30,4 +30,4 @@ pub mod wal;
 
 pub use error::Damage;
 pub use line::{Attempt, BackupSummary, Line};
-pub use repository::{CreateOptions, Repository, new_ulid};
+pub use repository::{CreateOptions, READS_AT_ONCE, Repository, new_ulid};

@@ -12,12 +12,9 @@ use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths, ObjectName, formats, key_slots};
 use crate::manifest::{BackupInfo, Commit, ManifestReader, kind_at_commit};
 use crate::records::{About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone};
-use crate::repository::new_ulid;
+use crate::repository::{READS_AT_ONCE, new_ulid};
 use crate::wal::wal_of;
 use crate::{Repository, error};
-
-/// How many small objects are read at once.
-const READS: usize = 16;
 
 /// One line of history of one cluster in a repository.
 #[derive(Debug, Clone)]
@@ -148,7 +145,7 @@ impl Line {
                 let commit = self.newest_commit(id, generations).await.transpose()?;
                 Some(BackupSummary { id, info: commit.map(|(_, commit)| commit.info) })
             })
-            .buffered(READS);
+            .buffered(READS_AT_ONCE);
         Ok(summaries.filter_map(async |summary| summary).collect().await)
     }
 

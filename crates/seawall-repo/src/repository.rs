@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use seawall_core::{Action, ClusterName, Code, Error, LineId, Result, Ulid, hint};
 use seawall_store::{ObjectPath, ObjectPrefix, Store, StoreError};
@@ -20,6 +21,10 @@ const FORMAT: u32 = 1;
 
 /// How many names a listing asks for at a time.
 const LIST_PAGE: usize = 1000;
+
+/// How many small objects are asked for at once where many are needed: a store that is far away
+/// answers each of them late, and all of them at the same time.
+pub const READS_AT_ONCE: usize = 32;
 
 /// An opened repository: a store, and the keys to read and write it.
 #[derive(Debug, Clone)]
@@ -122,6 +127,12 @@ impl Repository {
         Self { store: Arc::clone(&self.store), keyring, epochs }
     }
 
+    /// The number of its format.
+    #[must_use]
+    pub const fn format(&self) -> u32 {
+        FORMAT
+    }
+
     /// The repository's id, as text.
     #[must_use]
     pub fn id(&self) -> String {
@@ -133,16 +144,24 @@ impl Repository {
     /// # Errors
     /// A store that fails.
     pub async fn lines(&self) -> Result<Vec<(ClusterName, LineId)>> {
-        let mut lines = Vec::new();
-        for cluster in self.store().list_children(&layout::clusters()?).await? {
-            let Ok(cluster) = cluster.parse::<ClusterName>() else { continue };
-            for line in self.store().list_children(&layout::lines_of(&cluster)?).await? {
-                if let Ok(line) = line.parse::<LineId>() {
-                    lines.push((cluster.clone(), line));
-                }
-            }
-        }
-        Ok(lines)
+        let names = self.store().list_children(&layout::clusters()?).await?;
+        let clusters = names.into_iter().filter_map(|name| name.parse::<ClusterName>().ok());
+        let of_each = clusters.map(|cluster| async move {
+            let ids = self.lines_of(&cluster).await?;
+            let named = ids.into_iter().map(|id| (cluster.clone(), id)).collect::<Vec<_>>();
+            Ok::<_, Error>(named)
+        });
+        let of_each = stream::iter(of_each).buffered(READS_AT_ONCE);
+        Ok(of_each.try_collect::<Vec<_>>().await?.into_iter().flatten().collect())
+    }
+
+    /// The lines of one cluster, ordered by name.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn lines_of(&self, cluster: &ClusterName) -> Result<Vec<LineId>> {
+        let names = self.store().list_children(&layout::lines_of(cluster)?).await?;
+        Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// One line of a cluster.

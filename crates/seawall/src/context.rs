@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use seawall_core::{Action, ByteSize, ClusterName, Code, Error, Result, hint};
+use seawall_engine::lines::{no_such_cluster, several_clusters};
 use seawall_repo::Repository;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_store::{OpenOptions, StoreError, StoreUrl};
@@ -249,7 +250,7 @@ impl Context {
                     Action::Init { cluster: None, repository: None },
                     "."
                 ])),
-            _ => Err(ambiguous(self.config.clusters.keys().chain(&self.kit_clusters))),
+            _ => Err(several_clusters(self.config.clusters.keys().chain(&self.kit_clusters))),
         }
     }
 
@@ -529,24 +530,4 @@ pub fn read_key(path: &Path, exposed: Exposed) -> Result<KeyFile> {
 /// A path as it can be found from any directory.
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// The error of a command that needs one cluster and finds several.
-pub fn ambiguous<'a>(names: impl Iterator<Item = &'a ClusterName>) -> Error {
-    let names: Vec<&str> = names.map(ClusterName::as_str).collect();
-    Error::new(Code::Usage, "there are several clusters, and none is named")
-        .with_hint(format!("Name one: {}.", names.join(", ")))
-}
-
-/// The error of a cluster that is not there.
-pub fn no_such_cluster<'a>(
-    name: &ClusterName,
-    known: impl Iterator<Item = &'a ClusterName>,
-) -> Error {
-    let names: Vec<&str> = known.map(ClusterName::as_str).collect();
-    let error = Error::new(Code::NoSuchCluster, format!("there is no cluster \"{name}\""));
-    if names.is_empty() {
-        return error.with_hint("The repository holds no cluster yet.");
-    }
-    error.with_hint(format!("There are: {}.", names.join(", ")))
 }

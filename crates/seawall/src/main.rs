@@ -8,12 +8,13 @@ mod context;
 mod exit;
 mod heap;
 mod kit;
+mod lines;
 mod masking;
+mod overview;
 mod owner;
 mod postgres;
 mod priority;
 mod render;
-mod report;
 mod run;
 mod trust;
 

@@ -4,10 +4,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seawall_core::{Action, BackupId, ClusterName, Error, Progress, Result, Stage, hint};
+use seawall_core::{Action, ClusterName, Error, Progress, Result, Stage, hint};
 use seawall_pgwire::Config;
 use seawall_repo::Line;
-use seawall_repo::wal::WalArchive;
 use seawall_store::StoreUrl;
 use tokio::time::{Instant, sleep};
 
@@ -17,8 +16,7 @@ use crate::backup::survey_cluster;
 use crate::cluster::{
     MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
 };
-use crate::verify::{Verdict, verdicts};
-use crate::wal::{BackupPlace, Look, reach};
+use crate::survey::LineSeen;
 
 /// How long WAL is measured to tell its rate.
 const RATE_SAMPLE: Duration = Duration::from_secs(1);
@@ -231,7 +229,7 @@ async fn look(
         let arrival = wait_and_compare(line.clone(), route, pg_wal, patience, watch).await;
         facts.arrival = Some(arrival.unwrap_or_else(|error| Arrival::Unreadable(trouble(&error))));
     }
-    if let Err(error) = look_at_backups(line, &mut facts).await {
+    if let Err(error) = look_at_backups(&line, &mut facts).await {
         facts.trouble = Some(trouble(&error));
     }
     facts
@@ -240,23 +238,12 @@ async fn look(
 /// Whether there is a backup that can be restored, what keeps archived WAL from being of use to the
 /// newest one, and how large and of which timeline the newest of it all is. That there is none is said
 /// only where every backup could be read.
-async fn look_at_backups(line: Line, facts: &mut RepositoryFacts) -> Result<()> {
-    let verdicts = verdicts(&line).await?;
-    let is_damaged = |id: &BackupId| matches!(verdicts.get(id), Some(Verdict::Damaged(_)));
-    let backups = line.backups().await?;
-    let newest = backups.iter().rev().find_map(|backup| backup.info.as_ref().ok());
-    facts.newest_backup_bytes = newest.map(|info| info.stored_bytes);
-    let whole = backups.iter().filter(|backup| !is_damaged(&backup.id));
-    let places: Vec<BackupPlace> = whole.filter_map(BackupPlace::of).collect();
-    let archive = WalArchive::open(line).await?;
-    facts.newest_timeline = archive.timelines().await?.into_iter().max();
-    let reached = reach(&archive, &places, Look::AtItsEnd).await?;
-    let unreadable = backups.into_iter().find_map(|backup| backup.info.err());
-    if let (None, Some(error)) = (&reached, unreadable) {
-        return Err(error);
-    }
-    facts.has_backup = reached.is_some();
-    facts.obstacle = reached.and_then(|reached| reached.obstacle);
+async fn look_at_backups(line: &Line, facts: &mut RepositoryFacts) -> Result<()> {
+    let seen = LineSeen::look(line).await?;
+    facts.newest_backup_bytes = seen.newest_backup().and_then(|newest| newest.stored_bytes);
+    facts.newest_timeline = seen.newest_timeline;
+    facts.has_backup = seen.reach.is_some();
+    facts.obstacle = seen.reach.and_then(|reach| reach.obstacle);
     Ok(())
 }
 

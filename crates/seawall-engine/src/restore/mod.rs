@@ -7,7 +7,6 @@
 
 mod archive;
 mod as_bytes;
-mod as_text;
 mod branches;
 mod configuration;
 mod content;

@@ -1,13 +1,14 @@
 //! The cluster's other lines: `seawall adopt` begins a new one, and what was archived before stays
 //! in the old one.
 
-use seawall_core::{Action, Code, Error, Hint, Result, hint};
+use seawall_core::{Action, Code, Error, Hint, Result, hint, shown_utc};
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
 use super::branches::archived_from;
 use super::plan::BackupFacts;
 use super::{Point, RestoreRequest, Target, TimelineChoice, WalSource};
+use crate::lines::{KnownLine, lines_of};
 
 /// The error with a hint at an earlier line that covers what was asked for, if there is one.
 pub(super) async fn hint_at_earlier_line(
@@ -53,22 +54,13 @@ pub(super) async fn warning_of_later_line(line: &Line) -> Result<Option<Hint>> {
 
 /// The cluster's lines that were made before this one, and those made after it, oldest first.
 async fn others(line: &Line) -> Result<(Vec<Line>, Vec<Line>)> {
-    let Some(about) = line.about().await? else { return Ok(Default::default()) };
-    let mut others = Vec::new();
-    for (cluster, id) in line.repository().lines().await? {
-        if cluster != *line.cluster() || id == line.id() {
-            continue;
-        }
-        let other = line.repository().line(&cluster, id)?;
-        if let Some(there) = other.about().await? {
-            others.push((there.created_us, other));
-        }
-    }
-    others.sort_by_key(|(created_us, _)| *created_us);
-    let (earlier, later): (Vec<_>, Vec<_>) =
-        others.into_iter().partition(|(created_us, _)| *created_us < about.created_us);
-    let lines = |of: Vec<(i64, Line)>| of.into_iter().map(|(_, line)| line).collect();
-    Ok((lines(earlier), lines(later)))
+    let lines = lines_of(line.repository(), line.cluster()).await?;
+    let own = lines.iter().find(|known| known.line.id() == line.id());
+    let Some(own) = own.map(KnownLine::age) else { return Ok(Default::default()) };
+    let all = || lines.iter().cloned();
+    let lines = |of: Vec<KnownLine>| of.into_iter().map(|known| known.line).collect();
+    let earlier = all().filter(|known| known.age() < own).collect();
+    Ok((lines(earlier), lines(all().filter(|known| known.age() > own).collect())))
 }
 
 async fn covers(line: &Line, request: &RestoreRequest) -> Result<Option<String>> {
@@ -101,13 +93,12 @@ async fn covers(line: &Line, request: &RestoreRequest) -> Result<Option<String>>
         Target::To(_) | Target::Before(_) => Some(first),
         Target::Latest | Target::BackupOnly => Some(newest),
     };
-    let shown = |time: jiff::Timestamp| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
     Ok(suitable.map(|backup| {
         format!(
             "An earlier line of {} covers {} to {}: name one of its backups, `--backup {}`.",
             line.cluster(),
-            shown(first.finished_at),
-            shown(until),
+            shown_utc(first.finished_at),
+            shown_utc(until),
             backup.id
         )
     }))

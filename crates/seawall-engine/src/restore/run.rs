@@ -70,7 +70,7 @@ pub struct RestoreOptions {
 #[derive(Debug, Clone, Serialize)]
 pub struct RestoreReport {
     /// The restore's id, as its state file has it.
-    #[serde(with = "super::as_text")]
+    #[serde(with = "crate::as_text")]
     pub restore_id: Ulid,
     /// What was planned.
     pub plan: RestorePlan,
@@ -78,7 +78,7 @@ pub struct RestoreReport {
     #[serde(serialize_with = "super::as_bytes::path::shown")]
     pub data_directory: PathBuf,
     /// Its major version.
-    #[serde(serialize_with = "super::as_text::serialize")]
+    #[serde(serialize_with = "crate::as_text::serialize")]
     pub major: PgMajor,
     /// Bytes of its files, holes left out.
     pub bytes: u64,

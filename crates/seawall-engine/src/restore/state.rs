@@ -80,7 +80,7 @@ pub struct RestoreState {
     /// The version of this file's format.
     pub version: u32,
     /// Tells this restore from every other.
-    #[serde(with = "super::as_text")]
+    #[serde(with = "crate::as_text")]
     pub restore_id: Ulid,
     /// How far it has come.
     pub progress: RestoreProgress,

@@ -21,7 +21,7 @@ const VERSION: u32 = 1;
 pub(super) struct TablespaceNote {
     version: u32,
     /// The restore whose files are here.
-    #[serde(with = "super::as_text")]
+    #[serde(with = "crate::as_text")]
     pub restore_id: Ulid,
     /// The data directory they belong to, for people.
     #[serde(with = "super::as_bytes::path")]

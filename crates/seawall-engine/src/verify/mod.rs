@@ -18,7 +18,7 @@ use std::fmt::Display;
 
 use jiff::Timestamp;
 use seawall_core::{
-    BackupId, ClusterName, Code, Error, ExitClass, Progress, RateLimit, Result, Stage,
+    BackupId, ClusterName, Code, Error, ExitClass, LineId, Progress, RateLimit, Result, Stage,
 };
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
@@ -26,7 +26,8 @@ use seawall_repo::{Line, Repository};
 use seawall_store::{ObjectPath, ObjectPrefix};
 use serde::{Serialize, Serializer};
 
-use crate::wal::{BackupPlace, Look, Obstacle, reach};
+use crate::lines::current_line;
+use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
 
 pub use verdict::{FoundDamaged, Verdict, verdicts};
 
@@ -176,7 +177,7 @@ pub async fn run(
         unrecorded: None,
     };
     let mut whole = Vec::new();
-    let mut current = BTreeMap::new();
+    let mut archives = BTreeMap::new();
     let lines = repository.lines().await?;
     for cluster in &request.clusters {
         if !lines.iter().any(|(known, _)| known == cluster) {
@@ -191,8 +192,7 @@ pub async fn run(
         match WalArchive::open(line.clone()).await {
             Ok(archive) => {
                 wal::check(&archive, &mut checked, &mut findings).await;
-                let places = checked.places.clone();
-                current.insert((cluster.clone(), created_us(&line).await?), (archive, places));
+                archives.insert((cluster.clone(), id), (archive, checked.places.clone()));
             }
             Err(error) => {
                 unknown_line(&line, &error, &mut findings);
@@ -204,7 +204,7 @@ pub async fn run(
         whole.push((line, checked));
     }
     if request.backup.is_none() {
-        report.blocked_wal = blocked_wal(current, &mut findings).await;
+        report.blocked_wal = blocked_wal(repository, archives, &mut findings).await;
     }
     let wanted = request.backup.map(|_| {
         let all = whole.iter().flat_map(|(_, checked)| checked.objects());
@@ -237,22 +237,20 @@ pub async fn run(
     Ok(report)
 }
 
-/// When a line was made, by the clock of the host that made it.
-async fn created_us(line: &Line) -> Result<i64> {
-    Ok(line.about().await?.map_or(i64::MIN, |about| about.created_us))
-}
+/// The archives of lines, and where in the log their backups are.
+type Archives = BTreeMap<(ClusterName, LineId), (WalArchive, Vec<BackupPlace>)>;
 
-/// What keeps the lines that are written now, each cluster's youngest, from being restored to their
-/// ends.
+/// What keeps the lines that are written now from being restored to their ends.
 async fn blocked_wal(
-    lines: BTreeMap<(ClusterName, i64), (WalArchive, Vec<BackupPlace>)>,
+    repository: &Repository,
+    archives: Archives,
     findings: &mut Findings,
 ) -> Vec<BlockedWal> {
-    let youngest: BTreeMap<ClusterName, _> =
-        lines.into_iter().map(|((cluster, _), line)| (cluster, line)).collect();
+    let clusters: BTreeSet<ClusterName> =
+        archives.keys().map(|(cluster, _)| cluster.clone()).collect();
     let mut blocked = Vec::new();
-    for (cluster, (archive, places)) in youngest {
-        match reach(&archive, &places, Look::AlongIt).await {
+    for cluster in clusters {
+        match reach_of_written(repository, &cluster, &archives).await {
             Ok(reached) => blocked.extend(reached.and_then(|reached| {
                 let obstacle = reached.obstacle?;
                 let message = obstacle.to_string();
@@ -262,6 +260,20 @@ async fn blocked_wal(
         }
     }
     blocked
+}
+
+/// Up to where the line of a cluster that is written now can be restored.
+async fn reach_of_written(
+    repository: &Repository,
+    cluster: &ClusterName,
+    archives: &Archives,
+) -> Result<Option<Reach>> {
+    let written = current_line(repository, cluster).await?.id();
+    match archives.get(&(cluster.clone(), written)) {
+        Some((archive, places)) => reach(archive, places, Look::AlongIt).await,
+        // Why it could not be opened is told already.
+        None => Ok(None),
+    }
 }
 
 /// Tells of a line that does not say what it is. Creating that object creates the line, so where

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use seawall_core::{BackupId, Result};
-use seawall_repo::Line;
+use seawall_core::{BackupId, Result, Ulid, shown_utc};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::Event;
+use seawall_repo::{Line, READS_AT_ONCE};
 
 /// What the last verification of a backup found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct FoundDamaged {
 
 impl fmt::Display for FoundDamaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at {}: {}", self.at.strftime("%Y-%m-%d %H:%M:%SZ"), self.what)
+        write!(f, "at {}: {}", shown_utc(self.at), self.what)
     }
 }
 
@@ -58,17 +59,31 @@ impl Verdict {
 /// # Errors
 /// Damage of an event, or a store that fails.
 pub async fn verdicts(line: &Line) -> Result<BTreeMap<BackupId, Verdict>> {
-    let mut verdicts = BTreeMap::new();
+    let mut events: BTreeMap<Ulid, Vec<u32>> = BTreeMap::new();
     for path in line.repository().list(&line.paths().below("events")?).await? {
-        let Some(ObjectName::Line(_, _, LineObject::Event(subject, _))) = ObjectName::parse(&path)
-        else {
-            continue;
-        };
-        let event: Event = line.repository().read_record(&path).await?;
-        // Listed in order, so that the last one stays.
-        if let Some(verdict) = Verdict::of(&event) {
-            verdicts.insert(BackupId(subject), verdict);
+        if let Some(ObjectName::Line(_, _, LineObject::Event(subject, number))) =
+            ObjectName::parse(&path)
+        {
+            events.entry(subject).or_default().push(number);
         }
     }
-    Ok(verdicts)
+    let last = events.into_iter().map(|(subject, numbers)| last_verdict(line, subject, numbers));
+    let last: Vec<_> = stream::iter(last).buffered(READS_AT_ONCE).try_collect().await?;
+    Ok(last.into_iter().flatten().collect())
+}
+
+/// The verdict of a subject's newest event that has one. `numbers` are in order.
+async fn last_verdict(
+    line: &Line,
+    subject: Ulid,
+    numbers: Vec<u32>,
+) -> Result<Option<(BackupId, Verdict)>> {
+    for number in numbers.into_iter().rev() {
+        let path = line.paths().path(&LineObject::Event(subject, number))?;
+        let event: Event = line.repository().read_record(&path).await?;
+        if let Some(verdict) = Verdict::of(&event) {
+            return Ok(Some((BackupId(subject), verdict)));
+        }
+    }
+    Ok(None)
 }

@@ -1,7 +1,6 @@
 //! What is archived.
 
 use seawall_core::{Lsn, Result, TimelineId};
-use seawall_repo::Line;
 use seawall_repo::wal::{LsnRange, WalArchive};
 use serde::Serialize;
 
@@ -35,8 +34,7 @@ pub struct TimelineListing {
 ///
 /// # Errors
 /// Damage, or a store that fails.
-pub async fn list(line: &Line) -> Result<WalListing> {
-    let archive = WalArchive::open(line.clone()).await?;
+pub async fn list(archive: &WalArchive) -> Result<WalListing> {
     let ancestries = archive.ancestries().await?;
     let mut timelines = Vec::new();
     for ancestry in &ancestries {

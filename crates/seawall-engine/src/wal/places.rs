@@ -7,6 +7,7 @@ use seawall_repo::Repository;
 use seawall_repo::wal::WalArchive;
 
 use crate::adopt::adopt_it;
+use crate::lines::lines_of;
 
 /// A repository WAL goes to.
 #[derive(Debug, Clone)]
@@ -21,25 +22,31 @@ pub struct WalPlace {
 
 impl WalPlace {
     /// The archive of the cluster's line: that of the server's branch; where no server says which,
-    /// the youngest. Never makes a line.
+    /// the one that is written now. Never makes a line.
     pub(super) async fn archive(
         &self,
         cluster: &ClusterName,
         system_id: Option<SystemId>,
         branch: Option<BranchNumber>,
     ) -> Result<WalArchive> {
-        let lines = self.repository.lines().await?;
-        let of_cluster = lines.into_iter().filter(|(name, _)| name == cluster).map(|(_, id)| id);
-        let (known, others): (Vec<LineId>, Vec<LineId>) =
-            of_cluster.partition(|id| system_id.is_none_or(|wanted| wanted == id.system_id));
+        let of_cluster = self.repository.lines_of(cluster).await?;
+        let (known, others): (Vec<LineId>, Vec<LineId>) = of_cluster
+            .into_iter()
+            .partition(|id| system_id.is_none_or(|wanted| wanted == id.system_id));
         let identifiers: BTreeSet<SystemId> = known.iter().map(|id| id.system_id).collect();
         if identifiers.len() > 1 {
             return Err(several_clusters(cluster));
         }
-        let Some(youngest) = known.iter().max_by_key(|id| id.branch) else {
-            return Err(unknown_cluster(cluster, system_id, &others));
+        let line = match (branch, known.as_slice()) {
+            (_, []) => return Err(unknown_cluster(cluster, system_id, &others)),
+            (Some(branch), [any, ..]) => LineId { branch, ..*any },
+            (None, [only]) => *only,
+            (None, [any, ..]) => {
+                let lines = lines_of(&self.repository, cluster).await?;
+                let mut ids = lines.iter().rev().map(|known| known.line.id());
+                ids.find(|id| id.system_id == any.system_id).unwrap_or(*any)
+            }
         };
-        let line = LineId { branch: branch.unwrap_or(youngest.branch), ..*youngest };
         if !known.contains(&line) {
             return Err(unknown_line(cluster, line));
         }

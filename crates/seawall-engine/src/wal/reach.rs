@@ -1,5 +1,6 @@
 //! Up to where a line can be restored, and what keeps the rest of its WAL from being of use.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -117,8 +118,8 @@ struct Replayable {
 }
 
 /// Up to where the newest backup of a line that has all its WAL can be rolled forward, along the
-/// newest timeline it leads to. `None` if there is no such backup. `backups` are in the order they
-/// were made. No bodies of WAL are read.
+/// newest timeline it leads to. `None` if there is no such backup. The newest is the one farthest in
+/// the log: clocks can be wrong. No bodies of WAL are read.
 ///
 /// # Errors
 /// Damage of a history, or a store that fails. Damaged WAL is an [`Obstacle`].
@@ -128,8 +129,10 @@ pub async fn reach(
     look: Look,
 ) -> Result<Option<Reach>> {
     let ancestries = archive.ancestries().await?;
+    let mut newest_first: Vec<&BackupPlace> = backups.iter().collect();
+    newest_first.sort_by_key(|backup| Reverse((backup.stop_timeline, backup.stop_lsn)));
     let mut nearest = None;
-    for backup in backups.iter().rev() {
+    for backup in newest_first {
         let Some(ancestry) = newest_from(&ancestries, backup) else { continue };
         let Replayable { lsn, obstacle, last_commit } =
             replayable(archive, ancestry, backup.start_lsn, look).await?;

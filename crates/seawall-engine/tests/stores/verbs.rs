@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use seawall_core::{Code, Error, NoProgress};
-use seawall_engine::adopt::{Adoption, adopt, lines_of};
+use seawall_engine::adopt::{Adoption, adopt, facts_of_lines};
 use seawall_engine::check::{Candidate, CheckRequest, RepositoryFacts, collect};
 use seawall_engine::cluster::read_control;
 use seawall_engine::wal::{FetchRequest, PushRequest, WalPlace, fetch, push};
@@ -402,7 +402,7 @@ async fn adopt_server(site: &Site, copy: &Copy, weather: &Weather) -> Result<Out
     let control = read_control(site.pg.data_directory())?;
     let cluster = old.cluster();
     let give_a_line = async |repository: &Repository| {
-        let lines = lines_of(repository, cluster).await?;
+        let lines = facts_of_lines(repository, cluster).await?;
         let plan = Adoption::plan(cluster, &[lines], control.system_id)?;
         let [adoption] = plan[..] else {
             return Err(Error::new(Code::Internal, "one repository, one adoption"));

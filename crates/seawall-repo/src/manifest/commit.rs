@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
@@ -37,6 +38,25 @@ pub enum BackupSource {
     /// Over the replication protocol.
     #[n(2)]
     Stream,
+}
+
+impl fmt::Display for BackupKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "full",
+            Self::Incremental => "incremental",
+        })
+    }
+}
+
+impl fmt::Display for BackupSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Files => "files",
+            Self::Sql => "sql",
+            Self::Stream => "stream",
+        })
+    }
 }
 
 /// In place of a setting's name: another configuration file includes the file.

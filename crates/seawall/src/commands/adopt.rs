@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use seawall_core::{Code, Error, LineId, Result};
-use seawall_engine::adopt::{Adoption, adopt, lines_of};
+use seawall_engine::adopt::{Adoption, adopt, facts_of_lines};
 use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
 use seawall_engine::line_note;
 use seawall_engine::restore::RestoreState;
@@ -153,7 +153,7 @@ async fn plan(target: &Target, seen: &Seen) -> Result<(Vec<Opened>, Vec<Adoption
     let (mut opened, mut lines) = (Vec::new(), Vec::new());
     for place in &target.places {
         let repository = place.clone().open().await?;
-        lines.push(lines_of(&repository.repository, &target.name).await?);
+        lines.push(facts_of_lines(&repository.repository, &target.name).await?);
         opened.push(repository);
     }
     let plan = Adoption::plan(&target.name, &lines, seen.control.system_id)?;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use seawall_core::{Action, ByteSize, Code, Error, RateLimit, Result, counted, hint, printable};
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use seawall_engine::cluster::{ClusterLink, Survey};
+use seawall_engine::lines::current_line;
 use serde_json::{Value, json};
 
 use crate::args::{BackupArgs, WorkArgs};
@@ -13,7 +14,6 @@ use crate::config::Config;
 use crate::context::{Context, Opened, Place, Server};
 use crate::exit::Outcome;
 use crate::render::{self, Display, Out};
-use crate::report::current_line;
 use crate::run;
 
 /// Runs the command.

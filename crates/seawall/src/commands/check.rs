@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use seawall_core::{Result, counted};
+use seawall_core::{ClusterName, Result, counted};
 use seawall_engine::check::{
-    Candidate, CheckRequest, Facts, Finding, Severity, acknowledge, collect, findings, proven,
+    Candidate, CheckRequest, Facts, Finding, Protection, Severity, acknowledge, collect, findings,
+    proven,
 };
+use seawall_engine::lines::current_line;
 use serde_json::{Value, json};
 
 use crate::args::CheckArgs;
@@ -13,7 +15,6 @@ use crate::config::DEFAULT_PATH;
 use crate::context::{Context, Place};
 use crate::exit::Outcome;
 use crate::render::{Display, Out, Style, fix};
-use crate::report::current_line;
 use crate::{postgres, run};
 
 /// Runs the command.
@@ -54,10 +55,10 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
     } else {
         Out.text(&text(&facts, &findings, Style::of_stdout()))?;
     }
-    Ok(outcome(&findings, args.strict))
+    Ok(outcome(Protection::of(&findings), args.strict))
 }
 
-async fn candidate(place: Place, cluster: &seawall_core::ClusterName) -> Candidate {
+async fn candidate(place: Place, cluster: &ClusterName) -> Candidate {
     let (name, url) = (place.name.clone(), place.url.clone());
     let line = match place.open().await {
         Ok(opened) => current_line(&opened.repository, cluster).await,
@@ -95,66 +96,52 @@ fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
             }
         }
     }
-    text.push_str(&summary(facts.cluster.as_str(), findings));
+    text.push_str(&summary(&facts.cluster, Protection::of(findings)));
     text
 }
 
-/// Advice is not a reason to wake anybody, and what is acknowledged is no news.
-fn outcome(findings: &[Finding], strict: bool) -> Outcome {
-    let counts = |finding: &Finding| strict || finding.severity != Severity::Advice;
-    if open(findings).any(counts) { Outcome::Findings } else { Outcome::Done }
+/// With `--strict` advice counts too.
+const fn outcome(protection: Protection, strict: bool) -> Outcome {
+    match protection {
+        Protection::Protected => Outcome::Done,
+        Protection::Advised { .. } if !strict => Outcome::Done,
+        Protection::Advised { .. } | Protection::Endangered { .. } => Outcome::Findings,
+    }
 }
 
-fn open(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
-    findings.iter().filter(|finding| finding.acknowledged.is_none())
-}
-
-/// Only what is worse than advice takes a cluster's protection away.
-fn summary(cluster: &str, findings: &[Finding]) -> String {
-    let all = open(findings).count();
-    let advice = open(findings).filter(|finding| finding.severity == Severity::Advice).count();
-    match (all - advice, advice) {
-        (0, 0) => format!("cluster {cluster} is protected\n"),
-        (0, advice) => {
-            let suggestions = counted(advice, "suggestion");
+fn summary(cluster: &ClusterName, protection: Protection) -> String {
+    match protection {
+        Protection::Protected => format!("cluster {cluster} is protected\n"),
+        Protection::Advised { suggestions } => {
+            let suggestions = counted(suggestions, "suggestion");
             format!("cluster {cluster} is protected, with {suggestions}\n")
         }
-        (_, _) => format!("cluster {cluster}: {}\n", counted(all, "finding")),
+        Protection::Endangered { findings } => {
+            format!("cluster {cluster}: {}\n", counted(findings, "finding"))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use seawall_engine::check::FindingId;
-
     use super::*;
-
-    fn finding(severity: Severity) -> Finding {
-        Finding {
-            id: FindingId::SameDisk,
-            severity,
-            what: "something".to_owned(),
-            fix: "do it".into(),
-            acknowledged: None,
-        }
-    }
 
     #[test]
     fn a_cluster_with_nothing_but_advice_is_protected() {
-        let (advice, warning) = (finding(Severity::Advice), finding(Severity::Warning));
-        let known = Finding { acknowledged: Some("by design".to_owned()), ..warning.clone() };
         let (done, found) = (Outcome::Done, Outcome::Findings);
-        for (findings, expected, strict, text) in [
-            (vec![], done, done, "cluster main is protected\n"),
-            (vec![advice.clone()], done, found, "cluster main is protected, with 1 suggestion\n"),
-            (vec![warning.clone()], found, found, "cluster main: 1 finding\n"),
-            (vec![warning, advice.clone()], found, found, "cluster main: 2 findings\n"),
-            (vec![known.clone()], done, done, "cluster main is protected\n"),
-            (vec![known, advice], done, found, "cluster main is protected, with 1 suggestion\n"),
+        for (protection, expected, strict, text) in [
+            (Protection::Protected, done, done, "cluster main is protected\n"),
+            (
+                Protection::Advised { suggestions: 1 },
+                done,
+                found,
+                "cluster main is protected, with 1 suggestion\n",
+            ),
+            (Protection::Endangered { findings: 2 }, found, found, "cluster main: 2 findings\n"),
         ] {
-            assert_eq!(outcome(&findings, false), expected);
-            assert_eq!(outcome(&findings, true), strict);
-            assert_eq!(summary("main", &findings), text);
+            assert_eq!(outcome(protection, false), expected);
+            assert_eq!(outcome(protection, true), strict);
+            assert_eq!(summary(&"main".parse().unwrap(), protection), text);
         }
     }
 }

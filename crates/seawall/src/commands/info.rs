@@ -4,15 +4,15 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{ByteSize, Code, Result};
+use seawall_engine::survey::{ArchivedWal, ClusterSurvey, Depth, UnusableWal, ask_all};
 
 use super::list::{backups_table, when};
+use super::wal::gaps;
 use crate::args::{ServerArgs, ViewArgs};
 use crate::context::Context;
 use crate::exit::Outcome;
+use crate::overview::{Overview, RepositoryReport};
 use crate::render::{Out, Style};
-use crate::report::{
-    ANOTHER_S_ARCHIVER, Archiving, Blocked, ClusterReport, Depth, Overview, RepositoryReport,
-};
 use crate::run;
 
 /// Runs the command.
@@ -24,7 +24,7 @@ pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
     let context = Context::new(config, &args.repository)?;
     let mut overview =
         Overview::collect(config, args.cluster.cluster.as_ref(), &args.repository, Depth::Wal)?;
-    overview.measure()?;
+    overview.measure();
     ask_servers(&context, &mut overview)?;
     if args.output.json {
         Out.json(&overview)?;
@@ -44,31 +44,25 @@ pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
 /// What only a running server knows. One that does not answer leaves it unknown. A connection that
 /// cannot be understood, or leads to another cluster, is an error of its own.
 fn ask_servers(context: &Context, overview: &mut Overview) -> Result<()> {
-    let runtime = run::runtime()?;
-    let mut wrong = Vec::new();
+    let (mut asked, mut connections) = (Vec::new(), Vec::new());
     for cluster in &mut overview.clusters {
         let target = context.target(&cluster.name)?;
-        if target.config.as_ref().is_none_or(|config| config.connection.is_none()) {
-            continue;
+        if target.config.as_ref().is_some_and(|config| config.connection.is_some()) {
+            let server = target.server(&ServerArgs::default());
+            connections.push(server.map(|server| server.connection));
+            asked.push(cluster);
         }
-        let archiving = target.server(&ServerArgs::default()).and_then(|server| {
-            let archiving = runtime.block_on(Archiving::ask(&server.connection))?;
-            archiving.of_cluster(&cluster.name, cluster.system_identifier)
-        });
-        match archiving {
-            Ok(archiving) => {
-                if !archiving.own_archiver {
-                    cluster.server_error = Some(ANOTHER_S_ARCHIVER.to_owned());
-                }
-                cluster.rpo_seconds = cluster.at_risk_s(&archiving, Timestamp::now());
-                cluster.postgres_version = Some(archiving.version);
-            }
-            Err(error) => {
-                cluster.server_error = Some(error.chain());
-                if matches!(error.code(), Code::ConninfoInvalid | Code::ClusterMismatch) {
-                    wrong.push((cluster.name.clone(), error));
-                }
-            }
+    }
+    let (answers, now) = (run::runtime()?.block_on(ask_all(connections)), Timestamp::now());
+    let mut wrong = Vec::new();
+    for (cluster, answer) in asked.into_iter().zip(answers) {
+        let stored = cluster.system_identifier;
+        let answer = answer.and_then(|said| said.of_cluster(&cluster.name, stored));
+        cluster.hear(answer.as_ref(), now);
+        if let Err(error) = answer
+            && matches!(error.code(), Code::ConninfoInvalid | Code::ClusterMismatch)
+        {
+            wrong.push((cluster.name.clone(), error));
         }
     }
     for (cluster, error) in wrong {
@@ -77,7 +71,7 @@ fn ask_servers(context: &Context, overview: &mut Overview) -> Result<()> {
     Ok(())
 }
 
-fn cluster_text(cluster: &ClusterReport, style: Style, now: Timestamp) -> String {
+fn cluster_text(cluster: &ClusterSurvey, style: Style, now: Timestamp) -> String {
     let mut title = format!("cluster {}", cluster.name);
     if let Some(version) = &cluster.postgres_version {
         title.push_str(&format!(": PostgreSQL {version}"));
@@ -111,10 +105,10 @@ fn cluster_text(cluster: &ClusterReport, style: Style, now: Timestamp) -> String
         ));
     }
     for wal in &cluster.wal {
-        text.push_str(&format!("  WAL {}\n", wal.line()));
+        text.push_str(&format!("  WAL {}\n", wal_text(wal)));
     }
     for blocked in &cluster.blocked_wal {
-        let Blocked { repository, message, .. } = blocked;
+        let UnusableWal { repository, message, .. } = blocked;
         text.push_str(&format!("  nothing newer can be restored from {repository}: {message}\n"));
     }
     if cluster.backups.is_empty() {
@@ -125,6 +119,11 @@ fn cluster_text(cluster: &ClusterReport, style: Style, now: Timestamp) -> String
         }
     }
     text
+}
+
+fn wal_text(wal: &ArchivedWal) -> String {
+    let ArchivedWal { repository, timeline, first_lsn, last_lsn, .. } = wal;
+    format!("timeline {timeline}, {first_lsn} to {last_lsn} in {repository}, {}", gaps(wal))
 }
 
 fn repository_text(repository: &RepositoryReport, style: Style) -> String {

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{ByteSize, Result};
+use seawall_engine::survey::{ClusterSurvey, Depth, KnownBackup};
 
 use crate::args::ViewArgs;
 use crate::exit::Outcome;
+use crate::overview::Overview;
 use crate::render::{Align, Out, table};
-use crate::report::{BackupReport, ClusterReport, Depth, Overview};
 
 /// Runs the command.
 ///
@@ -30,7 +31,7 @@ pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
     overview.finish()
 }
 
-fn text(cluster: &ClusterReport, with_name: bool) -> String {
+fn text(cluster: &ClusterSurvey, with_name: bool) -> String {
     let mut text = String::new();
     if with_name {
         text.push_str(&format!("cluster {}\n", cluster.name));
@@ -44,9 +45,9 @@ fn text(cluster: &ClusterReport, with_name: bool) -> String {
 }
 
 /// The table of `list` and `info`. Timelines and lines are told where there are several.
-pub fn backups_table(backups: &[BackupReport]) -> String {
+pub fn backups_table(backups: &[KnownBackup]) -> String {
     let timelines = several(backups.iter().map(|backup| backup.timeline));
-    let lines = several(backups.iter().map(|backup| &backup.line));
+    let lines = several(backups.iter().map(|backup| backup.line));
     let columns = [
         ("ID", Align::Left, true),
         ("KIND", Align::Left, true),
@@ -82,20 +83,28 @@ pub fn shown(columns: &[(&str, Align, bool)], rows: Vec<Vec<String>>) -> String 
     table(&heads, rows.into_iter().map(chosen).collect())
 }
 
-fn row(backup: &BackupReport) -> Vec<String> {
+fn row(backup: &KnownBackup) -> Vec<String> {
     let size = |bytes: Option<u64>| bytes.map_or_else(dash, |bytes| ByteSize(bytes).to_string());
     vec![
-        backup.id.clone(),
-        backup.kind.unwrap_or("-").to_owned(),
+        backup.id.to_string(),
+        backup.kind.map_or_else(dash, |kind| kind.to_string()),
         backup.finished_at.map_or_else(dash, crate::render::utc),
         backup.duration().map_or_else(dash, crate::render::duration),
         size(backup.cluster_bytes),
         size(backup.stored_bytes),
         backup.timeline.map_or_else(dash, |timeline| timeline.to_string()),
-        backup.line.clone(),
-        backup.state_shown(),
+        backup.line.to_string(),
+        state(backup),
         backup.repositories.join(","),
     ]
+}
+
+/// A backup's state, and what is the matter with it.
+pub fn state(backup: &KnownBackup) -> String {
+    match backup.page_errors {
+        Some(errors @ 1..) => format!("{}, {errors} page errors", backup.state),
+        _ => backup.state.to_string(),
+    }
 }
 
 fn dash() -> String {

@@ -1,12 +1,12 @@
 //! The server that the configuration names, where it runs still and takes writes.
 
 use seawall_core::{ClusterName, Result, SystemId};
+use seawall_engine::survey::Archiving;
 
 use crate::config::Config;
 use crate::owner::Owner;
 use crate::postgres;
 use crate::render::Style;
-use crate::report::Archiving;
 
 /// What a cluster's primary says of itself. `None` if none is configured, it is a standby or of
 /// another cluster, or it does not answer, which is told.

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{ByteSize, ClusterName, Result};
+use seawall_engine::survey::{Candidate, Depth, KnownBackup, find_backup};
 
-use super::list::when;
+use super::list::{state, when};
 use crate::args::ShowArgs;
 use crate::exit::Outcome;
+use crate::overview::Overview;
 use crate::render::{Out, duration};
-use crate::report::word::{Candidate, find};
-use crate::report::{BackupReport, Depth, Overview};
 
 /// Runs the command.
 ///
@@ -23,12 +23,12 @@ pub fn main(config: Option<&Path>, args: &ShowArgs) -> Result<Outcome> {
     for cluster in &overview.clusters {
         candidates.extend(cluster.backups.iter().map(|backup| Candidate {
             cluster: cluster.name.clone(),
-            id: backup.key,
-            complete: backup.state == "complete",
+            id: backup.id,
+            is_complete: backup.is_complete(),
             what: backup,
         }));
     }
-    let Candidate { cluster, what: backup, .. } = find(&args.backup, candidates)?;
+    let Candidate { cluster, what: backup, .. } = find_backup(&args.backup, candidates)?;
     if args.output.json {
         Out.json(backup)?;
     } else {
@@ -37,18 +37,19 @@ pub fn main(config: Option<&Path>, args: &ShowArgs) -> Result<Outcome> {
     overview.finish()
 }
 
-fn text(cluster: &ClusterName, backup: &BackupReport, now: Timestamp) -> String {
+fn text(cluster: &ClusterName, backup: &KnownBackup, now: Timestamp) -> String {
     let mut lines = vec![
-        ("backup", backup.id.clone()),
+        ("backup", backup.id.to_string()),
         ("cluster", cluster.to_string()),
-        ("state", backup.state_shown()),
+        ("state", state(backup)),
         ("repositories", backup.repositories.join(", ")),
     ];
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     let size = |bytes: u64| format!("{} ({bytes} bytes)", ByteSize(bytes));
-    let pair = |kind: &str, source: &str| format!("{kind}, read from {source}");
-    add("kind", backup.kind.zip(backup.source).map(|(kind, source)| pair(kind, source)));
-    add("PostgreSQL", backup.postgres_major.map(|major| major.to_string()));
+    let details = backup.details.as_ref();
+    let kind = backup.kind.zip(backup.source);
+    add("kind", kind.map(|(kind, source)| format!("{kind}, read from {source}")));
+    add("PostgreSQL", details.map(|details| details.postgres_major.to_string()));
     add("started", backup.started_at.map(|time| when(time, now)));
     add("finished", backup.finished_at.map(|time| when(time, now)));
     add("took", backup.duration().map(duration));
@@ -58,20 +59,21 @@ fn text(cluster: &ClusterName, backup: &BackupReport, now: Timestamp) -> String 
     add("cluster size", backup.cluster_bytes.map(size));
     add("read", backup.read_bytes.map(size));
     add("stored", backup.stored_bytes.map(size));
-    add("files", backup.files.map(|files| files.to_string()));
-    add("checksums", backup.data_checksums.map(|on| if on { "on" } else { "off" }.to_owned()));
+    add("files", details.map(|details| details.files.to_string()));
+    let checksums = details.map(|details| if details.data_checksums { "on" } else { "off" });
+    add("checksums", checksums.map(str::to_owned));
     add("page errors", backup.page_errors.map(|errors| errors.to_string()));
     add("verified", backup.verified_at.map(|time| when(time, now)));
     let notes = backup.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let notes: Vec<String> = notes.collect();
     add("annotations", (!notes.is_empty()).then(|| notes.join(", ")));
-    add("made by", backup.program.clone());
+    add("made by", details.map(|details| details.program.clone()));
     let mut text: String =
         lines.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect();
-    for (path, block, reason) in &backup.bad_pages {
+    for (path, block, reason) in details.iter().flat_map(|details| &details.bad_pages) {
         text.push_str(&format!("  {path}, block {block}: {reason}\n"));
     }
-    for (path, reason) in &backup.left_out {
+    for (path, reason) in details.iter().flat_map(|details| &details.left_out) {
         text.push_str(&format!("  {path} was left out: {reason}\n"));
     }
     text

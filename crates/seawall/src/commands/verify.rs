@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use seawall_core::{Action, BackupId, ByteSize, Code, Result, counted};
+use seawall_engine::survey::{candidates, find_backup};
 use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use crate::args::VerifyArgs;
 use crate::context::{Context, Opened};
 use crate::exit::Outcome;
 use crate::render::{self, Display, Out, Style};
-use crate::report::word;
 use crate::run;
 
 /// What a worker holds: a segment of WAL as it is stored, and the part of it that is proven.
@@ -73,10 +73,10 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
 async fn find(opened: &Opened, args: &VerifyArgs) -> Result<Option<BackupId>> {
     let Some(word) = &args.backup else { return Ok(None) };
     let cluster = args.cluster.cluster.as_ref();
-    let mut candidates = word::candidates(&opened.repository, cluster).await?;
+    let mut candidates = candidates(&opened.repository, cluster).await?;
     // The latest is the latest here, or a damaged one would not be looked at again.
-    candidates.iter_mut().for_each(|one| one.complete = true);
-    word::find(word, candidates).map(|found| Some(found.id))
+    candidates.iter_mut().for_each(|one| one.is_complete = true);
+    find_backup(word, candidates).map(|found| Some(found.id))
 }
 
 fn show(args: &VerifyArgs, reports: &[(String, VerifyReport)]) -> Result<()> {

@@ -164,7 +164,7 @@ pub struct PlannedBackup {
     /// Its id, as people see it.
     pub id: String,
     /// Its whole id.
-    #[serde(with = "super::as_text")]
+    #[serde(with = "crate::as_text")]
     pub ulid: Ulid,
     /// Which manifest of it.
     pub generation: u32,
@@ -218,7 +218,7 @@ pub struct RestorePlan {
     /// The cluster.
     pub cluster: ClusterName,
     /// Its line.
-    #[serde(with = "super::as_text")]
+    #[serde(with = "crate::as_text")]
     pub line: LineId,
     /// What the result is for.
     pub mode: Mode,

@@ -11,11 +11,12 @@ use seawall_engine::restore::{
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
-use super::{line, note, places};
+use super::{note, places};
 use crate::args::PromoteArgs;
 use crate::commands::restore::log_file;
 use crate::context::Context;
 use crate::exit::Outcome;
+use crate::lines::Whereabouts;
 use crate::render::{Out, sentence, shell_quote};
 
 /// How far to move, and the words for it.
@@ -67,14 +68,12 @@ pub(super) async fn run(
 
 /// The line in the first repository that has it.
 async fn first_line(context: &Context, state: &RestoreState) -> Result<Line> {
-    let (places, cluster) = places(context, Some(state))?;
-    let mut failure = None;
-    for place in places {
-        match line(place, cluster.as_ref(), Some(state)).await {
-            Ok(line) => return Ok(line),
-            Err(error) => failure = failure.or(Some(error)),
-        }
+    let (places, _) = places(context, Some(state))?;
+    let found = Whereabouts::of_restored(places, state).await;
+    if let Some((_, line)) = found.lines.into_iter().next() {
+        return Ok(line);
     }
+    let failure = found.failures.into_iter().next().map(|(_, error)| error);
     Err(failure.unwrap_or_else(|| {
         Error::new(Code::NotConfigured, "there is no repository to take WAL from")
             .with_hint("Name one: `--repo URL --key FILE`, or `--kit FILE`.")

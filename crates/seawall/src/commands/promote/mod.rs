@@ -6,11 +6,10 @@ mod rival;
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{Action, ClusterName, Error, Hint, Result, hint};
+use seawall_core::{Action, ClusterName, Hint, Result, hint};
 use seawall_engine::restore::{
     self, Archives, LeftOut, Login, PromoteOptions, Promoted, RestoreState,
 };
-use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
 use crate::args::PromoteArgs;
@@ -18,9 +17,9 @@ use crate::commands::restore::{DEFAULT_ROLE, log_file, login};
 use crate::config::{self, Config};
 use crate::context::{Context, Place, absolute};
 use crate::exit::Outcome;
+use crate::lines::Whereabouts;
 use crate::owner::Owner;
 use crate::render::{Style, sentence};
-use crate::report::stored_cluster;
 use crate::{postgres, run};
 
 /// What a person has to see to who lets a standby take over.
@@ -124,20 +123,23 @@ fn note(text: &str) {
 async fn archives(context: Result<Context>, directory: &Path) -> Result<Archives> {
     let state = RestoreState::read(directory)?;
     let mut archives = Archives::default();
-    let places = match context.and_then(|context| places(&context, state.as_ref())) {
-        Ok((places, cluster)) => places.into_iter().map(|place| (place, cluster.clone())).collect(),
+    let mut found = match context.and_then(|context| places(&context, state.as_ref())) {
+        Ok((places, cluster)) => match &state {
+            Some(state) => Whereabouts::of_restored(places, state).await,
+            None => Whereabouts::of_written(places, cluster.as_ref()).await,
+        },
         Err(error) => {
             archives.failure = Some(error);
-            Vec::new()
+            return Ok(archives);
         }
     };
-    for (place, cluster) in places {
-        let name = place.name.clone();
-        match archive(place, cluster.as_ref(), state.as_ref()).await {
+    for (name, line) in std::mem::take(&mut found.lines) {
+        match WalArchive::open(line).await {
             Ok(archive) => archives.open.push(archive),
-            Err(error) => archives.failure = Some(error.context(format!("repository {name}"))),
+            Err(error) => found.failures.push((name, error)),
         }
     }
+    archives.failure = found.take_failure();
     Ok(archives)
 }
 
@@ -151,25 +153,5 @@ fn places(
             let target = context.one_target(None)?;
             Ok((target.places, Some(target.name)))
         }
-    }
-}
-
-async fn archive(
-    place: Place,
-    cluster: Option<&ClusterName>,
-    state: Option<&RestoreState>,
-) -> Result<WalArchive> {
-    WalArchive::open(line(place, cluster, state).await?).await
-}
-
-async fn line(
-    place: Place,
-    cluster: Option<&ClusterName>,
-    state: Option<&RestoreState>,
-) -> Result<Line, Error> {
-    let repository = place.open().await?.repository;
-    match state {
-        Some(state) => repository.line(state.cluster(), state.line()),
-        None => stored_cluster(&repository, cluster).await,
     }
 }

@@ -12,10 +12,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use seawall_core::{BackupId, ClusterName, Code, Error, Progress, Result, ResultExt, TimelineId};
+use seawall_engine::lines::several_clusters;
 use seawall_engine::restore::{
     Login, Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestorePlan, RestoreRequest,
     Target, TimelineChoice, find_programs, plan_restore,
 };
+use seawall_engine::survey::{candidates, find_backup};
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 use serde_json::Value;
@@ -26,11 +28,11 @@ use super::backup::{jobs, memory, rate_limit};
 use super::living;
 use crate::args::RestoreArgs;
 use crate::config::Config;
-use crate::context::{Context, Opened, absolute};
+use crate::context::{Context, Place, absolute};
 use crate::exit::Outcome;
+use crate::lines::Whereabouts;
 use crate::owner::Owner;
 use crate::render::{Display, Out, Style, confirm, sentence, shell_bytes, zones};
-use crate::report::{stored_cluster, word};
 use crate::trust::prove_own_way;
 use crate::{postgres, run};
 
@@ -149,41 +151,53 @@ async fn find_line(context: &Context, args: &RestoreArgs) -> Result<(Line, WalAr
         [] => context.places(),
         [target] => target.places.clone(),
         several => {
-            return Err(crate::context::ambiguous(several.iter().map(|target| &target.name)));
+            return Err(several_clusters(several.iter().map(|target| &target.name)));
         }
     };
-    let mut failure = None;
-    for place in places {
-        let found = async {
-            let name = place.name.clone();
-            let opened: Opened = place.open().await?;
-            let cluster = targets.first().map(|target| &target.name);
-            let line = match &args.backup {
-                // A backup may be in a line that is not written any more.
-                Some(backup) => line_of_backup(&opened.repository, cluster, backup).await?,
-                None => stored_cluster(&opened.repository, cluster).await?,
-            };
-            let wal = WalArchive::open(line.clone()).await?;
-            Ok::<_, Error>((name, line, wal))
-        };
-        match found.await {
-            Ok((name, line, wal)) => {
-                if failure.is_some() {
+    let cluster = targets.first().map(|target| &target.name);
+    let mut found = match &args.backup {
+        // A backup may be in a line that is not written any more.
+        Some(backup) => lines_of_backup(places, cluster, backup).await,
+        None => Whereabouts::of_written(places, cluster).await,
+    };
+    for (name, line) in found.lines {
+        match WalArchive::open(line.clone()).await {
+            Ok(wal) => {
+                if !found.failures.is_empty() {
                     eprintln!("restoring from repository {name}");
                 }
                 return Ok((line, wal));
             }
-            Err(error) => {
-                if let Some(before) = failure.replace(error) {
-                    crate::render::report(&before);
-                }
-            }
+            Err(error) => found.failures.push((name, error)),
         }
     }
-    Err(failure.unwrap_or_else(|| {
+    let last = found.failures.pop().map(|(_, error)| error);
+    found.failures.iter().for_each(|(_, error)| crate::render::report(error));
+    Err(last.unwrap_or_else(|| {
         Error::new(Code::NotConfigured, "there is no repository to restore from")
             .with_hint("Name one: `--repo URL --key FILE`, or `--kit FILE`.")
     }))
+}
+
+/// The line that has the backup, in the first repository that has it.
+async fn lines_of_backup(
+    places: Vec<Place>,
+    cluster: Option<&ClusterName>,
+    backup: &str,
+) -> Whereabouts {
+    let mut found = Whereabouts::default();
+    for place in places {
+        let name = place.name.clone();
+        let look = async { line_of_backup(&place.open().await?.repository, cluster, backup).await };
+        match look.await {
+            Ok(line) => {
+                found.lines.push((name, line));
+                break;
+            }
+            Err(error) => found.failures.push((name, error)),
+        }
+    }
+    found
 }
 
 async fn line_of_backup(
@@ -191,7 +205,7 @@ async fn line_of_backup(
     cluster: Option<&ClusterName>,
     backup: &str,
 ) -> Result<Line> {
-    let found = word::find(backup, word::candidates(repository, cluster).await?)?;
+    let found = find_backup(backup, candidates(repository, cluster).await?)?;
     repository.line(&found.cluster, found.what)
 }
 
@@ -204,7 +218,7 @@ async fn request(
     let asked_at = Timestamp::now();
     let (target, target_text) = target(args, asked_at)?;
     let backup = match &args.backup {
-        Some(text) => Some(find_backup(line, text).await?),
+        Some(text) => Some(backup_in(line, text).await?),
         None => None,
     };
     let timeline = match args.timeline.as_deref() {
@@ -212,7 +226,7 @@ async fn request(
         Some("latest") => TimelineChoice::Latest,
         Some(text) => match text.parse::<u32>() {
             Ok(number) => TimelineChoice::Id(TimelineId(number)),
-            Err(_) => TimelineChoice::OfBackup(find_backup(line, text).await?),
+            Err(_) => TimelineChoice::OfBackup(backup_in(line, text).await?),
         },
     };
     Ok(RestoreRequest {
@@ -230,9 +244,9 @@ async fn request(
     })
 }
 
-async fn find_backup(line: &Line, text: &str) -> Result<BackupId> {
-    let candidates = word::candidates(line.repository(), Some(line.cluster())).await?;
-    word::find(text, candidates).map(|found| found.id)
+async fn backup_in(line: &Line, text: &str) -> Result<BackupId> {
+    let candidates = candidates(line.repository(), Some(line.cluster())).await?;
+    find_backup(text, candidates).map(|found| found.id)
 }
 
 /// The target, and the words for it that the same command repeats.

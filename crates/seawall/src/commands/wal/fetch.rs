@@ -17,7 +17,7 @@ use seawall_repo::Line;
 use crate::args::FetchArgs;
 use crate::context::{Context, Place};
 use crate::exit::Outcome;
-use crate::report::stored_cluster;
+use crate::lines::Whereabouts;
 use crate::{render, run};
 
 /// How often a standby's fetch is tried again before PostgreSQL is told to ask later.
@@ -135,13 +135,9 @@ impl Wanted<'_> {
     }
 
     async fn fetch(&self) -> Result<()> {
-        let (mut lines, mut failure) = (Vec::new(), None);
-        for place in self.places {
-            match self.line(place.clone()).await {
-                Ok(line) => lines.push(line),
-                Err(error) => failure = Some(error.context(format!("repository {}", place.name))),
-            }
-        }
+        let mut found = self.whereabouts().await;
+        let failure = found.take_failure();
+        let lines: Vec<Line> = found.lines.into_iter().map(|(_, line)| line).collect();
         if lines.is_empty()
             && let Some(failure) = failure
         {
@@ -160,11 +156,10 @@ impl Wanted<'_> {
         }
     }
 
-    async fn line(&self, place: Place) -> Result<Line> {
-        let repository = place.open().await?.repository;
-        match (self.state, self.cluster) {
-            (Some(state), Some(cluster)) => repository.line(cluster, state.line()),
-            _ => stored_cluster(&repository, self.cluster).await,
+    async fn whereabouts(&self) -> Whereabouts {
+        match self.state {
+            Some(state) => Whereabouts::of_restored(self.places.to_vec(), state).await,
+            None => Whereabouts::of_written(self.places.to_vec(), self.cluster).await,
         }
     }
 }

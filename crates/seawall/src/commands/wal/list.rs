@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use seawall_core::{ByteSize, Result};
+use seawall_engine::survey::{ArchivedWal, ClusterSurvey, Depth};
 use serde_json::{Value, json};
 
 use crate::args::ViewArgs;
 use crate::commands::list::{several, shown};
 use crate::exit::Outcome;
+use crate::overview::Overview;
 use crate::render::{Align, Out};
-use crate::report::{ClusterReport, Depth, Overview, WalReport};
 
 /// Runs the command.
 ///
@@ -31,11 +32,11 @@ pub fn main(config: Option<&Path>, args: &ViewArgs) -> Result<Outcome> {
     overview.finish()
 }
 
-fn text(cluster: &ClusterReport) -> String {
+fn text(cluster: &ClusterSurvey) -> String {
     if cluster.wal.is_empty() {
         return format!("no WAL of cluster {} is archived yet\n", cluster.name);
     }
-    let lines = several(cluster.wal.iter().map(|wal| &wal.line));
+    let lines = several(cluster.wal.iter().map(|wal| wal.line));
     let columns = [
         ("CLUSTER", Align::Left, true),
         ("REPOSITORY", Align::Left, true),
@@ -46,17 +47,28 @@ fn text(cluster: &ClusterReport) -> String {
         ("STORED", Align::Right, true),
         ("GAPS", Align::Left, true),
     ];
-    let row = |wal: &WalReport| {
+    let row = |wal: &ArchivedWal| {
         vec![
             cluster.name.to_string(),
             wal.repository.clone(),
-            wal.line.clone(),
+            wal.line.to_string(),
             wal.timeline.to_string(),
             wal.first_lsn.to_string(),
             wal.last_lsn.to_string(),
             ByteSize(wal.stored_bytes).to_string(),
-            wal.gaps_shown(),
+            gaps(wal),
         ]
     };
     shown(&columns, cluster.wal.iter().map(row).collect())
+}
+
+/// The gaps in words.
+pub fn gaps(wal: &ArchivedWal) -> String {
+    let gaps: Vec<String> =
+        wal.gaps.iter().map(|gap| format!("{} to {}", gap.start_lsn, gap.end_lsn)).collect();
+    match gaps.as_slice() {
+        [] => "no gaps".to_owned(),
+        [gap] => format!("gap {gap}"),
+        gaps => format!("gaps {}", gaps.join(", ")),
+    }
 }

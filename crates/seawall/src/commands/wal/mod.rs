@@ -12,6 +12,7 @@ use crate::args::WalCommand;
 use crate::exit::Outcome;
 
 pub use fetch::keep_server_recovering;
+pub use list::gaps;
 
 /// Runs the command.
 ///

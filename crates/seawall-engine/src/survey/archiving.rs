@@ -1,12 +1,14 @@
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use seawall_core::{
     ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId, WalFileName, WalSegment,
     WalSegmentSize,
 };
-use seawall_engine::adopt::adopt_it;
-use seawall_engine::cluster::Server;
 use seawall_pgwire::Config;
+
+use crate::adopt::adopt_it;
+use crate::cluster::Server;
 
 /// How long a server may take to answer: a monitor waits for it.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -14,8 +16,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long all hosts together may take of it to give a session.
 const SESSION: Duration = Duration::from_secs(7);
 
-/// What is to be said of a server whose archiver is not its own.
-pub const ANOTHER_S_ARCHIVER: &str = "the server asked is a standby: whether its primary archives is unknown; point `connection` at the primary";
+/// So many servers are asked at once.
+const SERVERS_AT_ONCE: usize = 16;
 
 /// What a running server says of its archiving.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,27 +141,16 @@ impl Archiving {
             _ => Ok(self),
         }
     }
+}
 
-    /// Whether whole segments wait for the archiver beside the one that is on its way. `archived` is
-    /// where the archived log ends.
-    pub fn lags_behind(&self, archived: Lsn) -> bool {
-        self.insert_lsn.bytes_since(archived) > self.segment_bytes.saturating_mul(2)
-    }
-
-    /// The time in which commits may have happened that are in no repository, where the log is
-    /// archived up to `archived`; `None` if nothing was ever archived.
-    ///
-    /// A quiet server writes WAL of its own that nobody would miss, and does not switch for it. So
-    /// less than a segment counts only as long as `archive_timeout` lets commits wait.
-    pub fn at_risk_s(&self, archived: Lsn) -> Option<f64> {
-        let behind = self.insert_lsn.bytes_since(archived);
-        if archived.is_valid() && behind == 0 {
-            return Some(0.0);
-        }
-        let since = self.archived_s_ago?;
-        let waits = self.timeout_s > 0 && self.failing_on.is_none() && behind < self.segment_bytes;
-        Some(if waits { since.min(f64::from(self.timeout_s)) } else { since })
-    }
+/// Asks several servers at once; the answers are in the order of the connections. One that is not
+/// known how to reach stays the error it is.
+pub async fn ask_all(connections: Vec<Result<Config>>) -> Vec<Result<Archiving>> {
+    let answers = connections.into_iter().map(async |connection| match connection {
+        Ok(connection) => Archiving::ask(&connection).await,
+        Err(error) => Err(error),
+    });
+    stream::iter(answers).buffered(SERVERS_AT_ONCE).collect().await
 }
 
 /// The segment of that name; histories and partial ones are none.
@@ -174,11 +165,10 @@ fn segment_of(name: &str, segment_bytes: u64) -> Option<WalSegment> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn quiet() -> Archiving {
-        Archiving {
+impl Archiving {
+    /// A server that archived the last two hours ago, since nothing happened.
+    pub(super) fn quiet() -> Self {
+        Self {
             system_id: SystemId(7),
             version: "15.18".to_owned(),
             insert_lsn: Lsn(0x300_0100),
@@ -193,29 +183,15 @@ mod tests {
             segment_bytes: 16 << 20,
         }
     }
+}
 
-    #[test]
-    fn a_quiet_server_is_not_at_risk_for_hours() {
-        assert_eq!(quiet().at_risk_s(Lsn(0x300_0000)), Some(60.0));
-        assert_eq!(quiet().at_risk_s(Lsn(0x300_0100)), Some(0.0));
-    }
-
-    #[test]
-    fn a_server_whose_wal_does_not_go_anywhere_is() {
-        let never = Archiving { timeout_s: 0, ..quiet() };
-        let failing =
-            Archiving { failing_on: Some("000000010000000000000003".to_owned()), ..quiet() };
-        let far = Archiving { insert_lsn: Lsn(0x900_0000), ..quiet() };
-        for archiving in [never, failing, far] {
-            assert_eq!(archiving.at_risk_s(Lsn(0x300_0000)), Some(7200.0), "{archiving:?}");
-        }
-        let unheard_of = Archiving { archived_s_ago: None, ..quiet() };
-        assert_eq!(unheard_of.at_risk_s(Lsn::INVALID), None);
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn what_another_cluster_s_server_says_is_of_no_use() {
-        let name = "main".parse().unwrap();
+        let (name, quiet) = ("main".parse().unwrap(), Archiving::quiet);
         assert!(quiet().of_cluster(&name, Some(SystemId(7))).is_ok());
         assert!(quiet().of_cluster(&name, None).is_ok(), "nothing is stored to compare with");
         let error = quiet().of_cluster(&name, Some(SystemId(8))).unwrap_err();

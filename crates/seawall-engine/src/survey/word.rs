@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 
 use seawall_core::{Action, BackupId, ClusterName, Code, Error, LineId, Result, hint};
-use seawall_engine::verify::{Verdict, verdicts};
 use seawall_repo::Repository;
 
-use super::lines;
+use crate::lines::{KnownLine, lines_of, several_clusters, stored_clusters};
+use crate::verify::{Verdict, verdicts};
 
 /// A backup that may be meant.
 #[derive(Debug, Clone)]
 pub struct Candidate<T> {
+    /// The cluster it is of.
     pub cluster: ClusterName,
+    /// Its id.
     pub id: BackupId,
-    /// `latest` means only these.
-    pub complete: bool,
+    /// `latest` means only those that are.
+    pub is_complete: bool,
+    /// Whatever the caller knows it by.
     pub what: T,
 }
 
@@ -23,7 +26,7 @@ pub struct Candidate<T> {
 ///
 /// # Errors
 /// [`Code::NoSuchBackup`]; [`Code::Usage`] for `latest` of several clusters.
-pub fn find<T>(word: &str, candidates: Vec<Candidate<T>>) -> Result<Candidate<T>> {
+pub fn find_backup<T>(word: &str, candidates: Vec<Candidate<T>>) -> Result<Candidate<T>> {
     let mut found = match generations_back(word)? {
         Some(back) => latest(back, candidates)?,
         None => candidates.into_iter().filter(|one| one.id.matches(word)).collect(),
@@ -48,23 +51,21 @@ pub async fn candidates(
     repository: &Repository,
     cluster: Option<&ClusterName>,
 ) -> Result<Vec<Candidate<LineId>>> {
-    let mut names: Vec<ClusterName> =
-        repository.lines().await?.into_iter().map(|(name, _)| name).collect();
-    names.dedup();
-    names.retain(|name| cluster.is_none_or(|wanted| wanted == name));
     let mut candidates = Vec::new();
-    for name in names {
-        for (line, _) in lines(repository, &name).await? {
+    for name in stored_clusters(repository).await? {
+        if cluster.is_some_and(|wanted| *wanted != name) {
+            continue;
+        }
+        for KnownLine { line, .. } in lines_of(repository, &name).await? {
             let verdicts = verdicts(&line).await.unwrap_or_else(|error| {
                 tracing::warn!("which backups are damaged is not known: {}", error.chain());
                 BTreeMap::new()
             });
             for summary in line.backups().await? {
                 let is_damaged = matches!(verdicts.get(&summary.id), Some(Verdict::Damaged(_)));
-                let complete = summary.info.is_ok() && !is_damaged;
-                let cluster = name.clone();
-                let what = line.id();
-                candidates.push(Candidate { cluster, id: summary.id, complete, what });
+                let is_complete = summary.info.is_ok() && !is_damaged;
+                let (cluster, what) = (name.clone(), line.id());
+                candidates.push(Candidate { cluster, id: summary.id, is_complete, what });
             }
         }
     }
@@ -92,12 +93,12 @@ fn generations_back(word: &str) -> Result<Option<usize>> {
 }
 
 fn latest<T>(back: usize, candidates: Vec<Candidate<T>>) -> Result<Vec<Candidate<T>>> {
-    let complete: Vec<_> = candidates.into_iter().filter(|one| one.complete).collect();
+    let complete: Vec<_> = candidates.into_iter().filter(|one| one.is_complete).collect();
     let mut clusters: Vec<&ClusterName> = complete.iter().map(|one| &one.cluster).collect();
     clusters.sort();
     clusters.dedup();
     if clusters.len() > 1 {
-        return Err(crate::context::ambiguous(clusters.into_iter()));
+        return Err(several_clusters(clusters.into_iter()));
     }
     Ok(complete.into_iter().rev().nth(back).into_iter().collect())
 }
@@ -113,14 +114,14 @@ mod tests {
         let backup = |day: u64| Candidate {
             cluster: cluster.parse().unwrap(),
             id: BackupId(Ulid::from_parts(day * 86_400_000, u128::from(day))),
-            complete: day < 3,
+            is_complete: day < 3,
             what: day,
         };
         (1..=3).map(backup).collect()
     }
 
     fn day(word: &str) -> Result<u64> {
-        find(word, backups("main")).map(|found| found.what)
+        find_backup(word, backups("main")).map(|found| found.what)
     }
 
     #[test]
@@ -143,6 +144,6 @@ mod tests {
     #[test]
     fn the_latest_of_two_clusters_is_nobodys() {
         let both = [backups("main"), backups("other")].concat();
-        assert_eq!(find("latest", both).unwrap_err().code(), Code::Usage);
+        assert_eq!(find_backup("latest", both).unwrap_err().code(), Code::Usage);
     }
 }

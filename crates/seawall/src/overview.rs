@@ -1,43 +1,26 @@
-//! What repositories hold, as `info`, `list`, `show` and `status` tell it. The JSON names are
-//! stable: some may be added, none renamed.
-
-mod archiving;
-mod backup;
-mod cluster;
-mod contradiction;
-mod wal;
-pub mod word;
+//! A look at all repositories of a command, for `info`, `list`, `show`, `wal list` and `status`.
 
 use std::path::Path;
 
 use seawall_core::{ClusterName, Error, Result};
-use seawall_store::{ObjectPrefix, Store};
+use seawall_engine::lines::{no_such_cluster, stored_clusters};
+use seawall_engine::survey::{
+    ClusterSurvey, Depth, NamedRepository, Surveyed, stored_bytes, survey_all,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::args::RepositoryArgs;
-use crate::context::{Context, Opened, Place, Target, no_such_cluster};
+use crate::context::{Context, Opened, Place, Target};
 use crate::exit::Outcome;
 use crate::{render, run};
-
-pub use archiving::{ANOTHER_S_ARCHIVER, Archiving};
-pub use backup::BackupReport;
-pub use cluster::{Blocked, ClusterReport, JobReport, current_line, lines, stored_cluster};
-pub use contradiction::Contradiction;
-pub use wal::WalReport;
-
-/// The one format this version opens.
-const FORMAT: u32 = 1;
-
-/// How many names a listing asks for at a time.
-const LIST_PAGE: usize = 1000;
 
 /// Everything a look at the repositories showed.
 #[derive(Debug, Serialize)]
 pub struct Overview {
     /// The clusters, by name.
-    pub clusters: Vec<ClusterReport>,
+    pub clusters: Vec<ClusterSurvey>,
     /// The repositories.
     pub repositories: Vec<RepositoryReport>,
     /// What could not be looked at.
@@ -47,15 +30,6 @@ pub struct Overview {
     opened: Vec<Opened>,
     #[serde(skip)]
     runtime: Runtime,
-}
-
-/// How much is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// Manifests.
-    Backups,
-    /// WAL too.
-    Wal,
 }
 
 /// Something that could not be looked at.
@@ -125,10 +99,10 @@ impl Overview {
     /// Those of the configuration, [`seawall_core::Code::NoSuchCluster`].
     pub fn whatever_opens(
         context: &Context,
-        named: Option<&ClusterName>,
+        cluster: Option<&ClusterName>,
         depth: Depth,
     ) -> Result<Self> {
-        let mut targets = context.known_targets(named)?;
+        let mut targets = context.known_targets(cluster)?;
         context.become_owner(None)?;
         let runtime = run::runtime()?;
         let places = if targets.is_empty() { context.places() } else { union(&targets) };
@@ -136,15 +110,14 @@ impl Overview {
         let by_repository = context.config.clusters.is_empty() && !opened.is_empty();
         let clusters = runtime.block_on(async {
             if by_repository {
-                targets = stored_targets(&opened, named).await?;
+                targets = stored_targets(&opened, cluster).await?;
             }
+            let looked_at: Vec<_> = targets.iter().map(|target| named(target, &opened)).collect();
             let mut clusters = Vec::new();
-            for target in &targets {
-                let mut own = Vec::new();
-                clusters.push(ClusterReport::collect(target, &opened, depth, &mut own).await?);
-                let problem =
-                    |error| Problem { of: Concerned::Cluster(target.name.clone()), error };
-                problems.extend(own.into_iter().map(problem));
+            for Surveyed { cluster, problems: own } in survey_all(&looked_at, depth).await {
+                let of = || Concerned::Cluster(cluster.name.clone());
+                problems.extend(own.into_iter().map(|error| Problem { of: of(), error }));
+                clusters.push(cluster);
             }
             Ok::<_, Error>(clusters)
         })?;
@@ -157,18 +130,21 @@ impl Overview {
     }
 
     /// Adds up what the repositories hold.
-    ///
-    /// # Errors
-    /// A store that fails.
-    pub fn measure(&mut self) -> Result<()> {
-        for opened in &self.opened {
-            let bytes = self.runtime.block_on(stored_bytes(opened.repository.store()))?;
-            let report = self.repositories.iter_mut().find(|r| r.name == opened.place.name);
-            if let Some(report) = report {
-                report.stored_bytes = Some(bytes);
+    pub fn measure(&mut self) {
+        for Opened { place, repository } in &self.opened {
+            match self.runtime.block_on(stored_bytes(repository)) {
+                Ok(bytes) => {
+                    let mut reports = self.repositories.iter_mut();
+                    if let Some(report) = reports.find(|report| report.name == place.name) {
+                        report.stored_bytes = Some(bytes);
+                    }
+                }
+                Err(error) => {
+                    let of = Concerned::Repository(place.name.clone());
+                    self.problems.push(Problem { of, error });
+                }
             }
         }
-        Ok(())
     }
 
     /// What could not be looked at, for a command that tells it itself.
@@ -198,6 +174,16 @@ impl Overview {
     }
 }
 
+/// A cluster and its repositories, as far as they are open.
+fn named(target: &Target, opened: &[Opened]) -> (ClusterName, Vec<NamedRepository>) {
+    let repository = |place: &Place| {
+        let opened = opened.iter().find(|opened| opened.place.name == place.name);
+        let repository = opened.map(|opened| opened.repository.clone());
+        NamedRepository { name: place.name.clone(), repository }
+    };
+    (target.name.clone(), target.places.iter().map(repository).collect())
+}
+
 /// The repositories of all targets, each once.
 fn union(targets: &[Target]) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
@@ -214,7 +200,7 @@ async fn open_all(places: Vec<Place>) -> (Vec<Opened>, Vec<RepositoryReport>, Ve
     for place in places {
         let (name, url) = (place.name.clone(), place.url.to_string());
         let result = place.open().await;
-        let format = result.as_ref().ok().map(|_| FORMAT);
+        let format = result.as_ref().ok().map(|opened| opened.repository.format());
         let of = Concerned::Repository(name.clone());
         reports.push(RepositoryReport { name, url, stored_bytes: None, format });
         match result {
@@ -229,7 +215,7 @@ async fn open_all(places: Vec<Place>) -> (Vec<Opened>, Vec<RepositoryReport>, Ve
 async fn stored_targets(opened: &[Opened], named: Option<&ClusterName>) -> Result<Vec<Target>> {
     let mut names: Vec<ClusterName> = Vec::new();
     for opened in opened {
-        names.extend(opened.repository.lines().await?.into_iter().map(|(name, _)| name));
+        names.extend(stored_clusters(&opened.repository).await?);
     }
     names.sort();
     names.dedup();
@@ -248,16 +234,4 @@ async fn stored_targets(opened: &[Opened], named: Option<&ClusterName>) -> Resul
         places: places.clone(),
     };
     Ok(names.into_iter().map(target).collect())
-}
-
-async fn stored_bytes(store: &dyn Store) -> Result<u64> {
-    let (mut bytes, mut after) = (0, None);
-    loop {
-        let page = store.list(&ObjectPrefix::root(), after.as_ref(), LIST_PAGE).await?;
-        bytes += page.objects.iter().map(|object| object.size_bytes).sum::<u64>();
-        after = page.next;
-        if after.is_none() {
-            return Ok(bytes);
-        }
-    }
 }

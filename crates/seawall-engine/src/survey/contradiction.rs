@@ -1,18 +1,19 @@
 //! What a server says of its archiving, and the archive knows better.
 
-use std::time::Instant;
-
 use seawall_core::{Action, Hint, Lsn, TimelineId, WalSegment, hint};
+use serde::Serialize;
 
-use super::{Archiving, ClusterReport};
+use super::{Archiving, ClusterSurvey};
 
 /// Why what the server says of its archiving cannot be so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Contradiction {
     /// The archiver succeeded with a segment that is in no repository: `archive_command` takes it
     /// elsewhere, or nowhere.
     Elsewhere {
         /// The segment.
+        #[serde(serialize_with = "crate::as_text::serialize")]
         segment: WalSegment,
     },
     /// More is archived of the timeline than its server has written: it was set back.
@@ -26,27 +27,25 @@ pub enum Contradiction {
     },
 }
 
-impl Contradiction {
-    /// Compares what a server says with what was archived when the repositories were looked at,
-    /// which was before the server was asked. All of it has to be known.
-    pub fn find(
-        cluster: &ClusterReport,
-        archiving: &Archiving,
-        looked_at: Instant,
-    ) -> Option<Self> {
-        let archived = cluster.archived_to();
+impl ClusterSurvey {
+    /// What of the server's word the archive contradicts. Compared is what was archived when the
+    /// repositories were looked at, which was before the server was asked; all of it has to be
+    /// known.
+    #[must_use]
+    pub fn contradiction(&self, archiving: &Archiving) -> Option<Contradiction> {
+        let archived = self.archived_to();
         if !archived.is_valid() {
             return None;
         }
-        let before_the_look =
-            archiving.archived_s_ago.is_some_and(|ago| ago > looked_at.elapsed().as_secs_f64());
+        let since_the_look = self.looked_at.elapsed().as_secs_f64();
+        let before_the_look = archiving.archived_s_ago.is_some_and(|ago| ago > since_the_look);
         let lost = archiving.last_archived.filter(|segment| segment.start() >= archived);
         if let Some(segment) = lost.filter(|_| before_the_look) {
-            return Some(Self::Elsewhere { segment });
+            return Some(Contradiction::Elsewhere { segment });
         }
         let (timeline, server) = (archiving.timeline?, archiving.insert_lsn);
-        let archived = cluster.archived_to_on(timeline)?;
-        (server < archived).then_some(Self::SetBack { timeline, server, archived })
+        let archived = self.archived_to_on(timeline)?;
+        (server < archived).then_some(Contradiction::SetBack { timeline, server, archived })
     }
 }
 

@@ -1,0 +1,280 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use seawall_core::{BackupId, Error, ExitClass, LineId, Lsn, TimelineId};
+use seawall_repo::BackupSummary;
+use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
+use serde::Serialize;
+
+use crate::verify::Verdict;
+use crate::wal::BackupPlace;
+
+/// What can be said of a backup without reading it whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupState {
+    /// Its commit is whole, and no verification found anything gone or spoilt.
+    Complete,
+    /// Its commit is spoilt, or a verification found that something of it is gone or spoilt.
+    Damaged,
+    /// Its commit could not be read, which says nothing of what is in it.
+    Unreadable,
+}
+
+impl fmt::Display for BackupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Complete => "complete",
+            Self::Damaged => "damaged",
+            Self::Unreadable => "unreadable",
+        })
+    }
+}
+
+impl BackupState {
+    /// Why a commit could not be read decides.
+    fn of_unread(error: &Error) -> Self {
+        if error.exit_class() == ExitClass::Integrity { Self::Damaged } else { Self::Unreadable }
+    }
+}
+
+/// A backup, over all repositories that have it. What a commit that cannot be read does not tell
+/// is `None`.
+#[derive(Debug, Clone, Serialize)]
+pub struct KnownBackup {
+    /// Its id.
+    #[serde(with = "crate::as_text")]
+    pub id: BackupId,
+    /// The line it is in.
+    #[serde(with = "crate::as_text")]
+    pub line: LineId,
+    /// How much of the cluster it read.
+    #[serde(serialize_with = "crate::as_text::serialize_known")]
+    pub kind: Option<BackupKind>,
+    /// How the cluster's files were read.
+    #[serde(serialize_with = "crate::as_text::serialize_known")]
+    pub source: Option<BackupSource>,
+    /// What can be said of it.
+    pub state: BackupState,
+    /// The timeline of its stop.
+    pub timeline: Option<TimelineId>,
+    /// Where replay begins.
+    pub start_lsn: Option<Lsn>,
+    /// Where it is consistent.
+    pub stop_lsn: Option<Lsn>,
+    /// When it began, by the clock of the host that made it.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, by the same clock.
+    pub finished_at: Option<Timestamp>,
+    /// How long it took, in seconds.
+    pub duration_s: Option<f64>,
+    /// Bytes of the cluster.
+    pub cluster_bytes: Option<u64>,
+    /// Bytes that were read of it.
+    pub read_bytes: Option<u64>,
+    /// Bytes the repository grew by.
+    pub stored_bytes: Option<u64>,
+    /// Holds are made by a later version; no backup of this one has any.
+    pub held: bool,
+    /// What people noted.
+    pub annotations: BTreeMap<String, String>,
+    /// Pages that are damaged in the database.
+    pub page_errors: Option<u64>,
+    /// When it was last found whole in every repository that has it.
+    pub verified_at: Option<Timestamp>,
+    /// Drills are made by a later version.
+    pub drilled_at: Option<Timestamp>,
+    /// The repositories that have it, by name.
+    pub repositories: Vec<String>,
+    /// What its commit tells beside.
+    #[serde(skip)]
+    pub details: Option<BackupDetails>,
+}
+
+/// What a commit tells of a backup beside, for people who look at one.
+#[derive(Debug, Clone)]
+pub struct BackupDetails {
+    /// The major of PostgreSQL.
+    pub postgres_major: u32,
+    /// How many files it has.
+    pub files: u64,
+    /// Whether the cluster has data checksums.
+    pub data_checksums: bool,
+    /// What made it.
+    pub program: String,
+    /// Path and reason, of the files that were left out.
+    pub left_out: Vec<(String, String)>,
+    /// Path, block and what is wrong, of the pages that are listed.
+    pub bad_pages: Vec<(String, u32, String)>,
+}
+
+impl KnownBackup {
+    /// What one repository says of a line's backups, in their order.
+    pub(super) fn of_line(
+        summaries: &[BackupSummary],
+        verdicts: &BTreeMap<BackupId, Verdict>,
+        line: LineId,
+        repository: &str,
+    ) -> Vec<Self> {
+        let known = summaries
+            .iter()
+            .map(|summary| Self::new(summary, line, repository, verdicts.get(&summary.id)));
+        known.collect()
+    }
+
+    /// What one repository says of a backup.
+    fn new(
+        summary: &BackupSummary,
+        line: LineId,
+        repository: &str,
+        verdict: Option<&Verdict>,
+    ) -> Self {
+        let info = summary.info.as_ref().ok();
+        let time = |us: i64| Timestamp::from_microsecond(us).ok();
+        let state = match (&summary.info, verdict) {
+            (_, Some(Verdict::Damaged(_))) => BackupState::Damaged,
+            (Err(error), _) => BackupState::of_unread(error),
+            (Ok(_), _) => BackupState::Complete,
+        };
+        Self {
+            id: summary.id,
+            line,
+            kind: info.map(|info| info.kind),
+            source: info.map(|info| info.source),
+            state,
+            timeline: info.map(|info| info.stop_timeline),
+            start_lsn: info.map(|info| info.start_lsn),
+            stop_lsn: info.map(|info| info.stop_lsn),
+            started_at: info.and_then(|info| time(info.started_us)),
+            finished_at: info.and_then(|info| time(info.finished_us)),
+            duration_s: info.map(duration_s),
+            cluster_bytes: info.map(|info| info.cluster_bytes),
+            read_bytes: info.map(|info| info.read_bytes),
+            stored_bytes: info.map(|info| info.stored_bytes),
+            held: false,
+            annotations: info.map(|info| info.annotations.clone()).unwrap_or_default(),
+            page_errors: info.map(|info| info.page_error_count),
+            verified_at: match verdict {
+                Some(Verdict::Whole { at }) => Some(*at),
+                Some(Verdict::Damaged(_)) | None => None,
+            },
+            drilled_at: None,
+            repositories: vec![repository.to_owned()],
+            details: info.map(BackupDetails::of),
+        }
+    }
+
+    /// Takes in what another repository says of the same backup: a whole copy speaks for it.
+    pub(super) fn merge(&mut self, other: Self) {
+        let mut repositories = std::mem::take(&mut self.repositories);
+        repositories.extend(other.repositories.iter().cloned());
+        // One that was never read is not verified by another one's being so.
+        let verified_at = self.verified_at.min(other.verified_at);
+        if !self.is_complete() {
+            *self = other;
+        }
+        self.verified_at = verified_at;
+        self.repositories = repositories;
+    }
+
+    /// Whether nothing is known to be wrong with it.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.state == BackupState::Complete
+    }
+
+    /// How far in the log it is: the greatest is the newest. Ids are in the order of clocks, which
+    /// can be wrong.
+    #[must_use]
+    pub fn age(&self) -> (Option<TimelineId>, Option<Lsn>) {
+        (self.timeline, self.stop_lsn)
+    }
+
+    /// Where it is in the log, if its commit tells.
+    #[must_use]
+    pub fn place(&self) -> Option<BackupPlace> {
+        Some(BackupPlace {
+            id: self.id,
+            start_lsn: self.start_lsn?,
+            stop_lsn: self.stop_lsn?,
+            stop_timeline: self.timeline?,
+            finished_at: self.finished_at?,
+        })
+    }
+
+    /// How long it took.
+    #[must_use]
+    pub fn duration(&self) -> Option<Duration> {
+        self.duration_s.map(Duration::from_secs_f64)
+    }
+}
+
+impl BackupDetails {
+    fn of(info: &BackupInfo) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let left_out = info.left_out.iter().map(|file| (text(&file.path), file.reason.clone()));
+        let bad_pages = info.page_errors.iter();
+        Self {
+            postgres_major: info.major,
+            files: info.files,
+            data_checksums: info.data_checksums,
+            program: info.program.clone(),
+            left_out: left_out.collect(),
+            bad_pages: bad_pages
+                .map(|page| (text(&page.path), page.block, page.reason.clone()))
+                .collect(),
+        }
+    }
+}
+
+fn duration_s(info: &BackupInfo) -> f64 {
+    let us = u64::try_from(info.finished_us.saturating_sub(info.started_us)).unwrap_or_default();
+    Duration::from_micros(us).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_core::{Code, Ulid};
+
+    use super::*;
+
+    fn unread(code: Code) -> KnownBackup {
+        let summary = BackupSummary { id: BackupId(Ulid(7)), info: Err(Error::new(code, "x")) };
+        KnownBackup::new(&summary, "7-0".parse().unwrap(), "primary", None)
+    }
+
+    #[test]
+    fn a_whole_copy_speaks_for_a_damaged_one() {
+        let mut damaged = unread(Code::ObjectDamaged);
+        let whole = KnownBackup {
+            state: BackupState::Complete,
+            page_errors: Some(2),
+            repositories: vec!["offsite".to_owned()],
+            ..damaged.clone()
+        };
+        let read = Some(Timestamp::UNIX_EPOCH);
+        damaged.merge(KnownBackup { verified_at: read, ..whole.clone() });
+        assert_eq!(damaged.verified_at, None, "the other copy was not read");
+        damaged =
+            KnownBackup { verified_at: read, repositories: vec!["primary".to_owned()], ..damaged };
+        damaged.merge(KnownBackup { verified_at: read, ..whole });
+        assert_eq!(damaged.verified_at, read);
+        assert_eq!((damaged.state, damaged.page_errors), (BackupState::Complete, Some(2)));
+        assert_eq!(damaged.repositories, ["primary", "offsite"]);
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_makes_no_backup_a_damaged_one() {
+        for (code, state) in [
+            (Code::ObjectDamaged, BackupState::Damaged),
+            (Code::ObjectMissing, BackupState::Damaged),
+            (Code::StoreFailed, BackupState::Unreadable),
+            (Code::StoreForbidden, BackupState::Unreadable),
+            (Code::UnknownFormat, BackupState::Unreadable),
+        ] {
+            assert_eq!(unread(code).state, state, "{code}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Looking at the repositories of clusters. What can be asked for at once is, and answers are taken
+//! in the order of asking.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Instant;
+
+use futures_util::future::{join, join_all, join3};
+use futures_util::stream::{self, StreamExt as _};
+use jiff::Timestamp;
+use seawall_core::{BackupId, ClusterName, Error, LineId, Result, SystemId};
+use seawall_repo::wal::WalArchive;
+use seawall_repo::{Line, Repository};
+
+use super::jobs::known_jobs;
+use super::wal::archived_wal;
+use super::window::reach_of;
+use super::{ArchivedWal, ClusterSurvey, KnownBackup, KnownJob, UnusableWal};
+use crate::lines::{KnownLine, LineAge, lines_of, newest_of};
+use crate::verify::verdicts;
+use crate::wal::{Reach, list};
+
+/// So many clusters are looked at at once: each asks for much at once itself.
+const CLUSTERS_AT_ONCE: usize = 4;
+
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Commits.
+    Backups,
+    /// WAL too.
+    Wal,
+}
+
+/// A repository of a cluster, by the name people know it by.
+#[derive(Debug, Clone)]
+pub struct NamedRepository {
+    /// Its name in the configuration, or its URL.
+    pub name: String,
+    /// The repository; `None` if it could not be opened.
+    pub repository: Option<Repository>,
+}
+
+/// What a look at a cluster gave.
+#[derive(Debug)]
+pub struct Surveyed {
+    /// What was seen.
+    pub cluster: ClusterSurvey,
+    /// Why not all was, of repositories that are open: one for each.
+    pub problems: Vec<Error>,
+}
+
+/// Looks at several clusters, each in its repositories.
+pub async fn survey_all(
+    clusters: &[(ClusterName, Vec<NamedRepository>)],
+    depth: Depth,
+) -> Vec<Surveyed> {
+    let looks = clusters.iter().map(|(cluster, repositories)| survey(cluster, repositories, depth));
+    stream::iter(looks).buffered(CLUSTERS_AT_ONCE).collect().await
+}
+
+/// Looks at a cluster in all its repositories. One that fails does not hide the others.
+pub async fn survey(
+    cluster: &ClusterName,
+    repositories: &[NamedRepository],
+    depth: Depth,
+) -> Surveyed {
+    let mut survey = ClusterSurvey::empty(cluster.clone());
+    survey.looked_at = Instant::now();
+    let opened: Vec<(&str, &Repository)> = repositories
+        .iter()
+        .filter_map(|named| Some((named.name.as_str(), named.repository.as_ref()?)))
+        .collect();
+    // Which line is written is decided over all of them, before any is looked at more closely.
+    let lines = join_all(opened.iter().map(|(_, repository)| lines_of(repository, cluster))).await;
+    let written = newest_of(&lines.iter().map(ages).collect::<Vec<_>>());
+    let now = Timestamp::now();
+    let looks = opened.iter().zip(lines).map(async |((name, _), lines)| match lines {
+        Ok(lines) => Shelf::look(name, lines, written, depth, now).await,
+        Err(error) => Shelf::unknown(name, error),
+    });
+    let shelves = join_all(looks).await;
+    survey.unseen = repositories
+        .iter()
+        .filter(|named| named.repository.is_none())
+        .map(|named| named.name.clone())
+        .collect();
+    let problems = survey.take_in(written, shelves);
+    Surveyed { cluster: survey, problems }
+}
+
+fn ages(lines: &Result<Vec<KnownLine>>) -> Vec<LineAge> {
+    lines.as_ref().map(|lines| lines.iter().map(KnownLine::age).collect()).unwrap_or_default()
+}
+
+/// What one repository holds of a cluster.
+struct Shelf {
+    repository: String,
+    /// Of the line that is written now, if the repository has it: system identifier and major.
+    written: Option<(SystemId, u32)>,
+    backups: Vec<KnownBackup>,
+    wal: Vec<ArchivedWal>,
+    jobs: Vec<KnownJob>,
+    /// How far the line that is written can be restored from here.
+    reach: Option<Reach>,
+    /// The first thing that could not be looked at.
+    problem: Option<Error>,
+}
+
+impl Shelf {
+    fn empty(repository: &str) -> Self {
+        Self {
+            repository: repository.to_owned(),
+            written: None,
+            backups: Vec::new(),
+            wal: Vec::new(),
+            jobs: Vec::new(),
+            reach: None,
+            problem: None,
+        }
+    }
+
+    fn unknown(repository: &str, problem: Error) -> Self {
+        Self { problem: Some(problem), ..Self::empty(repository) }
+    }
+
+    async fn look(
+        repository: &str,
+        lines: Vec<KnownLine>,
+        written: Option<LineId>,
+        depth: Depth,
+        now: Timestamp,
+    ) -> Self {
+        let mut shelf = Self::empty(repository);
+        let looks = lines.iter().map(async |known| {
+            let is_written = Some(known.line.id()) == written;
+            let looks = (
+                known_backups(&known.line, repository),
+                wal(&known.line, repository, depth),
+                known_jobs(&known.line, repository, now),
+            );
+            (known, is_written, join3(looks.0, looks.1, looks.2).await)
+        });
+        for (known, is_written, (backups, wal, jobs)) in join_all(looks).await {
+            if is_written {
+                shelf.written = Some((known.about.system_id, known.about.major));
+            }
+            let backups = shelf.keep(backups);
+            let (wal, archive) = shelf.keep(wal).unwrap_or_default();
+            shelf.wal.extend(wal);
+            let jobs = shelf.keep(jobs);
+            shelf.jobs.extend(jobs.into_iter().flatten());
+            if let (true, Some(backups), Some(archive)) = (is_written, &backups, archive) {
+                let reach = reach_of(&archive, backups).await;
+                shelf.reach = shelf.keep(reach).flatten();
+            }
+            shelf.backups.extend(backups.into_iter().flatten());
+        }
+        shelf
+    }
+
+    /// The value; the first error is kept as the problem.
+    fn keep<T>(&mut self, looked: Result<T>) -> Option<T> {
+        match looked {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problem.get_or_insert(error);
+                None
+            }
+        }
+    }
+}
+
+impl ClusterSurvey {
+    /// Puts together what the repositories hold. Gives back what could not be looked at.
+    fn take_in(&mut self, written: Option<LineId>, shelves: Vec<Shelf>) -> Vec<Error> {
+        let (mut problems, mut backups) = (Vec::new(), BTreeMap::<BackupId, KnownBackup>::new());
+        self.line = written;
+        for shelf in shelves {
+            if let Some((system_id, major)) = shelf.written {
+                self.system_identifier = Some(system_id);
+                self.postgres_version = Some(major.to_string());
+            }
+            for backup in shelf.backups {
+                match backups.entry(backup.id) {
+                    Entry::Vacant(entry) => _ = entry.insert(backup),
+                    Entry::Occupied(mut entry) => entry.get_mut().merge(backup),
+                }
+            }
+            self.wal.extend(shelf.wal);
+            self.jobs.extend(shelf.jobs);
+            let unusable =
+                shelf.reach.as_ref().and_then(|reach| UnusableWal::of(&shelf.repository, reach));
+            self.blocked_wal.extend(unusable);
+            let far = |reach: &Option<Reach>| reach.as_ref().map(|it| (it.timeline, it.lsn));
+            if far(&shelf.reach) > far(&self.reach) {
+                self.reach = shelf.reach;
+            }
+            if let Some(problem) = shelf.problem {
+                problems.push(problem.context(format_args!("repository {}", shelf.repository)));
+                self.unseen.push(shelf.repository);
+            }
+        }
+        self.backups = backups.into_values().collect();
+        self.recovery_window = self.window();
+        problems
+    }
+}
+
+/// The backups of a line in one repository, oldest first, with what verification made of them.
+async fn known_backups(line: &Line, repository: &str) -> Result<Vec<KnownBackup>> {
+    let (summaries, verdicts) = join(line.backups(), verdicts(line)).await;
+    Ok(KnownBackup::of_line(&summaries?, &verdicts?, line.id(), repository))
+}
+
+/// The WAL of a line in one repository, and the archive it is in.
+async fn wal(
+    line: &Line,
+    repository: &str,
+    depth: Depth,
+) -> Result<(Vec<ArchivedWal>, Option<WalArchive>)> {
+    if depth == Depth::Backups {
+        return Ok((Vec::new(), None));
+    }
+    let archive = WalArchive::open(line.clone()).await?;
+    let listing = list(&archive).await?;
+    Ok((archived_wal(listing, line.id(), repository), Some(archive)))
+}

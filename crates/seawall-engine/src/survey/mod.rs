@@ -1,0 +1,37 @@
+//! What repositories hold of a cluster, what its server says, and what follows from both.
+//!
+//! Everything is decided here once, for whoever tells it: the command line, metrics, a server.
+//! `collect` reads, the rest judges what was read:
+//!
+//! ```text
+//! repositories → survey → ClusterSurvey ┐
+//!       server → Archiving::ask         ┴→ rpo_seconds, contradiction, health
+//! ```
+//!
+//! The names in JSON are stable: some may be added, none renamed.
+
+mod archiving;
+mod backup;
+mod cluster;
+mod collect;
+mod contradiction;
+mod health;
+mod jobs;
+mod repository;
+mod rpo;
+mod wal;
+mod window;
+mod word;
+
+pub use archiving::{Archiving, ask_all};
+pub use backup::{BackupState, KnownBackup};
+pub use cluster::ClusterSurvey;
+pub use collect::{Depth, NamedRepository, Surveyed, survey, survey_all};
+pub use contradiction::Contradiction;
+pub use health::{Health, Judged, Level, Limits, Remark, health};
+pub use jobs::{JobState, KnownJob};
+pub use repository::stored_bytes;
+pub use wal::{ArchivedWal, WalGap};
+pub(crate) use window::LineSeen;
+pub use window::{RecoveryWindow, UnusableWal};
+pub use word::{Candidate, candidates, find_backup};

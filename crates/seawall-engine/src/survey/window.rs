@@ -1,0 +1,96 @@
+use futures_util::future::join;
+use jiff::Timestamp;
+use seawall_core::{Result, TimelineId};
+use seawall_repo::Line;
+use seawall_repo::wal::WalArchive;
+use serde::Serialize;
+
+use super::{ClusterSurvey, KnownBackup};
+use crate::verify::verdicts;
+use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
+
+/// The moments a cluster can be restored to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RecoveryWindow {
+    /// The end of the oldest backup.
+    pub earliest: Timestamp,
+    /// The last commit that is archived without a gap.
+    pub latest: Timestamp,
+}
+
+/// Why archived WAL of a repository is of no use to its newest backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnusableWal {
+    /// The repository's name.
+    pub repository: String,
+    /// What is in the way.
+    pub obstacle: Obstacle,
+    /// The same in words.
+    pub message: String,
+}
+
+impl UnusableWal {
+    /// What a repository's reach tells, if anything is in the way.
+    pub(super) fn of(repository: &str, reach: &Reach) -> Option<Self> {
+        let obstacle = reach.obstacle.clone()?;
+        let (repository, message) = (repository.to_owned(), obstacle.to_string());
+        Some(Self { repository, obstacle, message })
+    }
+}
+
+impl ClusterSurvey {
+    /// From the end of the oldest backup to the last commit that follows the newest one without a
+    /// gap, in the repository that leads farthest.
+    pub(super) fn window(&self) -> Option<RecoveryWindow> {
+        let earliest = self.written_backups().next()?.finished_at?;
+        Some(RecoveryWindow { earliest, latest: self.reach.as_ref()?.time })
+    }
+}
+
+/// What one repository has of the line that is written, for whoever looks at no other.
+#[derive(Debug)]
+pub(crate) struct LineSeen {
+    backups: Vec<KnownBackup>,
+    /// The newest timeline of which WAL is archived.
+    pub newest_timeline: Option<TimelineId>,
+    /// Up to where the newest of its whole backups leads; `None` if none can be restored. That is
+    /// said only where every backup could be read.
+    pub reach: Option<Reach>,
+}
+
+impl LineSeen {
+    /// # Errors
+    /// Damage of what lists backups or WAL, or a store that fails; why a backup could not be read,
+    /// if no other can be restored.
+    pub async fn look(line: &Line) -> Result<Self> {
+        let (summaries, verdicts) = join(line.backups(), verdicts(line)).await;
+        let (summaries, verdicts) = (summaries?, verdicts?);
+        let backups = KnownBackup::of_line(&summaries, &verdicts, line.id(), "");
+        let archive = WalArchive::open(line.clone()).await?;
+        let newest_timeline = archive.timelines().await?.into_iter().max();
+        let reach = reach_of(&archive, &backups).await?;
+        let unread = summaries.into_iter().find_map(|backup| backup.info.err());
+        match unread.filter(|_| reach.is_none()) {
+            Some(error) => Err(error),
+            None => Ok(Self { backups, newest_timeline, reach }),
+        }
+    }
+
+    /// The backup that is farthest in the log, in whatever state it is.
+    pub fn newest_backup(&self) -> Option<&KnownBackup> {
+        self.backups.iter().max_by_key(|backup| backup.age())
+    }
+}
+
+/// Up to where the newest of those backups leads that are whole.
+pub(super) async fn reach_of(
+    archive: &WalArchive,
+    backups: &[KnownBackup],
+) -> Result<Option<Reach>> {
+    let whole = backups.iter().filter(|backup| backup.is_complete());
+    let places: Vec<BackupPlace> = whole.filter_map(KnownBackup::place).collect();
+    if places.is_empty() {
+        return Ok(None);
+    }
+    reach(archive, &places, Look::AtItsEnd).await
+}
