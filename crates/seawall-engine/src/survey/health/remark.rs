@@ -163,7 +163,8 @@ impl Remark {
                 format!("the newest backup is {} old", shown_duration(*age)).into()
             }
             Self::ServerLeftBehind { server, archived } => format!("the server writes timeline {server}, and timeline {archived} is archived: if another \
-                 server was promoted, stop this one and point `connection` and `data_directory` there"
+                 server was promoted, stop this one and point `connection` and `data_directory` there; \
+                 if this one is the primary, stop the other (docs/errors/SW0609.md)"
             ).into(),
             Self::NoBackupOfTimeline { backup, archived } => format!("no backup since the server was restored or promoted: the newest is of timeline {backup}, and WAL of timeline {archived}: take a backup"
             ).into(),
