@@ -387,6 +387,7 @@ fn what_verify_found_is_told_where_nothing_can_be_recorded() -> Result<()> {
     let verify = house.command(["verify"]).fail(4)?;
     let name = spoilt.strip_prefix(&house.places.repository)?.display().to_string();
     ensure!(verify.stdout.contains(&format!("damaged {name}: ")), "{}", verify.stdout);
-    ensure!(!verify.stdout.contains("whole backup"), "{}", verify.stdout);
+    ensure!(verify.stdout.contains("whole backup"), "the backup is: {}", verify.stdout);
+    ensure!(verify.stderr.contains("is not recorded in it"), "{}", verify.stderr);
     Ok(())
 }

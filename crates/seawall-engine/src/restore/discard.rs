@@ -1,13 +1,16 @@
 //! Removing what a restore made to be looked at.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seawall_core::{Action, Code, Error, Hint, Result, hint};
+use seawall_core::{Action, Code, Error, Hint, Result, ResultExt as _, hint};
 use seawall_pgdata::control::DbState;
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
+use seawall_pgdata::tablespace_map::{Tablespace, TablespaceMap};
 
 use super::durable::{local, remove, sync_directory};
 use super::identity::{DirectoryIdentity, is_mount_point};
@@ -180,14 +183,41 @@ fn tablespaces(
     data_directory: &Path,
     state: &RestoreState,
 ) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let is_own = |place: &Path| -> Result<bool> {
+        let is_there = fs::symlink_metadata(place).is_ok_and(|it| it.is_dir());
+        Ok(is_there && TablespaceNote::is_of(place, state.restore_id)?)
+    };
     let (mut own, mut left) = (Vec::new(), Vec::new());
     for link in entries(&data_directory.join("pg_tblspc"))? {
         let Ok(place) = fs::read_link(link.path()) else { continue };
-        let is_there = fs::symlink_metadata(&place).is_ok_and(|it| it.is_dir());
-        let is_own = is_there && TablespaceNote::is_of(&place, state.restore_id)?;
-        if is_own { own.push(place) } else { left.push(place) }
+        if is_own(&place)? { own.push(place) } else { left.push(place) }
+    }
+    // Of what replay has dropped the note is left.
+    for place in restored_places(data_directory)? {
+        if !own.contains(&place) && is_own(&place)? {
+            own.push(place);
+        }
     }
     Ok((own, left))
+}
+
+/// Where the restore put tablespaces. PostgreSQL renames the map when it has read it
+/// (`TABLESPACE_MAP_OLD`, xlog.h).
+fn restored_places(data_directory: &Path) -> Result<Vec<PathBuf>> {
+    for name in ["tablespace_map", "tablespace_map.old"] {
+        let path = data_directory.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let map = TablespaceMap::parse(&bytes)
+                    .code(Code::LocalIo, || format!("{} cannot be read", path.display()))?;
+                let place = |it: &Tablespace| PathBuf::from(OsStr::from_bytes(&it.path));
+                return Ok(map.tablespaces().iter().map(place).collect());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(local(error, "reading", &path)),
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The directories in a tablespace's place that are the cluster's, by its major version.

@@ -9,6 +9,8 @@ use seawall_core::{Action, Code, Error, Result, Ulid, hint};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{local, remove, sync_directory};
+use super::preflight::OwnPlaces;
+use super::state::{RestoreProgress, RestoreState};
 
 /// The version this program writes.
 const VERSION: u32 = 1;
@@ -73,6 +75,18 @@ impl TablespaceNote {
         Ok(matches!(Self::read(place)?, Noted::By(note) if note.restore_id == restore_id))
     }
 
+    /// Whether the restore is over and its cluster has no tablespace in `place` any more, as replay
+    /// leaves it that drops one. A data directory that is not there may be away.
+    ///
+    /// # Errors
+    /// [`Code::LocalIo`], [`Code::ClusterUnreadable`].
+    pub fn is_over(&self, place: &Path) -> Result<bool> {
+        let complete = RestoreState::read(&self.data_directory)?.is_some_and(|state| {
+            state.restore_id == self.restore_id && state.progress == RestoreProgress::Complete
+        });
+        Ok(complete && !OwnPlaces::of_directory(&self.data_directory)?.has(place))
+    }
+
     /// Notes whose a directory is, durably, if it is nobody's. Whoever calls holds its lock, and has
     /// looked that nothing else is in it.
     ///
@@ -81,8 +95,8 @@ impl TablespaceNote {
     pub fn claim(place: &Path, restore_id: Ulid, data_directory: &Path, mode: u32) -> Result<()> {
         match Self::read(place)? {
             Noted::By(note) if note.restore_id == restore_id => return Ok(()),
-            Noted::By(note) => return Err(note.refused(place)),
-            Noted::Torn => Self::remove(place)?,
+            Noted::By(note) if !note.is_over(place)? => return Err(note.refused(place)),
+            Noted::By(_) | Noted::Torn => Self::remove(place)?,
             Noted::Not => {}
         }
         let data_directory = data_directory.to_owned();
@@ -119,7 +133,10 @@ impl TablespaceNote {
         Error::new(Code::DirectoryNotEmpty, what).with_hint(hint![
             "Restore it to another place: `--map-tablespace OLD=NEW`. If that restore is not needed any more: ",
             Action::Discard { directory: self.data_directory.clone().into() },
-            "."
+            format!(
+                "; or, where that directory is gone for good, remove {}.",
+                place.join(Self::FILE_NAME).display()
+            )
         ])
     }
 }

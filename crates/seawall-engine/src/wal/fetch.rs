@@ -17,7 +17,7 @@ use super::beside::put_parents;
 use super::keeping::{cut_off, kept_history, never_exists, no_first_history, timeline_of_history};
 use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
-use crate::restore::{OwnPlaces, TablespaceChange};
+use crate::restore::{OwnPlaces, TablespaceChange, WalSource as _};
 
 /// What recovery calls the file it wants a history in.
 const RECOVERY_HISTORY: &str = "RECOVERYHISTORY";
@@ -54,7 +54,7 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
     for line in &request.lines {
         match content(request, &server, line).await {
             Ok(content) => {
-                refuse_strangers(request, &server, &content.tablespaces)?;
+                refuse_strangers(request, &server, line, &content).await?;
                 let destination = request.destination.clone();
                 return tokio::task::spawn_blocking(move || content.put(&destination))
                     .await
@@ -148,19 +148,30 @@ impl Content {
 
 /// A server that replays makes tablespaces wherever the log says, on production's machine in
 /// production's directories. What lies behind the planned end is not replayed.
-fn refuse_strangers(
+async fn refuse_strangers(
     request: &FetchRequest,
     server: &RecoveringServer,
-    changes: &[TablespaceChange],
+    line: &Line,
+    content: &Content,
 ) -> Result<()> {
     let path = request.path.as_ref().filter(|_| !request.standby);
     let end = path.map_or(Lsn(u64::MAX), |path| path.stop_before.unwrap_or(path.wal_end));
-    let replayed: Vec<_> = changes.iter().filter(|change| change.lsn < end).cloned().collect();
+    let is_replayed = |change: &&TablespaceChange| change.lsn < end;
+    let replayed: Vec<_> = content.tablespaces.iter().filter(is_replayed).cloned().collect();
     // Without a data directory nobody replays: it was asked for by hand.
-    if replayed.is_empty() || server.control.is_none() {
-        return Ok(());
-    }
-    OwnPlaces::of_directory(&server.data_directory)?.refuse_strangers(&replayed)
+    let (Some(first), Some(control)) = (replayed.first(), &server.control) else { return Ok(()) };
+    let own = OwnPlaces::of_directory(&server.data_directory)?;
+    let Err(refused) = own.clone().refuse_strangers(&replayed) else { return Ok(()) };
+    let Some((segment, _)) = content.segment else { return Err(refused) };
+    // Since 15 a segment is asked for before those before it are replayed (xlogprefetcher.c): what
+    // they drop stands there still.
+    let archive = WalArchive::open(line.clone()).await?;
+    let ancestry = archive.ancestry(segment.timeline).await?;
+    let from = control.redo.min(first.lsn);
+    let earlier = archive.tablespace_changes(&ancestry, from, first.lsn).await?;
+    let dropped = earlier.into_iter().filter(|change| change.created_in.is_none());
+    let all: Vec<_> = dropped.chain(replayed).collect();
+    own.refuse_strangers(&all).map_err(|_| refused)
 }
 
 async fn content(

@@ -51,19 +51,7 @@ impl Gate {
 }
 
 impl Layer for Gate {
-    fn around<T, F>(
-        &self,
-        asked: &Asked<'_>,
-        run: impl Fn() -> F + Send + Sync,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send
-    where
-        T: Answer,
-        F: Future<Output = Result<T, StoreError>> + Send,
-    {
-        self.around_writer(asked, run())
-    }
-
-    async fn around_writer<T: Answer>(
+    async fn around_once<T: Answer>(
         &self,
         asked: &Asked<'_>,
         run: impl Future<Output = Result<T, StoreError>> + Send,

@@ -31,7 +31,15 @@ pub use retry::{Retry, RetryPolicy};
 
 /// What a layer does around the calls that go through it.
 pub(crate) trait Layer: Send + Sync + fmt::Debug + 'static {
-    /// Around a call that can be made again with the same outcome; `run` makes it.
+    /// Around a call that is made once.
+    fn around_once<T: Answer>(
+        &self,
+        asked: &Asked<'_>,
+        run: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send;
+
+    /// Around a call that could be made again with the same outcome; `run` makes it. Those of a
+    /// writer are none.
     fn around<T, F>(
         &self,
         asked: &Asked<'_>,
@@ -39,14 +47,10 @@ pub(crate) trait Layer: Send + Sync + fmt::Debug + 'static {
     ) -> impl Future<Output = Result<T, StoreError>> + Send
     where
         T: Answer,
-        F: Future<Output = Result<T, StoreError>> + Send;
-
-    /// Around a call of a writer, which is made once.
-    fn around_writer<T: Answer>(
-        &self,
-        asked: &Asked<'_>,
-        run: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send;
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        self.around_once(asked, run())
+    }
 
     /// Around [`Store::create`], which a second time finds what it made the first time.
     fn create(
@@ -186,13 +190,13 @@ struct LayeredWriter<L> {
 impl<L: Layer> ObjectWriter for LayeredWriter<L> {
     async fn write(&mut self, part: Bytes) -> Result<(), StoreError> {
         let asked = Asked::object(Call::Write, &self.url, &self.path).bringing(&part);
-        self.layer.around_writer(&asked, self.inner.write(part)).await
+        self.layer.around_once(&asked, self.inner.write(part)).await
     }
 
     async fn finish(self: Box<Self>) -> Result<u64, StoreError> {
         let Self { inner, url, path, layer } = *self;
         let asked = Asked::object(Call::Finish, &url, &path);
-        layer.around_writer(&asked, inner.finish()).await
+        layer.around_once(&asked, inner.finish()).await
     }
 
     async fn abort(self: Box<Self>) {

@@ -89,7 +89,7 @@ impl Layer for Patience {
         retry.notify(|error, wait| again(asked, error, wait)).await
     }
 
-    async fn around_writer<T: Answer>(
+    async fn around_once<T: Answer>(
         &self,
         _: &Asked<'_>,
         run: impl Future<Output = Result<T, StoreError>> + Send,

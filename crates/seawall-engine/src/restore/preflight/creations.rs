@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use seawall_core::{Action, Code, Error, Lsn, Oid, Result, hint};
+use seawall_core::{Action, Code, Error, Lsn, Oid, Result, Ulid, hint};
 use seawall_pgdata::tablespace_map::TablespaceMap;
 
 use super::directory::names;
@@ -17,12 +17,16 @@ use super::inside::resolved;
 use crate::cluster::TablespaceLinks;
 use crate::restore::TablespaceChange;
 use crate::restore::durable::local;
+use crate::restore::state::RestoreState;
+use crate::restore::tablespace_note::TablespaceNote;
 
 /// Where a cluster's own tablespaces are: what is there may be written to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnPlaces {
     root: PathBuf,
     tablespaces: BTreeMap<Oid, PathBuf>,
+    /// The restore that made the directory, if one did.
+    restore_id: Option<Ulid>,
 }
 
 /// A tablespace that replay would make in a place that it must not be made in.
@@ -37,7 +41,7 @@ impl OwnPlaces {
     pub fn planned(root: &Path, map: &TablespaceMap) -> Self {
         let of = |path: &[u8]| resolved(Path::new(OsStr::from_bytes(path)));
         let tablespaces = map.tablespaces().iter().map(|it| (it.oid, of(&it.path))).collect();
-        Self { root: resolved(root), tablespaces }
+        Self { root: resolved(root), tablespaces, restore_id: None }
     }
 
     /// Those of a data directory, as its links tell.
@@ -48,10 +52,23 @@ impl OwnPlaces {
         let mut tablespaces = BTreeMap::new();
         for oid in TablespaceLinks::of(root)?.oids() {
             let link = root.join(format!("pg_tblspc/{oid}"));
-            let target = fs::read_link(&link).map_err(|error| local(error, "reading", &link))?;
-            tablespaces.insert(oid, resolved(&root.join("pg_tblspc").join(target)));
+            match fs::read_link(&link) {
+                Ok(target) => {
+                    tablespaces.insert(oid, resolved(&root.join("pg_tblspc").join(target)));
+                }
+                // Dropped just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(local(error, "reading", &link)),
+            }
         }
-        Ok(Self { root: resolved(root), tablespaces })
+        let restore_id = RestoreState::read(root)?.map(|state| state.restore_id);
+        Ok(Self { root: resolved(root), tablespaces, restore_id })
+    }
+
+    /// Whether a tablespace is in `place`.
+    pub fn has(&self, place: &Path) -> bool {
+        let real = resolved(place);
+        self.tablespaces.values().any(|own| *own == real)
     }
 
     /// Looks at the places where replay will make tablespaces before it is begun.
@@ -59,11 +76,12 @@ impl OwnPlaces {
     /// # Errors
     /// [`Code::DirectoryNotEmpty`], [`Code::LocalIo`] for one that is not there.
     pub fn prove_free(self, changes: &[TablespaceChange]) -> Result<()> {
+        let id = self.restore_id;
         self.look(changes, |creation| {
             let Creation { path, lsn, .. } = creation;
-            let refused = match names(path) {
-                Ok(names) if names.is_empty() => return Ok(()),
-                Ok(_) => creation.refused("it is not empty"),
+            let refused = match is_free(path, id) {
+                Ok(true) => return Ok(()),
+                Ok(false) => creation.refused("it is not empty"),
                 Err(error) => creation
                     .told(Code::LocalIo, "it is no directory that can be read")
                     .with_source(error),
@@ -84,9 +102,10 @@ impl OwnPlaces {
     /// # Errors
     /// [`Code::DirectoryNotEmpty`].
     pub fn refuse_strangers(self, changes: &[TablespaceChange]) -> Result<()> {
+        let id = self.restore_id;
         self.look(changes, |creation| match fs::read_dir(creation.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            _ if names(creation.path).is_ok_and(|names| names.is_empty()) => Ok(()),
+            _ if is_free(creation.path, id).is_ok_and(|free| free) => Ok(()),
             _ => {
                 let shown = creation.path.display();
                 Err(creation.refused("it is not empty and not this server's").with_hint(format!(
@@ -122,14 +141,24 @@ impl OwnPlaces {
                     "Give that one another place: `--map-tablespace`. In one directory they would overwrite each other.",
                 ));
             }
-            let is_own = self.tablespaces.values().any(|place| *place == real);
-            if !is_own && !emptied.contains(&real) && !real.starts_with(&self.root) {
+            if !self.has(path) && !emptied.contains(&real) && !real.starts_with(&self.root) {
                 prove(&creation)?;
             }
             self.tablespaces.insert(*tablespace, real);
         }
         Ok(())
     }
+}
+
+/// Whether a directory has nothing in it but the note of this restore, which stays where replay has
+/// dropped the tablespace that was restored there.
+fn is_free(path: &Path, restore_id: Option<Ulid>) -> Result<bool> {
+    let names = names(path)?;
+    Ok(match (names.as_slice(), restore_id) {
+        ([], _) => true,
+        ([only], Some(id)) => only == TablespaceNote::FILE_NAME && TablespaceNote::is_of(path, id)?,
+        _ => false,
+    })
 }
 
 impl Creation<'_> {
@@ -193,6 +222,27 @@ mod tests {
         let again = TablespaceChange { tablespace: 16_400, ..dropped.clone() };
         let all = [dropped, later.clone(), again, later];
         assert_eq!(code(own.prove_free(&all)), None);
+    }
+
+    /// Replay drops a tablespace that was restored, and later makes another in the same place.
+    #[test]
+    fn a_place_with_nothing_but_this_restore_s_note_is_free() {
+        let place = tempfile::tempdir().unwrap();
+        let id = Ulid(7);
+        TablespaceNote::claim(place.path(), id, Path::new("/into"), 0o600).unwrap();
+        let own = OwnPlaces { restore_id: Some(id), ..planned("") };
+        let change = [created(16_400, place.path())];
+        let stranger = OwnPlaces { restore_id: Some(Ulid(8)), ..own.clone() };
+        for (places, expected) in [
+            (&own, None),
+            (&stranger, Some(Code::DirectoryNotEmpty)),
+            (&planned(""), Some(Code::DirectoryNotEmpty)),
+        ] {
+            assert_eq!(code(places.clone().refuse_strangers(&change)), expected);
+            assert_eq!(code(places.clone().prove_free(&change)), expected);
+        }
+        fs::create_dir(place.path().join("PG_15_202209061")).unwrap();
+        assert_eq!(code(own.refuse_strangers(&change)), Some(Code::DirectoryNotEmpty));
     }
 
     #[test]

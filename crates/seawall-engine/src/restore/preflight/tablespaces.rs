@@ -96,7 +96,12 @@ fn is_free(place: &Path, own: &str, resumed: Option<Ulid>) -> Result<bool> {
         Noted::Not => found.is_empty(),
         // The note itself is all that was written.
         Noted::Torn => found.len() == 1,
-        Noted::By(note) if resumed != Some(note.restore_id) => return Err(note.refused(place)),
+        Noted::By(note) if resumed != Some(note.restore_id) => {
+            if found.len() > 1 || !note.is_over(place)? {
+                return Err(note.refused(place));
+            }
+            true
+        }
         Noted::By(_) => {
             found.iter().all(|name| *name == *own || *name == *TablespaceNote::FILE_NAME)
         }
