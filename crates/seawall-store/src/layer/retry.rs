@@ -72,7 +72,8 @@ impl Retry {
 }
 
 fn again(asked: &Asked<'_>, error: &StoreError, wait: Duration) {
-    tracing::warn!(call = ?asked.call, %error, ?wait, "the store did not answer and is asked again");
+    let place = asked.place();
+    tracing::warn!(call = ?asked.call, %place, %error, ?wait, "the store did not answer and is asked again");
 }
 
 impl Layer for Patience {
