@@ -1,5 +1,5 @@
-//! Restore: a target is resolved and proven before a byte is written, and what is written cannot
-//! start before it is whole.
+//! Restore: a target is resolved and proven to be reachable before a byte is written, files are proven
+//! as they are written, and what is written cannot start before it is whole.
 //!
 //! ```text
 //! plan_restore → PlannedRestore::prove → ProvenRestore::run → start

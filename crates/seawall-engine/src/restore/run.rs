@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use seawall_core::{
@@ -60,6 +60,9 @@ pub struct RestoreOptions {
     pub memory_bytes: usize,
     /// How fast the backup may be proven and the cluster's files written.
     pub rate_limit: RateLimit,
+    /// Whether the content of the files is read and proven before a byte is written, and not only as
+    /// it is written.
+    pub proves_first: bool,
     /// What PostgreSQL calls for WAL, with `%f` and `%p`, with absolute paths.
     pub restore_command: OsString,
     /// Who is told how far it has come.
@@ -114,6 +117,7 @@ struct Resumed {
 /// A restore of which everything that can be known beforehand is proven.
 pub struct ProvenRestore {
     execution: Execution,
+    content_is_proven: bool,
 }
 
 /// Decides how `request` is restored from a line. Where the same request was interrupted, its plan
@@ -599,7 +603,10 @@ impl PlannedRestore {
     }
 
     /// Proves, without writing anything, that there is room and that everything to be read is
-    /// there and whole: the backup's parts, and the WAL up to the target.
+    /// there: every object of the backup with its length, whole what says where its files are, whole
+    /// the WAL up to the target. The files' content is proven as it is written, which reads it once;
+    /// before that, if it was asked for, if a verification found damage, and where there is data
+    /// already.
     ///
     /// # Errors
     /// Damage and gaps ([`seawall_core::ExitClass::Integrity`]), [`Code::TargetDiskFull`], and
@@ -630,17 +637,25 @@ impl PlannedRestore {
         self.prove_creations(wal, &ancestry, &tablespaces).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
         self.sources.keep(options.memory_bytes / 8);
-        // Of a backup that is written already nothing is read any more.
-        let is_complete = self.resumed.is_some_and(|it| it.is_complete);
         let pace = Pace::new(options.rate_limit.clone());
-        let stored = (!is_complete).then_some(&pace);
+        let proves_content = self.proves_content(options);
+        let stored = proves_content.then_some(&pace);
         let (sources, progress) = (&self.sources, options.progress.as_ref());
         let proven = prove_backup(sources, &self.manifest, &layout, stored, progress).await?;
         if self.resumed.is_none() {
             self.prove_room(&layout, &proven)?;
         }
         let execution = self.execution(options, major, tablespaces, layout, proven);
-        Ok(ProvenRestore { execution })
+        Ok(ProvenRestore { execution, content_is_proven: proves_content })
+    }
+
+    /// Whether the files' content is proven before anything is written.
+    fn proves_content(&self, options: &RestoreOptions) -> bool {
+        match self.resumed {
+            // Of a backup that is written already nothing is read any more.
+            Some(resumed) => !resumed.is_complete,
+            None => options.proves_first || self.plan.backup.found_damaged.is_some(),
+        }
     }
 
     async fn ancestry(&self, wal: &dyn WalSource) -> Result<Ancestry> {
@@ -710,12 +725,35 @@ impl ProvenRestore {
         self.execution.proven.total_bytes()
     }
 
+    /// Whether the files' content was read and proven too.
+    #[must_use]
+    pub const fn content_is_proven(&self) -> bool {
+        self.content_is_proven
+    }
+
     /// Writes the data directory. PostgreSQL is not started.
     ///
     /// # Errors
     /// [`Code::TargetDiskFull`], [`Code::LocalIo`], damage that was not seen before, or a store
     /// that fails. The same command goes on where this one ended.
     pub async fn run(self) -> Result<RestoreReport> {
-        self.execution.run().await
+        let into = self.execution.request.into.clone();
+        self.execution.run().await.map_err(|error| tell_unstartable(error, &into))
     }
+}
+
+/// Damage that was met while files were written: what became of the directory, and what else there
+/// is.
+fn tell_unstartable(error: Error, into: &Path) -> Error {
+    if error.exit_class() != ExitClass::Integrity {
+        return error;
+    }
+    error.with_hint(hint![
+        format!("PostgreSQL does not start on {}. ", into.display()),
+        Action::Verify,
+        " tells which backups are whole, and restores pass over the others; another repository may have \
+         this one whole. Before that, ",
+        Action::Discard { directory: into.into() },
+        " makes room."
+    ])
 }

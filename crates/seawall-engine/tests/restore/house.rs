@@ -153,6 +153,7 @@ impl House {
             jobs: 2,
             memory_bytes: 64 << 20,
             rate_limit: RateLimit::NONE,
+            proves_first: false,
             restore_command: format!("cp {}/%f %p", self.archive.display()).into(),
             progress,
         }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -5,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use seawall_core::{Code, Hint, Progress, Stage};
+use seawall_core::{Code, ExitClass, Hint, NoProgress, Progress, Stage};
 use seawall_engine::restore::{
-    RestoreProgress, RestoreRequest, RestoreState, TablespaceMapping, Target,
+    RestoreOptions, RestoreProgress, RestoreRequest, RestoreState, TablespaceMapping, Target,
 };
-use seawall_testkit::Ledger;
+use seawall_testkit::{Ledger, faults};
 use seawall_testkit::ledger::Bound;
 
 use crate::house::{House, LIMIT};
@@ -239,27 +240,77 @@ async fn e22_without_its_backup_label_a_restored_cluster_does_not_start() -> Res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damage_is_found_before_a_byte_is_written() -> Result<()> {
+async fn what_is_missing_short_or_damaged_is_found_before_a_byte_is_written() -> Result<()> {
     let house = House::new().await?;
     house.backup().await?;
     house.archive_everything().await?;
+    let request = house.request("room", Target::Latest);
+    let pack = largest_pack(&house);
+    let whole = fs::read(&pack)?;
+    let middle = pack.metadata()?.len() / 2;
+
+    fs::remove_file(&pack)?;
+    let missing = house.restore(&request).await;
+    ensure!(missing.as_ref().is_err_and(|it| it.code() == Code::ObjectMissing), "{missing:?}");
+    fs::write(&pack, &whole[..whole.len() - 1])?;
+    let short = house.restore(&request).await;
+    ensure!(short.as_ref().is_err_and(|it| it.code() == Code::ObjectDamaged), "{short:?}");
+    let beginning_is_gone = whole.get(4096..).unwrap_or_default();
+    fs::write(&pack, beginning_is_gone)?;
+    let short = house.restore(&request).await;
+    ensure!(short.as_ref().is_err_and(|it| it.code() == Code::ObjectDamaged), "{short:?}");
+
+    fs::write(&pack, &whole)?;
+    faults::flip_bit(&pack, middle)?;
+    let proves_first = RestoreOptions { proves_first: true, ..house.options(Arc::new(NoProgress)) };
+    let damaged = house.restore_with(&request, &proves_first).await;
+    ensure!(damaged.as_ref().is_err_and(|it| it.code() == Code::ObjectDamaged), "{damaged:?}");
+    ensure!(!house.room("room").exists(), "something was written");
+
+    fs::write(&pack, &whole)?;
+    house.restore(&request).await?;
+    house.open("room").map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_is_met_while_files_are_written_leaves_what_cannot_start() -> Result<()> {
+    let house = House::new().await?;
+    house.backup().await?;
+    house.archive_everything().await?;
+    let request = house.request("room", Target::Latest);
+    let pack = largest_pack(&house);
+    let middle = pack.metadata()?.len() / 2;
+    faults::flip_bit(&pack, middle)?;
+    let damaged = house.restore(&request).await.err().context("it was restored")?;
+    ensure!(damaged.code() == Code::ObjectDamaged, "{damaged:?}");
+    ensure!(damaged.exit_class() == ExitClass::Integrity);
+    let hint = format!("{:?}", damaged.hint());
+    ensure!(hint.contains("does not start") && hint.contains("Discard"), "{hint}");
+    ensure!(!house.room("room").join("global/pg_control").exists());
+    house.give_away(&house.room("room"));
+    ensure!(!house.starts("room")?, "it started on half a backup");
+    house.take_back(&house.room("room"));
+
+    // Where something was written, all is proven before more is.
+    let before = written(&house.room("room"))?;
+    let again = house.restore(&request).await;
+    ensure!(again.as_ref().is_err_and(|it| it.code() == Code::ObjectDamaged), "{again:?}");
+    ensure!(written(&house.room("room"))? == before, "something was written");
+    faults::flip_bit(&pack, middle)?;
+    ensure!(house.restore(&request).await?.resumed);
+    house.open("room").map(drop)
+}
+
+/// The files of a room, with their lengths.
+fn written(room: &Path) -> Result<BTreeMap<PathBuf, u64>> {
+    walk(room).into_iter().map(|path| Ok((path.clone(), path.metadata()?.len()))).collect()
+}
+
+fn largest_pack(house: &House) -> PathBuf {
     let packs = walk(&house.repository)
         .into_iter()
         .filter(|path| path.display().to_string().contains("/pack/"));
-    let pack = packs.max_by_key(|path| path.metadata().map_or(0, |it| it.len())).expect("a pack");
-    let middle = pack.metadata()?.len() / 2;
-    seawall_testkit::faults::flip_bit(&pack, middle)?;
-    let damaged = house.restore(&house.request("room", Target::Latest)).await;
-    ensure!(damaged.as_ref().is_err_and(|it| it.code() == Code::ObjectDamaged), "{damaged:?}");
-    seawall_testkit::faults::flip_bit(&pack, middle)?;
-    let kept = pack.with_extension("kept");
-    fs::rename(&pack, &kept)?;
-    let missing = house.restore(&house.request("room", Target::Latest)).await;
-    ensure!(missing.as_ref().is_err_and(|it| it.code() == Code::ObjectMissing), "{missing:?}");
-    ensure!(!house.room("room").exists(), "something was written");
-    fs::rename(&kept, &pack)?;
-    house.restore(&house.request("room", Target::Latest)).await?;
-    house.open("room").map(drop)
+    packs.max_by_key(|path| path.metadata().map_or(0, |it| it.len())).expect("a pack")
 }
 
 fn walk(directory: &Path) -> Vec<PathBuf> {

@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use seawall_store::Store;
+use seawall_repo::Repository;
 use seawall_store::testing::{Call, Fault, Faulty};
+use seawall_store::{Metered, Store};
 use seawall_testkit::faults::Random;
-use site::Site;
+use site::{Site, only_line};
 use sweep::Sweep;
 use verbs::Verb;
 use weather::Weather;
@@ -60,5 +61,32 @@ async fn a_check_that_cannot_read_a_backup_does_not_say_that_there_is_none() -> 
     let facts = verbs::checked(&site, &copy, Arc::new(broken)).await?;
     let trouble = facts.trouble.context("it saw no backup, and does not say why")?;
     ensure!(trouble.what.contains("/backup/"), "{trouble:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_into_an_empty_directory_reads_what_is_stored_once() -> Result<()> {
+    let site = Site::build().await?;
+    let copy = site.copy();
+    let is_pack = |path: &&String| path.contains("/pack/");
+    let mut stored_bytes = 0;
+    for pack in copy.names().await?.iter().filter(is_pack) {
+        stored_bytes += copy.store.read(&pack.parse()?).await?.len() as u64;
+    }
+    let mut read_bytes = Vec::new();
+    for proves_first in [false, true] {
+        let store = Arc::new(Metered::new(Arc::new(copy.store.clone())));
+        let repository = Repository::open(Arc::clone(&store) as Arc<dyn Store>, &copy.key).await?;
+        let room = site.room("room");
+        let line = only_line(&repository).await?;
+        let id = site.restore_with(&line, &room, proves_first).await?.plan.backup.id;
+        ensure!(id == site.backup.to_string());
+        std::fs::remove_dir_all(room)?;
+        read_bytes.push(store.counts().read_bytes);
+    }
+    println!("packs of {stored_bytes} bytes; read once {}, proven first {}", read_bytes[0], read_bytes[1]);
+    let (once, proven_first) = (read_bytes[0], read_bytes[1]);
+    ensure!(once + stored_bytes * 9 / 10 < proven_first, "what is stored is read twice");
+    ensure!(once < stored_bytes * 2, "more is read beside it than it is");
     Ok(())
 }

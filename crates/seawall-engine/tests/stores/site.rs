@@ -199,6 +199,16 @@ impl Site {
     }
 
     pub async fn restore(&self, line: &Line, into: &Path) -> seawall_core::Result<RestoreReport> {
+        self.restore_with(line, into, false).await
+    }
+
+    /// `proves_first` as in [`RestoreOptions`].
+    pub async fn restore_with(
+        &self,
+        line: &Line,
+        into: &Path,
+        proves_first: bool,
+    ) -> seawall_core::Result<RestoreReport> {
         let request = RestoreRequest {
             target_text: "the backup".to_owned(),
             asked_at: Timestamp::now(),
@@ -216,6 +226,7 @@ impl Site {
             jobs: 2,
             memory_bytes: 64 << 20,
             rate_limit: RateLimit::NONE,
+            proves_first,
             restore_command: format!("cp {}/%f %p", self.archive.display()).into(),
             progress: Arc::new(NoProgress),
         };

@@ -17,8 +17,9 @@ use super::{ClusterArgs, JsonArgs, RepositoryArgs, WorkArgs, parse_duration};
     written as PostgreSQL logs it ('2026-01-02 14:29:59.5 CET', '… +0545'), as 2026-01-02T14:29:59Z, \
     or by this machine's clock: '2026-01-02 14:29:59', 14:29, 'today 8:00', 'yesterday 14:29', now, \
     '5 minutes ago'.\n\n\
-    The target is proven to be reachable before a byte is written. An interrupted restore goes on \
-    when the same command is run again."
+    Before a byte is written the target is proven to be reachable: every object is there, and the log is \
+    whole. Files are proven as they are written, and damage leaves a directory that PostgreSQL does not \
+    start on. An interrupted restore goes on when the same command is run again."
 )]
 pub struct RestoreArgs {
     #[command(flatten)]
@@ -79,6 +80,9 @@ pub struct RestoreArgs {
     /// Show the plan, prove it, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Read and prove the content of all files too before a byte is written
+    #[arg(long)]
+    pub prove: bool,
     /// Take the plan without asking
     #[arg(long, short = 'y')]
     pub yes: bool,

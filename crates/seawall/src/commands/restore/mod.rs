@@ -81,7 +81,13 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     let proven: ProvenRestore = runtime.block_on(run::until_interrupted(prove))?;
     if args.dry_run {
         drop(progress);
-        eprintln!("proven: {} would be written", seawall_core::ByteSize(proven.bytes()));
+        let would_be_written = seawall_core::ByteSize(proven.bytes());
+        let content = if proven.content_is_proven() {
+            ""
+        } else {
+            ", the files' content apart (--prove reads that too)"
+        };
+        eprintln!("proven{content}: {would_be_written} would be written");
         return Ok(Outcome::Done);
     }
     drop(acting);
@@ -304,6 +310,7 @@ fn options(
         jobs: jobs(&args.work, &context.config),
         memory_bytes: memory(&args.work, &context.config),
         rate_limit: rate_limit(&args.work, &context.config),
+        proves_first: args.prove,
         restore_command: OsString::from_vec(words.collect::<Vec<_>>().join(&b' ')),
         progress,
     })
