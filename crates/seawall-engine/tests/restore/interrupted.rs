@@ -10,8 +10,8 @@ use seawall_core::{Code, ExitClass, Hint, NoProgress, Progress, Stage};
 use seawall_engine::restore::{
     RestoreOptions, RestoreProgress, RestoreRequest, RestoreState, TablespaceMapping, Target,
 };
-use seawall_testkit::{Ledger, faults};
 use seawall_testkit::ledger::Bound;
+use seawall_testkit::{Ledger, faults};
 
 use crate::house::{House, LIMIT};
 

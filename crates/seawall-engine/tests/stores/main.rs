@@ -84,7 +84,10 @@ async fn a_restore_into_an_empty_directory_reads_what_is_stored_once() -> Result
         std::fs::remove_dir_all(room)?;
         read_bytes.push(store.counts().read_bytes);
     }
-    println!("packs of {stored_bytes} bytes; read once {}, proven first {}", read_bytes[0], read_bytes[1]);
+    println!(
+        "packs of {stored_bytes} bytes; read once {}, proven first {}",
+        read_bytes[0], read_bytes[1]
+    );
     let (once, proven_first) = (read_bytes[0], read_bytes[1]);
     ensure!(once + stored_bytes * 9 / 10 < proven_first, "what is stored is read twice");
     ensure!(once < stored_bytes * 2, "more is read beside it than it is");
