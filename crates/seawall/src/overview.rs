@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use futures_util::future::join_all;
 use seawall_core::{ClusterName, Error, Result};
 use seawall_engine::lines::{no_such_cluster, stored_clusters};
 use seawall_engine::survey::{
@@ -131,8 +132,10 @@ impl Overview {
 
     /// Adds up what the repositories hold.
     pub fn measure(&mut self) {
-        for Opened { place, repository } in &self.opened {
-            match self.runtime.block_on(stored_bytes(repository)) {
+        let measured = self.opened.iter().map(|opened| stored_bytes(&opened.repository));
+        let measured = self.runtime.block_on(join_all(measured));
+        for (Opened { place, .. }, measured) in self.opened.iter().zip(measured) {
+            match measured {
                 Ok(bytes) => {
                     let mut reports = self.repositories.iter_mut();
                     if let Some(report) = reports.find(|report| report.name == place.name) {
@@ -197,9 +200,9 @@ fn union(targets: &[Target]) -> Vec<Place> {
 
 async fn open_all(places: Vec<Place>) -> (Vec<Opened>, Vec<RepositoryReport>, Vec<Problem>) {
     let (mut opened, mut reports, mut problems) = (Vec::new(), Vec::new(), Vec::new());
-    for place in places {
-        let (name, url) = (place.name.clone(), place.url.to_string());
-        let result = place.open().await;
+    let results = join_all(places.iter().map(|place| place.clone().open())).await;
+    for (place, result) in places.into_iter().zip(results) {
+        let (name, url) = (place.name, place.url.to_string());
         let format = result.as_ref().ok().map(|opened| opened.repository.format());
         let of = Concerned::Repository(name.clone());
         reports.push(RepositoryReport { name, url, stored_bytes: None, format });

@@ -1,5 +1,6 @@
 //! Stores that fail, are slow or answer too little, under everything that is done with one.
 
+mod far;
 #[path = "../restore/house.rs"]
 #[allow(dead_code, reason = "each test program uses its own part")]
 mod house;

@@ -58,16 +58,22 @@ pub struct Copy {
 
 impl Site {
     pub async fn build() -> Result<Self> {
+        Self::with(|_| Ok(())).await
+    }
+
+    /// `prepare` is given the cluster before anything is made of it.
+    pub async fn with(prepare: impl FnOnce(&mut PgCluster) -> Result<()>) -> Result<Self> {
         let directory = TestDir::new()?;
         let archive = directory.join("archive");
         Owner::of_servers()?.create_dir(&archive, 0o700)?;
         let to = archive.display();
-        let pg = PgCluster::builder(PgBin::default_major()?)
+        let mut pg = PgCluster::builder(PgBin::default_major()?)
             .wal_segment_mb(1)
             .config("archive_mode", "on")
             .config("archive_command", &format!("cp %p {to}/.%f && mv {to}/.%f {to}/%f"))
             .config("autovacuum", "off")
             .start()?;
+        prepare(&mut pg)?;
         for database in ["template0", "template1"] {
             pg.psql(&format!("ALTER DATABASE {database} IS_TEMPLATE false"))?;
             pg.psql(&format!("DROP DATABASE {database}"))?;
@@ -121,7 +127,7 @@ impl Site {
     }
 
     /// Ends a segment and waits until it is in the archive's directory: then all before it are.
-    async fn archive_a_segment(&self) -> Result<()> {
+    pub async fn archive_a_segment(&self) -> Result<()> {
         self.pg.psql("INSERT INTO t VALUES (1)")?;
         let name = self.pg.psql("SELECT pg_walfile_name(pg_switch_wal())")?;
         let file = self.archive.join(name.trim());
@@ -135,7 +141,7 @@ impl Site {
     }
 
     /// Waits until the repository has all that is in the archive's directory.
-    async fn arrived(&self, line: &Line) -> Result<()> {
+    pub async fn arrived(&self, line: &Line) -> Result<()> {
         let last = self.archived()?.pop().context("nothing is archived")?.0;
         let wal = WalArchive::open(line.clone()).await?;
         let segment = match seawall_core::WalFileName::parse(&last, wal.segment_size()) {

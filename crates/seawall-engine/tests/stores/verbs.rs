@@ -246,7 +246,7 @@ async fn fetched(site: &Site, copy: &Copy, name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn fetch_request(
+pub fn fetch_request(
     line: seawall_repo::Line,
     name: &str,
     destination: &std::path::Path,

@@ -26,6 +26,7 @@ pub use facts::{FactsPart, FactsReader, WalChanges};
 pub use history::HistoryStored;
 pub use ingest::{SegmentKind, StoredPiece, StretchStored};
 pub use log_end::LogEnd;
+pub use names::listing_splits;
 pub(crate) use names::wal_of;
 pub use records::RecordsAround;
 pub use segment::SegmentRead;

@@ -187,20 +187,39 @@ impl Part<'_> {
     }
 }
 
-/// Where to divide the names behind `from`, so that each part has about a page of them, as the newest
-/// head knows them. A hint: any answer leads to the same names.
+/// Where to divide a listing of all that the line has, so that each part has about a page of names:
+/// paths in no order that need not exist. A hint, as the newest head knows it.
+///
+/// # Errors
+/// A store that fails.
+pub async fn listing_splits(line: &Line) -> Result<Vec<ObjectPath>> {
+    let mut splits = Vec::new();
+    for wal in known_wal(line).await? {
+        let prefix = below_timeline(line, wal.timeline)?;
+        let positions = wal.spans.into_iter().flat_map(pages_of);
+        splits.extend(positions.filter_map(|position| just_before(&prefix, position)));
+    }
+    Ok(splits)
+}
+
+/// Where to divide the names behind `from`, so that each part has about a page of them. A hint: any
+/// answer leads to the same names.
 async fn splits(line: &Line, timeline: TimelineId, from: Lsn) -> Result<Vec<Lsn>> {
-    let Some(newest) = line.heads().await?.pop() else { return Ok(Vec::new()) };
-    let path = line.paths().path(&LineObject::Head(newest))?;
-    let head: Head = match line.repository().read_record(&path).await {
-        Ok(head) => head,
-        // `verify` tells of it.
-        Err(error) if error.exit_class() == ExitClass::Integrity => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let of_timeline = head.wal.into_iter().filter(|wal| wal.timeline == timeline);
+    let of_timeline = known_wal(line).await?.into_iter().filter(|wal| wal.timeline == timeline);
     let spans = of_timeline.flat_map(|wal| wal.spans);
     Ok(spans.flat_map(pages_of).filter(|split| *split > from).collect())
+}
+
+/// The WAL there was when the newest head was written.
+async fn known_wal(line: &Line) -> Result<Vec<WalOfTimeline>> {
+    let Some(newest) = line.heads().await?.pop() else { return Ok(Vec::new()) };
+    let path = line.paths().path(&LineObject::Head(newest))?;
+    match line.repository().read_record::<Head>(&path).await {
+        Ok(head) => Ok(head.wal),
+        // `verify` tells of it.
+        Err(error) if error.exit_class() == ExitClass::Integrity => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The positions in a span that have about a page of names between them.
