@@ -72,11 +72,7 @@ impl Far {
     ) -> Result<(T, Took)> {
         let (calls, began) = (self.store.counts().calls(), Instant::now());
         let value = doing.await.context(what)?;
-        let took = Took {
-            what,
-            calls: self.store.counts().calls() - calls,
-            time: began.elapsed(),
-        };
+        let took = Took { what, calls: self.store.counts().calls() - calls, time: began.elapsed() };
         Ok((value, took))
     }
 }
