@@ -74,6 +74,8 @@ codes! {
     LocalIo = 8, Failed;
     /// The job was interrupted.
     Interrupted = 9, Failed;
+    /// The request of a job cannot be understood.
+    JobRequestInvalid = 10, Usage;
 
     /// No connection to PostgreSQL.
     ConnectFailed = 101, Failed;

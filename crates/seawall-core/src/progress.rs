@@ -1,7 +1,10 @@
+use serde::{Deserialize, Serialize};
+
 use crate::Hint;
 
 /// What a long job is doing now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Waiting for PostgreSQL, for example for its checkpoint.
     WaitingForPostgres,

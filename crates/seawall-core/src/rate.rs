@@ -4,18 +4,25 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 
 use crate::{ByteSize, InvalidByteSize};
 
+/// The word for no limit.
+const NONE: &str = "none";
+
 /// How many bytes a second a job may move, and when: `none`, `50MB/s`,
-/// `50MB/s 08:00-20:00 Europe/Berlin`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// `50MB/s 08:00-20:00 Europe/Berlin`. Serialised as it was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct RateLimit(Option<Limit>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Limit {
     bytes_per_s: u64,
     window: Option<Window>,
+    /// As it was written.
+    text: String,
 }
 
 /// Hours of every day; over midnight if it ends before it begins, all of them if it ends as it
@@ -62,6 +69,20 @@ impl RateLimit {
     }
 }
 
+impl From<RateLimit> for String {
+    fn from(limit: RateLimit) -> Self {
+        limit.0.map_or_else(|| NONE.to_owned(), |limit| limit.text)
+    }
+}
+
+impl TryFrom<String> for RateLimit {
+    type Error = InvalidRateLimit;
+
+    fn try_from(text: String) -> Result<Self, InvalidRateLimit> {
+        text.parse()
+    }
+}
+
 impl FromStr for RateLimit {
     type Err = InvalidRateLimit;
 
@@ -71,7 +92,7 @@ impl FromStr for RateLimit {
 }
 
 fn parse(text: &str) -> Result<RateLimit, String> {
-    if text.trim() == "none" {
+    if text.trim() == NONE {
         return Ok(RateLimit::NONE);
     }
     let mut words = text.split_whitespace();
@@ -85,7 +106,8 @@ fn parse(text: &str) -> Result<RateLimit, String> {
         return Err("at 0 nothing would ever be done".to_owned());
     }
     let window = hours.map(|hours| window(hours, zone)).transpose()?;
-    Ok(RateLimit(Some(Limit { bytes_per_s, window })))
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(RateLimit(Some(Limit { bytes_per_s, window, text })))
 }
 
 /// `08:00-20:00` in a zone, or in the host's.
@@ -127,6 +149,17 @@ mod tests {
         assert_eq!(at("1GB/s 08:00-24:00 UTC", "2026-07-01T23:59:00Z"), Some(1_000_000_000));
         assert_eq!(at("1GB/s 08:00-24:00 UTC", "2026-07-01T07:59:00Z"), None);
         assert_eq!(at("1GB/s 00:00-00:00 UTC", "2026-07-01T12:00:00Z"), Some(1_000_000_000));
+    }
+
+    #[test]
+    fn a_limit_travels_as_it_was_written() {
+        for text in ["none", "50MB/s", "4MiB/s 08:00-20:00 Europe/Berlin"] {
+            let limit: RateLimit = text.parse().unwrap();
+            let written = serde_json::to_string(&limit).unwrap();
+            assert_eq!(written, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<RateLimit>(&written).unwrap(), limit);
+        }
+        assert!(serde_json::from_str::<RateLimit>("\"fast\"").is_err());
     }
 
     #[test]

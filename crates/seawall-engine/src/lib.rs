@@ -18,6 +18,7 @@ pub mod cluster;
 mod config_text;
 mod delivery;
 mod host;
+pub mod job;
 pub mod line_note;
 pub mod lines;
 pub mod liveness;
@@ -26,3 +27,5 @@ pub mod restore;
 pub mod survey;
 pub mod verify;
 pub mod wal;
+
+pub use pace::Crew;

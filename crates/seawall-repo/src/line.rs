@@ -226,6 +226,14 @@ impl Line {
         Ok(names.into_iter().map(|name| name.number).collect())
     }
 
+    /// Whether a backup of that id is there, or was given up: there cannot be another one.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn has_ended(&self, id: BackupId) -> Result<bool> {
+        Ok(!self.generations(id).await?.is_empty())
+    }
+
     async fn backup_ids(&self) -> Result<Vec<BackupId>> {
         let names = self.numbered("backup").await?;
         let ids: BTreeSet<Ulid> = names.into_iter().map(|name| name.id).collect();

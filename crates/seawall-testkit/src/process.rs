@@ -2,12 +2,14 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How often a waiting test looks again.
 const POLL: Duration = Duration::from_millis(5);
@@ -70,14 +72,29 @@ impl Running {
     /// # Errors
     /// It cannot be started.
     pub fn start(command: &mut Command, stdin: Option<&str>) -> Result<Self> {
-        command.stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
-        if let (Some(text), Some(mut pipe)) = (stdin, child.stdin.take()) {
+        let open = if stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+        let mut running = Self::start_with(command, open)?;
+        if let (Some(text), Some(mut pipe)) = (stdin, running.child.stdin.take()) {
             let text = text.to_owned();
             // A program may end without reading all it is fed; that is not the feeder's failure.
             thread::spawn(move || pipe.write_all(text.as_bytes()));
         }
+        Ok(running)
+    }
+
+    /// Starts `command` with its standard input left open; it is closed when the pipe is dropped.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_listening(command: &mut Command) -> Result<(Self, ChildStdin)> {
+        let mut running = Self::start_with(command, Stdio::piped())?;
+        let input = running.child.stdin.take().context("stdin")?;
+        Ok((running, input))
+    }
+
+    fn start_with(command: &mut Command, stdin: Stdio) -> Result<Self> {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let stdout = Collector::new(child.stdout.take().context("stdout")?);
         let stderr = Collector::new(child.stderr.take().context("stderr")?);
         Ok(Self { child, stdout, stderr })
@@ -115,6 +132,18 @@ impl Running {
     /// The signal could not be sent.
     pub fn kill9(&mut self) -> Result<()> {
         Ok(self.child.kill()?)
+    }
+
+    /// Sends `SIGTERM`. A process that has already ended is left as it is.
+    ///
+    /// # Errors
+    /// The signal could not be sent.
+    pub fn terminate(&mut self) -> Result<()> {
+        if self.has_ended()? {
+            return Ok(());
+        }
+        let pid = Pid::from_raw(i32::try_from(self.pid())?);
+        Ok(kill(pid, Signal::SIGTERM)?)
     }
 
     /// Waits for the end.

@@ -3,7 +3,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{ChildStdin, Command};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -190,6 +190,14 @@ impl Invocation {
     /// It cannot be started.
     pub fn spawn(&self) -> Result<Running> {
         Running::start(&mut self.build(), self.stdin.as_deref())
+    }
+
+    /// Starts it with its standard input left open, and returns at once.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn_listening(&self) -> Result<(Running, ChildStdin)> {
+        Running::start_listening(&mut self.build())
     }
 
     /// Kills it with `SIGKILL` after a while, unless it ended before: [`Output::signal`] tells

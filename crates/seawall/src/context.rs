@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use seawall_core::{Action, ByteSize, ClusterName, Code, Error, Result, hint};
+use seawall_core::{Action, ByteSize, ClusterName, Code, Error, LocalPath, Result, hint};
+use seawall_engine::job::{ConnectionText, JobKey, JobRepository, JobRequest};
 use seawall_engine::lines::{no_such_cluster, several_clusters};
 use seawall_repo::Repository;
 use seawall_repo::keys::{KeyFile, Unlock};
@@ -133,6 +134,58 @@ impl Context {
             context.again.extend(["--key".into(), absolute(path).into_os_string()]);
         }
         Ok(context)
+    }
+
+    /// What a job's request names. Repositories without a key are those of the configuration.
+    ///
+    /// # Errors
+    /// Those of the configuration, [`Code::KeyUnreadable`], [`Code::KeyExposed`],
+    /// [`Code::NotConfigured`].
+    pub fn of_job(config: Option<&Path>, request: &JobRequest) -> Result<Self> {
+        let repositories = &request.repositories;
+        let is_whole = |one: &JobRepository| one.url.is_some() && one.key.is_some();
+        let standalone =
+            config.is_none() && !repositories.is_empty() && repositories.iter().all(is_whole);
+        let mut context = Self {
+            config: if standalone { Config::none() } else { config::load(config)? },
+            chosen: None,
+            kit_clusters: Vec::new(),
+            exposed: Exposed::Refused,
+            again: Vec::new(),
+        };
+        if let Some(path) = &context.config.path {
+            context.again.extend(["--config".into(), path.clone().into_os_string()]);
+        }
+        if let [only] = repositories.as_slice() {
+            let repo = only.url.as_ref().map_or_else(|| only.name.clone(), StoreUrl::to_string);
+            context.again.extend(["--repo".into(), repo.into()]);
+            if let Some(JobKey::File(LocalPath(path))) = &only.key {
+                context.again.extend(["--key".into(), absolute(path).into_os_string()]);
+            }
+        }
+        if !repositories.is_empty() {
+            let places = repositories.iter().map(|repository| context.place_of_job(repository));
+            context.chosen = Some(places.collect::<Result<_>>()?);
+        }
+        Ok(context)
+    }
+
+    fn place_of_job(&self, repository: &JobRepository) -> Result<Place> {
+        let key = match &repository.key {
+            None => None,
+            Some(JobKey::Text(text)) => Some(KeyFile::parse(text)?),
+            Some(JobKey::File(LocalPath(path))) => Some(read_key(path, self.exposed)?),
+        };
+        let place = match (key, repository.url.clone()) {
+            (Some(key), Some(url)) => Place::given(url, key),
+            (key, url) => self.choose(&repository.name, url, key)?,
+        };
+        Ok(Place {
+            name: repository.name.clone(),
+            compression_level: repository.compression_level.unwrap_or(place.compression_level),
+            pack_size: repository.pack_bytes.map_or(place.pack_size, ByteSize),
+            ..place
+        })
     }
 
     fn from_kit(path: &Path, exposed: Exposed) -> Result<Self> {
@@ -361,9 +414,21 @@ impl Target {
     /// How to reach the server, and where its files are.
     ///
     /// # Errors
-    /// [`Code::NotConfigured`] if neither flags nor configuration say how,
-    /// [`Code::ConninfoInvalid`], and [`Code::ConfigUnreadable`] if others can read its password.
+    /// As [`Self::address`], and [`Code::ConninfoInvalid`].
     pub fn server(&self, flags: &ServerArgs) -> Result<Server> {
+        let (connection, data_directory) = self.address(flags)?;
+        Ok(Server {
+            connection: postgres::resolve(connection.reveal(), &Owner::current())?,
+            data_directory: data_directory.map(|LocalPath(path)| path),
+        })
+    }
+
+    /// The connection string of the server, and where its files are.
+    ///
+    /// # Errors
+    /// [`Code::NotConfigured`] if neither flags nor configuration say how,
+    /// and [`Code::ConfigUnreadable`] if others can read its password.
+    pub fn address(&self, flags: &ServerArgs) -> Result<(ConnectionText, Option<LocalPath>)> {
         let configured = self.config.as_ref();
         let source = configured.and_then(|cluster| cluster.connection.as_ref());
         let connection = match (&flags.connection, source) {
@@ -379,11 +444,9 @@ impl Target {
             .with_hint("Add `connection` to its section of the configuration, or give `--connection CONNINFO`.")
         })?;
         let data_directory = flags.data_directory.as_deref().map(absolute);
-        Ok(Server {
-            connection: postgres::resolve(&connection, &Owner::current())?,
-            data_directory: data_directory
-                .or_else(|| configured.and_then(|c| c.data_directory.clone())),
-        })
+        let data_directory =
+            data_directory.or_else(|| configured.and_then(|c| c.data_directory.clone()));
+        Ok((connection.into(), data_directory.map(LocalPath)))
     }
 }
 

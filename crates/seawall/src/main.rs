@@ -7,13 +7,13 @@ mod config;
 mod context;
 mod exit;
 mod heap;
+mod job;
 mod kit;
 mod lines;
 mod masking;
 mod overview;
 mod owner;
 mod postgres;
-mod priority;
 mod render;
 mod run;
 mod trust;
@@ -21,6 +21,6 @@ mod trust;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    heap::bound();
+    heap::bound(seawall_engine::job::Budget::default().heaps);
     run::main()
 }

@@ -1,12 +1,15 @@
 //! From the command line to the exit status.
 
 use std::ffi::OsString;
+use std::future::pending;
 use std::io::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Parser;
 use seawall_core::{Code, Error, Result, ResultExt};
+use seawall_engine::job::Cancel;
 use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
@@ -79,6 +82,7 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
         Command::Wal(command) => commands::wal::main(config, command),
         Command::Verify(args) => commands::verify::main(config, args),
         Command::Key(command) => commands::key::main(config, command),
+        Command::Job(args) => commands::job::main(config, args),
         Command::Demo(args) => commands::demo::main(args),
         Command::Completions { shell } => commands::papers::completions(*shell),
         Command::Man { directory } => commands::papers::man(directory),
@@ -113,6 +117,24 @@ pub fn pipeline_runtime(jobs: usize) -> Result<Runtime> {
 
 fn build(mut builder: Builder) -> Result<Runtime> {
     builder.enable_all().build().code(Code::Internal, || "cannot start threads".to_owned())
+}
+
+/// Tells the job to end when the user or the system ends the program.
+///
+/// # Errors
+/// [`Code::Internal`] if the system gives no thread.
+pub fn cancel_by_signals(cancel: &Cancel) -> Result<()> {
+    let (runtime, cancel) = (runtime()?, cancel.clone());
+    let listen = move || {
+        runtime.block_on(async {
+            // Without ears for signals, a signal ends the program at once.
+            if let Err(error) = until_interrupted(pending::<Result<()>>()).await {
+                cancel.cancel(error.message());
+            }
+        });
+    };
+    let thread = thread::Builder::new().name("signals".to_owned()).spawn(listen);
+    thread.map(drop).code(Code::Internal, || "cannot start a thread".to_owned())
 }
 
 /// Waits for `work`, or for the user or the system to end the program.

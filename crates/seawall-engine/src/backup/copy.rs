@@ -236,10 +236,11 @@ fn spawn(
     pace: &Arc<Pace>,
     body: impl FnOnce(&Pace) -> Result<()> + Send + 'static,
 ) -> Result<thread::JoinHandle<Result<()>>> {
-    let pace = Arc::clone(pace);
+    let (pace, member) = (Arc::clone(pace), pace.member());
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
+            let _member = member;
             let result = body(&pace);
             if result.is_err() {
                 pace.stop();

@@ -29,17 +29,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{
-    Action, BackupId, Error, Hint, Key, Lsn, Progress, RateLimit, Result, Stage, TimelineId, hint,
+    Action, BackupId, Error, Hint, Key, Lsn, Progress, Result, Stage, TimelineId, hint,
 };
 use seawall_pgwire::Config;
 use seawall_repo::Line;
-use seawall_repo::keys::random_bytes;
 use seawall_repo::manifest::{LeftOut, PageError};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cluster::{BackupSession, ScanOptions, Server, Survey};
 use crate::delivery::{ByArchiver, WalDelivery};
-use crate::pace::Pace;
+use crate::pace::{Crew, Pace};
 use collector::{Collector, Totals};
 use copy::{CopyJob, Copying};
 use page_rule::{PageRule, ReplayLimit};
@@ -60,6 +59,8 @@ fn again() -> Hint {
 /// What a backup is asked to do.
 #[derive(Debug, Clone)]
 pub struct BackupRequest {
+    /// The id it gets; no other backup or attempt has it.
+    pub id: BackupId,
     /// Where the cluster's server is.
     pub connection: Config,
     /// Where its files are; `None` for where the server says.
@@ -68,8 +69,8 @@ pub struct BackupRequest {
     pub annotations: BTreeMap<String, String>,
     /// Worker threads.
     pub jobs: usize,
-    /// How fast the cluster's files may be read.
-    pub rate_limit: RateLimit,
+    /// Whose threads they are, and how fast they may read the cluster's files.
+    pub crew: Crew,
     /// zstd level of the frames.
     pub compression_level: i32,
     /// A pack is closed when it has so many bytes.
@@ -137,9 +138,8 @@ pub async fn run(
     request: &BackupRequest,
     progress: &dyn Progress,
 ) -> Result<BackupReport> {
-    let started = Timestamp::now();
+    let (started, id) = (Timestamp::now(), request.id);
     let look = start::look(line, request).await?;
-    let id = BackupId::new(started, u128::from_le_bytes(random_bytes()?))?;
     let outcome = attempt(line, request, &look, id, started, progress).await;
     if let Err(Failed { worth_keeping: false, .. }) = &outcome {
         // Nothing that a later attempt could use: leave no trace. If even that fails, the next
@@ -190,7 +190,7 @@ async fn attempt(
         rule: Arc::new(rule),
         parent: parent.map(|(_, parent)| parent),
         emitted: collector.emitted(),
-        pace: Arc::new(Pace::new(request.rate_limit.clone())),
+        pace: Arc::new(Pace::new(&request.crew)),
         jobs: request.jobs,
         level: request.compression_level,
         pack_bytes: request.pack_bytes,

@@ -66,6 +66,7 @@ pub(super) struct Started {
 /// [`Code::PrivilegeMissing`], [`Code::ClusterMismatch`], [`Code::SettingUnsuitable`],
 /// [`Code::UnsupportedCluster`], and those of server and files.
 pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
+    refuse_used_id(line, request.id).await?;
     let mut server = Server::connect(&request.connection).await?;
     let facts = server.facts().await?;
     // All at once, and before PostgreSQL is asked for a checkpoint.
@@ -97,6 +98,16 @@ pub(super) async fn look(line: &Line, request: &BackupRequest) -> Result<Look> {
     let survey = survey_cluster(&facts, &data_directory).await?;
     survey.unreadable.refuse()?;
     Ok(Look { facts, control, data_directory, databases, survey })
+}
+
+/// A job that is asked for twice does not make a second backup, and one that was given up by others
+/// none at all.
+async fn refuse_used_id(line: &Line, id: BackupId) -> Result<()> {
+    if !line.has_ended(id).await? {
+        return Ok(());
+    }
+    let what = format!("a backup of {} with the id {} is there, or was given up", line.cluster(), id.0);
+    Err(Error::new(Code::ObjectExists, what).with_hint("Ask for it under a new id."))
 }
 
 /// Looks at every path that a backup will read, configuration included. What keeps one from being

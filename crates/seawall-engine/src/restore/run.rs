@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use seawall_core::{
-    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, RateLimit, Result, TimelineId,
+    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, Result, TimelineId,
     Ulid, WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
@@ -37,7 +37,7 @@ use super::sources::{Sources, inconsistent};
 use super::start::find_programs;
 use super::state::{RestoreProgress, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
-use crate::pace::Pace;
+use crate::pace::{Crew, Pace};
 use crate::verify::{Verdict, verdicts};
 
 /// What a person should know who lets a restored cluster go on archiving.
@@ -58,8 +58,8 @@ pub struct RestoreOptions {
     pub jobs: usize,
     /// About how much memory to use.
     pub memory_bytes: usize,
-    /// How fast the backup may be proven and the cluster's files written.
-    pub rate_limit: RateLimit,
+    /// Whose threads they are, and how fast they may prove the backup and write the cluster's files.
+    pub crew: Crew,
     /// Whether the content of the files is read and proven before a byte is written, and not only as
     /// it is written.
     pub proves_first: bool,
@@ -637,7 +637,7 @@ impl PlannedRestore {
         self.prove_creations(wal, &ancestry, &tablespaces).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
         self.sources.keep(options.memory_bytes / 8);
-        let pace = Pace::new(options.rate_limit.clone());
+        let pace = Pace::new(&options.crew);
         let proves_content = self.proves_content(options);
         let stored = proves_content.then_some(&pace);
         let (sources, progress) = (&self.sources, options.progress.as_ref());
@@ -712,7 +712,7 @@ impl PlannedRestore {
             restore_command: options.restore_command.clone(),
             jobs,
             piece_bytes,
-            pace: Arc::new(Pace::new(options.rate_limit.clone())),
+            pace: Arc::new(Pace::new(&options.crew)),
             progress: Arc::clone(&options.progress),
         }
     }

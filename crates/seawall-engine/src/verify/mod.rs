@@ -18,7 +18,7 @@ use std::fmt::Display;
 
 use jiff::Timestamp;
 use seawall_core::{
-    BackupId, ClusterName, Code, Error, ExitClass, LineId, Progress, RateLimit, Result, Stage,
+    BackupId, ClusterName, Code, Error, ExitClass, LineId, Progress, Result, Stage,
 };
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
@@ -27,6 +27,7 @@ use seawall_store::{ObjectPath, ObjectPrefix};
 use serde::{Serialize, Serializer};
 
 use crate::lines::current_line;
+use crate::pace::Crew;
 use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
 
 pub use verdict::{FoundDamaged, Verdict, verdicts};
@@ -45,8 +46,8 @@ pub struct VerifyRequest {
     pub sample_percent: u8,
     /// Worker threads.
     pub jobs: usize,
-    /// How fast objects may be read.
-    pub rate_limit: RateLimit,
+    /// Whose threads they are, and how fast they may read objects.
+    pub crew: Crew,
 }
 
 /// Something that is wrong.

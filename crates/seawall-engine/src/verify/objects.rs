@@ -42,15 +42,16 @@ pub(super) async fn read_all(
     progress: &dyn Progress,
 ) -> Result<ReadTotals> {
     let queue = Arc::new(Mutex::new(objects.into_iter()));
-    let pace = Arc::new(Pace::new(request.rate_limit.clone()));
+    let pace = Arc::new(Pace::new(&request.crew));
     let _guard = StopWhenDropped(Arc::clone(&pace));
     let (sender, mut outcomes) = mpsc::channel(64);
     let mut threads = Vec::new();
     for _ in 0..request.jobs.max(1) {
         let (queue, sender, repository) = (Arc::clone(&queue), sender.clone(), repository.clone());
         let (percent, pace) = (request.sample_percent, Arc::clone(&pace));
-        let runtime = Handle::current();
+        let (runtime, member) = (Handle::current(), pace.member());
         threads.push(tokio::task::spawn_blocking(move || -> Result<()> {
+            let _member = member;
             let mut reader = FrameReader::new()?;
             loop {
                 let next = queue.lock().map_err(|_| died())?.next();

@@ -10,8 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use seawall_core::{
-    BranchNumber, LineId, NoProgress, Progress, RateLimit, TimelineId, WalFileName,
+    BackupId, BranchNumber, LineId, NoProgress, Progress, TimelineId, WalFileName,
 };
+use seawall_engine::Crew;
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use seawall_engine::cluster::read_control;
 use seawall_engine::restore::{
@@ -22,7 +23,7 @@ use seawall_pgwire::{Config, Environment};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::records::About;
 use seawall_repo::wal::{SegmentKind, WalArchive};
-use seawall_repo::{CreateOptions, Line, Repository};
+use seawall_repo::{CreateOptions, Line, Repository, new_ulid};
 use seawall_store::{OpenOptions, Store, StoreUrl, open_or_create};
 use seawall_testkit::ledger::{self, Bound, LedgerLog, Verdict};
 use seawall_testkit::{Owner, PgBin, PgCluster, PgClusterBuilder, StopMode, TestDir, oracles};
@@ -84,12 +85,13 @@ impl House {
 
     pub async fn backup_with(&self, progress: &dyn Progress) -> Result<BackupReport> {
         let request = BackupRequest {
+            id: BackupId(new_ulid(Timestamp::now())?),
             connection: Config::parse(&self.pg.connection_string(), &Environment::of_process())?,
             data_directory: None,
             annotations: BTreeMap::new(),
             jobs: 2,
             compression_level: 1,
-            rate_limit: RateLimit::NONE,
+            crew: Crew::default(),
             pack_bytes: 64 << 20,
             fast_checkpoint: true,
             wal_timeout: LIMIT,
@@ -152,7 +154,7 @@ impl House {
         RestoreOptions {
             jobs: 2,
             memory_bytes: 64 << 20,
-            rate_limit: RateLimit::NONE,
+            crew: Crew::default(),
             proves_first: false,
             restore_command: format!("cp {}/%f %p", self.archive.display()).into(),
             progress,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use seawall_core::{BackupId, NoProgress, RateLimit};
+use seawall_core::{BackupId, NoProgress};
+use seawall_engine::Crew;
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use seawall_engine::restore::{
     Mode, RestoreOptions, RestoreReport, RestoreRequest, Target, TargetAction, TimelineChoice,
@@ -21,7 +22,7 @@ use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::layout::LineObject;
 use seawall_repo::records::Pin;
 use seawall_repo::wal::WalArchive;
-use seawall_repo::{CreateOptions, Line, Repository};
+use seawall_repo::{CreateOptions, Line, Repository, new_ulid};
 use seawall_store::testing::MemoryStore;
 use seawall_store::{ObjectPrefix, Store};
 use seawall_testkit::faults::SmallDisk;
@@ -189,12 +190,13 @@ impl Site {
 
     pub async fn back_up(&self, line: &Line) -> seawall_core::Result<BackupReport> {
         let request = BackupRequest {
+            id: BackupId(new_ulid(Timestamp::now())?),
             connection: self.connection.clone(),
             data_directory: None,
             annotations: Default::default(),
             jobs: 2,
             compression_level: 1,
-            rate_limit: RateLimit::NONE,
+            crew: Crew::default(),
             // Several, so that some are there when a store fails.
             pack_bytes: 1 << 20,
             fast_checkpoint: true,
@@ -231,7 +233,7 @@ impl Site {
         let options = RestoreOptions {
             jobs: 2,
             memory_bytes: 64 << 20,
-            rate_limit: RateLimit::NONE,
+            crew: Crew::default(),
             proves_first,
             restore_command: format!("cp {}/%f %p", self.archive.display()).into(),
             progress: Arc::new(NoProgress),

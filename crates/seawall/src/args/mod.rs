@@ -16,8 +16,6 @@ use seawall_core::{ByteSize, ClusterName};
 use crate::config;
 
 pub use restore::{DiscardArgs, PromoteArgs, RestoreArgs};
-#[cfg(test)]
-pub use shared::Jobs;
 pub use shared::{ClusterArgs, JsonArgs, PriorityArgs, RepositoryArgs, ServerArgs, WorkArgs};
 
 const STYLES: Styles = Styles::styled()
@@ -103,6 +101,9 @@ pub enum Command {
     Key(KeyCommand),
     /// See it work on this machine in under two minutes
     Demo(DemoArgs),
+    /// Run one job for another program: a request as JSON, events as JSON lines (docs/job.md)
+    #[command(hide = true)]
+    Job(JobArgs),
     /// Print a completion script
     #[command(hide = true)]
     Completions {
@@ -142,6 +143,7 @@ impl Command {
             Self::Init(_)
             | Self::Discard(_)
             | Self::Demo(_)
+            | Self::Job(_)
             | Self::Completions { .. }
             | Self::Man { .. } => return None,
         })
@@ -418,6 +420,14 @@ fn parse_percent(text: &str) -> Result<u8, String> {
         Ok(percent @ 0..=100) => Ok(percent),
         _ => Err("it must be 0% to 100%".to_owned()),
     }
+}
+
+/// `seawall job`
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The request [default: the first line of standard input]
+    #[arg(long, value_name = "FILE")]
+    pub request: Option<PathBuf>,
 }
 
 /// `seawall demo`

@@ -6,7 +6,7 @@ use seawall_core::{ByteSize, ClusterName, RateLimit};
 
 use crate::config;
 use crate::context::{absolute, is_url};
-use crate::priority::Priority;
+use seawall_engine::job::{Budget, Priority};
 
 /// Which cluster.
 #[derive(Debug, Clone, Args)]
@@ -95,6 +95,22 @@ pub struct PriorityArgs {
     #[arg(long, env = "SEAWALL_PRIORITY", hide_env_values = true, value_name = "PRIORITY")]
     #[arg(value_parser = config::parse_priority)]
     pub priority: Option<Priority>,
+}
+
+impl WorkArgs {
+    /// What the flags say, or else the configuration.
+    pub fn budget(&self, config: &config::Config) -> Budget {
+        Budget {
+            threads: self.jobs.map_or(config.jobs, |jobs| jobs.0),
+            memory_bytes: self.memory.unwrap_or(config.memory).0,
+            ..Budget::default()
+        }
+    }
+
+    /// How fast the flags, or else the configuration, let a job move the cluster's bytes.
+    pub fn rate(&self, config: &config::Config) -> RateLimit {
+        self.rate_limit.as_ref().unwrap_or(&config.rate_limit).clone()
+    }
 }
 
 impl PriorityArgs {

@@ -1,21 +1,18 @@
 //! `seawall check`: proves the whole path, and says what should be looked at.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use seawall_core::{ClusterName, Result, counted};
-use seawall_engine::check::{
-    Candidate, CheckRequest, Facts, Finding, Protection, Severity, acknowledge, collect, findings,
-    proven,
-};
-use seawall_engine::lines::current_line;
+use seawall_core::{ClusterName, RateLimit, Result, counted};
+use seawall_engine::check::{Finding, Protection, Severity};
+use seawall_engine::job::{Budget, Cancel, CheckReport, CheckVerb, JobReport, JobRequest, Priority, VERSION, Verb};
 use serde_json::{Value, json};
 
 use crate::args::CheckArgs;
-use crate::config::DEFAULT_PATH;
-use crate::context::{Context, Place};
+use crate::context::Context;
 use crate::exit::Outcome;
+use crate::job::{Site, milliseconds, outcome};
 use crate::render::{Display, Out, Style, fix};
-use crate::{postgres, run};
 
 /// Runs the command.
 ///
@@ -25,46 +22,38 @@ pub fn main(config: Option<&Path>, args: &CheckArgs) -> Result<Outcome> {
     let context = Context::new(config, &args.repository)?;
     let target = context.one_target(args.cluster.cluster.as_ref())?;
     context.become_owner(args.server.data_directory.as_deref())?;
-    let server = target.server(&args.server)?;
-    let config_path = context.config.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
-    let expected =
-        postgres::archive_command(&postgres::own_path()?, config_path, target.name.as_str());
-    let facts = run::runtime()?.block_on(async {
-        let mut repositories = Vec::new();
-        for place in &target.places {
-            repositories.push(candidate(place.clone(), &target.name).await);
-        }
-        let request = CheckRequest {
-            cluster: target.name.clone(),
-            connection: server.connection,
-            data_directory: server.data_directory,
-            expected_archive_command: expected,
-            repositories,
-            patience: args.wal_timeout,
-        };
-        run::until_interrupted(collect(request, &Display::new())).await
-    })?;
-    let mut findings = findings(&facts);
-    if let Some(cluster) = &target.config {
-        acknowledge(&mut findings, &cluster.acknowledge);
+    let (connection, data_directory) = target.address(&args.server)?;
+    let site = Site::new(&context, target.places);
+    let request = JobRequest {
+        version: VERSION,
+        id: None,
+        verb: Verb::Check(CheckVerb {
+            wal_timeout_ms: milliseconds(args.wal_timeout),
+            strict: args.strict,
+            acknowledge: target.config.map(|cluster| cluster.acknowledge).unwrap_or_default(),
+        }),
+        cluster: Some(target.name),
+        repositories: site.repositories(&context),
+        connection: Some(connection),
+        data_directory,
+        budget: Budget::default(),
+        rate: RateLimit::NONE,
+        priority: Priority::Normal,
+    };
+    let end = site.run(&request, || Arc::new(Display::new()), &Cancel::default())?;
+    if let Some(JobReport::Check(report)) = &end.report {
+        show(args, report)?;
     }
-    if args.output.json {
-        let proven = proven(&facts);
-        let findings: Vec<Value> = findings.iter().map(as_json).collect();
-        Out.json(&json!({"cluster": facts.cluster, "proven": proven, "findings": findings}))?;
-    } else {
-        Out.text(&text(&facts, &findings, Style::of_stdout()))?;
-    }
-    Ok(outcome(Protection::of(&findings), args.strict))
+    outcome(end)
 }
 
-async fn candidate(place: Place, cluster: &ClusterName) -> Candidate {
-    let (name, url) = (place.name.clone(), place.url.clone());
-    let line = match place.open().await {
-        Ok(opened) => current_line(&opened.repository, cluster).await,
-        Err(error) => Err(error),
-    };
-    Candidate { name, url, line }
+fn show(args: &CheckArgs, report: &CheckReport) -> Result<()> {
+    if !args.output.json {
+        return Out.text(&text(report, Style::of_stdout()));
+    }
+    let CheckReport { cluster, proven, findings } = report;
+    let findings: Vec<Value> = findings.iter().map(as_json).collect();
+    Out.json(&json!({"cluster": cluster, "proven": proven, "findings": findings}))
 }
 
 /// A finding with what helps as text.
@@ -74,9 +63,10 @@ fn as_json(finding: &Finding) -> Value {
     json
 }
 
-fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
+fn text(report: &CheckReport, style: Style) -> String {
+    let CheckReport { cluster, proven, findings } = report;
     let mut text = String::new();
-    for line in proven(facts) {
+    for line in proven {
         text.push_str(&format!("{} {line}\n", style.green("ok")));
     }
     for finding in findings {
@@ -96,17 +86,8 @@ fn text(facts: &Facts, findings: &[Finding], style: Style) -> String {
             }
         }
     }
-    text.push_str(&summary(&facts.cluster, Protection::of(findings)));
+    text.push_str(&summary(cluster, Protection::of(findings)));
     text
-}
-
-/// With `--strict` advice counts too.
-const fn outcome(protection: Protection, strict: bool) -> Outcome {
-    match protection {
-        Protection::Protected => Outcome::Done,
-        Protection::Advised { .. } if !strict => Outcome::Done,
-        Protection::Advised { .. } | Protection::Endangered { .. } => Outcome::Findings,
-    }
 }
 
 fn summary(cluster: &ClusterName, protection: Protection) -> String {
@@ -127,20 +108,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_with_nothing_but_advice_is_protected() {
-        let (done, found) = (Outcome::Done, Outcome::Findings);
-        for (protection, expected, strict, text) in [
-            (Protection::Protected, done, done, "cluster main is protected\n"),
+    fn a_cluster_with_nothing_but_advice_is_called_protected() {
+        for (protection, text) in [
+            (Protection::Protected, "cluster main is protected\n"),
             (
                 Protection::Advised { suggestions: 1 },
-                done,
-                found,
                 "cluster main is protected, with 1 suggestion\n",
             ),
-            (Protection::Endangered { findings: 2 }, found, found, "cluster main: 2 findings\n"),
+            (Protection::Endangered { findings: 2 }, "cluster main: 2 findings\n"),
         ] {
-            assert_eq!(outcome(protection, false), expected);
-            assert_eq!(outcome(protection, true), strict);
             assert_eq!(summary(&"main".parse().unwrap(), protection), text);
         }
     }

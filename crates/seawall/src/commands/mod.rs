@@ -7,6 +7,7 @@ pub mod demo;
 pub mod discard;
 pub mod info;
 pub mod init;
+pub mod job;
 pub mod key;
 pub mod list;
 mod living;

@@ -1,27 +1,24 @@
 //! `seawall verify`: reads and authenticates.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use seawall_core::{Action, BackupId, ByteSize, Code, Result, counted};
-use seawall_engine::survey::{candidates, find_backup};
-use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
-use serde_json::{Value, json};
+use seawall_core::{Action, ByteSize, Result, counted};
+use seawall_engine::job::{Cancel, JobReport, JobRequest, RepositoryOutcome, VERSION, Verb, VerifyVerb};
+use seawall_engine::verify::VerifyReport;
+use serde_json::json;
 
-use super::backup::{rate_limit, workers};
 use crate::args::VerifyArgs;
-use crate::context::{Context, Opened};
+use crate::context::Context;
 use crate::exit::Outcome;
+use crate::job::{Site, outcome};
 use crate::render::{self, Display, Out, Style};
-use crate::run;
-
-/// What a worker holds: a segment of WAL as it is stored, and the part of it that is proven.
-const WORKER_BYTES: usize = 32 << 20;
 
 /// Runs the command. A repository is verified whole, whichever cluster is named: the cluster chooses
 /// its repositories, and whose backup `latest` is.
 ///
 /// # Errors
-/// [`Code::VerifyFailed`], and those of configuration and repositories.
+/// [`seawall_core::Code::VerifyFailed`], and those of configuration and repositories.
 pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
     let context = Context::new(config, &args.repository)?;
     let named = args.cluster.cluster.as_ref();
@@ -30,64 +27,46 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
         None => context.places(),
     };
     context.become_owner(None)?;
-    args.priority.or(&context.config).take();
-    let jobs = workers(&args.work, &context.config, WORKER_BYTES);
-    let runtime = run::pipeline_runtime(jobs)?;
-    let (mut reports, mut failed) = (Vec::new(), Vec::new());
-    for place in places {
-        let verify = async {
-            let opened = place.open().await?;
-            let request = VerifyRequest {
-                backup: find(&opened, args).await?,
-                clusters: context.config.clusters_in(&opened.place.name),
-                sample_percent: args.sample,
-                jobs,
-                rate_limit: rate_limit(&args.work, &context.config),
-            };
-            let report = verify::run(&opened.repository, &request, &Display::new()).await?;
-            Ok((opened.place.name, report))
-        };
-        match runtime.block_on(run::until_interrupted(verify)) {
-            Ok(done) => reports.push(done),
-            Err(error) if error.code() == Code::Interrupted => return Err(error),
-            Err(error) => failed.push(error),
-        }
+    let site = Site::new(&context, places);
+    let request = JobRequest {
+        version: VERSION,
+        id: None,
+        verb: Verb::Verify(VerifyVerb { backup: args.backup.clone(), sample_percent: args.sample }),
+        cluster: named.cloned(),
+        repositories: site.repositories(&context),
+        connection: None,
+        data_directory: None,
+        budget: args.work.budget(&context.config),
+        rate: args.work.rate(&context.config),
+        priority: args.priority.or(&context.config),
+    };
+    let mut end = site.run(&request, || Arc::new(Display::new()), &Cancel::default())?;
+    if let Some(JobReport::Verify { repositories }) = &mut end.report {
+        repositories.retain(|repository| repository.report.is_some());
+        show(args, repositories)?;
+        repositories.iter_mut().for_each(tell_unrecorded);
     }
-    show(args, &reports)?;
-    // What was found holds all the same: the storage may be read-only on purpose.
-    for (name, report) in reports.iter_mut() {
-        if let Some(error) = report.unrecorded.take() {
-            let what = format!("what was found in repository {name} is not recorded in it");
-            render::warn(&error.context(what));
-        }
-    }
-    let is_blocked = reports.iter().any(|(_, report)| !report.blocked_wal.is_empty());
-    failed.extend(reports.iter().filter_map(|(_, report)| report.error()));
-    if let Some(last) = failed.pop() {
-        failed.iter().for_each(render::report);
-        return Err(last);
-    }
-    Ok(if is_blocked { Outcome::Findings } else { Outcome::Done })
+    outcome(end)
 }
 
-async fn find(opened: &Opened, args: &VerifyArgs) -> Result<Option<BackupId>> {
-    let Some(word) = &args.backup else { return Ok(None) };
-    let cluster = args.cluster.cluster.as_ref();
-    let mut candidates = candidates(&opened.repository, cluster).await?;
-    // The latest is the latest here, or a damaged one would not be looked at again.
-    candidates.iter_mut().for_each(|one| one.is_complete = true);
-    find_backup(word, candidates).map(|found| Some(found.id))
+/// What was found holds all the same: the storage may be read-only on purpose.
+fn tell_unrecorded(repository: &mut RepositoryOutcome<VerifyReport>) {
+    let report = repository.report.as_mut();
+    if let Some(error) = report.and_then(|report| report.unrecorded.take()) {
+        let what = format!("what was found in repository {} is not recorded in it", repository.name);
+        render::warn(&error.context(what));
+    }
 }
 
-fn show(args: &VerifyArgs, reports: &[(String, VerifyReport)]) -> Result<()> {
+fn show(args: &VerifyArgs, repositories: &[RepositoryOutcome<VerifyReport>]) -> Result<()> {
     if args.output.json {
-        let reports: Vec<Value> =
-            reports.iter().map(|(name, report)| json!({"name": name, "report": report})).collect();
-        return Out.json(&json!({ "repositories": reports }));
+        return Out.json(&json!({ "repositories": repositories }));
     }
     let style = Style::of_stdout();
-    for (name, report) in reports {
-        Out.text(&text(name, report, args, style))?;
+    for repository in repositories {
+        if let Some(report) = &repository.report {
+            Out.text(&text(&repository.name, report, args, style))?;
+        }
     }
     Ok(())
 }

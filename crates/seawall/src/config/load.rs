@@ -14,7 +14,7 @@ use super::{
     SecretSource, Source,
 };
 use crate::access;
-use crate::priority::Priority;
+use seawall_engine::job::Priority;
 
 /// Where the configuration is unless a flag or `SEAWALL_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/seawall/seawall.toml";
@@ -239,7 +239,7 @@ fn repository(section: &Section<'_>) -> Result<RepositoryConfig> {
 }
 
 /// What `zstd` alone means.
-pub const DEFAULT_COMPRESSION_LEVEL: i32 = 1;
+pub const DEFAULT_COMPRESSION_LEVEL: i32 = seawall_engine::job::COMPRESSION_LEVEL;
 
 /// `auto` or a number of workers.
 pub fn parse_jobs(text: &str) -> Result<Option<NonZeroUsize>, String> {

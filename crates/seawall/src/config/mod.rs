@@ -16,7 +16,7 @@ use seawall_core::{ByteSize, ClusterName, RateLimit};
 use seawall_engine::check::FindingId;
 use seawall_store::StoreUrl;
 
-use crate::priority::Priority;
+use seawall_engine::job::Priority;
 
 pub use connection::ConnectionSource;
 pub use exposure::{Exposed, replace_key};
@@ -31,7 +31,7 @@ pub use secret::{SecretSource, read_file as read_key_text};
 pub const DEFAULT_MEMORY: ByteSize = ByteSize(128 << 20);
 
 /// The size a pack is finished at unless told otherwise.
-pub const DEFAULT_PACK_SIZE: ByteSize = ByteSize(64 << 20);
+pub const DEFAULT_PACK_SIZE: ByteSize = ByteSize(seawall_engine::job::PACK_BYTES);
 
 /// What the configuration file says.
 #[derive(Debug, Clone)]

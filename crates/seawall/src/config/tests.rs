@@ -3,7 +3,7 @@ use std::path::Path;
 use seawall_core::{ByteSize, Code, RateLimit};
 
 use super::{Config, SecretSource, Source, parse};
-use crate::priority::Priority;
+use seawall_engine::job::Priority;
 use crate::render::sentence;
 
 const WHOLE: &str = r#"

@@ -5,7 +5,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use seawall_core::{ByteSize, Hint, Progress, Stage};
+use seawall_core::{ByteSize, Stage};
+use seawall_engine::job::{Events, JobEvent};
 
 use super::sentence;
 
@@ -68,7 +69,24 @@ impl Display {
     }
 }
 
-impl Progress for Display {
+impl Events for Display {
+    fn event(&self, event: &JobEvent) {
+        match event {
+            JobEvent::Stage { stage, total_bytes } => self.stage(*stage, *total_bytes),
+            JobEvent::Progress { done_bytes, .. } => self.done(*done_bytes),
+            JobEvent::Waiting { waits_for } => self.detail(waits_for),
+            JobEvent::Note { note } => self.aside(|| eprintln!("{}", sentence(note))),
+            JobEvent::Error { error, .. } => self.aside(|| super::report(error)),
+            // The report has all that was found, and a command tells it.
+            JobEvent::Started { .. }
+            | JobEvent::Finding(_)
+            | JobEvent::Report { .. }
+            | JobEvent::End { .. } => {}
+        }
+    }
+}
+
+impl Display {
     fn stage(&self, stage: Stage, total_bytes: Option<u64>) {
         match &self.shown {
             Shown::Bar(Bar { bar, stage: shown }) => {
@@ -90,20 +108,18 @@ impl Progress for Display {
         }
     }
 
-    fn advance(&self, bytes: u64) {
+    fn done(&self, bytes: u64) {
         match &self.shown {
-            Shown::Bar(Bar { bar, .. }) => bar.inc(bytes),
-            Shown::Lines(Lines { state, .. }) => {
-                state.done_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
+            Shown::Bar(Bar { bar, .. }) => bar.set_position(bytes),
+            Shown::Lines(Lines { state, .. }) => state.done_bytes.store(bytes, Ordering::Relaxed),
         }
     }
 
-    fn note(&self, message: &Hint) {
-        let message = sentence(message);
+    /// Writes to standard error without being written over.
+    fn aside(&self, tell: impl FnOnce()) {
         match &self.shown {
-            Shown::Bar(Bar { bar, .. }) => bar.println(message),
-            Shown::Lines(_) => eprintln!("{message}"),
+            Shown::Bar(Bar { bar, .. }) => bar.suspend(tell),
+            Shown::Lines(_) => tell(),
         }
     }
 }

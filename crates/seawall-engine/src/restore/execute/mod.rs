@@ -66,8 +66,12 @@ impl Execution {
     /// Writes the data directory.
     pub async fn run(self) -> Result<RestoreReport> {
         let guard = StopWhenDropped(Arc::clone(&self.pace));
-        let runtime = Handle::current();
-        let written = tokio::task::spawn_blocking(move || self.write(&runtime)).await;
+        let (runtime, member) = (Handle::current(), self.pace.member());
+        let write = move || {
+            let _member = member;
+            self.write(&runtime)
+        };
+        let written = tokio::task::spawn_blocking(write).await;
         drop(guard);
         written.unwrap_or_else(|error| {
             Err(Error::new(Code::Internal, "the restoring thread died").with_source(error))

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use seawall_core::{BackupId, ClusterName, Code, Error, Progress, Result, ResultExt, TimelineId};
+use seawall_engine::Crew;
+use seawall_engine::job::Reporter;
 use seawall_engine::lines::several_clusters;
 use seawall_engine::restore::{
     Login, Mode, PlannedRestore, Point, ProvenRestore, RestoreOptions, RestorePlan, RestoreRequest,
@@ -24,7 +26,6 @@ use serde_json::Value;
 
 pub use after::DEFAULT_ROLE;
 
-use super::backup::{jobs, memory, rate_limit};
 use super::living;
 use crate::args::RestoreArgs;
 use crate::config::Config;
@@ -49,8 +50,8 @@ pub fn main(config: Option<&Path>, args: &RestoreArgs) -> Result<Outcome> {
     let mode = Mode::parse(&args.mode)?;
     let context = Context::new(config, &args.repository)?;
     let into = absolute(&args.into);
-    let runtime = run::pipeline_runtime(jobs(&args.work, &context.config))?;
-    let progress = Arc::new(Display::new());
+    let runtime = run::pipeline_runtime(jobs(args, &context))?;
+    let progress = Arc::new(Reporter::new(Arc::new(Display::new())));
 
     let typist = Owner::current();
     let owner = context.owner_of_restored()?;
@@ -294,6 +295,10 @@ fn plan_as_json(plan: &RestorePlan) -> Result<Value> {
     Ok(json)
 }
 
+fn jobs(args: &RestoreArgs, context: &Context) -> usize {
+    args.work.budget(&context.config).workers(24 << 20)
+}
+
 fn options(
     args: &RestoreArgs,
     context: &Context,
@@ -307,9 +312,9 @@ fn options(
     let again = context.again.iter().map(|word| command_word(word));
     let words = std::iter::once(command_word(own.as_os_str())).chain(fetch).chain(again);
     Ok(RestoreOptions {
-        jobs: jobs(&args.work, &context.config),
-        memory_bytes: memory(&args.work, &context.config),
-        rate_limit: rate_limit(&args.work, &context.config),
+        jobs: jobs(args, context),
+        memory_bytes: args.work.budget(&context.config).memory(),
+        crew: Crew::new(args.work.rate(&context.config)),
         proves_first: args.prove,
         restore_command: OsString::from_vec(words.collect::<Vec<_>>().join(&b' ')),
         progress,

@@ -1,6 +1,7 @@
 //! Giving way to the other programs of the machine.
 
 use rustix::process::setpriority_process;
+use serde::{Deserialize, Serialize};
 
 /// The lowest there is, see setpriority(2).
 ///
@@ -10,7 +11,8 @@ use rustix::process::setpriority_process;
 const NICEST: i32 = 19;
 
 /// How a job stands among the programs of its machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// As whoever started it.
     #[default]

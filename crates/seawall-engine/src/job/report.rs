@@ -1,0 +1,89 @@
+use std::time::Duration;
+
+use seawall_core::ClusterName;
+use serde::{Serialize, Serializer};
+use serde_json::json;
+
+use crate::backup::BackupReport;
+use crate::check::Finding;
+use crate::cluster::ClusterLink;
+use crate::verify::VerifyReport;
+
+/// What a job did, by its verb.
+#[derive(Debug, Serialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum JobReport {
+    /// The backup in each repository.
+    Backup {
+        /// In the order of the request.
+        repositories: Vec<RepositoryOutcome<BackupReport>>,
+    },
+    /// What was found in each repository.
+    Verify {
+        /// In the order of the request.
+        repositories: Vec<RepositoryOutcome<VerifyReport>>,
+    },
+    /// Whether the cluster is protected.
+    Check(CheckReport),
+}
+
+/// What came of a job in one of its repositories.
+#[derive(Debug, Serialize)]
+pub struct RepositoryOutcome<T> {
+    /// Its name.
+    pub name: String,
+    /// What was done; `None` if it failed: why is told as an event, or is what the job ends with.
+    pub report: Option<T>,
+}
+
+/// What a check came to.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// What is proven, in words.
+    pub proven: Vec<String>,
+    /// What should be looked at, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// The names are those of `info --json`.
+impl Serialize for BackupReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let link = |link: &ClusterLink| link.path.to_string_lossy().into_owned();
+        let left_out = self.left_out.iter().map(|file| String::from_utf8_lossy(&file.path));
+        json!({
+            "id": self.id.to_string(),
+            "ulid": self.id.0.to_string(),
+            "kind": "full",
+            "source": "files",
+            "state": "complete",
+            "timeline": self.timeline,
+            "start_lsn": self.start_lsn,
+            "stop_lsn": self.stop_lsn,
+            "started_at": self.started,
+            "finished_at": self.finished,
+            "duration_s": self.took().as_secs_f64(),
+            "cluster_bytes": self.cluster_bytes,
+            "read_bytes": self.read_bytes,
+            "stored_bytes": self.stored_bytes,
+            "files": self.files,
+            "reused_files": self.reused_files,
+            "resumed": self.resumed.map(|id| id.to_string()),
+            "page_errors": self.page_error_count,
+            "left_out": left_out.collect::<Vec<_>>(),
+            "links_followed": self.links.followed.iter().map(link).collect::<Vec<_>>(),
+            "links_out": self.links.kept.iter().map(link).collect::<Vec<_>>(),
+        })
+        .serialize(serializer)
+    }
+}
+
+impl BackupReport {
+    /// How long it took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        // A clock that was set back: it took no time that is known.
+        self.finished.duration_since(self.started).try_into().unwrap_or_default()
+    }
+}

@@ -1,0 +1,321 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use seawall_core::{ClusterName, Code, Error, LocalPath, RateLimit, Result, Ulid};
+use seawall_store::StoreUrl;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Budget, Priority};
+use crate::check::FindingId;
+
+/// The version of requests and events that this program speaks.
+pub const VERSION: u32 = 1;
+
+/// What a job is asked to do, and with what: `docs/job.md` has every field.
+///
+/// Written as JSON it holds its secrets, so it goes to the program that runs the job and nowhere
+/// else.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobRequest {
+    /// [`VERSION`].
+    pub version: u32,
+    /// By what it is known, everywhere; a backup gets it as its own id. `None` for one that is made
+    /// up.
+    #[serde(default, with = "id")]
+    pub id: Option<Ulid>,
+    /// What to do.
+    pub verb: Verb,
+    /// The cluster.
+    #[serde(default)]
+    pub cluster: Option<ClusterName>,
+    /// The repositories, in the order they are asked.
+    #[serde(default)]
+    pub repositories: Vec<JobRepository>,
+    /// How to reach the cluster's server.
+    #[serde(default)]
+    pub connection: Option<ConnectionText>,
+    /// Where the server's files are; `None` for where it says.
+    #[serde(default)]
+    pub data_directory: Option<LocalPath>,
+    /// What it may use of the machine.
+    #[serde(default)]
+    pub budget: Budget,
+    /// How fast it may move the cluster's bytes.
+    #[serde(default)]
+    pub rate: RateLimit,
+    /// How it stands among the machine's programs.
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+/// What a job does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Backs the cluster up into every repository.
+    Backup(BackupVerb),
+    /// Reads and authenticates what every repository holds.
+    Verify(VerifyVerb),
+    /// Proves that the cluster is protected.
+    Check(CheckVerb),
+}
+
+/// How to back up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupVerb {
+    /// Notes to keep with it.
+    pub annotations: BTreeMap<String, String>,
+    /// Let PostgreSQL spread its checkpoint instead of making it at once.
+    pub spread_checkpoint: bool,
+    /// How long WAL may take to arrive without any progress.
+    pub wal_timeout_ms: u64,
+}
+
+/// What to verify.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VerifyVerb {
+    /// Only what this backup needs: its id, a unique beginning of it, or `latest`.
+    pub backup: Option<String>,
+    /// How much of the backups' data is read, of a hundred.
+    pub sample_percent: u8,
+}
+
+/// How to check.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckVerb {
+    /// How long WAL may take to arrive.
+    pub wal_timeout_ms: u64,
+    /// Whether advice counts as a finding too.
+    pub strict: bool,
+    /// Findings that are known, and why they stay.
+    pub acknowledge: BTreeMap<FindingId, String>,
+}
+
+/// A repository of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobRepository {
+    /// What to call it.
+    pub name: String,
+    /// Where it is; `None` for where the host's configuration has the repository of that name.
+    #[serde(default, with = "url")]
+    pub url: Option<StoreUrl>,
+    /// What opens it; `None` for what the host's configuration says.
+    #[serde(default)]
+    pub key: Option<JobKey>,
+    /// The zstd level new data is compressed with; `None` for the usual one.
+    #[serde(default)]
+    pub compression_level: Option<i32>,
+    /// A pack is closed when it has so many bytes; `None` for as many as usual.
+    #[serde(default)]
+    pub pack_bytes: Option<u64>,
+    /// The clusters that a verification has to find in it.
+    #[serde(default)]
+    pub clusters: Vec<ClusterName>,
+}
+
+/// What opens a repository.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobKey {
+    /// The text of a key file or recovery kit.
+    Text(String),
+    /// A file that holds it, on the machine the job runs on.
+    File(LocalPath),
+}
+
+/// A libpq connection string or URI, which may hold a password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConnectionText(String);
+
+impl ConnectionText {
+    /// The text, for whoever connects.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for ConnectionText {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for ConnectionText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionText(hidden)")
+    }
+}
+
+impl fmt::Debug for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(hidden)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+impl Default for BackupVerb {
+    fn default() -> Self {
+        Self { annotations: BTreeMap::new(), spread_checkpoint: false, wal_timeout_ms: 300_000 }
+    }
+}
+
+impl Default for VerifyVerb {
+    fn default() -> Self {
+        Self { backup: None, sample_percent: 100 }
+    }
+}
+
+impl Default for CheckVerb {
+    fn default() -> Self {
+        Self { wal_timeout_ms: 60_000, strict: false, acknowledge: BTreeMap::new() }
+    }
+}
+
+impl BackupVerb {
+    pub(super) const fn wal_timeout(&self) -> Duration {
+        Duration::from_millis(self.wal_timeout_ms)
+    }
+}
+
+impl CheckVerb {
+    pub(super) const fn wal_timeout(&self) -> Duration {
+        Duration::from_millis(self.wal_timeout_ms)
+    }
+}
+
+impl JobRequest {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// [`Code::JobRequestInvalid`] for what is no request, or one of another version. No value of
+    /// the request is in the error: any may be a secret in the wrong place.
+    pub fn parse(json: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(json).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            invalid(format!("the request is not JSON, at line {line}, column {column}"))
+        })?;
+        match value.get("version").map(Value::as_u64) {
+            Some(Some(version)) if version == u64::from(VERSION) => {}
+            Some(Some(version)) => {
+                return Err(invalid(format!("the request has version {version}"))
+                    .with_hint(format!("This Seawall speaks version {VERSION}.")));
+            }
+            Some(None) | None => return Err(invalid("the request has no version".to_owned())),
+        }
+        let request = serde_json::from_value(value.clone());
+        request.map_err(|error| invalid(without_values(&error.to_string(), &value)))
+    }
+}
+
+fn invalid(what: String) -> Error {
+    Error::new(Code::JobRequestInvalid, what)
+        .with_hint("docs/job.md has every field of a request.")
+}
+
+/// A message in which no text of the request is left.
+fn without_values(message: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) if text.is_empty() => message.to_owned(),
+        Value::String(text) => {
+            let quoted = format!("{text:?}");
+            let quoted = quoted.get(1..quoted.len() - 1).unwrap_or(text);
+            message.replace(quoted, "***").replace(text.as_str(), "***")
+        }
+        Value::Array(values) => {
+            values.iter().fold(message.to_owned(), |told, value| without_values(&told, value))
+        }
+        Value::Object(fields) => {
+            fields.values().fold(message.to_owned(), |told, value| without_values(&told, value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => message.to_owned(),
+    }
+}
+
+macro_rules! optional_text {
+    ($name:ident, $type:ty) => {
+        mod $name {
+            use serde::de::Error as _;
+            use serde::{Deserialize, Deserializer, Serializer};
+
+            use super::*;
+
+            pub fn serialize<S: Serializer>(
+                value: &Option<$type>,
+                serializer: S,
+            ) -> std::result::Result<S::Ok, S::Error> {
+                crate::as_text::serialize_known(value, serializer)
+            }
+
+            pub fn deserialize<'de, D: Deserializer<'de>>(
+                deserializer: D,
+            ) -> std::result::Result<Option<$type>, D::Error> {
+                let text: Option<String> = Option::deserialize(deserializer)?;
+                text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+            }
+        }
+    };
+}
+
+optional_text!(id, Ulid);
+optional_text!(url, StoreUrl);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = r#"{"version":1,"id":"01J8ZQ3V5W8ZJ6Q2K7M4N9P0RS","verb":{"backup":{"annotations":{"why":"test"},"spread_checkpoint":true,"wal_timeout_ms":1000}},"cluster":"main","repositories":[{"name":"primary","url":"file:///srv/seawall","key":{"text":"seawall-key-1-hunter2"},"compression_level":3,"pack_bytes":1048576,"clusters":["main"]}],"connection":"host=db1 password=hunter2","data_directory":"/data","budget":{"threads":2,"memory_bytes":67108864,"heaps":1},"rate":"50MB/s","priority":"low"}"#;
+
+    #[test]
+    fn a_request_has_stable_names_and_is_read_as_it_was_written() {
+        let request = JobRequest::parse(WHOLE).unwrap();
+        assert_eq!(serde_json::to_string(&request).unwrap(), WHOLE);
+        let least = r#"{"version":1,"verb":{"check":{}}}"#;
+        let request = JobRequest::parse(least).unwrap();
+        assert!(request.repositories.is_empty() && request.budget == Budget::default());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_whole() {
+        for (json, problem) in [
+            ("", "line 1, column 0"),
+            (r#"{"verb":{"check":{}}}"#, "no version"),
+            (r#"{"version":2,"verb":{"rewind":{}},"speed":1}"#, "version 2"),
+            (r#"{"version":1}"#, "verb"),
+            (r#"{"version":1,"verb":{"rewind":{}}}"#, "rewind"),
+            (r#"{"version":1,"verb":{"check":{}},"speed":1}"#, "speed"),
+            (r#"{"version":1,"verb":{"check":{"speed":1}}}"#, "speed"),
+            (r#"{"version":1,"verb":{"check":{}},"budget":{"threads":0}}"#, "zero"),
+            (r#"{"version":1,"verb":{"check":{}},"id":"1"}"#, "invalid length"),
+        ] {
+            let error = JobRequest::parse(json).unwrap_err();
+            assert_eq!(error.code(), Code::JobRequestInvalid);
+            assert!(error.message().contains(problem), "{json}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_shown_wherever_it_stands() {
+        let request = JobRequest::parse(WHOLE).unwrap();
+        assert!(!format!("{request:?}").contains("hunter2"));
+        for json in [
+            r#"{"version":1,"verb":{"check":{}},"repositories":[{"name":"a","key":"hunter2"}]}"#,
+            r#"{"version":1,"verb":"hunter2"}"#,
+            r#"{"version":1,"verb":{"check":{}},"budget":"hun\"ter2"}"#,
+            r#"{"version":1,"verb":{"check":{}},"rate":"hunter2"}"#,
+        ] {
+            let error = JobRequest::parse(json).unwrap_err();
+            assert!(!format!("{error:?}").contains("ter2"), "{error:?}");
+        }
+    }
+}

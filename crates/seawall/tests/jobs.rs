@@ -1,0 +1,179 @@
+//! Jobs for another program: `docs/job.md` is what they are held to.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::Output;
+use serde_json::{Value, json};
+use support::{LIMIT, Protected, quiet_cluster};
+
+/// The page, and the example of a request in it.
+const PAGE: &str = include_str!("../../../docs/job.md");
+
+/// The example, for a cluster of the test.
+fn example(protected: &Protected) -> Result<Value> {
+    let example = PAGE.split("```json\n").nth(1).and_then(|rest| rest.split("```").next());
+    let mut request: Value = serde_json::from_str(example.context("no example")?)?;
+    let places = &protected.places;
+    request["connection"] = protected.pg.connection_string().into();
+    request["repositories"][0]["url"] = places.repository.display().to_string().into();
+    let key = request.pointer_mut("/repositories/0/key/file").context("no key")?;
+    *key = places.key.display().to_string().into();
+    Ok(request)
+}
+
+/// Runs a job from a file; its events.
+fn run(protected: &Protected, request: &Value) -> Result<(Output, Vec<Value>)> {
+    let file = protected.room("request.json");
+    fs::write(&file, request.to_string())?;
+    // Nothing but the request says where anything is.
+    let invocation = protected.seawall.command(["job", "--request"]).arg(&file);
+    let output = invocation.run()?;
+    let events = events(&output)?;
+    Ok((output, events))
+}
+
+fn events(output: &Output) -> Result<Vec<Value>> {
+    let lines = output.stdout.lines().map(|line| Ok(serde_json::from_str(line)?));
+    lines.collect::<Result<_>>().with_context(|| output.stdout.clone())
+}
+
+fn of_kind<'e>(events: &'e [Value], kind: &str) -> impl Iterator<Item = &'e Value> {
+    events.iter().filter(move |event| event["event"] == kind)
+}
+
+fn report(events: &[Value]) -> Result<&Value> {
+    Ok(&of_kind(events, "report").next().context("no report")?["report"])
+}
+
+/// The names in a report, however deep.
+fn names(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| std::iter::once(name.clone()).chain(names(value)))
+            .collect(),
+        Value::Array(values) => values.iter().flat_map(names).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+#[test]
+fn a_request_from_a_file_gives_the_report_of_the_command_line() -> Result<()> {
+    let protected = Protected::with(quiet_cluster()?, false)?;
+    let typed = protected.backup()?;
+    let (output, told) = run(&protected, &example(&protected)?)?;
+    let output = output.success()?;
+    ensure!(told.first().context("nothing")?["event"] == "started", "{}", output.stdout);
+    ensure!(told[0]["version"] == 1 && told[0]["job"] == "01KD5Z0M3V7Q4R8S9T1W2X3Y4Z");
+    ensure!(told.last() == Some(&json!({"event": "end", "outcome": "done"})), "{}", output.stdout);
+    let backup = report(&told)?.pointer("/repositories/0/report").context("no backup")?;
+    let mut expected = names(&typed);
+    ensure!(expected.remove("repositories"));
+    ensure!(names(backup) == expected, "{backup}\n{typed}");
+    ensure!(backup["ulid"] == told[0]["job"], "the backup's id is the job's: {backup}");
+    let stages: Vec<_> = of_kind(&told, "stage").map(|event| event["stage"].clone()).collect();
+    ensure!(stages.contains(&"copying".into()), "{stages:?}");
+    let done = of_kind(&told, "progress").filter_map(|event| event["done_bytes"].as_u64()).max();
+    ensure!(done == backup["read_bytes"].as_u64(), "{done:?} {backup}");
+
+    // Asked for once more, it does not make another one.
+    let (again, told) = run(&protected, &example(&protected)?)?;
+    ensure!(again.code() == Some(5), "{}", again.stdout);
+    let error = of_kind(&told, "error").last().context("no error")?;
+    ensure!(error["error"]["code"] == "SW0205" && error["error"]["retry"] == "never", "{error}");
+
+    let typed = protected.command(["verify", "--json"]).succeed()?.json()?;
+    let mut request = example(&protected)?;
+    request["verb"] = json!({"verify": {}});
+    let (output, told) = run(&protected, &request)?;
+    output.success()?;
+    let verified = report(&told)?;
+    ensure!(verified["repositories"][0]["report"]["backups"] == 2, "{verified}");
+    let mut expected = names(&typed);
+    expected.insert("verb".to_owned());
+    ensure!(names(verified) == expected, "{verified}\n{typed}");
+
+    let typed = protected.command(["check", "--json"]).run()?.json()?;
+    request["verb"] = json!({"check": {}});
+    let (output, told) = run(&protected, &request)?;
+    ensure!(matches!(output.code(), Some(0 | 6)), "{}", output.stdout);
+    let checked = report(&told)?;
+    ensure!(checked["proven"] == typed["proven"], "{checked}\n{typed}");
+    let findings = of_kind(&told, "finding").count();
+    ensure!(Some(findings) == checked["findings"].as_array().map(Vec::len), "{checked}");
+    Ok(())
+}
+
+#[test]
+fn what_the_request_leaves_open_is_the_configuration_s_and_no_secret_is_shown() -> Result<()> {
+    let protected = Protected::with(quiet_cluster()?, false)?;
+    let key = fs::read_to_string(&protected.places.key)?;
+    let secret = key.lines().find(|line| line.starts_with("seawall-key-1-")).context("no key")?;
+    let least = r#"{"version":1,"cluster":"main","verb":{"backup":{}}}"#;
+    let (job, mut input) = protected.command(["job"]).spawn_listening()?;
+    writeln!(input, "{least}")?;
+    let output = job.wait(LIMIT)?.success()?;
+    ensure!(report(&events(&output)?)?["repositories"][0]["name"] == "primary", "{}", output.stdout);
+    drop(input);
+
+    let mut request = example(&protected)?;
+    request["id"] = Value::Null;
+    request["repositories"][0]["key"] = json!({"text": key});
+    let whole = format!("{} password=hunter2", protected.pg.connection_string());
+    request["connection"] = whole.into();
+    let (output, told) = run(&protected, &request)?;
+    ensure!(output.code() == Some(0), "{}\n{}", output.stdout, output.stderr);
+    ensure!(of_kind(&told, "end").count() == 1);
+    let mut shown = vec![output];
+    // Each secret in the wrong place, and what cannot be reached.
+    for (name, value) in [
+        ("connection", json!("host=/nowhere password=hunter2 user=postgres")),
+        ("connection", json!("host=/nowhere password=hunter2 user")),
+        ("connection", json!({"password": "hunter2"})),
+        ("repositories", json!([{"name": "a", "url": "/nowhere", "key": secret}])),
+        ("repositories", json!([{"name": "a", "url": "/nowhere", "key": {"text": secret}}])),
+        ("repositories", json!([{"name": "a", "url": "/nowhere", "key": {"text": format!("{secret}0")}}])),
+        ("rate", json!(secret)),
+        ("hunter2", json!(1)),
+    ] {
+        let mut wrong = request.clone();
+        wrong[name] = value;
+        let (output, told) = run(&protected, &wrong)?;
+        ensure!(!output.status.success(), "{name}: {}", output.stdout);
+        ensure!(of_kind(&told, "error").count() == 1, "{}", output.stdout);
+        if name != "hunter2" {
+            shown.push(output);
+        }
+    }
+    for output in shown {
+        for text in [output.stdout, output.stderr] {
+            ensure!(!text.contains("hunter2") && !text.contains(secret), "{text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_told_as_an_event() -> Result<()> {
+    let seawall = support::seawall()?;
+    for (request, problem) in [
+        ("", "ended before a request"),
+        ("{}\n", "no version"),
+        (r#"{"version":2,"verb":{"backup":{}}}"#, "version 2"),
+        (r#"{"version":1,"verb":{"rewind":{}}}"#, "rewind"),
+        (r#"{"version":1,"verb":{"backup":{}},"speed":9}"#, "speed"),
+    ] {
+        let output = seawall.command(["job"]).stdin(request).fail(2)?;
+        let told = events(&output)?;
+        ensure!(told.len() == 2 && told[1]["outcome"] == "failed", "{}", output.stdout);
+        let error = &told[0]["error"];
+        ensure!(error["code"] == "SW0010", "{error}");
+        ensure!(error["message"].as_str().is_some_and(|text| text.contains(problem)), "{error}");
+    }
+    Ok(())
+}
