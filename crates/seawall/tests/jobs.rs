@@ -118,7 +118,11 @@ fn what_the_request_leaves_open_is_the_configuration_s_and_no_secret_is_shown() 
     let (job, mut input) = protected.command(["job"]).spawn_listening()?;
     writeln!(input, "{least}")?;
     let output = job.wait(LIMIT)?.success()?;
-    ensure!(report(&events(&output)?)?["repositories"][0]["name"] == "primary", "{}", output.stdout);
+    ensure!(
+        report(&events(&output)?)?["repositories"][0]["name"] == "primary",
+        "{}",
+        output.stdout
+    );
     drop(input);
 
     let mut request = example(&protected)?;
@@ -137,7 +141,10 @@ fn what_the_request_leaves_open_is_the_configuration_s_and_no_secret_is_shown() 
         ("connection", json!({"password": "hunter2"})),
         ("repositories", json!([{"name": "a", "url": "/nowhere", "key": secret}])),
         ("repositories", json!([{"name": "a", "url": "/nowhere", "key": {"text": secret}}])),
-        ("repositories", json!([{"name": "a", "url": "/nowhere", "key": {"text": format!("{secret}0")}}])),
+        (
+            "repositories",
+            json!([{"name": "a", "url": "/nowhere", "key": {"text": format!("{secret}0")}}]),
+        ),
         ("rate", json!(secret)),
         ("hunter2", json!(1)),
     ] {

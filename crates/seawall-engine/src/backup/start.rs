@@ -106,7 +106,8 @@ async fn refuse_used_id(line: &Line, id: BackupId) -> Result<()> {
     if !line.has_ended(id).await? {
         return Ok(());
     }
-    let what = format!("a backup of {} with the id {} is there, or was given up", line.cluster(), id.0);
+    let what =
+        format!("a backup of {} with the id {} is there, or was given up", line.cluster(), id.0);
     Err(Error::new(Code::ObjectExists, what).with_hint("Ask for it under a new id."))
 }
 

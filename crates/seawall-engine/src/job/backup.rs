@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use seawall_core::{Action, BackupId, Code, Error, LocalPath, Result, counted, hint};
 use seawall_repo::new_ulid;
 
-use super::{BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, RepositoryOutcome, lacks};
+use super::{
+    BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, RepositoryOutcome,
+    lacks,
+};
 use crate::backup::{self, BackupReport, BackupRequest};
 use crate::check::Severity;
 use crate::lines::current_line;
@@ -140,7 +143,8 @@ impl Job<'_> {
 }
 
 fn damaged_pages(count: u64) -> Error {
-    let what = format!("the backup is complete, and the database has {}", counted(count, "damaged page"));
+    let what =
+        format!("the backup is complete, and the database has {}", counted(count, "damaged page"));
     Error::new(Code::PageErrorsFound, what).with_hint(hint![
         Action::Show { backup: "latest".to_owned() },
         " lists them; keep older backups until they are mended."

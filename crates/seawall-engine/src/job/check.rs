@@ -34,11 +34,16 @@ impl Job<'_> {
             Protection::Advised { .. } => verb.strict,
             Protection::Endangered { .. } => true,
         };
-        let report = CheckReport { cluster: facts.cluster.clone(), proven: proven(&facts), findings };
+        let report =
+            CheckReport { cluster: facts.cluster.clone(), proven: proven(&facts), findings };
         Ok(JobEnd::done(JobReport::Check(report), has_findings))
     }
 
-    async fn candidate(&self, repository: &JobRepository, cluster: &ClusterName) -> Result<Candidate> {
+    async fn candidate(
+        &self,
+        repository: &JobRepository,
+        cluster: &ClusterName,
+    ) -> Result<Candidate> {
         let url = repository.url.clone().ok_or_else(|| lacks("the URL of a repository"))?;
         let line = match self.program.open(repository).await {
             Ok(opened) => current_line(&opened, cluster).await,

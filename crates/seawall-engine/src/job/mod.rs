@@ -33,8 +33,8 @@ pub use cancel::Cancel;
 pub use event::{Ending, Events, JobEvent, JobFinding};
 pub use priority::Priority;
 pub use program::Program;
-pub use reporter::Reporter;
 pub use report::{CheckReport, JobReport, RepositoryOutcome};
+pub use reporter::Reporter;
 pub use request::{
     BackupVerb, CheckVerb, ConnectionText, JobKey, JobRepository, JobRequest, VERSION, Verb,
     VerifyVerb,
@@ -205,6 +205,9 @@ impl Job<'_> {
 }
 
 fn lacks(what: &str) -> Error {
-    Error::new(Code::JobRequestInvalid, format!("the request has not {what}, and its verb needs it"))
-        .with_hint("docs/job.md has every field of a request.")
+    Error::new(
+        Code::JobRequestInvalid,
+        format!("the request has not {what}, and its verb needs it"),
+    )
+    .with_hint("docs/job.md has every field of a request.")
 }

@@ -219,8 +219,7 @@ impl JobRequest {
 }
 
 fn invalid(what: String) -> Error {
-    Error::new(Code::JobRequestInvalid, what)
-        .with_hint("docs/job.md has every field of a request.")
+    Error::new(Code::JobRequestInvalid, what).with_hint("docs/job.md has every field of a request.")
 }
 
 /// A message in which no text of the request is left.

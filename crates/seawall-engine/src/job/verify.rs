@@ -28,7 +28,8 @@ impl Job<'_> {
             };
             repositories.push(RepositoryOutcome { name, report });
         }
-        let reports = || repositories.iter().filter_map(|one| Some((&one.name, one.report.as_ref()?)));
+        let reports =
+            || repositories.iter().filter_map(|one| Some((&one.name, one.report.as_ref()?)));
         failed.extend(reports().filter_map(|(name, report)| Some((name.clone(), report.error()?))));
         let is_blocked = reports().any(|(_, report)| !report.blocked_wal.is_empty());
         let report = JobReport::Verify { repositories };

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use seawall_core::{
-    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, Result, TimelineId,
-    Ulid, WalSegmentSize, hint,
+    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, Result, TimelineId, Ulid,
+    WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;

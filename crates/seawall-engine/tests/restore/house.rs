@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use seawall_core::{
-    BackupId, BranchNumber, LineId, NoProgress, Progress, TimelineId, WalFileName,
-};
+use seawall_core::{BackupId, BranchNumber, LineId, NoProgress, Progress, TimelineId, WalFileName};
 use seawall_engine::Crew;
 use seawall_engine::backup::{self, BackupReport, BackupRequest};
 use seawall_engine::cluster::read_control;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use seawall_core::{ByteSize, Result, counted, printable};
 use seawall_engine::backup::BackupReport;
 use seawall_engine::cluster::Survey;
-use seawall_engine::job::{BackupVerb, Cancel, JobReport, JobRequest, RepositoryOutcome, VERSION, Verb};
+use seawall_engine::job::{
+    BackupVerb, Cancel, JobReport, JobRequest, RepositoryOutcome, VERSION, Verb,
+};
 use serde_json::json;
 
 use crate::args::BackupArgs;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use seawall_core::{ClusterName, RateLimit, Result, counted};
 use seawall_engine::check::{Finding, Protection, Severity};
-use seawall_engine::job::{Budget, Cancel, CheckReport, CheckVerb, JobReport, JobRequest, Priority, VERSION, Verb};
+use seawall_engine::job::{
+    Budget, Cancel, CheckReport, CheckVerb, JobReport, JobRequest, Priority, VERSION, Verb,
+};
 use serde_json::{Value, json};
 
 use crate::args::CheckArgs;

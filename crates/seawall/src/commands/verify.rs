@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use seawall_core::{Action, ByteSize, Result, counted};
-use seawall_engine::job::{Cancel, JobReport, JobRequest, RepositoryOutcome, VERSION, Verb, VerifyVerb};
+use seawall_engine::job::{
+    Cancel, JobReport, JobRequest, RepositoryOutcome, VERSION, Verb, VerifyVerb,
+};
 use seawall_engine::verify::VerifyReport;
 use serde_json::json;
 
@@ -53,7 +55,8 @@ pub fn main(config: Option<&Path>, args: &VerifyArgs) -> Result<Outcome> {
 fn tell_unrecorded(repository: &mut RepositoryOutcome<VerifyReport>) {
     let report = repository.report.as_mut();
     if let Some(error) = report.and_then(|report| report.unrecorded.take()) {
-        let what = format!("what was found in repository {} is not recorded in it", repository.name);
+        let what =
+            format!("what was found in repository {} is not recorded in it", repository.name);
         render::warn(&error.context(what));
     }
 }

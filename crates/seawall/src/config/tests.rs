@@ -3,8 +3,8 @@ use std::path::Path;
 use seawall_core::{ByteSize, Code, RateLimit};
 
 use super::{Config, SecretSource, Source, parse};
-use seawall_engine::job::Priority;
 use crate::render::sentence;
+use seawall_engine::job::Priority;
 
 const WHOLE: &str = r#"
 jobs = 4
