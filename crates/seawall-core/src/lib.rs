@@ -6,7 +6,6 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod action;
-mod clock;
 mod code;
 mod error;
 mod hint;
@@ -28,7 +27,6 @@ mod units;
 mod wal_name;
 
 pub use action::Action;
-pub use clock::{Clock, FixedClock, SystemClock};
 pub use code::{Code, ExitClass, InvalidCode};
 pub use error::{Error, Result, ResultExt};
 pub use hint::Hint;

@@ -25,7 +25,7 @@ pub(crate) struct Process {
 
 /// What is found of a number of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
+enum Holder {
     /// Nobody has it.
     Nobody,
     /// A process that was started so many clock ticks after the boot.
@@ -39,8 +39,8 @@ impl Process {
     pub fn this() -> Self {
         let id = std::process::id();
         let started = match find(id) {
-            Found::Started(ticks) => Some(ticks),
-            Found::Nobody | Found::Somebody => None,
+            Holder::Started(ticks) => Some(ticks),
+            Holder::Nobody | Holder::Somebody => None,
         };
         Self { id, started }
     }
@@ -71,10 +71,10 @@ impl Host {
             return Some(true);
         }
         match find(process.id) {
-            Found::Nobody => Some(true),
+            Holder::Nobody => Some(true),
             // Numbers come round; whoever has this one now may have come later.
-            Found::Started(now) => process.started.map(|then| then != now),
-            Found::Somebody => None,
+            Holder::Started(now) => process.started.map(|then| then != now),
+            Holder::Somebody => None,
         }
     }
 }
@@ -94,30 +94,30 @@ fn namespaces() -> Option<String> {
 
 /// Looks for the process that has a number in this namespace. One that has ended and was not waited
 /// for is nobody.
-fn find(process_id: u32) -> Found {
+fn find(process_id: u32) -> Holder {
     let Some(pid) = i32::try_from(process_id).ok().and_then(Pid::from_raw) else {
-        return Found::Nobody;
+        return Holder::Nobody;
     };
     if test_kill_process(pid) == Err(Errno::SRCH) {
-        return Found::Nobody;
+        return Holder::Nobody;
     }
     // Somebody has it, and `/proc` may hide who (proc(5), hidepid).
     let Ok(stat) = fs::read_to_string(format!("/proc/{process_id}/stat")) else {
-        return Found::Somebody;
+        return Holder::Somebody;
     };
-    started(&stat).unwrap_or(Found::Somebody)
+    started(&stat).unwrap_or(Holder::Somebody)
 }
 
 /// Reads `/proc/PID/stat` (proc(5)): state is the third field, the start in clock ticks since the
 /// boot the 22nd.
-fn started(stat: &str) -> Option<Found> {
+fn started(stat: &str) -> Option<Holder> {
     // The second field is the command in parentheses, and may itself hold any character.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     if matches!(fields.next()?, "Z" | "X") {
-        return Some(Found::Nobody);
+        return Some(Holder::Nobody);
     }
-    Some(Found::Started(fields.nth(18)?.parse().ok()?))
+    Some(Holder::Started(fields.nth(18)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -135,8 +135,8 @@ mod tests {
 
     fn started_at(id: u32) -> Option<u64> {
         match find(id) {
-            Found::Started(ticks) => Some(ticks),
-            Found::Nobody | Found::Somebody => None,
+            Holder::Started(ticks) => Some(ticks),
+            Holder::Nobody | Holder::Somebody => None,
         }
     }
 
@@ -174,7 +174,7 @@ mod tests {
         let this = Host::this();
         assert!(this.namespaces.is_some_and(|text| text.starts_with("pid:[")));
         assert!(Process::this().started.is_some());
-        assert_eq!(started("7 (a) b) Z 1"), Some(Found::Nobody));
+        assert_eq!(started("7 (a) b) Z 1"), Some(Holder::Nobody));
         assert_eq!(started("7 (a"), None);
     }
 

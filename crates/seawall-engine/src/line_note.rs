@@ -11,7 +11,7 @@ use std::path::Path;
 
 use seawall_core::{Action, BranchNumber, Code, Error, LineId, Result, SystemId, hint};
 
-use crate::restore::durable::{local, publish};
+use crate::durable::{local, publish};
 
 /// The name of the note.
 const FILE: &str = "seawall.line";

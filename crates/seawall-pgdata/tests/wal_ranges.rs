@@ -5,7 +5,7 @@ mod wal_support;
 use proptest::prelude::*;
 use seawall_core::Lsn;
 use seawall_pgdata::PgMajor;
-use seawall_pgdata::wal::page::PAGE_BYTES;
+use seawall_pgdata::wal::page::WAL_PAGE_BYTES;
 use seawall_pgdata::wal::{
     FRAGMENT_CAP_BYTES, FragmentBytes, HeadFragment, Link, RangeChain, RangeIndex, ReaderStart,
     SegmentIndexer, Stitch, StitchFault, WalFacts, WalReader, join_heads, stitch,
@@ -62,7 +62,7 @@ fn cut_points(major: PgMajor, start: Lsn, bytes: &[u8]) -> Vec<usize> {
     while let Some(record) = reader.next(&mut input) {
         for end in [record.end, record.end.align_up()] {
             // Between a page's start and the end of its header nothing can begin.
-            if end.0 % PAGE_BYTES != 0 {
+            if end.0 % WAL_PAGE_BYTES != 0 {
                 points.push(usize::try_from(end.0 - start.0).unwrap());
             }
         }

@@ -5,7 +5,7 @@ mod wal_support;
 use proptest::prelude::*;
 use seawall_core::{Lsn, SystemId, TimelineId};
 use seawall_pgdata::PgMajor;
-use seawall_pgdata::wal::page::PAGE_BYTES;
+use seawall_pgdata::wal::page::WAL_PAGE_BYTES;
 use seawall_pgdata::wal::{
     EndReason, HeadState, PageFault, ReaderStart, RecordFault, StartError, WalReader,
 };
@@ -98,7 +98,7 @@ fn a_switch_that_fills_its_segment_leaves_no_padding() {
         log.append(LOGICALMSG, 0, 0, &[]);
     }
     // Fill up to 24 bytes before the end: records without data are 24 bytes, the long ones fit.
-    while room - log.bytes.len() > PAGE_BYTES as usize {
+    while room - log.bytes.len() > WAL_PAGE_BYTES as usize {
         log.append(LOGICALMSG, 0, 0, &[]);
     }
     while !log.left_on_page().is_multiple_of(24) {
@@ -121,7 +121,7 @@ fn a_record_given_up_after_a_crash_is_dropped() {
     let mut log = WalWriter::new(PgMajor::V14, 3);
     log.append(LOGICALMSG, 0, 0, b"before");
     let torn_at = log.position().align_up();
-    let count = log.left_on_page() + PAGE_BYTES as usize - 24;
+    let count = log.left_on_page() + WAL_PAGE_BYTES as usize - 24;
     log.bytes.resize(log.bytes.len().next_multiple_of(8), 0);
     let torn = log.append_torn(&[9; 30_000], count);
     assert_eq!(torn, torn_at);
@@ -135,16 +135,16 @@ fn a_record_given_up_after_a_crash_is_dropped() {
     assert_eq!(reader.end(), None);
 
     // A range that begins with the overwriting page says so.
-    let page = 2 * PAGE_BYTES as usize;
+    let page = 2 * WAL_PAGE_BYTES as usize;
     let mut second = WalReader::new(start_at(1, Lsn(log.start.0 + page as u64))).unwrap();
     assert_eq!(read_all(&mut second, [&log.bytes[page..]]), records[1..]);
     assert_eq!(second.head().unwrap().state, HeadState::Overwritten);
     // And one that begins in the middle of the record that was given up, too.
-    let page = PAGE_BYTES as usize;
+    let page = WAL_PAGE_BYTES as usize;
     let mut middle = WalReader::new(start_at(1, Lsn(log.start.0 + page as u64))).unwrap();
     assert_eq!(read_all(&mut middle, [&log.bytes[page..]]), records[1..]);
     let head = middle.head().unwrap();
-    assert_eq!((head.state, head.bytes.len_bytes()), (HeadState::Overwritten, PAGE_BYTES - 24));
+    assert_eq!((head.state, head.bytes.len_bytes()), (HeadState::Overwritten, WAL_PAGE_BYTES - 24));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_record_that_is_not_continued_never_was() {
     let mut log = WalWriter::new(PgMajor::V14, 3);
     log.append(LOGICALMSG, 0, 0, b"before");
     let torn = log.append(LOGICALMSG, 0, 0, &[9; 30_000]);
-    let page = 2 * PAGE_BYTES as usize;
+    let page = 2 * WAL_PAGE_BYTES as usize;
     log.bytes[page..].fill(0);
     let mut reader = reader_of(&log);
     assert_eq!(read_all(&mut reader, [&log.bytes[..]]).len(), 1);
@@ -175,7 +175,7 @@ fn a_flipped_bit_ends_the_log_at_its_record_and_later_pages_are_told() {
     assert_eq!(read_all(&mut reader, [&log.bytes[..]]).len(), 13);
     let ended = reader.end().unwrap();
     assert_eq!((ended.lsn, ended.reason), (at, EndReason::WrongCrc));
-    assert_eq!(ended.later_page, Some(Lsn(at.0.next_multiple_of(PAGE_BYTES))));
+    assert_eq!(ended.later_page, Some(Lsn(at.0.next_multiple_of(WAL_PAGE_BYTES))));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn pages_of_an_ancestor_come_before_those_of_the_timeline_and_not_after() {
     let mut reader = WalReader::new(start_at(2, log.start)).unwrap();
     assert_eq!(read_all(&mut reader, [&log.bytes[..]]).len(), 14);
     log.timeline = TimelineId(1);
-    let back = Lsn(log.position().0.next_multiple_of(PAGE_BYTES));
+    let back = Lsn(log.position().0.next_multiple_of(WAL_PAGE_BYTES));
     log.append(LOGICALMSG, 0, 0, &[1; 9000]);
     let mut reader = WalReader::new(start_at(2, log.start)).unwrap();
     assert_eq!(read_all(&mut reader, [&log.bytes[..]]).len(), 14);
@@ -241,7 +241,7 @@ fn a_start_inside_a_page_is_a_record_and_needs_the_major() {
     let mut reader = WalReader::new(wrong_prev).unwrap();
     assert!(read_all(&mut reader, [&log.bytes[offset..]]).is_empty());
     assert!(matches!(reader.end().unwrap().reason, EndReason::WrongPrev { .. }));
-    let inside = Lsn(log.start.0 + PAGE_BYTES + 8);
+    let inside = Lsn(log.start.0 + WAL_PAGE_BYTES + 8);
     let refused = WalReader::new(ReaderStart { lsn: inside, ..known }).unwrap_err();
     assert_eq!(refused, StartError::InsidePageHeader(inside));
 }

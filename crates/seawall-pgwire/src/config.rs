@@ -152,14 +152,14 @@ impl fmt::Display for Config {
 /// A server of a connection string.
 #[derive(Debug, Clone)]
 pub struct Host {
-    pub(crate) place: Place,
+    pub(crate) place: HostPlace,
     pub(crate) port: u16,
     pub(crate) password: Option<Secret>,
 }
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum HostPlace {
     /// The directory of its Unix socket; one that begins with `@` is an abstract name.
     Socket(PathBuf),
     /// A host name or address, and the address to use instead of looking the name up.
@@ -177,8 +177,8 @@ impl Host {
     #[must_use]
     pub fn socket_directory(&self) -> Option<&std::path::Path> {
         match &self.place {
-            Place::Socket(directory) => Some(directory),
-            Place::Tcp { .. } => None,
+            HostPlace::Socket(directory) => Some(directory),
+            HostPlace::Tcp { .. } => None,
         }
     }
 }
@@ -186,13 +186,13 @@ impl Host {
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Socket(directory) => {
+            HostPlace::Socket(directory) => {
                 write!(f, "socket \"{}/.s.PGSQL.{}\"", directory.display(), self.port)
             }
-            Place::Tcp { name, address: None } => {
+            HostPlace::Tcp { name, address: None } => {
                 write!(f, "host \"{name}\", port {}", self.port)
             }
-            Place::Tcp { name, address: Some(address) } => {
+            HostPlace::Tcp { name, address: Some(address) } => {
                 write!(f, "host \"{name}\" ({address}), port {}", self.port)
             }
         }

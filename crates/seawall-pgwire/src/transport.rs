@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use crate::PgError;
-use crate::config::{Config, Host, Keepalive, Place};
+use crate::config::{Config, Host, HostPlace, Keepalive};
 
 /// Anything a session can run over.
 pub(crate) trait Transport:
@@ -61,14 +61,14 @@ impl fmt::Display for Address {
 pub(crate) async fn addresses(host: &Host) -> Result<Vec<Address>, PgError> {
     match &host.place {
         // `UNIXSOCK_PATH` (pqcomm.h)
-        Place::Socket(directory) => {
+        HostPlace::Socket(directory) => {
             Ok(vec![Address::Unix(directory.join(format!(".s.PGSQL.{}", host.port)))])
         }
-        Place::Tcp { name, address: Some(ip) } => {
+        HostPlace::Tcp { name, address: Some(ip) } => {
             let socket = SocketAddr::new(*ip, host.port);
             Ok(vec![Address::Tcp { name: name.clone(), socket }])
         }
-        Place::Tcp { name, address: None } => {
+        HostPlace::Tcp { name, address: None } => {
             let found = lookup_host((name.as_str(), host.port)).await;
             let found = found.map_err(|error| {
                 PgError::Unreachable(io::Error::other(format!("cannot look it up: {error}")))

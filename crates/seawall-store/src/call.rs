@@ -1,4 +1,4 @@
-use crate::{ObjectPath, ObjectPrefix, Place, StoreUrl};
+use crate::{ObjectPath, ObjectPlace, ObjectPrefix, StoreUrl};
 
 /// A kind of call to a [`Store`](crate::Store) or one of its writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,11 +85,11 @@ impl<'a> Asked<'a> {
         self
     }
 
-    pub(crate) fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> ObjectPlace {
         match self.about {
-            About::Object(path) => Place::object(self.url, path),
-            About::Prefix(prefix) => Place::prefix(self.url, prefix),
-            About::Store => Place::store(self.url),
+            About::Object(path) => ObjectPlace::object(self.url, path),
+            About::Prefix(prefix) => ObjectPlace::prefix(self.url, prefix),
+            About::Store => ObjectPlace::store(self.url),
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::{ObjectPath, ObjectPrefix, StoreUrl};
 
 /// What went wrong where: an object or a prefix, and the store it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place(Arc<(StoreUrl, String)>);
+pub struct ObjectPlace(Arc<(StoreUrl, String)>);
 
-impl Place {
+impl ObjectPlace {
     /// An object of a store.
     #[must_use]
     pub fn object(store: &StoreUrl, path: &ObjectPath) -> Self {
@@ -45,7 +45,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ObjectPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path().is_empty() {
             write!(f, "the store {}", self.url())
@@ -63,19 +63,19 @@ pub enum StoreError {
     #[error("{place} does not exist")]
     NotFound {
         /// What was looked for.
-        place: Place,
+        place: ObjectPlace,
     },
     /// Something is there already.
     #[error("{place} already exists")]
     AlreadyExists {
         /// What was to be created.
-        place: Place,
+        place: ObjectPlace,
     },
     /// The store, its disk or a quota is full.
     #[error("no room to write {place}")]
     Full {
         /// What was being written.
-        place: Place,
+        place: ObjectPlace,
         /// What the system said.
         source: io::Error,
     },
@@ -83,7 +83,7 @@ pub enum StoreError {
     #[error("access to {place} was refused")]
     Forbidden {
         /// What was being accessed.
-        place: Place,
+        place: ObjectPlace,
         /// What the system said.
         source: io::Error,
     },
@@ -91,7 +91,7 @@ pub enum StoreError {
     #[error("{place} has {size_bytes} bytes, and {}..{} were asked for", range.start, range.end)]
     RangeBeyondEnd {
         /// What was read.
-        place: Place,
+        place: ObjectPlace,
         /// The bytes asked for.
         range: Range<u64>,
         /// The object's length.
@@ -101,7 +101,7 @@ pub enum StoreError {
     #[error("{place} has {size_bytes} bytes, and such an object has at most {limit_bytes}")]
     TooLong {
         /// What was to be read.
-        place: Place,
+        place: ObjectPlace,
         /// The object's length.
         size_bytes: u64,
         /// How long it may be.
@@ -111,7 +111,7 @@ pub enum StoreError {
     #[error("{place} ended after {got_bytes} of {expected_bytes} bytes")]
     ShortRead {
         /// What was read.
-        place: Place,
+        place: ObjectPlace,
         /// How many bytes there should have been.
         expected_bytes: u64,
         /// How many there were.
@@ -121,7 +121,7 @@ pub enum StoreError {
     #[error("{place} is {found}")]
     NotAnObject {
         /// The name.
-        place: Place,
+        place: ObjectPlace,
         /// What it is, as in "a directory, not an object".
         found: &'static str,
     },
@@ -129,7 +129,7 @@ pub enum StoreError {
     #[error("{place} cannot be stored safely: {lacking}")]
     Unsupported {
         /// What was being written.
-        place: Place,
+        place: ObjectPlace,
         /// What the store lacks.
         lacking: &'static str,
     },
@@ -137,13 +137,13 @@ pub enum StoreError {
     #[error("{place} takes no credentials")]
     NeedsNoCredentials {
         /// The store.
-        place: Place,
+        place: ObjectPlace,
     },
     /// The store did not answer, or said to try later. The same call may work then.
     #[error("the store did not answer while {doing} {place}")]
     Unavailable {
         /// What was being accessed.
-        place: Place,
+        place: ObjectPlace,
         /// What was being done, as in "reading".
         doing: &'static str,
         /// What the system said.
@@ -153,7 +153,7 @@ pub enum StoreError {
     #[error("{doing} {place} failed")]
     Io {
         /// What was being accessed.
-        place: Place,
+        place: ObjectPlace,
         /// What was being done, as in "reading".
         doing: &'static str,
         /// What the system said.
@@ -164,7 +164,7 @@ pub enum StoreError {
 impl StoreError {
     /// Sorts what the operating system said. Never [`Self::AlreadyExists`]: only the call that was
     /// to create something knows what `EEXIST` means.
-    pub(crate) fn from_io(place: Place, doing: &'static str, source: io::Error) -> Self {
+    pub(crate) fn from_io(place: ObjectPlace, doing: &'static str, source: io::Error) -> Self {
         let errno = source.raw_os_error().map(Errno::from_raw_os_error);
         match errno {
             Some(Errno::NOENT) => Self::NotFound { place },
@@ -179,7 +179,7 @@ impl StoreError {
 
     /// What the error is about.
     #[must_use]
-    pub const fn place(&self) -> &Place {
+    pub const fn place(&self) -> &ObjectPlace {
         match self {
             Self::NotFound { place }
             | Self::AlreadyExists { place }
@@ -315,9 +315,9 @@ impl From<StoreError> for Error {
 mod tests {
     use super::*;
 
-    fn place() -> Place {
+    fn place() -> ObjectPlace {
         let url = "/srv/backup".parse().unwrap();
-        Place::object(&url, &ObjectPath::new("c/main/about").unwrap())
+        ObjectPlace::object(&url, &ObjectPath::new("c/main/about").unwrap())
     }
 
     fn from_errno(errno: Errno) -> Error {

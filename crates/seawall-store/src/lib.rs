@@ -37,7 +37,7 @@ mod url;
 
 pub use call::Call;
 pub use credentials::Credentials;
-pub use error::{Place, StoreError};
+pub use error::{ObjectPlace, StoreError};
 pub use layer::{Counts, Limited, Limits, Metered, Retry, RetryPolicy};
 pub use open::{OpenOptions, open, open_or_create};
 pub use path::{InvalidObjectPath, ObjectPath, ObjectPrefix, RESERVED_SUFFIX};

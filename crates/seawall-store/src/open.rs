@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use crate::fs::{FsOptions, FsStore};
-use crate::{Credentials, Limited, Limits, Place, Retry, RetryPolicy, Store, StoreError, StoreUrl};
+use crate::{
+    Credentials, Limited, Limits, ObjectPlace, Retry, RetryPolicy, Store, StoreError, StoreUrl,
+};
 
 /// How a store is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub async fn open(url: &StoreUrl, options: &OpenOptions) -> Result<Arc<dyn Store
             FsStore::open(directory, FsOptions::default()).await?
         }
         #[cfg(any(test, feature = "testing"))]
-        StoreUrl::Memory => return Err(StoreError::NotFound { place: Place::store(url) }),
+        StoreUrl::Memory => return Err(StoreError::NotFound { place: ObjectPlace::store(url) }),
     };
     Ok(layered(Arc::new(store), options))
 }
@@ -66,7 +68,7 @@ fn refuse_credentials(url: &StoreUrl, credentials: &Credentials) -> Result<(), S
     match credentials {
         Credentials::OfTheProcess => Ok(()),
         Credentials::Named { .. } => {
-            Err(StoreError::NeedsNoCredentials { place: Place::store(url) })
+            Err(StoreError::NeedsNoCredentials { place: ObjectPlace::store(url) })
         }
     }
 }

@@ -54,7 +54,7 @@ const WAITING_SEGMENTS: u64 = 16;
 /// What should be looked at, the worst first.
 #[must_use]
 pub fn findings(facts: &Facts) -> Vec<Finding> {
-    let mut found = Found(Vec::new());
+    let mut found = FindingList(Vec::new());
     found.archive_program(facts);
     found.data_directory(facts);
     found.files(facts);
@@ -113,9 +113,9 @@ pub fn proven(facts: &Facts) -> Vec<String> {
     proven
 }
 
-struct Found(Vec<Finding>);
+struct FindingList(Vec<Finding>);
 
-impl Found {
+impl FindingList {
     fn add(
         &mut self,
         id: FindingId,

@@ -12,7 +12,6 @@ use seawall_pgdata::control::DbState;
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::tablespace_map::{Tablespace, TablespaceMap};
 
-use super::durable::{local, remove, sync_directory};
 use super::identity::{DirectoryIdentity, is_mount_point};
 use super::lock::DirectoryLock;
 use super::start::{RunningServer, StopMode, stop};
@@ -20,6 +19,7 @@ use super::state::RestoreProgress;
 use super::tablespace_note::TablespaceNote;
 use super::{Mode, RestoreState, TargetAction};
 use crate::cluster::{is_lost_and_found, read_control};
+use crate::durable::{local, remove, sync_directory};
 
 /// How long a server gets to end its sessions before it is stopped at once.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -12,7 +12,6 @@ use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::history::Ancestry;
 use seawall_repo::Line;
 
-use super::durable::{local, publish};
 use super::execute::retarget;
 use super::lock::DirectoryLock;
 use super::plan::{NamedDatabase, record_position};
@@ -27,6 +26,7 @@ use super::{
     WalSource,
 };
 use crate::cluster::{PostmasterFile, read_control};
+use crate::durable::{local, publish};
 
 /// How long a server may take to stop.
 const STOPPING: Duration = Duration::from_secs(300);

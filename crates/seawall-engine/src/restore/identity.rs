@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use seawall_core::Result;
 use serde::{Deserialize, Serialize};
 
-use super::durable::local;
+use crate::durable::local;
 
 /// A directory, as far as it can be told from its copies.
 ///

@@ -7,7 +7,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use seawall_core::{Code, Error, Result};
 
-use super::durable::local;
+use crate::durable::local;
 
 /// Keeps others out of a directory as long as it lives; it ends with its process.
 #[derive(Debug)]

@@ -21,7 +21,6 @@ use super::configuration::{
     Configuration, Host, Purpose, RequiredParameters, changed, read_configuration, warnings,
 };
 use super::execute::Execution;
-use super::layout::Layout;
 use super::look_ahead::look_ahead;
 use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
 use super::plan::{
@@ -30,14 +29,13 @@ use super::plan::{
     record_position, warning_of_invalid_pages, warnings_of,
 };
 use super::preflight::{
-    OwnPlaces, Proven, look_at_directory, look_at_tablespaces, prove_backup, prove_outside,
-    prove_space, remap,
+    OwnPlaces, look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap,
 };
-use super::sources::{Sources, inconsistent};
 use super::start::find_programs;
 use super::state::{RestoreProgress, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
 use crate::pace::{Crew, Pace};
+use crate::stored::{Layout, Proven, Sources, inconsistent, prove_backup};
 use crate::verify::{Verdict, verdicts};
 
 /// What a person should know who lets a restored cluster go on archiving.

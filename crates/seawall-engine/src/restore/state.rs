@@ -7,10 +7,11 @@ use seawall_core::{ClusterName, Code, Error, LineId, Lsn, Result, Ulid};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use serde::{Deserialize, Serialize};
 
+use crate::durable;
+
 use super::identity::DirectoryIdentity;
 use super::{
     Mode, PathSpan, RestorePlan, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice,
-    durable,
 };
 
 /// The version this program writes.

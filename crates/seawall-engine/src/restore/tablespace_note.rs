@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use seawall_core::{Action, Code, Error, Result, Ulid, hint};
 use serde::{Deserialize, Serialize};
 
-use super::durable::{local, remove, sync_directory};
 use super::preflight::OwnPlaces;
 use super::state::{RestoreProgress, RestoreState};
+use crate::durable::{local, remove, sync_directory};
 
 /// The version this program writes.
 const VERSION: u32 = 1;

@@ -10,7 +10,7 @@ use seawall_repo::layout::LineObject;
 use seawall_store::ObjectPath;
 
 use super::{Findings, VerifyRequest, name_of};
-use crate::restore::{Layout, Sources, prove_backup};
+use crate::stored::{Layout, Sources, prove_backup};
 use crate::wal::BackupPlace;
 
 /// What a look at a line's backups gives.

@@ -1,8 +1,7 @@
 //! `restore_command`.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{
@@ -17,6 +16,7 @@ use super::beside::put_parents;
 use super::keeping::{cut_off, kept_history, never_exists, no_first_history, timeline_of_history};
 use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
+use crate::durable::{Survives, put_beside};
 use crate::restore::{OwnPlaces, TablespaceChange, WalSource as _};
 
 /// What recovery calls the file it wants a history in.
@@ -340,52 +340,22 @@ async fn archived_content(
     Err(missing(what))
 }
 
-/// Writes a file beside its place and renames it, so that it is whole under its name. A power cut
-/// may leave it empty: recovery asks again for what it wants.
+/// Puts what PostgreSQL asked for where it wants it. A power cut may leave it empty: recovery asks again
+/// for what it wants.
 fn put(destination: &Path, bytes: &[u8]) -> Result<()> {
-    put_with(destination, bytes, |_| Ok(()))
+    put_beside(destination, bytes, Survives::Crash).map_err(|error| not_written(error, destination))
 }
 
 /// As [`put`], for a file nobody asks for again: it is whole under its name after a power cut too.
 pub(super) fn put_durably(destination: &Path, bytes: &[u8]) -> Result<()> {
-    put_with(destination, bytes, File::sync_all)
+    put_beside(destination, bytes, Survives::PowerCut)
+        .map_err(|error| not_written(error, destination))
 }
 
-fn put_with(
-    destination: &Path,
-    bytes: &[u8],
-    finish: impl FnOnce(&File) -> io::Result<()>,
-) -> Result<()> {
-    let mut beside = destination.as_os_str().to_owned();
-    beside.push(".seawall-tmp");
-    let beside = PathBuf::from(beside);
-    let written = write_new(&beside, bytes)
-        .and_then(|file| finish(&file))
-        .and_then(|()| fs::rename(&beside, destination));
-    written.map_err(|error| {
-        // What could not be written must not take the room of what comes next.
-        if let Err(error) = fs::remove_file(&beside)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %beside.display(), %error, "an unfinished file could not be removed");
-        }
-        Error::new(Code::LocalIo, format!("cannot write {}", destination.display()))
-            .with_source(error)
-            .with_hint("restore_command runs in the data directory; check its owner and its room.")
-    })
-}
-
-/// Writes a new file. What has its name, left by a process that was killed or a link that somebody
-/// planted, is not what is written to.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // The server's umask decides whether its group may read (miscinit.c, SetDataDirectoryCreatePerm).
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
-    file.write_all(bytes)?;
-    Ok(file)
+fn not_written(error: io::Error, destination: &Path) -> Error {
+    Error::new(Code::LocalIo, format!("cannot write {}", destination.display()))
+        .with_source(error)
+        .with_hint("restore_command runs in the data directory; check its owner and its room.")
 }
 
 fn past_end(what: String) -> Error {

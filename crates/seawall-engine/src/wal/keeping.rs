@@ -15,7 +15,7 @@ use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalFileName, WalSegment
 use seawall_pgdata::history::Ancestry;
 
 use super::server::{RECOVERY_SIGNAL, RecoveringServer, STANDBY_SIGNAL};
-use crate::restore::durable::{local, publish};
+use crate::durable::{local, publish};
 use crate::restore::{Mode, RestoreState};
 
 /// The first timeline of every cluster, which has no history (`readTimeLineHistory`, timeline.c).

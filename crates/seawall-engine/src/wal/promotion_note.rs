@@ -7,7 +7,7 @@ use seawall_pgdata::exclusion::PROMOTION_NOTE_FILE;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::PostmasterFile;
-use crate::restore::durable::{local, publish};
+use crate::durable::{local, publish};
 
 /// That a running server is to be promoted although its archive cannot be asked, `seawall.promote`
 /// in its data directory: `wal fetch` tells it then that there is no more. It holds for one run of

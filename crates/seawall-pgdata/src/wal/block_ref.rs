@@ -9,7 +9,7 @@ use crate::relation_path::Fork;
 use crate::{Cursor, PgMajor, Truncated};
 
 /// `BLCKSZ`: bytes in a page of a relation.
-const BLOCK_BYTES: u16 = 8192;
+const PAGE_IMAGE_BYTES: u16 = 8192;
 
 const FORK_MASK: u8 = 0x0F;
 const HAS_IMAGE: u8 = 0x10;
@@ -161,7 +161,9 @@ impl BlockImage {
         let hole_bytes = match (compressed, has_hole) {
             (true, true) => cursor.u16()?,
             (true, false) => 0,
-            (false, _) => BLOCK_BYTES.checked_sub(stored_bytes).ok_or(RecordFault::ImageLength)?,
+            (false, _) => {
+                PAGE_IMAGE_BYTES.checked_sub(stored_bytes).ok_or(RecordFault::ImageLength)?
+            }
         };
         let image = Self {
             stored_bytes,
@@ -180,7 +182,9 @@ impl BlockImage {
         } else {
             self.hole_offset == 0 && self.hole_bytes == 0
         };
-        let whole = self.stored_bytes == BLOCK_BYTES;
-        hole_fits && (!whole || !(has_hole || self.compressed)) && self.stored_bytes <= BLOCK_BYTES
+        let whole = self.stored_bytes == PAGE_IMAGE_BYTES;
+        hole_fits
+            && (!whole || !(has_hole || self.compressed))
+            && self.stored_bytes <= PAGE_IMAGE_BYTES
     }
 }

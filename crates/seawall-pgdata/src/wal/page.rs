@@ -6,7 +6,7 @@ use seawall_core::{Lsn, SystemId, TimelineId, WalSegmentSize};
 use crate::{Cursor, PgMajor, Truncated};
 
 /// `XLOG_BLCKSZ`: bytes in a WAL page. Other builds of PostgreSQL are refused.
-pub const PAGE_BYTES: u64 = 8192;
+pub const WAL_PAGE_BYTES: u64 = 8192;
 
 /// `SizeOfXLogShortPHD`: the header of every page but a segment's first.
 pub const SHORT_HEADER_BYTES: usize = 24;
@@ -185,7 +185,7 @@ impl LongHeader {
             return Err(PageFault::SystemId { system_id: self.system_id });
         }
         let geometry = (u64::from(self.segment_bytes), u64::from(self.page_bytes));
-        if geometry != (context.segment_size.bytes(), PAGE_BYTES) {
+        if geometry != (context.segment_size.bytes(), WAL_PAGE_BYTES) {
             let Self { segment_bytes, page_bytes, .. } = *self;
             return Err(PageFault::Geometry { segment_bytes, page_bytes });
         }
@@ -196,7 +196,7 @@ impl LongHeader {
 /// How many header bytes the page that holds `lsn` begins with.
 #[must_use]
 pub const fn header_bytes(lsn: Lsn, segment_size: WalSegmentSize) -> u64 {
-    if lsn.0 % segment_size.bytes() < PAGE_BYTES {
+    if lsn.0 % segment_size.bytes() < WAL_PAGE_BYTES {
         LONG_HEADER_BYTES as u64
     } else {
         SHORT_HEADER_BYTES as u64

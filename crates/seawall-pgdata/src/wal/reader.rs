@@ -5,7 +5,7 @@ use seawall_core::{Lsn, SystemId, TimelineId, WalSegmentSize};
 use super::block_ref::BlockRef;
 use super::end::{EndOfWal, EndReason};
 use super::fragment::{FragmentBytes, HeadFragment, HeadState, TailFragment};
-use super::page::{self, LONG_HEADER_BYTES, PAGE_BYTES, PageContext, PageHeader};
+use super::page::{self, LONG_HEADER_BYTES, PageContext, PageHeader, WAL_PAGE_BYTES};
 use super::record::{self, RECORD_HEADER_BYTES, Record, RecordExtras, RecordHeader};
 use crate::PgMajor;
 
@@ -106,10 +106,10 @@ pub struct WalReader {
 }
 
 /// A record that was found whole: in the input, or (`None`) in the reader's buffer.
-type Found<'a> = (Option<&'a [u8]>, Lsn, RecordHeader, RecordExtras);
+type WholeRecord<'a> = (Option<&'a [u8]>, Lsn, RecordHeader, RecordExtras);
 
 /// What one piece of a page yielded: bytes used, and a record if one became whole.
-enum Piece<'a> {
+enum Taken<'a> {
     Used(usize),
     Whole { used: usize, in_place: Option<&'a [u8]>, lsn: Lsn, header: RecordHeader },
     End(EndReason),
@@ -121,7 +121,7 @@ impl WalReader {
     /// # Errors
     /// [`StartError`] for a place no record and no page begins at.
     pub fn new(start: ReaderStart) -> Result<Self, StartError> {
-        let offset = start.lsn.0 % PAGE_BYTES;
+        let offset = start.lsn.0 % WAL_PAGE_BYTES;
         if offset != 0 && offset < page::header_bytes(start.lsn, start.segment_size) {
             return Err(StartError::InsidePageHeader(start.lsn));
         }
@@ -219,24 +219,24 @@ impl WalReader {
     }
 
     /// Up to the next record whose CRC and headers are right.
-    fn find_record<'a>(&mut self, input: &mut &'a [u8]) -> Option<Found<'a>> {
+    fn find_record<'a>(&mut self, input: &mut &'a [u8]) -> Option<WholeRecord<'a>> {
         while !input.is_empty() {
-            let offset = self.lsn.0 % PAGE_BYTES;
+            let offset = self.lsn.0 % WAL_PAGE_BYTES;
             if offset < LONG_HEADER_BYTES as u64 && offset < self.page_header_bytes() {
                 self.read_page_header(input);
                 continue;
             }
-            let rest_of_page = usize::try_from(PAGE_BYTES - offset).unwrap_or(usize::MAX);
+            let rest_of_page = usize::try_from(WAL_PAGE_BYTES - offset).unwrap_or(usize::MAX);
             let (body, _) = input.split_at(rest_of_page.min(input.len()));
             let piece = match self.phase {
                 Phase::Records => self.read_in_records(body),
                 Phase::Head { remaining_bytes } => self.read_in_head(body, remaining_bytes),
-                Phase::FirstPage | Phase::Padding | Phase::Ended => Piece::Used(body.len()),
+                Phase::FirstPage | Phase::Padding | Phase::Ended => Taken::Used(body.len()),
             };
             match piece {
-                Piece::Used(used) => self.advance(input, used),
-                Piece::End(reason) => self.end_record(reason),
-                Piece::Whole { used, in_place, lsn, header } => {
+                Taken::Used(used) => self.advance(input, used),
+                Taken::End(reason) => self.end_record(reason),
+                Taken::Whole { used, in_place, lsn, header } => {
                     self.advance(input, used);
                     let accepted = self.accept(in_place, lsn, header);
                     if accepted.is_some() {
@@ -371,7 +371,7 @@ impl WalReader {
         self.phase = Phase::Records;
     }
 
-    fn read_in_head<'a>(&mut self, body: &'a [u8], remaining_bytes: u32) -> Piece<'a> {
+    fn read_in_head<'a>(&mut self, body: &'a [u8], remaining_bytes: u32) -> Taken<'a> {
         let used = body.len().min(remaining_bytes as usize);
         let left = remaining_bytes - u32::try_from(used).unwrap_or(remaining_bytes);
         self.phase = if left == 0 { Phase::Records } else { Phase::Head { remaining_bytes: left } };
@@ -380,23 +380,23 @@ impl WalReader {
             head.end = self.lsn.saturating_add(used as u64);
             head.state = if left == 0 { HeadState::Complete } else { HeadState::Unfinished };
         }
-        Piece::Used(used)
+        Taken::Used(used)
     }
 
-    fn read_in_records<'a>(&mut self, body: &'a [u8]) -> Piece<'a> {
+    fn read_in_records<'a>(&mut self, body: &'a [u8]) -> Taken<'a> {
         if self.partial.is_empty() {
             let padding = self.lsn.align_up().bytes_since(self.lsn);
             if padding > 0 {
-                return Piece::Used(body.len().min(usize::try_from(padding).unwrap_or(0)));
+                return Taken::Used(body.len().min(usize::try_from(padding).unwrap_or(0)));
             }
             if let Some(fixed) = body.first_chunk::<RECORD_HEADER_BYTES>() {
                 let header = RecordHeader::parse(fixed);
                 if let Err(reason) = self.check_header(&header, self.lsn) {
-                    return Piece::End(reason);
+                    return Taken::End(reason);
                 }
                 let used = header.total_bytes as usize;
                 if let Some(whole) = body.get(..used) {
-                    return Piece::Whole { used, in_place: Some(whole), lsn: self.lsn, header };
+                    return Taken::Whole { used, in_place: Some(whole), lsn: self.lsn, header };
                 }
             }
             self.partial_lsn = self.lsn;
@@ -405,7 +405,7 @@ impl WalReader {
     }
 
     /// Adds to the record that crosses pages or pieces: its length, its header, its rest.
-    fn read_partial<'a>(&mut self, body: &'a [u8]) -> Piece<'a> {
+    fn read_partial<'a>(&mut self, body: &'a [u8]) -> Taken<'a> {
         let have = self.partial.len();
         let want = match self.partial_total_bytes {
             None => 4,
@@ -416,29 +416,29 @@ impl WalReader {
         self.partial.extend_from_slice(taken);
         let used = taken.len();
         if self.partial.len() < want {
-            return Piece::Used(used);
+            return Taken::Used(used);
         }
         if let (None, Some(length)) = (self.partial_total_bytes, self.partial.first_chunk::<4>()) {
             let total_bytes = u32::from_le_bytes(*length);
             self.partial_total_bytes = Some(total_bytes);
             return match self.check_length(total_bytes) {
-                Ok(()) => Piece::Used(used),
-                Err(reason) => Piece::End(reason),
+                Ok(()) => Taken::Used(used),
+                Err(reason) => Taken::End(reason),
             };
         }
         let Some(fixed) = self.partial.first_chunk::<RECORD_HEADER_BYTES>() else {
-            return Piece::Used(used);
+            return Taken::Used(used);
         };
         let header = RecordHeader::parse(fixed);
         if have < RECORD_HEADER_BYTES
             && let Err(reason) = self.check_header(&header, self.partial_lsn)
         {
-            return Piece::End(reason);
+            return Taken::End(reason);
         }
         if self.partial.len() < header.total_bytes as usize {
-            return Piece::Used(used);
+            return Taken::Used(used);
         }
-        Piece::Whole { used, in_place: None, lsn: self.partial_lsn, header }
+        Taken::Whole { used, in_place: None, lsn: self.partial_lsn, header }
     }
 
     fn check_length(&self, total_bytes: u32) -> Result<(), EndReason> {
@@ -468,7 +468,7 @@ impl WalReader {
         in_place: Option<&'a [u8]>,
         lsn: Lsn,
         header: RecordHeader,
-    ) -> Option<Found<'a>> {
+    ) -> Option<WholeRecord<'a>> {
         let bytes = in_place.unwrap_or(&self.partial);
         let major = self.major?;
         let decoded = if record::crc_matches(bytes, &header) {

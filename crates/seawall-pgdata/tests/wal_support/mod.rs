@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use seawall_core::{Lsn, SystemId, TimelineId, WalFileName, WalSegment, WalSegmentSize};
 use seawall_pgdata::PgMajor;
-use seawall_pgdata::wal::page::{PAGE_BYTES, header_bytes};
+use seawall_pgdata::wal::page::{WAL_PAGE_BYTES, header_bytes};
 use seawall_pgdata::wal::{Operation, ReaderStart, Record, WalReader};
 
 pub const SEGMENT_SIZE: WalSegmentSize = match WalSegmentSize::new(1 << 20) {
@@ -154,14 +154,14 @@ impl WalWriter {
         let record = self.record(21, 0, 0, &body);
         let lsn = self.begin_record();
         self.put(&record, count);
-        assert!(self.position().0.is_multiple_of(PAGE_BYTES), "torn at {}", self.position());
+        assert!(self.position().0.is_multiple_of(WAL_PAGE_BYTES), "torn at {}", self.position());
         self.overwrite_next_page = true;
         lsn
     }
 
     /// Bytes of records that fit on the page from here on.
     pub fn left_on_page(&self) -> usize {
-        usize::try_from(PAGE_BYTES - self.position().align_up().0 % PAGE_BYTES).unwrap()
+        usize::try_from(WAL_PAGE_BYTES - self.position().align_up().0 % WAL_PAGE_BYTES).unwrap()
     }
 
     /// Appends a segment switch and the padding after it.
@@ -188,7 +188,7 @@ impl WalWriter {
     /// Aligns, and enters a page if the position is at its start.
     fn begin_record(&mut self) -> Lsn {
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-        if self.position().0.is_multiple_of(PAGE_BYTES) {
+        if self.position().0.is_multiple_of(WAL_PAGE_BYTES) {
             self.page_header(None);
         }
         self.position()
@@ -198,10 +198,11 @@ impl WalWriter {
     fn put(&mut self, record: &[u8], count: usize) {
         let mut written = 0;
         while written < count {
-            if self.position().0.is_multiple_of(PAGE_BYTES) {
+            if self.position().0.is_multiple_of(WAL_PAGE_BYTES) {
                 self.page_header(Some(u32::try_from(record.len() - written).unwrap()));
             }
-            let left = usize::try_from(PAGE_BYTES - self.position().0 % PAGE_BYTES).unwrap();
+            let left =
+                usize::try_from(WAL_PAGE_BYTES - self.position().0 % WAL_PAGE_BYTES).unwrap();
             let now = left.min(count - written);
             self.bytes.extend(&record[written..written + now]);
             written += now;

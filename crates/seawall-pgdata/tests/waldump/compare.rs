@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use seawall_core::{TimelineId, WalSegment, WalSegmentSize};
-use seawall_pgdata::wal::page::{PAGE_BYTES, PageHeader};
+use seawall_pgdata::wal::page::{PageHeader, WAL_PAGE_BYTES};
 use seawall_pgdata::wal::{
     EndReason, Link, RangeChain, ReaderStart, Record, SegmentIndexer, WalFacts, WalReader,
 };
@@ -119,9 +119,9 @@ impl Seen {
 
     /// Counts the pages that say that the record reaching into them was given up.
     fn note_pages(&mut self, bytes: &[u8], end: Option<u64>, segment: &WalSegment) -> Result<()> {
-        let pages = bytes.chunks(usize::try_from(PAGE_BYTES)?).zip(0u64..);
+        let pages = bytes.chunks(usize::try_from(WAL_PAGE_BYTES)?).zip(0u64..);
         for (page, number) in pages {
-            let lsn = segment.start().0 + number * PAGE_BYTES;
+            let lsn = segment.start().0 + number * WAL_PAGE_BYTES;
             let is_log = end.is_none_or(|end| lsn < end);
             if is_log && PageHeader::parse(page)?.overwrites_continuation() {
                 self.overwriting_pages += 1;

@@ -11,9 +11,9 @@ use super::keywords::KEYWORDS;
 use super::passfile::{Login, Passfile};
 use super::{Conninfo, ConninfoError, Environment, PassfileWarning, service, shown};
 use crate::config::{
-    AllowedAuth, ChannelBinding, ClientCertificate, Config, DEFAULT_PORT, Host, Keepalive, Limits,
-    Place, Replication, RevocationList, RootCertificates, SslMode, TargetSessionAttrs, TlsSettings,
-    TlsVersions,
+    AllowedAuth, ChannelBinding, ClientCertificate, Config, DEFAULT_PORT, Host, HostPlace,
+    Keepalive, Limits, Replication, RevocationList, RootCertificates, SslMode, TargetSessionAttrs,
+    TlsSettings, TlsVersions,
 };
 
 /// Where a server's socket is when no host is named: Debian's and Red Hat's packages use the
@@ -375,19 +375,19 @@ fn item<'a>(list: Option<&[&'a str]>, index: usize) -> &'a str {
 }
 
 /// Where one element of `host` and `hostaddr` leads; without either, to the usual sockets.
-fn places(name: &str, address: &str) -> Result<Vec<Place>, ConninfoError> {
+fn places(name: &str, address: &str) -> Result<Vec<HostPlace>, ConninfoError> {
     if !address.is_empty() {
         let ip: IpAddr =
             address.parse().map_err(|_| invalid("hostaddr", address, "an IP address"))?;
         let name = if name.is_empty() { address } else { name };
-        return Ok(vec![Place::Tcp { name: name.to_owned(), address: Some(ip) }]);
+        return Ok(vec![HostPlace::Tcp { name: name.to_owned(), address: Some(ip) }]);
     }
     if name.is_empty() {
-        return Ok(DEFAULT_SOCKET_DIRECTORIES.map(|dir| Place::Socket(dir.into())).into());
+        return Ok(DEFAULT_SOCKET_DIRECTORIES.map(|dir| HostPlace::Socket(dir.into())).into());
     }
     // `is_unixsock_path` (fe-connect.c)
     if name.starts_with(['/', '@']) {
-        return Ok(vec![Place::Socket(name.into())]);
+        return Ok(vec![HostPlace::Socket(name.into())]);
     }
     // Hosts are shown. What cannot be one may be anything: `host=db;password=secret`.
     if name.contains(['=', ';', '@', '/', '\'', '"']) || name.contains(char::is_whitespace) {
@@ -397,14 +397,14 @@ fn places(name: &str, address: &str) -> Result<Vec<Place>, ConninfoError> {
             "host names, addresses or directories, with commas between",
         ));
     }
-    Ok(vec![Place::Tcp { name: name.to_owned(), address: None }])
+    Ok(vec![HostPlace::Tcp { name: name.to_owned(), address: None }])
 }
 
 /// What a password file may call the host.
-fn passfile_hosts(place: &Place) -> Vec<&str> {
+fn passfile_hosts(place: &HostPlace) -> Vec<&str> {
     match place {
-        Place::Tcp { name, .. } => vec![name],
-        Place::Socket(directory) => {
+        HostPlace::Tcp { name, .. } => vec![name],
+        HostPlace::Socket(directory) => {
             let directory = directory.to_str().unwrap_or_default();
             let local = LOCALHOST_DIRECTORIES.contains(&directory).then_some("localhost");
             local.into_iter().chain([directory]).collect()

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    AllowedAuth, Config, Place, Replication, RootCertificates, SslMode, TargetSessionAttrs,
+    AllowedAuth, Config, HostPlace, Replication, RootCertificates, SslMode, TargetSessionAttrs,
 };
 use crate::vet::SESSION_SETTINGS;
 
@@ -138,7 +138,7 @@ fn hosts_ports_and_addresses_are_paired_by_position() {
         shown("port=6"),
         ["socket \"/run/postgresql/.s.PGSQL.6\"", "socket \"/tmp/.s.PGSQL.6\""]
     );
-    assert_eq!(config("host=@abstract").hosts[0].place, Place::Socket("@abstract".into()));
+    assert_eq!(config("host=@abstract").hosts[0].place, HostPlace::Socket("@abstract".into()));
     for text in ["host=a,b port=1,2,3", "host=a,b hostaddr=::1"] {
         let error = resolve(text, &[]).unwrap_err();
         assert!(matches!(error, ConninfoError::CountMismatch { .. }), "{text}");

@@ -31,7 +31,7 @@ struct OpenManifest {
 
 /// Where a page is, of entries or of packs.
 #[derive(Clone, Copy)]
-struct Place {
+struct ChunkPlace {
     section: Section,
     manifest: u32,
     counter: u32,
@@ -74,7 +74,7 @@ impl ManifestReader {
         let address = pages
             .get(index)
             .ok_or_else(|| error::inconsistent(&self.path, format!("it has no page {index}")))?;
-        let place = Place {
+        let place = ChunkPlace {
             section: Section::FIRST,
             manifest: address.manifest,
             counter: address.counter,
@@ -103,7 +103,7 @@ impl ManifestReader {
     pub async fn packs(&self, store: &dyn Store) -> Result<Vec<PackInfo>> {
         let mut packs = Vec::new();
         for address in &self.commit.parts.pack_pages {
-            let place = Place {
+            let place = ChunkPlace {
                 section: Section::SECOND,
                 manifest: address.manifest,
                 counter: address.counter,
@@ -118,7 +118,7 @@ impl ManifestReader {
     }
 
     /// A page's plaintext, and the manifest it is in.
-    async fn chunk(&self, store: &dyn Store, place: Place) -> Result<(&ObjectPath, Vec<u8>)> {
+    async fn chunk(&self, store: &dyn Store, place: ChunkPlace) -> Result<(&ObjectPath, Vec<u8>)> {
         let nowhere = |what: &str| error::inconsistent(&self.path, format!("it names {what}"));
         let manifest = usize::try_from(place.manifest)
             .ok()
@@ -131,7 +131,7 @@ impl ManifestReader {
         let path = &manifest.path;
         let mut bytes: Vec<u8> = store.read_range(path, place.offset..end).await?.into();
         let (mut decompressor, mut plaintext) = (Decompressor::new()?, Vec::new());
-        let Place { section, counter, offset, .. } = place;
+        let ChunkPlace { section, counter, offset, .. } = place;
         manifest
             .opener
             .chunk(section, counter, &mut bytes, offset, &mut decompressor, &mut plaintext)

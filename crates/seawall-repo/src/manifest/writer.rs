@@ -14,7 +14,7 @@ use crate::pack::PackInfo;
 use crate::{Damage, cbor, error};
 
 /// A page is closed when its entries have so many bytes: pages decode alone, in bounded memory.
-const PAGE_BYTES: usize = 256 * 1024;
+const ENTRY_PAGE_BYTES: usize = 256 * 1024;
 
 /// Packs on one page of a pack list.
 const PACKS_PER_PAGE: usize = 4096;
@@ -77,7 +77,7 @@ impl ManifestWriter {
         self.packs.extend(entry.packs());
         self.maps.extend(entry.maps());
         self.page.add(entry);
-        if self.page.bytes() >= PAGE_BYTES { self.close_page(out) } else { Ok(()) }
+        if self.page.bytes() >= ENTRY_PAGE_BYTES { self.close_page(out) } else { Ok(()) }
     }
 
     /// Ends the manifest. `packs` and `maps` have those the entries are in, and may have others.

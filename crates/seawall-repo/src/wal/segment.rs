@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use seawall_core::{Action, Code, Error, Lsn, Result, WalSegment, hint};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
-use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES, header_bytes};
+use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, WAL_PAGE_BYTES, header_bytes};
 use seawall_pgdata::wal::{Event, EventKind, HeadFragment, PageContext, PageHeader};
 use seawall_store::ObjectPath;
 
@@ -194,7 +194,7 @@ impl WalArchive {
             system_id: Some(self.system_id()),
         };
         let filler_from = assembly.filler_from.min(covered_to);
-        for page in assembly.bytes.chunks(usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX)) {
+        for page in assembly.bytes.chunks(usize::try_from(WAL_PAGE_BYTES).unwrap_or(usize::MAX)) {
             let written =
                 context.address.saturating_add(header_bytes(context.address, self.segment_size()));
             if written > filler_from {
@@ -214,7 +214,7 @@ impl WalArchive {
                 .check(&context)
                 .map_err(|fault| broken(format!("at {}, {fault}", context.address)))?;
             context.earliest_timeline = header.timeline;
-            context.address = context.address.saturating_add(PAGE_BYTES);
+            context.address = context.address.saturating_add(WAL_PAGE_BYTES);
         }
         Ok(())
     }

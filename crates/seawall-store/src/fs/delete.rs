@@ -6,7 +6,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::publish::failed;
 use super::tree::{Tree, components, describe};
-use crate::{ObjectPath, ObjectPrefix, Place, StoreError};
+use crate::{ObjectPath, ObjectPlace, ObjectPrefix, StoreError};
 
 /// Removes objects, and directories they leave empty; each directory is synced once. What is not
 /// there is removed already. One that cannot be removed keeps no other one.
@@ -23,7 +23,8 @@ pub(super) fn objects(tree: &Tree, paths: &[ObjectPath]) -> Result<(), StoreErro
 }
 
 fn below(tree: &Tree, prefix: &ObjectPrefix, paths: &[&ObjectPath]) -> Result<(), StoreError> {
-    let place = paths.first().map_or_else(|| Place::store(tree.url()), |path| tree.place(path));
+    let place =
+        paths.first().map_or_else(|| ObjectPlace::store(tree.url()), |path| tree.place(path));
     let chain = match tree.open_chain(prefix, &place) {
         Err(error) if error.is_not_found() => return Ok(()),
         chain => chain?,
@@ -45,7 +46,11 @@ fn below(tree: &Tree, prefix: &ObjectPrefix, paths: &[&ObjectPath]) -> Result<()
 }
 
 /// Whether there was something to remove.
-fn one(directory: BorrowedFd<'_>, path: &ObjectPath, place: &Place) -> Result<bool, StoreError> {
+fn one(
+    directory: BorrowedFd<'_>,
+    path: &ObjectPath,
+    place: &ObjectPlace,
+) -> Result<bool, StoreError> {
     let kind = match statat(directory, path.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => FileType::from_raw_mode(stat.st_mode),
         Err(Errno::NOENT) => return Ok(false),

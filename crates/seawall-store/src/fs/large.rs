@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::publish::Unfinished;
 use super::tree::Tree;
 use crate::direct::{AlignedBuffer, is_direct, set_direct};
-use crate::{ObjectWriter, Place, StoreError};
+use crate::{ObjectPlace, ObjectWriter, StoreError};
 
 /// How many bytes of one object may wait for the disk before its writer waits too.
 const IN_FLIGHT_BYTES: u32 = 8 << 20;
@@ -27,7 +27,7 @@ enum Order {
 
 /// A large object on its way to disk, on a thread of its own.
 pub(super) struct FsWriter {
-    place: Place,
+    place: ObjectPlace,
     room: Arc<Semaphore>,
     orders: mpsc::UnboundedSender<Order>,
     thread: JoinHandle<Result<Option<u64>, StoreError>>,
@@ -115,7 +115,7 @@ impl ObjectWriter for FsWriter {
 
 fn joined<T>(
     result: Result<Result<T, StoreError>, tokio::task::JoinError>,
-    place: &Place,
+    place: &ObjectPlace,
 ) -> Result<T, StoreError> {
     match result {
         Ok(result) => result,

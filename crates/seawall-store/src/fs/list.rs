@@ -6,7 +6,9 @@ use rustix::io::Errno;
 use super::read::stat_in;
 use super::tree::{Tree, describe, open_directory};
 use crate::path::is_component;
-use crate::{ListPage, MAX_PAGE_OBJECTS, ObjectInfo, ObjectPath, ObjectPrefix, Place, StoreError};
+use crate::{
+    ListPage, MAX_PAGE_OBJECTS, ObjectInfo, ObjectPath, ObjectPlace, ObjectPrefix, StoreError,
+};
 
 /// One page of a listing. Takes memory for one directory on each level of the way, no more.
 pub(super) fn page(
@@ -15,7 +17,7 @@ pub(super) fn page(
     start_after: Option<&ObjectPath>,
     limit: usize,
 ) -> Result<ListPage, StoreError> {
-    let place = Place::prefix(tree.url(), prefix);
+    let place = ObjectPlace::prefix(tree.url(), prefix);
     let directory = match tree.open_prefix(prefix) {
         Err(error) if error.is_not_found() => {
             return Ok(ListPage { objects: Vec::new(), next: None });
@@ -38,7 +40,7 @@ pub(super) fn page(
 
 /// The names in a directory, without those of directories that hold no object.
 pub(super) fn children(tree: &Tree, prefix: &ObjectPrefix) -> Result<Vec<String>, StoreError> {
-    let place = Place::prefix(tree.url(), prefix);
+    let place = ObjectPlace::prefix(tree.url(), prefix);
     let directory = match tree.open_prefix(prefix) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         directory => directory?,
@@ -58,7 +60,7 @@ pub(super) fn children(tree: &Tree, prefix: &ObjectPrefix) -> Result<Vec<String>
 
 struct Listing<'a> {
     tree: &'a Tree,
-    place: Place,
+    place: ObjectPlace,
     start_after: &'a str,
     limit: usize,
     objects: Vec<ObjectInfo>,

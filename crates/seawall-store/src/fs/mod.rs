@@ -31,7 +31,7 @@ use bytes::Bytes;
 use rustix::fs::Mode;
 
 use crate::{
-    ListPage, ObjectEnd, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter, Place, Store,
+    ListPage, ObjectEnd, ObjectInfo, ObjectPath, ObjectPlace, ObjectPrefix, ObjectWriter, Store,
     StoreDirectory, StoreError, StoreUrl,
 };
 use publish::Unfinished;
@@ -91,7 +91,7 @@ impl FsStore {
         options: FsOptions,
     ) -> Result<(), StoreError> {
         let root = directory.clone();
-        let place = Place::store(&StoreUrl::Directory(root.clone()));
+        let place = ObjectPlace::store(&StoreUrl::Directory(root.clone()));
         blocking(place, move || root::make(&root, options)).await
     }
 
@@ -101,7 +101,7 @@ impl FsStore {
         syncs: Arc<dyn SyncCalls>,
     ) -> Result<Self, StoreError> {
         let root = directory.clone();
-        let place = Place::store(&StoreUrl::Directory(root.clone()));
+        let place = ObjectPlace::store(&StoreUrl::Directory(root.clone()));
         let tree = blocking(place, move || Tree::open(&root, options, syncs)).await?;
         Ok(Self { tree: Arc::new(tree) })
     }
@@ -112,20 +112,21 @@ impl FsStore {
     /// # Errors
     /// The first directory that cannot be read or file that cannot be removed.
     pub async fn sweep_temporary(&self, older_than: Duration) -> Result<Swept, StoreError> {
-        self.blocking(Place::store(self.url()), move |tree| sweep::sweep(tree, older_than)).await
+        self.blocking(ObjectPlace::store(self.url()), move |tree| sweep::sweep(tree, older_than))
+            .await
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
-        place: Place,
+        place: ObjectPlace,
         work: impl FnOnce(&Tree) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let tree = Arc::clone(&self.tree);
         blocking(place, move || work(&tree)).await
     }
 
-    fn place(&self, path: &ObjectPath) -> Place {
-        Place::object(self.url(), path)
+    fn place(&self, path: &ObjectPath) -> ObjectPlace {
+        ObjectPlace::object(self.url(), path)
     }
 }
 
@@ -178,14 +179,14 @@ impl Store for FsStore {
         start_after: Option<&ObjectPath>,
         limit: usize,
     ) -> Result<ListPage, StoreError> {
-        let place = Place::prefix(self.url(), prefix);
+        let place = ObjectPlace::prefix(self.url(), prefix);
         let (prefix, start_after) = (prefix.clone(), start_after.cloned());
         self.blocking(place, move |tree| list::page(tree, &prefix, start_after.as_ref(), limit))
             .await
     }
 
     async fn list_children(&self, prefix: &ObjectPrefix) -> Result<Vec<String>, StoreError> {
-        let (place, prefix) = (Place::prefix(self.url(), prefix), prefix.clone());
+        let (place, prefix) = (ObjectPlace::prefix(self.url(), prefix), prefix.clone());
         self.blocking(place, move |tree| list::children(tree, &prefix)).await
     }
 
@@ -206,7 +207,7 @@ impl Store for FsStore {
 
     async fn delete_many(&self, paths: &[ObjectPath]) -> Result<(), StoreError> {
         let paths = paths.to_vec();
-        let place = Place::store(self.url());
+        let place = ObjectPlace::store(self.url());
         self.blocking(place, move |tree| delete::objects(tree, &paths)).await
     }
 }
@@ -214,7 +215,7 @@ impl Store for FsStore {
 /// Runs filesystem calls on a thread that may wait for a disk. They go on to their end even if the
 /// returned future is dropped.
 async fn blocking<T: Send + 'static>(
-    place: Place,
+    place: ObjectPlace,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {

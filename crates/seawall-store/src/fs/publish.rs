@@ -11,7 +11,7 @@ use seawall_core::Ulid;
 use super::read::stat;
 use super::tree::{Tree, undo_umask};
 use crate::direct::write_all_at;
-use crate::{ObjectPath, Place, RESERVED_SUFFIX, StoreError};
+use crate::{ObjectPath, ObjectPlace, RESERVED_SUFFIX, StoreError};
 
 /// How often a directory may vanish between being opened and being written to, because another
 /// process removed it as empty.
@@ -23,7 +23,7 @@ const DIRECTORY_ATTEMPTS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Unfinished {
     path: ObjectPath,
-    place: Place,
+    place: ObjectPlace,
     directory: OwnedFd,
     temporary: Temporary,
     file: File,
@@ -82,7 +82,7 @@ impl Unfinished {
         })
     }
 
-    pub(super) const fn place(&self) -> &Place {
+    pub(super) const fn place(&self) -> &ObjectPlace {
         &self.place
     }
 
@@ -179,14 +179,14 @@ pub(super) fn make_durable(tree: &Tree, path: &ObjectPath) -> Result<(), StoreEr
 
 /// Whoever is told that an object exists takes it for stored, so it has to be: who made it may not
 /// have synced its name yet.
-fn already_exists(tree: &Tree, directory: &OwnedFd, place: &Place) -> StoreError {
+fn already_exists(tree: &Tree, directory: &OwnedFd, place: &ObjectPlace) -> StoreError {
     match tree.sync_directory(directory.as_fd(), place) {
         Ok(()) => StoreError::AlreadyExists { place: place.clone() },
         Err(error) => error,
     }
 }
 
-pub(super) fn failed(place: &Place, doing: &'static str, errno: Errno) -> StoreError {
+pub(super) fn failed(place: &ObjectPlace, doing: &'static str, errno: Errno) -> StoreError {
     StoreError::from_io(place.clone(), doing, errno.into())
 }
 

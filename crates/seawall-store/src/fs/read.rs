@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::tree::{Tree, describe};
-use crate::{MAX_READ_BYTES, ObjectEnd, ObjectInfo, ObjectPath, Place, StoreError};
+use crate::{MAX_READ_BYTES, ObjectEnd, ObjectInfo, ObjectPath, ObjectPlace, StoreError};
 
 /// Reads all of an object, if it is no longer than that.
 pub(super) fn whole(tree: &Tree, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
@@ -58,7 +58,7 @@ pub(super) fn stat(tree: &Tree, path: &ObjectPath) -> Result<ObjectInfo, StoreEr
 pub(super) fn stat_in(
     directory: BorrowedFd<'_>,
     path: &ObjectPath,
-    place: &Place,
+    place: &ObjectPlace,
 ) -> Result<ObjectInfo, StoreError> {
     let stat = statat(directory, path.file_name(), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| StoreError::from_io(place.clone(), "looking at", errno.into()))?;
@@ -94,7 +94,7 @@ fn open(tree: &Tree, path: &ObjectPath) -> Result<(File, u64), StoreError> {
 }
 
 /// The error of a directory, said about the object that was looked for in it.
-fn about(error: StoreError, object: &Place) -> StoreError {
+fn about(error: StoreError, object: &ObjectPlace) -> StoreError {
     match error {
         StoreError::NotFound { .. } => StoreError::NotFound { place: object.clone() },
         StoreError::NotAnObject { found, .. } => {
@@ -104,7 +104,7 @@ fn about(error: StoreError, object: &Place) -> StoreError {
     }
 }
 
-fn object_size(stat: &Stat, place: &Place) -> Result<u64, StoreError> {
+fn object_size(stat: &Stat, place: &ObjectPlace) -> Result<u64, StoreError> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Ok(u64::try_from(stat.st_size).unwrap_or(0)),
         kind => Err(StoreError::NotAnObject { place: place.clone(), found: describe(kind) }),
@@ -112,7 +112,11 @@ fn object_size(stat: &Stat, place: &Place) -> Result<u64, StoreError> {
 }
 
 /// Reads so many bytes, in as many calls as it takes; an early end is an error.
-fn exactly(reader: &mut impl Read, wanted_bytes: u64, place: &Place) -> Result<Bytes, StoreError> {
+fn exactly(
+    reader: &mut impl Read,
+    wanted_bytes: u64,
+    place: &ObjectPlace,
+) -> Result<Bytes, StoreError> {
     let failed = |source| StoreError::from_io(place.clone(), "reading", source);
     if wanted_bytes > MAX_READ_BYTES {
         return Err(failed(io::Error::other("more than 2 GiB were to be read at once")));
@@ -163,8 +167,8 @@ mod tests {
         Reluctant { bytes: bytes.to_vec(), turn: 0, fails_at_end }
     }
 
-    fn place() -> Place {
-        Place::object(&"/srv".parse().unwrap(), &"a/b".parse().unwrap())
+    fn place() -> ObjectPlace {
+        ObjectPlace::object(&"/srv".parse().unwrap(), &"a/b".parse().unwrap())
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use super::FsOptions;
 use super::sync::sync_directory_at;
-use crate::{Place, StoreDirectory, StoreError, StoreUrl};
+use crate::{ObjectPlace, StoreDirectory, StoreError, StoreUrl};
 
 /// Makes the root of a store and the directories it is in, as far as they are missing, durably.
 /// What exists keeps its mode.
 pub(super) fn make(root: &StoreDirectory, options: FsOptions) -> Result<(), StoreError> {
     make_directory(root.path(), options.directory_mode & 0o777).map_err(|source| {
         let url = StoreUrl::Directory(root.clone());
-        StoreError::from_io(Place::store(&url), "making", source)
+        StoreError::from_io(ObjectPlace::store(&url), "making", source)
     })
 }
 

@@ -7,7 +7,7 @@ use seawall_core::Ulid;
 
 use super::tree::{Tree, open_directory};
 use crate::path::is_component;
-use crate::{ObjectPrefix, Place, RESERVED_SUFFIX, StoreError};
+use crate::{ObjectPlace, ObjectPrefix, RESERVED_SUFFIX, StoreError};
 
 /// What [`FsStore::sweep_temporary`](super::FsStore::sweep_temporary) removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Swept {
 
 /// Removes old unfinished files below the root.
 pub(super) fn sweep(tree: &Tree, older_than: Duration) -> Result<Swept, StoreError> {
-    let place = Place::store(tree.url());
+    let place = ObjectPlace::store(tree.url());
     let now = now_of_store(tree)
         .map_err(|errno| StoreError::from_io(place.clone(), "sweeping", errno.into()))?;
     let older_than_s = i64::try_from(older_than.as_secs()).ok();
@@ -45,7 +45,7 @@ fn now_of_store(tree: &Tree) -> Result<i64, Errno> {
 
 struct Sweep {
     written_before: Option<i64>,
-    place: Place,
+    place: ObjectPlace,
     swept: Swept,
 }
 

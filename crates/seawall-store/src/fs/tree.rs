@@ -10,7 +10,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::FsOptions;
 use super::sync::SyncCalls;
-use crate::{ObjectPath, ObjectPrefix, Place, StoreDirectory, StoreError, StoreUrl};
+use crate::{ObjectPath, ObjectPlace, ObjectPrefix, StoreDirectory, StoreError, StoreUrl};
 
 /// How many directories are remembered as durable; beyond that the memory starts afresh.
 const REMEMBERED_DIRECTORIES: usize = 4096;
@@ -49,10 +49,11 @@ impl Tree {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let root = retry_on_intr(|| rustix::fs::open(directory.path(), flags, Mode::empty()))
             .map_err(|errno| match errno {
-                Errno::NOTDIR => {
-                    StoreError::NotAnObject { place: Place::store(&url), found: "not a directory" }
-                }
-                _ => StoreError::from_io(Place::store(&url), "opening", errno.into()),
+                Errno::NOTDIR => StoreError::NotAnObject {
+                    place: ObjectPlace::store(&url),
+                    found: "not a directory",
+                },
+                _ => StoreError::from_io(ObjectPlace::store(&url), "opening", errno.into()),
             })?;
         Ok(Self {
             url,
@@ -68,8 +69,8 @@ impl Tree {
         &self.url
     }
 
-    pub(super) fn place(&self, path: &ObjectPath) -> Place {
-        Place::object(&self.url, path)
+    pub(super) fn place(&self, path: &ObjectPath) -> ObjectPlace {
+        ObjectPlace::object(&self.url, path)
     }
 
     pub(super) const fn file_mode(&self) -> Mode {
@@ -82,7 +83,7 @@ impl Tree {
 
     /// The directory a prefix names.
     pub(super) fn open_prefix(&self, prefix: &ObjectPrefix) -> Result<OwnedFd, StoreError> {
-        let place = Place::prefix(&self.url, prefix);
+        let place = ObjectPlace::prefix(&self.url, prefix);
         let mut chain = self.open_chain(prefix, &place)?;
         chain.pop().map_or_else(|| self.open_root_again(&place), Ok)
     }
@@ -91,7 +92,7 @@ impl Tree {
     pub(super) fn open_chain(
         &self,
         prefix: &ObjectPrefix,
-        place: &Place,
+        place: &ObjectPlace,
     ) -> Result<Vec<OwnedFd>, StoreError> {
         let mut chain: Vec<OwnedFd> = Vec::new();
         for name in components(prefix) {
@@ -130,7 +131,7 @@ impl Tree {
     pub(super) fn sync_directory(
         &self,
         directory: BorrowedFd<'_>,
-        place: &Place,
+        place: &ObjectPlace,
     ) -> Result<(), StoreError> {
         self.syncs.directory(directory).map_err(|source| {
             self.sync_failed.store(true, Ordering::Release);
@@ -145,7 +146,7 @@ impl Tree {
         prefix: &ObjectPrefix,
         above: &[OwnedFd],
         directory: &OwnedFd,
-        place: &Place,
+        place: &ObjectPlace,
     ) -> Result<(), StoreError> {
         let name = prefix.to_string();
         let identity = identity(directory.as_fd());
@@ -170,7 +171,7 @@ impl Tree {
         &self,
         parent: BorrowedFd<'_>,
         name: &str,
-        place: &Place,
+        place: &ObjectPlace,
     ) -> Result<OwnedFd, StoreError> {
         match open_directory(parent, name, place) {
             Err(StoreError::NotFound { .. }) => {}
@@ -188,7 +189,7 @@ impl Tree {
         }
     }
 
-    fn open_root_again(&self, place: &Place) -> Result<OwnedFd, StoreError> {
+    fn open_root_again(&self, place: &ObjectPlace) -> Result<OwnedFd, StoreError> {
         self.root
             .try_clone()
             .map_err(|source| StoreError::from_io(place.clone(), "opening", source))
@@ -208,7 +209,7 @@ pub(super) fn undo_umask(made: impl AsFd, mode: Mode) -> Result<(), Errno> {
     }
 }
 
-fn making(place: &Place, errno: Errno) -> StoreError {
+fn making(place: &ObjectPlace, errno: Errno) -> StoreError {
     StoreError::from_io(place.clone(), "making the directory of", errno.into())
 }
 
@@ -221,7 +222,7 @@ pub(super) fn components(prefix: &ObjectPrefix) -> impl DoubleEndedIterator<Item
 pub(super) fn open_directory(
     parent: BorrowedFd<'_>,
     name: &str,
-    place: &Place,
+    place: &ObjectPlace,
 ) -> Result<OwnedFd, StoreError> {
     retry_on_intr(|| openat(parent, name, DIRECTORY, Mode::empty())).map_err(|errno| match errno {
         Errno::NOTDIR | Errno::LOOP => StoreError::NotAnObject {

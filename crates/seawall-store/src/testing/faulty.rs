@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::call::{Asked, Call};
 use crate::layer::{Answer, Layer, Layered};
-use crate::{Place, Store, StoreError};
+use crate::{ObjectPlace, Store, StoreError};
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ struct Rule {
 }
 
 /// Says what happens to a call: its kind, what it is about, and the how manieth of all calls it is.
-type Choice = Box<dyn Fn(Call, &Place, u64) -> Option<Fault> + Send + Sync>;
+type Choice = Box<dyn Fn(Call, &ObjectPlace, u64) -> Option<Fault> + Send + Sync>;
 
 /// What happens to the calls of a [`Faulty`] store.
 pub struct Script {
@@ -91,7 +91,7 @@ impl Faulty {
     #[must_use]
     pub fn choose(
         self,
-        choice: impl Fn(Call, &Place, u64) -> Option<Fault> + Send + Sync + 'static,
+        choice: impl Fn(Call, &ObjectPlace, u64) -> Option<Fault> + Send + Sync + 'static,
     ) -> Self {
         self.change(|script| script.choice = Box::new(choice))
     }
@@ -139,7 +139,7 @@ impl fmt::Debug for Script {
 
 impl Script {
     /// Counts a call and gives what is to happen to it.
-    fn next(&self, call: Call, place: &Place) -> Option<Fault> {
+    fn next(&self, call: Call, place: &ObjectPlace) -> Option<Fault> {
         let (count, number) = {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             let (of_kind, all) = &mut *counts;
@@ -206,7 +206,7 @@ impl Script {
     }
 }
 
-fn error(place: Place, errno: Errno) -> StoreError {
+fn error(place: ObjectPlace, errno: Errno) -> StoreError {
     StoreError::from_io(place, "pretending to access", io::Error::from(errno))
 }
 

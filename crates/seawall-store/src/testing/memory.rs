@@ -8,8 +8,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    ListPage, MAX_PAGE_OBJECTS, ObjectEnd, ObjectInfo, ObjectPath, ObjectPrefix, ObjectWriter,
-    Place, Store, StoreError, StoreUrl,
+    ListPage, MAX_PAGE_OBJECTS, ObjectEnd, ObjectInfo, ObjectPath, ObjectPlace, ObjectPrefix,
+    ObjectWriter, Store, StoreError, StoreUrl,
 };
 
 /// A store in memory, for tests that need many objects, or time to pass. Its copies are the same
@@ -65,7 +65,7 @@ impl MemoryStore {
     fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
         let mut content = self.content();
         if content.objects.contains_key(path) {
-            return Err(StoreError::AlreadyExists { place: Place::object(&self.url, path) });
+            return Err(StoreError::AlreadyExists { place: ObjectPlace::object(&self.url, path) });
         }
         let modified = Timestamp::now() + content.ahead;
         content.objects.insert(path.clone(), Object { bytes, modified });
@@ -75,9 +75,9 @@ impl MemoryStore {
     fn look<T>(
         &self,
         path: &ObjectPath,
-        at: impl FnOnce(&Object, Place) -> Result<T, StoreError>,
+        at: impl FnOnce(&Object, ObjectPlace) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let place = Place::object(&self.url, path);
+        let place = ObjectPlace::object(&self.url, path);
         match self.content().objects.get(path) {
             Some(object) => at(object, place),
             None => Err(StoreError::NotFound { place }),

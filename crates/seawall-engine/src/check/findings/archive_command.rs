@@ -1,10 +1,10 @@
 use seawall_core::Hint;
 
-use super::{Facts, Found, Severity};
+use super::{Facts, FindingList, Severity};
 use crate::check::FindingId;
 use crate::cluster::is_push_of;
 
-impl Found {
+impl FindingList {
     /// Where the program or its configuration is not there, no try can succeed.
     pub(super) fn archive_program(&mut self, facts: &Facts) {
         let Some(path) = &facts.archive_command_lacks else { return };

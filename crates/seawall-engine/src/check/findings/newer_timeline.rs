@@ -1,7 +1,7 @@
-use super::{Facts, Found, RepositoryFacts, Severity};
+use super::{Facts, FindingList, RepositoryFacts, Severity};
 use crate::check::FindingId;
 
-impl Found {
+impl FindingList {
     /// Another server was promoted, or restored, and archives: there are two pasts.
     pub(super) fn newer_timeline(&mut self, facts: &Facts, repository: &RepositoryFacts) {
         let newer = repository.newest_timeline.zip(facts.timeline);

@@ -1,12 +1,12 @@
 use seawall_core::ByteSize;
 
-use super::{Found, RepositoryFacts, Severity};
+use super::{FindingList, RepositoryFacts, Severity};
 use crate::check::FindingId;
 
 /// Room for fewer backups than this is a matter for soon.
 const BACKUPS_AHEAD: u64 = 3;
 
-impl Found {
+impl FindingList {
     /// Whether the next backup will fit. Nothing is removed by itself.
     pub(super) fn room(&mut self, repository: &RepositoryFacts) {
         let Some((free, newest)) = repository.free_bytes.zip(repository.newest_backup_bytes) else {

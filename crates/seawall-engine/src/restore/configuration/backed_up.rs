@@ -10,8 +10,7 @@ use seawall_repo::manifest::{Entry, EntryKind, ExternalFile, INCLUDED, ManifestR
 
 use super::Configuration;
 use crate::config_text::{Include, include_of, name_of, value_of};
-use crate::restore::content::read_file;
-use crate::restore::sources::Sources;
+use crate::stored::{Sources, read_file};
 
 /// A configuration file is kept up to this size.
 const BYTES_MAX: u64 = 8 << 20;
@@ -40,7 +39,7 @@ pub(in crate::restore) async fn read(
         Reading { sources, manifest, seen: BTreeSet::new(), found: Configuration::default() };
     let external = &manifest.commit.info.external_files;
     match external.iter().find(|file| file.setting == "config_file") {
-        Some(main) => reading.of(&main.content, Place::Outside(path_of(main))).await?,
+        Some(main) => reading.of(&main.content, FilePlace::Outside(path_of(main))).await?,
         None => reading.of_file(Path::new("postgresql.conf")).await?,
     }
     reading.of_file(Path::new("postgresql.auto.conf")).await?;
@@ -57,14 +56,14 @@ pub(in crate::restore) async fn read(
 
 /// Where a configuration file was.
 #[derive(Debug, Clone)]
-enum Place {
+enum FilePlace {
     /// Below the data directory.
     Inside(PathBuf),
     /// Anywhere else.
     Outside(PathBuf),
 }
 
-impl Place {
+impl FilePlace {
     fn beside(&self, path: &Path) -> PathBuf {
         let (Self::Inside(place) | Self::Outside(place)) = self;
         plain(&place.parent().unwrap_or(place).join(path))
@@ -86,11 +85,11 @@ impl<'b> Reading<'b> {
             return Ok(());
         }
         let content = read_file(self.sources, &entry, BYTES_MAX).await?;
-        self.of(&content, Place::Inside(path.to_owned())).await
+        self.of(&content, FilePlace::Inside(path.to_owned())).await
     }
 
     /// Takes over what lines set, and files that they include, in their order.
-    fn of<'s>(&'s mut self, content: &'s [u8], place: Place) -> BoxFuture<'s, Result<()>> {
+    fn of<'s>(&'s mut self, content: &'s [u8], place: FilePlace) -> BoxFuture<'s, Result<()>> {
         async move {
             for line in content.split(|byte| *byte == b'\n') {
                 match include_of(line) {
@@ -123,12 +122,12 @@ impl<'b> Reading<'b> {
         };
     }
 
-    async fn of_included(&mut self, path: &Path, from: &Place) -> Result<()> {
+    async fn of_included(&mut self, path: &Path, from: &FilePlace) -> Result<()> {
         let external = self.externals().find(|file| is_at(&path_of(file), path, from));
         if let Some(file) = external {
             let place = path_of(file);
             if self.seen.insert(place.clone()) {
-                self.of(&file.content, Place::Outside(place)).await?;
+                self.of(&file.content, FilePlace::Outside(place)).await?;
             }
             return Ok(());
         }
@@ -141,7 +140,7 @@ impl<'b> Reading<'b> {
     }
 
     /// The files of an included directory, in the order PostgreSQL reads them.
-    async fn conf_files(&self, directory: &Path, from: &Place) -> Result<Vec<PathBuf>> {
+    async fn conf_files(&self, directory: &Path, from: &FilePlace) -> Result<Vec<PathBuf>> {
         let parent = |path: &PathBuf| path.parent().is_some_and(|it| is_at(it, directory, from));
         let mut files: Vec<PathBuf> = self.externals().map(path_of).filter(parent).collect();
         if files.is_empty() {
@@ -203,9 +202,9 @@ fn path_of(file: &ExternalFile) -> PathBuf {
 
 /// Whether a file that was outside is the one meant. Where the data directory was is not known: seen
 /// from there, a path's end has to do.
-fn is_at(file: &Path, meant: &Path, from: &Place) -> bool {
+fn is_at(file: &Path, meant: &Path, from: &FilePlace) -> bool {
     match from {
-        Place::Inside(_) if meant.is_relative() => file.ends_with(meant),
+        FilePlace::Inside(_) if meant.is_relative() => file.ends_with(meant),
         _ => file == meant,
     }
 }

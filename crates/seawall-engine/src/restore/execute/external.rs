@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use seawall_core::{Code, Error, Result};
 use seawall_repo::manifest::{ExternalFile, INCLUDED};
 
-use super::super::durable::{create_directory, local, publish};
 use super::includes::Included;
 use super::settings::{Setting, append_settings, setting};
 use crate::config_text::{Include, conf_files, include_of, name_of, path_of};
+use crate::durable::{create_directory, local, publish};
 
 /// Where files go whose usual place in the data directory is taken.
 pub(super) const ELSEWHERE: &str = "seawall-restored";

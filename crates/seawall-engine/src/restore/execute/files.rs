@@ -14,13 +14,12 @@ use seawall_pgdata::own_places::{is_own_directory, is_own_file};
 use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
 use tokio::runtime::Handle;
 
-use super::super::durable::{create_directory, create_file, local};
-use super::super::layout::Layout;
-use super::super::sources::Sources;
 use super::journal::Journal;
 use super::worker::{FileJob, Job, Worker, crc_of_zeroes};
 use crate::cluster::stays_inside;
+use crate::durable::{create_directory, create_file, local};
 use crate::pace::Pace;
+use crate::stored::{Layout, Sources};
 
 /// Jobs that wait for a worker.
 const JOBS_WAITING: usize = 16;

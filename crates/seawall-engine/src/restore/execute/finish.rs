@@ -16,17 +16,16 @@ use seawall_repo::manifest::{BackupInfo, Entry, EntryKind, ManifestReader};
 use tokio::runtime::Handle;
 
 use super::super::Mode;
-use super::super::durable::{
-    create_directory, create_file, local, publish, publish_file, sync_directory, sync_filesystems,
-    unfinished,
-};
-use super::super::layout::Layout;
-use super::super::sources::{Sources, inconsistent};
 use super::super::state::RestoreState;
 use super::super::tablespace_note::TablespaceNote;
 use super::external::{self, Placed};
 use super::journal::Journal;
 use super::settings::{append_settings, recovery_settings};
+use crate::durable::{
+    create_directory, create_file, local, publish, publish_file, sync_directory, sync_filesystems,
+    unfinished,
+};
+use crate::stored::{Layout, Sources, inconsistent};
 
 /// Directories that PostgreSQL wants and backups have empty.
 const DIRECTORIES: [&str; 11] = [

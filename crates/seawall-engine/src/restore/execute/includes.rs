@@ -11,11 +11,11 @@ use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::manifest::{ExternalFile, INCLUDED};
 
-use super::super::durable::{create_directory, publish};
-use super::super::layout::Layout;
 use super::external::{ELSEWHERE, PID_FILE, Placed};
 use super::settings::DISABLED;
 use crate::config_text::{Include, include_of, name_of, quoted};
+use crate::durable::{create_directory, publish};
+use crate::stored::Layout;
 
 /// Names in a data directory that a restore or the server gives, whether the backup has them or
 /// not.

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use seawall_core::{Result, Ulid};
 use seawall_pgdata::Cursor;
 
-use super::super::durable::{local, remove, sync_filesystems};
-use super::super::layout::Layout;
+use crate::durable::{local, remove, sync_filesystems};
+use crate::stored::Layout;
 
 /// The name of the journal, beside the restore's state.
 const FILE_NAME: &str = "seawall.restore.journal";

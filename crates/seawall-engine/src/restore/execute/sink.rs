@@ -11,7 +11,7 @@ use seawall_store::direct::{AlignedBuffer, set_direct, write_all_at};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::super::durable::{create_file, local};
+use crate::durable::{create_file, local};
 
 /// Smaller files are written through the page cache: they are written out together at the end.
 const DIRECT_BYTES_MIN: u64 = 1 << 20;
@@ -32,7 +32,7 @@ impl WriteBehind {
     }
 
     /// Begins to write what is filled, once what was begun before is written.
-    fn begin(&mut self, piece: Piece) -> Result<()> {
+    fn begin(&mut self, piece: FilePiece) -> Result<()> {
         self.wait()?;
         let empty = self.written.take();
         let empty = empty.ok_or_else(|| Error::new(Code::Internal, "a buffer was lost"))?;
@@ -130,8 +130,8 @@ impl<'b> FileSink<'b> {
         self.behind.begin(piece)
     }
 
-    fn next(&mut self) -> Piece {
-        Piece {
+    fn next(&mut self) -> FilePiece {
+        FilePiece {
             path: Arc::clone(&self.path),
             file: Arc::clone(&self.file),
             offset: self.offset,
@@ -141,14 +141,14 @@ impl<'b> FileSink<'b> {
 }
 
 /// Where bytes of a file go.
-struct Piece {
+struct FilePiece {
     path: Arc<PathBuf>,
     file: Arc<File>,
     offset: u64,
     reserve: Option<Range<u64>>,
 }
 
-impl Piece {
+impl FilePiece {
     fn write(&self, bytes: &[u8]) -> Result<()> {
         if let Some(range) = &self.reserve {
             self.reserve(range)?;

@@ -9,13 +9,12 @@ use seawall_repo::pack::{FRAME_BLOCKS, FrameReader, Frames};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::super::content::{
-    Batch, Part, block_offset, length_of, parts, prove_blocks, read_leaves, wrong_frame,
-};
-use super::super::durable::create_file;
-use super::super::sources::Sources;
 use super::sink::{FileSink, WriteBehind};
+use crate::durable::create_file;
 use crate::pace::Pace;
+use crate::stored::{
+    Batch, Part, Sources, block_offset, length_of, parts, prove_blocks, read_leaves, wrong_frame,
+};
 
 /// A file to write.
 #[derive(Debug)]
@@ -108,7 +107,7 @@ impl Worker {
         self.pace.take(bytes.len() as u64)?;
         let file = create_file(&job.location, job.entry.mode)?;
         std::io::Write::write_all(&mut &file, bytes)
-            .map_err(|error| super::super::durable::local(error, "writing", &job.location))?;
+            .map_err(|error| crate::durable::local(error, "writing", &job.location))?;
         Ok(crc32c::crc32c(bytes))
     }
 

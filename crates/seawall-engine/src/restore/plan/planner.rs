@@ -3,7 +3,7 @@ use seawall_core::{
 };
 use seawall_pgdata::history::Ancestry;
 
-use super::resolver::{Cut, Found, not_archived, verify_tells};
+use super::resolver::{Cut, TargetFacts, not_archived, verify_tells};
 use super::timeline::{no_such_backup, shown};
 use super::{BackupFacts, CommitPlace, RemovalLog, Resolver, Stop};
 use crate::restore::{CoveredSpan, Point, RecordPlace, Target, UnreadableWal, WalCoverage};
@@ -132,7 +132,8 @@ impl Planner {
                 let before = self.usable.partition_point(|usable| usable.backup.stop_lsn <= *lsn);
                 preferred(self.usable.get(..before).unwrap_or_default())
             }
-            _ => None,
+            Target::To(Point::Time(_) | Point::Xid(_) | Point::Name(_))
+            | Target::Before(Point::Time(_) | Point::Xid(_) | Point::Name(_)) => None,
         };
         let first = from.or(self.usable.first());
         let may_be_used = |usable: &&Usable| {
@@ -170,7 +171,11 @@ impl Planner {
             Target::To(Point::Lsn(lsn)) => {
                 at(self.input.record_at_target.map_or(*lsn, |record| record.end.align_up()))
             }
-            _ => None,
+            // What the facts are looked through for.
+            Target::To(Point::Time(_) | Point::Xid(_) | Point::Name(_))
+            | Target::Before(Point::Time(_) | Point::Xid(_) | Point::Name(_)) => None,
+            // All of it is wanted.
+            Target::Latest => None,
         };
         Resolver::new(self.input.target.clone(), cut)
     }
@@ -192,7 +197,7 @@ impl Planner {
         Ok(decision)
     }
 
-    fn decide_found(&self, found: Found) -> Result<Decision> {
+    fn decide_found(&self, found: TargetFacts) -> Result<Decision> {
         if self.input.target == Target::BackupOnly {
             let chosen = preferred(&self.usable).ok_or_else(|| no_backup(&self.input))?;
             let (stop, wal_end) = match self.input.record_at_target {
@@ -227,7 +232,7 @@ impl Planner {
         let from = decision.backup.start_lsn;
         let to = match self.input.target {
             Target::Latest => Lsn(u64::MAX),
-            _ => decision.stop.kept_until(),
+            Target::BackupOnly | Target::To(_) | Target::Before(_) => decision.stop.kept_until(),
         };
         let needed = |it: &&UnreadableWal| it.start < to && (from < it.end || from <= it.start);
         let all = unreadable.iter().chain(&self.input.wal.unreadable);
@@ -250,7 +255,7 @@ impl Planner {
         warnings
     }
 
-    fn decision(&self, chosen: &Usable, stop: Stop, wal_end: Lsn, found: Found) -> Decision {
+    fn decision(&self, chosen: &Usable, stop: Stop, wal_end: Lsn, found: TargetFacts) -> Decision {
         let timeline = self.input.ancestry.timeline_at(stop.position());
         // What an abandoned end of the timeline has behind its fork is of no use.
         let fork = self.input.ancestry.fork_lsn_of(timeline);

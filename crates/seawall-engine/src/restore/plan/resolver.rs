@@ -14,7 +14,7 @@ pub(super) struct Cut {
 
 /// What the facts say about a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct TargetFacts {
     /// `None`: everything is wanted.
     pub cut: Option<Cut>,
     /// For a time, where the last fact is that is not later and comes before the cut.
@@ -142,11 +142,10 @@ impl Resolver {
     /// Whether facts that follow cannot change anything any more.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
-        let unique = !matches!(
-            self.target,
-            Target::To(Point::Xid(_) | Point::Name(_))
-                | Target::Before(Point::Xid(_) | Point::Name(_))
-        );
+        let unique = match self.target.point() {
+            Some(Point::Xid(_) | Point::Name(_)) => false,
+            Some(Point::Time(_) | Point::Lsn(_)) | None => true,
+        };
         unique && self.cut.is_some() && self.first_commit_left_out.is_some()
     }
 
@@ -172,29 +171,27 @@ impl Resolver {
     /// Whether a transaction is the target. The log has 32 bits of its number; so does
     /// `recovery_target_xid`.
     fn is_wanted(&self, xid: Xid) -> bool {
-        match self.target {
-            Target::To(Point::Xid(wanted)) | Target::Before(Point::Xid(wanted)) => {
-                u64::from(xid) == wanted & u64::from(u32::MAX)
-            }
-            _ => false,
+        match self.target.point() {
+            Some(Point::Xid(wanted)) => u64::from(xid) == wanted & u64::from(u32::MAX),
+            Some(Point::Time(_) | Point::Lsn(_) | Point::Name(_)) | None => false,
         }
     }
 
     fn note_restore_point(&mut self, place: RecordPlace, name: &str) {
-        if let Target::To(Point::Name(wanted)) | Target::Before(Point::Name(wanted)) = &self.target
-            && wanted == name
-        {
-            self.note_match(place);
+        match self.target.point() {
+            Some(Point::Name(wanted)) if wanted == name => self.note_match(place),
+            Some(Point::Name(_) | Point::Time(_) | Point::Lsn(_) | Point::Xid(_)) | None => {}
         }
     }
 
     fn note_match(&mut self, place: RecordPlace) {
         self.matches.push(place.lsn);
         if self.cut.is_none() {
-            self.cut = Some(match self.target {
-                Target::To(_) => Cut { lsn: place.end.align_up(), record_end: None },
-                _ => Cut { lsn: place.lsn, record_end: Some(place.end) },
-            });
+            self.cut = match self.target {
+                Target::To(_) => Some(Cut { lsn: place.end.align_up(), record_end: None }),
+                Target::Before(_) => Some(Cut { lsn: place.lsn, record_end: Some(place.end) }),
+                Target::Latest | Target::BackupOnly => None,
+            };
         }
     }
 
@@ -211,22 +208,20 @@ impl Resolver {
     }
 
     /// What all facts together say.
-    pub(super) fn finish(self) -> Result<Found> {
+    pub(super) fn finish(self) -> Result<TargetFacts> {
         let mut warnings = Vec::new();
-        match &self.target {
-            Target::To(Point::Time(wanted)) | Target::Before(Point::Time(wanted)) => {
-                self.prove_time(*wanted)?;
-            }
-            Target::To(point @ (Point::Xid(_) | Point::Name(_)))
-            | Target::Before(point @ (Point::Xid(_) | Point::Name(_))) => {
+        match self.target.point() {
+            Some(Point::Time(wanted)) => self.prove_time(*wanted)?,
+            Some(point @ (Point::Xid(_) | Point::Name(_))) => {
                 self.prove_unique(point)?;
                 if self.rolled_back {
                     warnings.push(format!("{point} was rolled back: none of its changes exist."));
                 }
             }
-            _ => {}
+            // Where that cuts the log is known without any fact.
+            Some(Point::Lsn(_)) | None => {}
         }
-        Ok(Found {
+        Ok(TargetFacts {
             cut: self.cut,
             anchor: self.anchor,
             last_commit_kept: self.last_commit_kept,

@@ -15,8 +15,8 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 use super::directory::names;
 use super::inside::resolved;
 use crate::cluster::TablespaceLinks;
+use crate::durable::local;
 use crate::restore::TablespaceChange;
-use crate::restore::durable::local;
 use crate::restore::state::RestoreState;
 use crate::restore::tablespace_note::TablespaceNote;
 

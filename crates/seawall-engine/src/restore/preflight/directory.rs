@@ -7,7 +7,7 @@ use std::path::Path;
 use seawall_core::{Action, Code, Error, Result, hint};
 
 use crate::cluster::{PostmasterFile, is_lost_and_found, read_control};
-use crate::restore::durable::{UNFINISHED_SUFFIX, local};
+use crate::durable::{UNFINISHED_SUFFIX, local};
 use crate::restore::state::{Asked, RestoreProgress};
 use crate::restore::{RestoreRequest, RestoreState};
 use seawall_pgdata::control::NO_CHECKPOINT;

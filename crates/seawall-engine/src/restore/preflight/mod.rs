@@ -4,14 +4,11 @@
 mod creations;
 mod directory;
 mod inside;
-mod integrity;
 mod space;
 mod tablespaces;
 
 pub(crate) use creations::OwnPlaces;
 pub(super) use directory::{being_discarded, look as look_at_directory};
 pub(super) use inside::prove_outside;
-pub(super) use integrity::Proven;
-pub(crate) use integrity::prove_backup;
 pub(super) use space::prove_space;
 pub(super) use tablespaces::{look as look_at_tablespaces, remap};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use seawall_core::{ByteSize, Code, Error, Result};
 
-use crate::restore::durable::local;
+use crate::durable::local;
 
 /// Proves that what goes into each directory fits on the filesystem it is on.
 ///

@@ -10,8 +10,8 @@ use seawall_pgwire::Connection;
 
 use super::{Login, Recovered, failed};
 use crate::cluster::PostmasterFile;
+use crate::durable::local;
 use crate::restore::RestorePlan;
-use crate::restore::durable::local;
 use crate::restore::plan::{FIRST_NORMAL_OID, NamedDatabase, quoted};
 
 const DATABASES: &str =
@@ -22,7 +22,7 @@ const EMPTY: &str = "pg_filenode.map";
 
 /// A database of the restored server.
 #[derive(Debug, Clone)]
-struct Found {
+struct FoundDatabase {
     oid: Oid,
     name: String,
     is_template: bool,
@@ -81,7 +81,7 @@ pub async fn look_at_databases(stretch: &Stretch<'_>) -> Result<Vec<String>> {
     let (log_file, log_bytes) = stretch.log;
     let passed_over = invalid_pages(&log_after(log_file, log_bytes)?);
     if stretch.ended == Ended::ShutDown {
-        let kept: Vec<Found> =
+        let kept: Vec<FoundDatabase> =
             stretch.kept.iter().map(|it| found(it.oid, it.name.clone())).collect();
         return prove_pages(&passed_over, left_out, &kept, stretch.data_directory)
             .map(|()| Vec::new());
@@ -104,15 +104,15 @@ pub(super) async fn insist_on_all_pages(server: &mut Connection, plan: &RestoreP
     Ok(())
 }
 
-const fn found(oid: Oid, name: String) -> Found {
-    Found { oid, name, is_template: false, is_empty: false }
+const fn found(oid: Oid, name: String) -> FoundDatabase {
+    FoundDatabase { oid, name, is_template: false, is_empty: false }
 }
 
 async fn ask(
     server: &mut Connection,
     stretch: &Stretch<'_>,
     left_out: &[NamedDatabase],
-) -> Result<Vec<Found>> {
+) -> Result<Vec<FoundDatabase>> {
     let mut databases = Vec::new();
     for row in server.query_rows(DATABASES).await? {
         let mut database = found(row.get("oid")?, row.get("datname")?);
@@ -182,7 +182,7 @@ fn database_of(path: &str) -> Option<Oid> {
 fn prove_pages(
     passed_over: &BTreeMap<Oid, String>,
     left_out: &[NamedDatabase],
-    databases: &[Found],
+    databases: &[FoundDatabase],
     data_directory: &Path,
 ) -> Result<()> {
     let matters = |oid: Oid| {
@@ -205,7 +205,11 @@ fn prove_pages(
 }
 
 /// Names change: what is to be dropped is told by the names of now.
-fn notes(left_out: &[NamedDatabase], kept: &[NamedDatabase], databases: &[Found]) -> Vec<String> {
+fn notes(
+    left_out: &[NamedDatabase],
+    kept: &[NamedDatabase],
+    databases: &[FoundDatabase],
+) -> Vec<String> {
     let now = |oid: Oid| databases.iter().find(|database| database.oid == oid);
     let mut notes = Vec::new();
     for was in kept.iter().filter(|database| database.oid >= FIRST_NORMAL_OID) {
@@ -239,7 +243,7 @@ fn notes(left_out: &[NamedDatabase], kept: &[NamedDatabase], databases: &[Found]
     notes
 }
 
-fn drop_statements(database: &Found) -> String {
+fn drop_statements(database: &FoundDatabase) -> String {
     let name = quoted(&database.name);
     let first = if database.is_template {
         format!("ALTER DATABASE {name} IS_TEMPLATE false; ")
@@ -274,7 +278,7 @@ mod tests {
         let left_out = [named(16_401, "a"), named(16_402, "b")];
         let databases =
             [(16_401, "a"), (16_402, "b")].map(|(oid, name)| found(oid, name.to_owned()));
-        let prove = |left_out: &[NamedDatabase], databases: &[Found]| {
+        let prove = |left_out: &[NamedDatabase], databases: &[FoundDatabase]| {
             prove_pages(&pages, left_out, databases, Path::new("/restored"))
         };
         prove(&left_out, &databases).unwrap();
@@ -283,7 +287,7 @@ mod tests {
         assert!(error.message().contains("/16402/7_fsm"), "{error:?}");
         // It was dropped since, or is a copy of one left out.
         prove(&left_out[..1], &databases[..1]).unwrap();
-        let copy = Found { is_empty: true, ..databases[1].clone() };
+        let copy = FoundDatabase { is_empty: true, ..databases[1].clone() };
         prove(&left_out[..1], &[copy]).unwrap();
         let shared = invalid_pages("WARNING:  page 0 of relation global/1262 is uninitialized");
         assert!(prove_pages(&shared, &left_out, &[], Path::new("/restored")).is_err());

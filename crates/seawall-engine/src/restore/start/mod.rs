@@ -20,9 +20,9 @@ use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
 use seawall_pgwire::Connection;
 use tokio::time::sleep;
 
-use super::durable::local;
 use super::{Mode, RestorePlan, TargetAction};
 use crate::cluster::{PostmasterFile, read_control};
+use crate::durable::local;
 
 pub use archive_end::{Archives, LeftOut};
 pub use databases::{Ended, Stretch, look_at_databases};
@@ -117,7 +117,7 @@ pub enum Recovered {
 /// [`Code::RestoredServerFailed`], with the end of the server's log; without a hint if the server
 /// could not be started or went down.
 pub async fn start(options: &StartOptions, plan: &RestorePlan) -> Result<Recovered> {
-    let mut server = Server {
+    let mut server = RestoredServer {
         options,
         plan,
         log: ServerLog::from_now(&options.data_directory, &options.log_file),
@@ -131,7 +131,7 @@ pub async fn start(options: &StartOptions, plan: &RestorePlan) -> Result<Recover
     waited.map_err(|error| server.log.shown_with(error))
 }
 
-struct Server<'s> {
+struct RestoredServer<'s> {
     options: &'s StartOptions,
     plan: &'s RestorePlan,
     log: ServerLog,
@@ -141,7 +141,7 @@ struct Server<'s> {
     waits_for: Since<Lsn>,
 }
 
-impl Server<'_> {
+impl RestoredServer<'_> {
     fn launch(&self) -> Result<()> {
         let StartOptions { data_directory, programs, log_file, .. } = self.options;
         let pg_ctl = programs.join("pg_ctl");

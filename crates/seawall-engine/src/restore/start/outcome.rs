@@ -6,7 +6,7 @@ use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 
-use crate::restore::durable::local;
+use crate::durable::local;
 use crate::restore::plan::record_position;
 use crate::restore::{RestorePlan, Stop};
 

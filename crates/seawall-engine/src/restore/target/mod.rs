@@ -22,6 +22,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// The point that it names, whichever side of it is wanted.
+    pub(in crate::restore) const fn point(&self) -> Option<&Point> {
+        match self {
+            Self::To(point) | Self::Before(point) => Some(point),
+            Self::Latest | Self::BackupOnly => None,
+        }
+    }
+
     /// Whether a moment is past the time that is the target; the moment itself is with `To` and is not
     /// with `Before` (`recovery_target_inclusive`). `None` if the target is no time.
     pub(in crate::restore) fn is_past(&self, time: Timestamp) -> Option<bool> {

@@ -5,7 +5,7 @@ use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{Span, Timestamp};
 use seawall_core::{Code, Error, Result};
 
-use super::written::{Day, Misread, Place, Written};
+use super::written::{Day, Misread, Written, ZoneOf};
 use super::{EXAMPLES, abbreviations};
 
 /// How many changes of the clocks ahead an abbreviation is looked for.
@@ -71,7 +71,7 @@ impl Reader<'_> {
         };
         let civil = date.to_datetime(self.written.time);
         let moment = self.at(civil, &self.place(civil)?)?;
-        if let Place::Both(offset, name) = self.written.place {
+        if let ZoneOf::Both(offset, name) = self.written.place {
             let zone = self.zone_named(name)?;
             if zone.to_offset(moment) != offset {
                 return Err(self
@@ -85,9 +85,9 @@ impl Reader<'_> {
     /// The zone of the clock that shows `civil`.
     fn place(&self, civil: DateTime) -> Result<TimeZone> {
         match self.written.place {
-            Place::Local => Ok(self.zone.clone()),
-            Place::Offset(offset) | Place::Both(offset, _) => Ok(TimeZone::fixed(offset)),
-            Place::Named(name) => self.meaning(name, civil),
+            ZoneOf::Local => Ok(self.zone.clone()),
+            ZoneOf::Offset(offset) | ZoneOf::Both(offset, _) => Ok(TimeZone::fixed(offset)),
+            ZoneOf::Named(name) => self.meaning(name, civil),
         }
     }
 

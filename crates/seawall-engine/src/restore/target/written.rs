@@ -8,7 +8,7 @@ use jiff::tz::Offset;
 pub(super) struct Written<'a> {
     pub day: Day,
     pub time: Time,
-    pub place: Place<'a>,
+    pub place: ZoneOf<'a>,
 }
 
 /// Which day.
@@ -23,7 +23,7 @@ pub(super) enum Day {
 
 /// Whose clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place<'a> {
+pub(super) enum ZoneOf<'a> {
     /// The clock at hand.
     Local,
     /// One that is so far ahead of UTC.
@@ -185,20 +185,20 @@ impl<'a> Rest<'a> {
         format!("{digits:0<9}").parse().ok()
     }
 
-    fn place(&mut self) -> Option<Place<'a>> {
+    fn place(&mut self) -> Option<ZoneOf<'a>> {
         self.0 = self.0.trim();
         if self.0.is_empty() {
-            return Some(Place::Local);
+            return Some(ZoneOf::Local);
         }
         if !self.0.starts_with(['+', '-']) {
-            return self.name().map(Place::Named);
+            return self.name().map(ZoneOf::Named);
         }
         let offset = self.offset()?;
         self.0 = self.0.trim_start();
         if self.0.is_empty() {
-            return Some(Place::Offset(offset));
+            return Some(ZoneOf::Offset(offset));
         }
-        self.name().map(|name| Place::Both(offset, name))
+        self.name().map(|name| ZoneOf::Both(offset, name))
     }
 
     /// `+02`, `+0200`, `+02:00`, and the seconds that some zones once had.
@@ -246,16 +246,16 @@ mod tests {
         let noon = Time::constant(12, 0, 0, 0);
         let date = Day::Date(Date::constant(2026, 1, 2));
         let written = |day, place| Some(Written { day, time: noon, place });
-        assert_eq!(read("2026-01-02 12:00"), written(date, Place::Local));
-        assert_eq!(read("20260102T1200"), written(date, Place::Local));
-        assert_eq!(read("12:00:00 CET"), written(Day::Unsaid, Place::Named("CET")));
-        assert_eq!(read("Yesterday 12:00"), written(Day::Yesterday, Place::Local));
+        assert_eq!(read("2026-01-02 12:00"), written(date, ZoneOf::Local));
+        assert_eq!(read("20260102T1200"), written(date, ZoneOf::Local));
+        assert_eq!(read("12:00:00 CET"), written(Day::Unsaid, ZoneOf::Named("CET")));
+        assert_eq!(read("Yesterday 12:00"), written(Day::Yesterday, ZoneOf::Local));
         let offset = Offset::from_seconds(20_700).unwrap();
-        assert_eq!(read("today 12:00 +0545"), written(Day::Today, Place::Offset(offset)));
-        let both = Place::Both(offset, "Asia/Kathmandu");
+        assert_eq!(read("today 12:00 +0545"), written(Day::Today, ZoneOf::Offset(offset)));
+        let both = ZoneOf::Both(offset, "Asia/Kathmandu");
         assert_eq!(read("2026-01-02T12:00+05:45[Asia/Kathmandu]"), written(date, both));
-        assert_eq!(read("2026-01-02 12:00 [4711]"), written(date, Place::Local));
-        assert_eq!(read("2026-01-02 12:00 CET [4711]"), written(date, Place::Named("CET")));
+        assert_eq!(read("2026-01-02 12:00 [4711]"), written(date, ZoneOf::Local));
+        assert_eq!(read("2026-01-02 12:00 CET [4711]"), written(date, ZoneOf::Named("CET")));
         for (text, part) in [
             ("2026-02-30 12:00", Some("2026-02-30 12:00")),
             ("2026-01-02 25:00", Some("25:00")),

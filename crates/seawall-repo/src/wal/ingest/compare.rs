@@ -2,7 +2,7 @@
 
 use seawall_core::{Action, Code, Error, Lsn, Result, hint};
 
-use super::stretch::{Piece, Stretch};
+use super::stretch::{Stretch, TimelinePiece};
 use crate::wal::listing::Listed;
 use crate::wal::range::open_range;
 use crate::wal::{LsnRange, WalArchive};
@@ -16,7 +16,7 @@ impl WalArchive {
     pub(super) async fn compare(
         &self,
         stretch: &Stretch<'_>,
-        piece: &Piece,
+        piece: &TimelinePiece,
         listed: &Listed,
         overlap: LsnRange,
     ) -> Result<()> {

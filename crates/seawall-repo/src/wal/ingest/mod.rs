@@ -20,7 +20,7 @@ use super::{LsnRange, WalArchive};
 use crate::layout::{LineObject, WalRangeName};
 pub(super) use seams::crossing_facts;
 use segment_file::doubtful;
-use stretch::{Examined, Origin, Piece, Stretch};
+use stretch::{Examined, Origin, Stretch, TimelinePiece};
 
 /// How often another writer may be first with the same piece. Its bytes are there then, so that
 /// once would do unless ranges vanish.
@@ -160,7 +160,7 @@ impl WalArchive {
                 let before = self.read_footer(&listed).await?.index;
                 if before.padding_from.is_some() {
                     let index = filler_index(&before, range);
-                    let pieces = vec![Piece { timeline, range, index }];
+                    let pieces = vec![TimelinePiece { timeline, range, index }];
                     return Ok(Some(Examined { pieces, valid_to: range.end, doubt: None }));
                 }
             }
@@ -189,7 +189,7 @@ impl WalArchive {
         &self,
         stretch: &Stretch<'_>,
         ancestry: &Ancestry,
-        piece: &Piece,
+        piece: &TimelinePiece,
     ) -> Result<u64> {
         let segment = WalSegment { timeline: piece.timeline, ..stretch.segment };
         let mut missing = vec![piece.range];
@@ -250,7 +250,7 @@ impl WalArchive {
 /// The index of a part of a piece. Within filler there is nothing to read.
 fn gap_index<'a>(
     stretch: &Stretch<'_>,
-    piece: &'a Piece,
+    piece: &'a TimelinePiece,
     gap: LsnRange,
 ) -> Result<Cow<'a, RangeIndex>> {
     if gap == piece.range {

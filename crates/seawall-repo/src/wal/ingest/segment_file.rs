@@ -2,7 +2,7 @@
 
 use seawall_core::{Action, Code, Error, Lsn, Result, hint};
 use seawall_pgdata::PgMajor;
-use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, PAGE_BYTES};
+use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, WAL_PAGE_BYTES};
 use seawall_pgdata::wal::{EndOfWal, PageHeader};
 
 use super::SegmentKind;
@@ -47,7 +47,7 @@ impl Stretch<'_> {
             )));
         }
         let geometry = (u64::from(long.segment_bytes), u64::from(long.page_bytes));
-        if geometry != (want, PAGE_BYTES) {
+        if geometry != (want, WAL_PAGE_BYTES) {
             return Err(wrong_cluster(format!(
                 "is of segments of {} bytes with pages of {}, and the archive of segments of {want}",
                 geometry.0, geometry.1

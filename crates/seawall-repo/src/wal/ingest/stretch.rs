@@ -3,7 +3,7 @@
 use seawall_core::{Action, Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment, hint};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::page::{PAGE_BYTES, SHORT_HEADER_BYTES, header_bytes};
+use seawall_pgdata::wal::page::{SHORT_HEADER_BYTES, WAL_PAGE_BYTES, header_bytes};
 use seawall_pgdata::wal::{
     DEFAULT_MAX_RECORD_BYTES, EndOfWal, HeadState, PageHeader, RangeIndex, ReaderStart,
     SegmentIndexer,
@@ -36,7 +36,7 @@ pub(super) struct Stretch<'a> {
 
 /// The part of a stretch that one timeline wrote, up to where it is valid.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(super) struct TimelinePiece {
     pub timeline: TimelineId,
     pub range: LsnRange,
     pub index: RangeIndex,
@@ -46,7 +46,7 @@ pub(super) struct Piece {
 #[derive(Debug)]
 pub(super) struct Examined {
     /// In LSN order, adjacent, none empty.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<TimelinePiece>,
     /// Up to here it is WAL, or filler after a switch.
     pub valid_to: Lsn,
     /// The log seems to end there, and it may be damage instead.
@@ -90,7 +90,7 @@ impl<'a> Stretch<'a> {
     /// As much of it as ends where a record or a page may begin.
     pub(super) fn readable(mut self) -> Self {
         let end = Lsn(self.range().end.0 / 8 * 8);
-        let page = Lsn(end.0 / PAGE_BYTES * PAGE_BYTES);
+        let page = Lsn(end.0 / WAL_PAGE_BYTES * WAL_PAGE_BYTES);
         let in_header = end.bytes_since(page) < header_bytes(page, self.segment.size);
         let end = if in_header { page } else { end }.max(self.start);
         self.bytes = self.slice(LsnRange { start: self.start, end });
@@ -104,7 +104,7 @@ impl<'a> Stretch<'a> {
                 self.damaged(format!("timeline {} begins only behind it", self.segment.timeline))
             );
         }
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut pieces: Vec<TimelinePiece> = Vec::new();
         let mut doubt = None;
         let mut valid_to = self.start;
         for span in ancestry.spans() {
@@ -124,7 +124,7 @@ impl<'a> Stretch<'a> {
             valid_to = end;
             if end > range.start {
                 let range = LsnRange { end, ..range };
-                pieces.push(Piece { timeline: span.timeline, range, index });
+                pieces.push(TimelinePiece { timeline: span.timeline, range, index });
             }
         }
         self.check_page_timelines(ancestry, &pieces)?;
@@ -154,7 +154,7 @@ impl<'a> Stretch<'a> {
 
     /// What an ancestor wrote up to the switch has to be all there: its child goes on from it.
     fn check_left_whole(&self, index: &RangeIndex, valid_end: Lsn) -> Result<()> {
-        let open = index.tail.as_ref().filter(|_| !index.end.0.is_multiple_of(PAGE_BYTES));
+        let open = index.tail.as_ref().filter(|_| !index.end.0.is_multiple_of(WAL_PAGE_BYTES));
         match (index.ended, open) {
             (None, None) => Ok(()),
             (None, Some(tail)) => Err(self.damaged(format!(
@@ -205,10 +205,10 @@ impl<'a> Stretch<'a> {
     }
 
     /// Every page names the timeline that began it. It has to be the one the history names.
-    fn check_page_timelines(&self, ancestry: &Ancestry, pieces: &[Piece]) -> Result<()> {
+    fn check_page_timelines(&self, ancestry: &Ancestry, pieces: &[TimelinePiece]) -> Result<()> {
         for piece in pieces {
             let filler = piece.index.padding_from.unwrap_or(piece.range.end);
-            let mut page = Lsn(piece.range.start.0.next_multiple_of(PAGE_BYTES));
+            let mut page = Lsn(piece.range.start.0.next_multiple_of(WAL_PAGE_BYTES));
             while page < filler {
                 let header =
                     LsnRange { start: page, end: page.saturating_add(SHORT_HEADER_BYTES as u64) };
@@ -219,7 +219,7 @@ impl<'a> Stretch<'a> {
                 if found != expected {
                     return Err(self.other_timeline(ancestry, page, found, expected));
                 }
-                page = page.saturating_add(PAGE_BYTES);
+                page = page.saturating_add(WAL_PAGE_BYTES);
             }
         }
         Ok(())
@@ -266,7 +266,7 @@ fn open_end(index: &RangeIndex) -> Lsn {
     if !index.ends_in_a_record() {
         return index.end;
     }
-    let page = Lsn(index.end.0 / PAGE_BYTES * PAGE_BYTES);
+    let page = Lsn(index.end.0 / WAL_PAGE_BYTES * WAL_PAGE_BYTES);
     let begins = index.tail.as_ref().map_or(index.start, |tail| tail.lsn);
     page.max(begins)
 }

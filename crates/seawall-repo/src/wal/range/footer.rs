@@ -4,7 +4,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use seawall_core::{Lsn, PgTimestamp, SystemId, TimelineId, WalSegmentSize};
 use seawall_pgdata::PgMajor;
-use seawall_pgdata::wal::page::PAGE_BYTES;
+use seawall_pgdata::wal::page::WAL_PAGE_BYTES;
 use seawall_pgdata::wal::{
     FirstRecord, FragmentBytes, HeadFragment, HeadState, LastRecord, RangeIndex, TailFragment,
     WalFacts,
@@ -274,7 +274,7 @@ fn fragment_bytes(bytes: Option<ByteVec>, length: u64) -> Result<FragmentBytes, 
 }
 
 fn page_hashes(bytes: &[u8], start: Lsn, end: Lsn) -> Result<Vec<BlockHash>, Damage> {
-    let pages = end.0.div_ceil(PAGE_BYTES) - start.0 / PAGE_BYTES;
+    let pages = end.0.div_ceil(WAL_PAGE_BYTES) - start.0 / WAL_PAGE_BYTES;
     let (hashes, rest) = bytes.as_chunks::<8>();
     if rest.is_empty() && hashes.len() as u64 == pages {
         Ok(hashes.to_vec())

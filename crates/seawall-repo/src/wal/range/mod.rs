@@ -10,7 +10,7 @@ mod seal;
 
 use seawall_core::{Lsn, SystemId};
 use seawall_pgdata::wal::RangeIndex;
-use seawall_pgdata::wal::page::PAGE_BYTES;
+use seawall_pgdata::wal::page::WAL_PAGE_BYTES;
 
 use super::summary::LogSummary;
 use crate::hash::{BlockHash, ContentHasher};
@@ -60,7 +60,8 @@ pub(super) fn page_parts(start: Lsn, bytes: &[u8]) -> impl Iterator<Item = (Lsn,
         if rest.is_empty() {
             return None;
         }
-        let left_in_page = usize::try_from(PAGE_BYTES - lsn.0 % PAGE_BYTES).unwrap_or(rest.len());
+        let left_in_page =
+            usize::try_from(WAL_PAGE_BYTES - lsn.0 % WAL_PAGE_BYTES).unwrap_or(rest.len());
         let (part, after) = rest.split_at(left_in_page.min(rest.len()));
         let at = lsn;
         lsn = lsn.saturating_add(part.len() as u64);

@@ -1,7 +1,7 @@
 //! Writes ranges.
 
 use seawall_core::{Code, Error, Lsn, Result, SystemId};
-use seawall_pgdata::wal::page::PAGE_BYTES;
+use seawall_pgdata::wal::page::WAL_PAGE_BYTES;
 use seawall_pgdata::wal::{RangeIndex, WalFacts};
 use seawall_store::ObjectPath;
 
@@ -107,7 +107,7 @@ fn check_shape(index: &RangeIndex, bytes: &[u8]) -> Result<()> {
         && index.ended.is_none()
         && readable_from(index.start.0)
         && (padded || readable_from(index.end.0))
-        && (!index.ends_in_a_record() || index.end.0.is_multiple_of(PAGE_BYTES));
+        && (!index.ends_in_a_record() || index.end.0.is_multiple_of(WAL_PAGE_BYTES));
     if sound {
         return Ok(());
     }

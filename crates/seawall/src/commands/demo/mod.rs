@@ -15,8 +15,8 @@ use crate::exit::Outcome;
 use crate::render;
 
 use narrator::Narrator;
-use place::Place;
-use server::Server;
+use place::DemoPlace;
+use server::DemoServer;
 use traffic::{Ledger, Traffic};
 
 /// How long traffic flows before and after the backup.
@@ -32,10 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn main(args: &DemoArgs) -> Result<Outcome> {
     let began = Instant::now();
     let programs = server::find_newest()?;
-    let place = Place::prepare(args.dir.as_deref(), args.owner.as_deref())?;
+    let place = DemoPlace::prepare(args.dir.as_deref(), args.owner.as_deref())?;
     let mut narrator = Narrator::new(place.directory());
     narrator.title(&format!("Seawall demo with PostgreSQL {}", programs.major))?;
-    let server = Server::new(programs, &place);
+    let server = DemoServer::new(programs, &place);
     let told = tell(&place, &server, &mut narrator);
     if args.keep && told.is_ok() {
         narrator.kept(&place, &server)?;
@@ -57,7 +57,7 @@ pub fn main(args: &DemoArgs) -> Result<Outcome> {
     }
 }
 
-fn tell(place: &Place, server: &Server, narrator: &mut Narrator) -> Result<()> {
+fn tell(place: &DemoPlace, server: &DemoServer, narrator: &mut Narrator) -> Result<()> {
     narrator.step("A database with live traffic")?;
     server.create(place, narrator)?;
     server.sql(traffic::TABLE)?;

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use seawall_core::{Code, Error, Result};
 
-use super::place::Place;
-use super::server::Server;
+use super::place::DemoPlace;
+use super::server::DemoServer;
 use crate::render::{self, Out, Style, shell_quote};
 
 /// Tells the story on standard output.
@@ -67,7 +67,7 @@ impl Narrator {
     ///
     /// # Errors
     /// [`Code::Internal`] if the command fails; what it printed is in the message.
-    pub fn seawall(&self, place: &Place, arguments: &[impl AsRef<str>]) -> Result<String> {
+    pub fn seawall(&self, place: &DemoPlace, arguments: &[impl AsRef<str>]) -> Result<String> {
         let shown: Vec<String> = arguments.iter().map(|word| shell_quote(word.as_ref())).collect();
         self.command(&self.shorten(&format!("seawall {}", shown.join(" "))))?;
         let mut command = place.seawall();
@@ -97,7 +97,7 @@ impl Narrator {
     }
 
     /// Where everything is, for whoever wants to look around.
-    pub fn kept(&self, place: &Place, server: &Server) -> Result<()> {
+    pub fn kept(&self, place: &DemoPlace, server: &DemoServer) -> Result<()> {
         Out.line(&format!("\n{}", self.style.bold("Look around")))?;
         for line in server.ways_in(place) {
             self.command(&line)?;

@@ -15,14 +15,14 @@ const MAX_DIRECTORY_BYTES: usize = 80;
 
 /// Where the demo's files are, and the program it calls.
 #[derive(Debug)]
-pub struct Place {
+pub struct DemoPlace {
     directory: PathBuf,
     /// Whether the demo made the directory, and may remove it.
     made: bool,
     program: PathBuf,
 }
 
-impl Place {
+impl DemoPlace {
     /// Makes the directory. Root becomes the owner, since PostgreSQL does not run as root.
     ///
     /// # Errors

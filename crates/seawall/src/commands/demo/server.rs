@@ -10,7 +10,7 @@ use seawall_pgdata::PgMajor;
 use seawall_pgwire::{Config, Connection, quote_conninfo_value};
 
 use super::narrator::Narrator;
-use super::place::{Place, quiet};
+use super::place::{DemoPlace, quiet};
 use super::traffic::{Ledger, read_ledger};
 use crate::owner::Owner;
 use crate::{postgres, run};
@@ -39,14 +39,14 @@ pub fn find_newest() -> Result<Programs> {
 
 /// The demo's server, and how to ask it.
 #[derive(Debug)]
-pub struct Server {
+pub struct DemoServer {
     programs: Programs,
     directory: PathBuf,
     conninfo: String,
 }
 
-impl Server {
-    pub fn new(programs: Programs, place: &Place) -> Self {
+impl DemoServer {
+    pub fn new(programs: Programs, place: &DemoPlace) -> Self {
         let conninfo = format!(
             "host={} port=5432 user=postgres",
             quote_conninfo_value(&place.directory().display().to_string())
@@ -68,7 +68,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Code::LocalIo`] with what PostgreSQL's programs said.
-    pub fn create(&self, place: &Place, narrator: &Narrator) -> Result<()> {
+    pub fn create(&self, place: &DemoPlace, narrator: &Narrator) -> Result<()> {
         narrator.command("initdb -D $DIR/data && pg_ctl -D $DIR/data start")?;
         let mut initdb = self.program("initdb");
         initdb.args(["--no-sync", "--data-checksums", "--auth=trust", "--username=postgres"]);
@@ -181,7 +181,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn read_restored(&self, place: &Place) -> Result<Ledger> {
+    pub fn read_restored(&self, place: &DemoPlace) -> Result<Ledger> {
         let conninfo = running_in(&place.join("restored")).ok_or_else(|| {
             Error::new(Code::RestoredServerFailed, "the restored server does not run")
         })?;
@@ -190,7 +190,7 @@ impl Server {
     }
 
     /// Ends both servers, whatever state they are in.
-    pub fn stop_all(&self, place: &Place) {
+    pub fn stop_all(&self, place: &DemoPlace) {
         for directory in [self.directory.clone(), place.join("restored")] {
             if directory.join("postmaster.pid").exists() {
                 let mut stop = self.program("pg_ctl");
@@ -203,7 +203,7 @@ impl Server {
     }
 
     /// Commands to look around with.
-    pub fn ways_in(&self, place: &Place) -> Vec<String> {
+    pub fn ways_in(&self, place: &DemoPlace) -> Vec<String> {
         let restored = running_in(&place.join("restored")).unwrap_or_default();
         let pg_ctl = self.programs.directory.join("pg_ctl");
         let stop = |directory: &Path| {

@@ -140,7 +140,7 @@ impl Sources {
 }
 
 /// What a backup says contradicts what is stored.
-pub(super) fn inconsistent(what: String) -> Error {
+pub(crate) fn inconsistent(what: String) -> Error {
     Error::new(Code::ObjectInconsistent, what).with_hint(hint![
         "Run ",
         Action::Verify,

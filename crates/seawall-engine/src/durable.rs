@@ -1,4 +1,4 @@
-//! Every operation of a restore that must survive a crash, and no others.
+//! Everything that is done to a local directory and must survive a crash, and nothing else.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -10,7 +10,7 @@ use seawall_core::{Code, Error, Key, Result};
 use seawall_store::fs::sync_directory_at;
 
 /// What a file is called while it is written.
-pub(super) const UNFINISHED_SUFFIX: &str = ".seawall-tmp";
+pub(crate) const UNFINISHED_SUFFIX: &str = ".seawall-tmp";
 
 /// An error of the local filesystem, with what was being done to which path.
 pub(crate) fn local(error: io::Error, doing: &str, path: &Path) -> Error {
@@ -34,7 +34,7 @@ pub(crate) fn local(error: io::Error, doing: &str, path: &Path) -> Error {
 }
 
 /// Makes a directory with exactly this mode, whatever the umask; one that is there gets the mode.
-pub(super) fn create_directory(path: &Path, mode: u32) -> Result<()> {
+pub(crate) fn create_directory(path: &Path, mode: u32) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         result => result,
@@ -55,7 +55,7 @@ fn give_mode(file: &File, mode: u32) -> io::Result<()> {
 }
 
 /// Opens a file for writing, with exactly this mode; what it held is gone.
-pub(super) fn create_file(path: &Path, mode: u32) -> Result<File> {
+pub(crate) fn create_file(path: &Path, mode: u32) -> Result<File> {
     let open = || {
         OpenOptions::new()
             .write(true)
@@ -85,15 +85,56 @@ pub(crate) fn publish(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     publish_file(&file, path)
 }
 
+/// What a file that was put in its place is whole after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Survives {
+    /// The end of this process.
+    Crash,
+    /// A power cut too.
+    PowerCut,
+}
+
+/// Writes a new file beside its place and renames it, so that it is whole under its name. What could
+/// not be written takes no room.
+pub(crate) fn put_beside(place: &Path, bytes: &[u8], survives: Survives) -> io::Result<()> {
+    let beside = unfinished(place);
+    let written = write_new(&beside, bytes)
+        .and_then(|file| match survives {
+            Survives::Crash => Ok(()),
+            Survives::PowerCut => file.sync_all(),
+        })
+        .and_then(|()| fs::rename(&beside, place));
+    if written.is_err()
+        && let Err(error) = fs::remove_file(&beside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %beside.display(), %error, "an unfinished file could not be removed");
+    }
+    written
+}
+
+/// Writes a new file. What has its name, left by a process that was killed or a link that somebody
+/// planted, is not what is written to.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The server's umask decides whether its group may read (miscinit.c, SetDataDirectoryCreatePerm).
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
 /// Where [`publish_file`] expects the bytes of `path`.
-pub(super) fn unfinished(path: &Path) -> PathBuf {
+pub(crate) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(UNFINISHED_SUFFIX);
     PathBuf::from(name)
 }
 
 /// Gives a file written at [`unfinished`] its name: durable when it returns.
-pub(super) fn publish_file(file: &File, path: &Path) -> Result<()> {
+pub(crate) fn publish_file(file: &File, path: &Path) -> Result<()> {
     file.sync_all()
         .and_then(|()| fs::rename(unfinished(path), path))
         .map_err(|error| local(error, "writing", path))?;
@@ -101,7 +142,7 @@ pub(super) fn publish_file(file: &File, path: &Path) -> Result<()> {
 }
 
 /// Removes a file, durably; one that is not there is removed already.
-pub(super) fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -110,7 +151,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 }
 
 /// Makes what is in a directory, its names, durable.
-pub(super) fn sync_directory(path: &Path) -> Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     sync_directory_at(path).map_err(|error| local(error, "syncing", path))
 }
 
@@ -120,7 +161,7 @@ fn sync_parent(path: &Path) -> Result<()> {
 
 /// Makes everything durable that was written to the filesystems these directories are on: one call
 /// each instead of one for every file. Linux tells write errors by it since 5.8.
-pub(super) fn sync_filesystems<'p>(directories: impl Iterator<Item = &'p Path>) -> Result<()> {
+pub(crate) fn sync_filesystems<'p>(directories: impl Iterator<Item = &'p Path>) -> Result<()> {
     let mut devices = BTreeSet::new();
     for path in directories {
         let directory = File::open(path).map_err(|error| local(error, "opening", path))?;

@@ -6,9 +6,9 @@ use seawall_repo::manifest::{Content, Entry, ManifestReader};
 use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FrameKind};
 
+use super::layout::Layout;
+use super::sources::{Sources, inconsistent};
 use crate::pace::Pace;
-use crate::restore::layout::Layout;
-use crate::restore::sources::{Sources, inconsistent};
 
 /// How many small reads are under way at once.
 const READS: usize = 16;

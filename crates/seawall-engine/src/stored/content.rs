@@ -11,7 +11,7 @@ use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable};
 use super::sources::{Sources, inconsistent};
 
 /// Consecutive frames of a file.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     pub table: Arc<FrameTable>,
     pub first_frame: u32,
     pub frames: u32,
@@ -20,7 +20,7 @@ pub(super) struct Batch {
 }
 
 /// A part of a file.
-pub(super) enum Part {
+pub(crate) enum Part {
     Zero { bytes: u64 },
     Stored(Batch),
 }
@@ -29,7 +29,7 @@ pub(super) enum Part {
 ///
 /// # Errors
 /// Damage, a store that fails, and [`seawall_core::Code::ObjectInconsistent`] for one of more than `bytes_max`.
-pub(super) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) -> Result<Vec<u8>> {
+pub(crate) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) -> Result<Vec<u8>> {
     let size_bytes = entry.size_bytes();
     if size_bytes > bytes_max {
         let path = String::from_utf8_lossy(entry.path());
@@ -79,7 +79,7 @@ pub(super) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
 }
 
 /// Proves that bytes are those of which the hashes were kept, eight bytes for each block.
-pub(super) fn prove_blocks(
+pub(crate) fn prove_blocks(
     sources: &Sources,
     entry: &Entry,
     bytes: &[u8],
@@ -96,7 +96,7 @@ pub(super) fn prove_blocks(
 }
 
 /// A file's block map, and the hashes of its blocks.
-pub(super) async fn read_leaves(
+pub(crate) async fn read_leaves(
     sources: &Sources,
     leaves: &LeafPair,
 ) -> Result<(BlockMap, Vec<BlockHash>)> {
@@ -107,7 +107,7 @@ pub(super) async fn read_leaves(
 }
 
 /// Cuts a file into parts that are read at once.
-pub(super) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) -> Result<Vec<Part>> {
+pub(crate) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for run in &map.runs {
         let BlockSource::Frames { pack, first_frame } = run.source else {
@@ -140,16 +140,16 @@ pub(super) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) ->
 }
 
 /// Where a block begins; the file's end for the one after its last.
-pub(super) fn block_offset(block: u32, size_bytes: u64) -> u64 {
+pub(crate) fn block_offset(block: u32, size_bytes: u64) -> u64 {
     (u64::from(block) * BLOCK_BYTES as u64).min(size_bytes)
 }
 
 /// The length of a file that is held in memory.
-pub(super) fn length_of(entry: &Entry) -> Result<usize> {
+pub(crate) fn length_of(entry: &Entry) -> Result<usize> {
     usize::try_from(entry.size_bytes()).map_err(|_| wrong_frame(entry))
 }
 
-pub(super) fn wrong_frame(entry: &Entry) -> Error {
+pub(crate) fn wrong_frame(entry: &Entry) -> Error {
     let path = String::from_utf8_lossy(entry.path()).into_owned();
     inconsistent(format!("what is stored for {path} is not what was backed up"))
 }
