@@ -62,6 +62,8 @@ pub enum Action {
     RestoreCommand {
         /// Whether it has to name the repository.
         names_repository: bool,
+        /// Whether the server is a standby.
+        standby: bool,
     },
     /// Bring a cluster back into another directory.
     Restore {

@@ -97,6 +97,25 @@ fn check_order(
     Ok(())
 }
 
+/// The history of `ancestor`, which that of a descendant begins with: PostgreSQL copies the parent's
+/// file, and adds an empty line and its own (`writeTimeLineHistory`, timeline.c, 12–18). `None` if
+/// it is no ancestor, or has no history, as the first timeline.
+#[must_use]
+pub fn history_within(descendant: &[u8], ancestor: TimelineId) -> Option<&[u8]> {
+    let mut rest = descendant;
+    while !rest.is_empty() {
+        let line = rest.split_inclusive(|byte| *byte == b'\n').next()?;
+        let entry = parse_line(line.trim_ascii_start());
+        if entry.is_some_and(|entry| entry.timeline == ancestor) {
+            let (before, _) = descendant.split_at_checked(descendant.len() - rest.len())?;
+            let before = before.strip_suffix(b"\n").unwrap_or(before);
+            return (!before.is_empty()).then_some(before);
+        }
+        rest = rest.get(line.len()..)?;
+    }
+    None
+}
+
 fn parse_line(line: &[u8]) -> Option<HistoryEntry> {
     let (timeline, rest) = split_field(line);
     let (switch_lsn, reason) = split_field(rest);
@@ -225,6 +244,17 @@ mod tests {
             let reason = reason.to_owned();
             assert_eq!(*entry, HistoryEntry { timeline, switch_lsn, reason });
         }
+    }
+
+    #[test]
+    fn a_history_holds_those_of_its_ancestors_to_the_byte() {
+        let of_2 = b"1\t0/3000110\tno recovery target specified\n";
+        assert_eq!(history_within(HISTORY, T2), Some(&of_2[..]));
+        assert_eq!(history_within(HISTORY, T1), None, "the first has none");
+        assert_eq!(history_within(HISTORY, T4), None, "its own is all of it");
+        assert_eq!(history_within(b"", T2), None);
+        let longer = [HISTORY, b"\n4\t0/6000000\tlater\n"].concat();
+        assert_eq!(history_within(&longer, T4), Some(HISTORY));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
-use seawall_core::{BranchNumber, ClusterName, Lsn, Result, SystemId, TimelineId, Ulid};
+use seawall_core::{
+    BranchNumber, ClusterName, Lsn, Result, SystemId, TimelineId, Ulid, WalFileName,
+};
 use seawall_store::ObjectPath;
 
 use crate::envelope::{ObjectKind, ObjectSealer, Section, WholeObject};
@@ -201,6 +203,14 @@ pub struct HistoryFile {
     /// What it says.
     #[n(1)]
     pub content: ByteVec,
+}
+
+impl HistoryFile {
+    /// A file as PostgreSQL has it.
+    #[must_use]
+    pub fn new(name: WalFileName, content: &[u8]) -> Self {
+        Self { name: name.to_string(), content: content.to_vec().into() }
+    }
 }
 
 impl Record for HistoryFile {

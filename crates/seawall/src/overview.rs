@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use seawall_core::{ClusterName, Error, Result};
 use seawall_engine::lines::{no_such_cluster, stored_clusters};
 use seawall_engine::survey::{
-    ClusterSurvey, Depth, NamedRepository, Surveyed, stored_bytes, survey_all,
+    ClusterSurvey, DamagedTimeline, Depth, NamedRepository, Surveyed, stored_bytes, survey_all,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -164,16 +164,17 @@ impl Overview {
         json!({ "clusters": clusters })
     }
 
-    /// Tells what could not be looked at, after what could.
+    /// Tells what could not be looked at and what is damaged, after what could be.
     ///
     /// # Errors
     /// The last of those problems.
-    pub fn finish(mut self) -> Result<Outcome> {
-        let Some(last) = self.problems.pop() else { return Ok(Outcome::Done) };
-        for problem in &self.problems {
-            render::report(&problem.error);
-        }
-        Err(last.error)
+    pub fn finish(self) -> Result<Outcome> {
+        let damaged = self.clusters.iter().flat_map(|cluster| &cluster.damaged_histories);
+        let mut errors: Vec<Error> = damaged.map(DamagedTimeline::error).collect();
+        errors.extend(self.problems.into_iter().map(|problem| problem.error));
+        let Some(last) = errors.pop() else { return Ok(Outcome::Done) };
+        errors.iter().for_each(render::report);
+        Err(last)
     }
 }
 

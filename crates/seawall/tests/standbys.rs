@@ -120,3 +120,42 @@ fn a_standby_whose_store_is_away_at_its_first_start_does_not_run_past_the_fork()
         .with_context(|| standby.psql(ROWS).unwrap_or_default())?;
     standby.stop(StopMode::Fast)
 }
+
+/// PostgreSQL chooses the number of a new timeline by asking the archive, with `restore_command`
+/// alone.
+#[test]
+fn a_standby_without_restore_command_is_not_promoted_to_a_number_that_is_taken() -> Result<()> {
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")?;
+    house.backup()?;
+    house.archive_everything()?;
+    let standby = house.pg.standby()?;
+    let directory = standby.data_directory();
+    let mut forgotten_drill = take_over(&house, 2)?;
+    forgotten_drill.stop(StopMode::Fast)?;
+    house.pg.psql("INSERT INTO t VALUES (10)")?;
+    house.archive_everything()?;
+    wait_until("the standby", LIMIT, || Ok(standby.psql(ROWS)? == "1,10"))?;
+    ensure!(standby.psql("SHOW restore_command")?.is_empty());
+
+    let promote = || house.command(["promote", "--yes"]).arg(directory);
+    let refused = promote().fail(5)?;
+    tells(&refused, "SW0611")?;
+    tells(&refused, "timeline 2")?;
+    tells(&refused, "restore_command")?;
+    ensure!(standby.psql("SELECT pg_is_in_recovery()")? == "t");
+
+    let program = house.seawall.path().display();
+    let config = house.places.config.display();
+    let fetch = format!("{program} --config {config} wal fetch %f %p --standby");
+    standby.set("restore_command", &fetch)?;
+    standby.reload()?;
+    wait_until("the setting", LIMIT, || Ok(!standby.psql("SHOW restore_command")?.is_empty()))?;
+    promote().succeed()?;
+    standby.psql("INSERT INTO t VALUES (2)")?;
+    let name = standby.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    ensure!(name.starts_with("00000003"), "{name}: 2 is taken");
+    archive_everything(&standby)?;
+    ensure!(standby.psql("SELECT failed_count FROM pg_stat_archiver")? == "0");
+    Ok(())
+}

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::{Event, EventKind, LastRecord, ParameterChange, WalFacts};
-use seawall_repo::wal::{Detail, FactsPart, LogStep, WalArchive, WalHole};
+use seawall_repo::wal::{Ancestries, Detail, FactsPart, LogStep, WalArchive, WalHole};
 
 use super::{
     CoveredSpan, Fact, RecordPlace, TablespaceChange, UnreadableWal, WalCoverage, WalSource,
@@ -13,7 +13,7 @@ use super::{
 
 #[async_trait]
 impl WalSource for WalArchive {
-    async fn ancestries(&self) -> Result<Vec<Ancestry>> {
+    async fn ancestries(&self) -> Result<Ancestries> {
         self.ancestries().await
     }
 

@@ -1,8 +1,8 @@
-//! What is archived beside the timeline that a restore follows.
+//! The timeline that a restore follows, and what is archived beside it.
 
 use std::ops::ControlFlow;
 
-use seawall_core::{Lsn, Result};
+use seawall_core::{Action, Code, Error, Lsn, Result, TimelineId, hint};
 use seawall_pgdata::history::Ancestry;
 
 use super::plan::{Branch, Chosen, LeftBehind};
@@ -24,6 +24,14 @@ pub(super) async fn branches(
         branches.push(Branch { left, first_commit_followed });
     }
     Ok(branches)
+}
+
+/// A timeline that was decided on, with its ancestors.
+pub(super) async fn ancestry_of(wal: &dyn WalSource, timeline: TimelineId) -> Result<Ancestry> {
+    wal.ancestries().await?.of(timeline)?.cloned().ok_or_else(|| {
+        let what = format!("timeline {timeline} is not in the repository any more");
+        Error::new(Code::WalGap, what).with_hint(hint![Action::ListWal, " shows what is archived."])
+    })
 }
 
 /// What is archived of the newest timeline of an ancestry, from `after` on.

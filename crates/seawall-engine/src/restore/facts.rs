@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use seawall_core::{Lsn, Oid, Result, Xid};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::{Event, EventKind, ParameterChange, XactEndKind};
+use seawall_repo::wal::Ancestries;
 
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,8 +200,9 @@ pub struct WalCoverage {
 /// The WAL of one line, as a restore asks for it.
 #[async_trait]
 pub trait WalSource: Send + Sync {
-    /// Every timeline the line has WAL, a history or a backup of, each with its ancestors.
-    async fn ancestries(&self) -> Result<Vec<Ancestry>>;
+    /// Every timeline the line has WAL or a history of, each with its ancestors, and whose history is
+    /// damaged.
+    async fn ancestries(&self) -> Result<Ancestries>;
 
     /// The stretches of WAL along an ancestry that end after `from`, in order. Neighbours are
     /// joined where records continue across them; what cannot be joined or read is a hole between

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use seawall_core::{Action, BackupId, Code, Error, Hint, Lsn, Result, TimelineId, hint};
 use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
-use seawall_pgdata::history::Ancestry;
 use seawall_repo::Line;
 
+use super::branches::ancestry_of;
 use super::execute::retarget;
 use super::lock::DirectoryLock;
 use super::plan::{NamedDatabase, record_position};
@@ -136,7 +136,7 @@ pub async fn plan_forward(
     };
     let control = read_control(directory)?;
     prove_ahead(&plan, &state.plan, replayed, &control)?;
-    let ancestry = ancestry_of(wal, &plan).await?;
+    let ancestry = ancestry_of(wal, plan.timeline).await?;
     // The server begins again where it last could have.
     let never_began = control.checkpoint == NO_CHECKPOINT;
     let from = if never_began { plan.backup.start_lsn } else { control.redo };
@@ -242,14 +242,6 @@ fn prove_ahead(
         "the server is on timeline {} at LSN {replayed}, and the way to the target goes elsewhere",
         before.timeline
     )))
-}
-
-async fn ancestry_of(wal: &dyn WalSource, plan: &RestorePlan) -> Result<Ancestry> {
-    let all = wal.ancestries().await?;
-    all.into_iter().find(|it| it.tip() == plan.timeline).ok_or_else(|| {
-        Error::new(Code::WalGap, format!("timeline {} is not in the repository", plan.timeline))
-            .with_hint(hint![Action::ListWal, " shows what is archived."])
-    })
 }
 
 impl PlannedForward {

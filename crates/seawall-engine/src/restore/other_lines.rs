@@ -7,7 +7,7 @@ use seawall_repo::wal::WalArchive;
 
 use super::branches::archived_from;
 use super::plan::BackupFacts;
-use super::{Point, RestoreRequest, Target, TimelineChoice, WalSource};
+use super::{Point, RestoreRequest, Target, TimelineChoice};
 use crate::lines::{KnownLine, lines_of};
 
 /// The error with a hint at an earlier line that covers what was asked for, if there is one.
@@ -69,7 +69,7 @@ async fn covers(line: &Line, request: &RestoreRequest) -> Result<Option<String>>
     backups.sort_by_key(|backup| backup.finished_at);
     let (Some(first), Some(newest)) = (backups.first(), backups.last()) else { return Ok(None) };
     let wal = WalArchive::open(line.clone()).await?;
-    let ancestries = WalSource::ancestries(&wal).await?;
+    let ancestries = wal.ancestries().await?.known;
     if let TimelineChoice::Id(wanted) = request.timeline
         && ancestries.iter().all(|ancestry| ancestry.tip() != wanted)
     {

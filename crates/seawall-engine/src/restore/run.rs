@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,7 @@ use seawall_repo::Line;
 use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
-use super::branches::{archived_from, branches};
+use super::branches::{ancestry_of, archived_from, branches};
 use super::configuration::{
     Configuration, Host, Purpose, RequiredParameters, changed, read_configuration, warnings,
 };
@@ -26,7 +25,7 @@ use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
 use super::plan::{
     BackupFacts, Branch, Chosen, Decision, LeftBehind, LivingServer, NamedDatabase, PlanInput,
     PlannedBackup, Planner, Removals, choose_timeline, databases_left_out, path_to,
-    record_position, warning_of_invalid_pages, warnings_of,
+    record_position, warning_of_invalid_pages, warning_of_lost, warnings_of,
 };
 use super::preflight::{
     OwnPlaces, look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap,
@@ -36,7 +35,7 @@ use super::state::{RestoreProgress, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
 use crate::pace::{Crew, Pace};
 use crate::stored::{Layout, Proven, Sources, inconsistent, prove_backup};
-use crate::verify::{Verdict, verdicts};
+use crate::verify::{Verdict, Verdicts, verdicts};
 
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
@@ -305,9 +304,9 @@ async fn make_plan(
     request: &RestoreRequest,
 ) -> Result<RestorePlan> {
     let known = Known::of(line, request.backup).await?;
-    let ancestries = wal.ancestries().await?;
-    let chosen = choose_timeline(request.timeline, request.backup, &ancestries, &known.backups)?;
-    let branches = branches(wal, &chosen, &ancestries).await?;
+    let all = wal.ancestries().await?;
+    let chosen = choose_timeline(request.timeline, request.backup, &all, &known.backups)?;
+    let branches = branches(wal, &chosen, &all.known).await?;
     let decision = decide(&known, wal, request, &chosen.ancestry).await;
     let doubts = chosen.doubts(&branches, &known.backups);
     let decision = if doubts.is_empty() || is_common(&chosen, request, &doubts, &decision) {
@@ -317,6 +316,7 @@ async fn make_plan(
     };
     let log = decision.removals.clone();
     let mut plan = plan_of(line, request, &chosen.ancestry, branches, decision);
+    plan.warnings.extend(all.lost().map(warning_of_lost));
     if let Some(error) = &known.unknown_verdicts {
         let told = format!(
             "Whether a verification found a backup damaged is not known: {}.",
@@ -338,7 +338,7 @@ struct Known {
     backups: Vec<BackupFacts>,
     damaged: Vec<BackupId>,
     segment_size: WalSegmentSize,
-    /// What verifications found, if that cannot be read: nobody knows then which are damaged.
+    /// Why it is not known of all of them what verifications found.
     unknown_verdicts: Option<Error>,
 }
 
@@ -352,10 +352,8 @@ impl Known {
             unknown_verdicts: None,
         };
         let mut unknown = None;
-        let mut verdicts = verdicts(line).await.unwrap_or_else(|error| {
-            known.unknown_verdicts = Some(error);
-            BTreeMap::new()
-        });
+        let Verdicts { known: mut verdicts, unread } = verdicts(line).await;
+        known.unknown_verdicts = unread;
         for summary in line.backups().await? {
             match summary.info {
                 Ok(info) => {
@@ -533,7 +531,7 @@ impl PlannedRestore {
             return Ok(());
         }
         let known = self.plan.wal_end;
-        let covered = wal.coverage(&self.ancestry(wal).await?, known).await?;
+        let covered = wal.coverage(&ancestry_of(wal, self.plan.timeline).await?, known).await?;
         let archived_to = covered.spans.first().map_or(known, |span| span.end.max(known));
         let size = WalSegmentSize::new(self.manifest.commit.info.wal_segment_bytes);
         let size = size.unwrap_or(WalSegmentSize::DEFAULT);
@@ -593,7 +591,7 @@ impl PlannedRestore {
             Mode::Standby => Lsn(u64::MAX),
             Mode::Clone | Mode::Primary => self.plan.stop.kept_until().max(self.plan.wal_end),
         };
-        let ancestry = self.ancestry(wal).await?;
+        let ancestry = ancestry_of(wal, self.plan.timeline).await?;
         for change in wal.parameter_changes(&ancestry, from, to).await? {
             required.raise(&change);
         }
@@ -631,7 +629,7 @@ impl PlannedRestore {
         look_at_tablespaces(&tablespaces, major, self.resumed.map(|it| it.restore_id))?;
         let left_out = self.plan.left_out_databases.iter().map(|database| database.oid);
         let layout = Layout::new(into.clone(), &tablespaces).leaving_out(left_out);
-        let ancestry = self.ancestry(wal).await?;
+        let ancestry = ancestry_of(wal, self.plan.timeline).await?;
         self.prove_creations(wal, &ancestry, &tablespaces).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
         self.sources.keep(options.memory_bytes / 8);
@@ -654,18 +652,6 @@ impl PlannedRestore {
             Some(resumed) => !resumed.is_complete,
             None => options.proves_first || self.plan.backup.found_damaged.is_some(),
         }
-    }
-
-    async fn ancestry(&self, wal: &dyn WalSource) -> Result<Ancestry> {
-        let timeline = self.plan.timeline;
-        let ancestry = wal.ancestries().await?.into_iter().find(|it| it.tip() == timeline);
-        ancestry.ok_or_else(|| {
-            Error::new(
-                Code::WalGap,
-                format!("timeline {timeline} is not in the repository any more"),
-            )
-            .with_hint(hint![Action::ListWal, " shows what is archived."])
-        })
     }
 
     async fn prove_creations(

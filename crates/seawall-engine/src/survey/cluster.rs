@@ -5,7 +5,9 @@ use seawall_core::{ClusterName, Error, LineId, Lsn, SystemId, TimelineId};
 use serde::Serialize;
 
 use super::health::ANOTHER_ARCHIVER;
-use super::{ArchivedWal, Archiving, KnownBackup, KnownJob, RecoveryWindow, UnusableWal};
+use super::{
+    ArchivedWal, Archiving, DamagedTimeline, KnownBackup, KnownJob, RecoveryWindow, UnusableWal,
+};
 use crate::wal::Reach;
 
 /// A cluster, over all its repositories.
@@ -32,6 +34,8 @@ pub struct ClusterSurvey {
     pub server_error: Option<String>,
     /// Archived WAL that no backup leads to, by repository.
     pub blocked_wal: Vec<UnusableWal>,
+    /// Timelines whose history is damaged, of all lines and repositories.
+    pub damaged_histories: Vec<DamagedTimeline>,
     /// Jobs that began and have not ended, as far as a repository knows of them.
     pub jobs: Vec<KnownJob>,
     /// Up to where the line that is written can be restored, from the repository that leads
@@ -62,6 +66,7 @@ impl ClusterSurvey {
             rpo_seconds: None,
             server_error: None,
             blocked_wal: Vec::new(),
+            damaged_histories: Vec::new(),
             jobs: Vec::new(),
             reach: None,
             unseen: Vec::new(),

@@ -13,12 +13,12 @@ use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 
 use super::jobs::known_jobs;
-use super::wal::archived_wal;
+use super::wal::{DamagedTimeline, archived_wal};
 use super::window::reach_of;
 use super::{ArchivedWal, ClusterSurvey, KnownBackup, KnownJob, UnusableWal};
 use crate::lines::{KnownLine, LineAge, lines_of, newest_of};
 use crate::verify::verdicts;
-use crate::wal::{Reach, list};
+use crate::wal::{Reach, WalListing, list};
 
 /// So many clusters are looked at at once: each asks for much at once itself.
 const CLUSTERS_AT_ONCE: usize = 4;
@@ -100,6 +100,7 @@ struct Shelf {
     written: Option<(SystemId, u32)>,
     backups: Vec<KnownBackup>,
     wal: Vec<ArchivedWal>,
+    damaged_histories: Vec<DamagedTimeline>,
     jobs: Vec<KnownJob>,
     /// How far the line that is written can be restored from here.
     reach: Option<Reach>,
@@ -114,6 +115,7 @@ impl Shelf {
             written: None,
             backups: Vec::new(),
             wal: Vec::new(),
+            damaged_histories: Vec::new(),
             jobs: Vec::new(),
             reach: None,
             problem: None,
@@ -136,7 +138,7 @@ impl Shelf {
             let is_written = Some(known.line.id()) == written;
             let looks = (
                 known_backups(&known.line, repository),
-                wal(&known.line, repository, depth),
+                wal(&known.line, depth),
                 known_jobs(&known.line, repository, now),
             );
             (known, is_written, join3(looks.0, looks.1, looks.2).await)
@@ -145,9 +147,19 @@ impl Shelf {
             if is_written {
                 shelf.written = Some((known.about.system_id, known.about.major));
             }
-            let backups = shelf.keep(backups);
-            let (wal, archive) = shelf.keep(wal).unwrap_or_default();
-            shelf.wal.extend(wal);
+            let backups = shelf.keep(backups).map(|(backups, unread)| {
+                unread.into_iter().for_each(|error| shelf.tell(error));
+                backups
+            });
+            let archive = shelf.keep(wal).flatten().map(|LookedAt { archive, listing }| {
+                let line = known.line.id();
+                shelf.wal.extend(archived_wal(listing.timelines, line, repository));
+                let damaged = listing.damaged_histories.into_iter();
+                let damaged =
+                    damaged.map(|history| DamagedTimeline::new(history, line, repository));
+                shelf.damaged_histories.extend(damaged);
+                archive
+            });
             let jobs = shelf.keep(jobs);
             shelf.jobs.extend(jobs.into_iter().flatten());
             if let (true, Some(backups), Some(archive)) = (is_written, &backups, archive) {
@@ -164,10 +176,14 @@ impl Shelf {
         match looked {
             Ok(value) => Some(value),
             Err(error) => {
-                self.problem.get_or_insert(error);
+                self.tell(error);
                 None
             }
         }
+    }
+
+    fn tell(&mut self, problem: Error) {
+        self.problem.get_or_insert(problem);
     }
 }
 
@@ -188,6 +204,7 @@ impl ClusterSurvey {
                 }
             }
             self.wal.extend(shelf.wal);
+            self.damaged_histories.extend(shelf.damaged_histories);
             self.jobs.extend(shelf.jobs);
             let unusable =
                 shelf.reach.as_ref().and_then(|reach| UnusableWal::of(&shelf.repository, reach));
@@ -207,22 +224,26 @@ impl ClusterSurvey {
     }
 }
 
-/// The backups of a line in one repository, oldest first, with what verification made of them.
-async fn known_backups(line: &Line, repository: &str) -> Result<Vec<KnownBackup>> {
+/// The backups of a line in one repository, oldest first, with what verification made of them; why it
+/// is not known of all of them what that was.
+async fn known_backups(line: &Line, repository: &str) -> Result<(Vec<KnownBackup>, Option<Error>)> {
     let (summaries, verdicts) = join(line.backups(), verdicts(line)).await;
-    Ok(KnownBackup::of_line(&summaries?, &verdicts?, line.id(), repository))
+    let known = KnownBackup::of_line(&summaries?, &verdicts.known, line.id(), repository);
+    Ok((known, verdicts.unread))
 }
 
-/// The WAL of a line in one repository, and the archive it is in.
-async fn wal(
-    line: &Line,
-    repository: &str,
-    depth: Depth,
-) -> Result<(Vec<ArchivedWal>, Option<WalArchive>)> {
+/// The archive of a line in one repository, and what is in it.
+struct LookedAt {
+    archive: WalArchive,
+    listing: WalListing,
+}
+
+/// `None` if that is not asked for.
+async fn wal(line: &Line, depth: Depth) -> Result<Option<LookedAt>> {
     if depth == Depth::Backups {
-        return Ok((Vec::new(), None));
+        return Ok(None);
     }
     let archive = WalArchive::open(line.clone()).await?;
     let listing = list(&archive).await?;
-    Ok((archived_wal(listing, line.id(), repository), Some(archive)))
+    Ok(Some(LookedAt { archive, listing }))
 }

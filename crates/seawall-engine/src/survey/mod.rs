@@ -31,7 +31,7 @@ pub use contradiction::Contradiction;
 pub use health::{Health, Judged, Level, Limits, Remark, health};
 pub use jobs::{JobState, KnownJob};
 pub use repository::stored_bytes;
-pub use wal::{ArchivedWal, WalGap};
+pub use wal::{ArchivedWal, DamagedTimeline, WalGap};
 pub(crate) use window::LineSeen;
 pub use window::{RecoveryWindow, UnusableWal};
 pub use word::{Candidate, candidates, find_backup};

@@ -1,8 +1,8 @@
-use seawall_core::{LineId, Lsn, TimelineId};
-use seawall_repo::wal::LsnRange;
+use seawall_core::{Error, LineId, Lsn, TimelineId};
+use seawall_repo::wal::{DamagedHistory, LsnRange};
 use serde::Serialize;
 
-use crate::wal::{TimelineListing, WalListing};
+use crate::wal::TimelineListing;
 
 /// The WAL of one timeline in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,9 +35,42 @@ pub struct WalGap {
     pub end_lsn: Lsn,
 }
 
+/// A timeline's history that is damaged in one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DamagedTimeline {
+    /// The repository's name.
+    pub repository: String,
+    /// The line it is in.
+    #[serde(with = "crate::as_text")]
+    pub line: LineId,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The timeline whose history tells the same. Without one it cannot be restored.
+    pub told_by: Option<TimelineId>,
+    /// What is wrong.
+    pub message: String,
+    /// The same with the way out.
+    #[serde(skip)]
+    history: DamagedHistory,
+}
+
+impl DamagedTimeline {
+    pub(super) fn new(history: DamagedHistory, line: LineId, repository: &str) -> Self {
+        let (timeline, told_by) = (history.timeline, history.told_by);
+        let (repository, message) = (repository.to_owned(), history.error().chain());
+        Self { repository, line, timeline, told_by, message, history }
+    }
+
+    /// What is wrong, and what to do.
+    #[must_use]
+    pub fn error(&self) -> Error {
+        self.history.error().context(format_args!("repository {}", self.repository))
+    }
+}
+
 /// What one repository has of a line's WAL, timeline by timeline.
 pub(super) fn archived_wal(
-    listing: WalListing,
+    timelines: Vec<TimelineListing>,
     line: LineId,
     repository: &str,
 ) -> Vec<ArchivedWal> {
@@ -54,5 +87,5 @@ pub(super) fn archived_wal(
             stored_bytes: timeline.stored_bytes,
         })
     };
-    listing.timelines.into_iter().filter_map(archived).collect()
+    timelines.into_iter().filter_map(archived).collect()
 }

@@ -60,18 +60,24 @@ pub(crate) struct LineSeen {
 
 impl LineSeen {
     /// # Errors
-    /// Damage of what lists backups or WAL, or a store that fails; why a backup could not be read,
+    /// A damaged history or note of a verification, or a store that fails; why a backup could not be read,
     /// if no other can be restored.
     pub async fn look(line: &Line) -> Result<Self> {
         let (summaries, verdicts) = join(line.backups(), verdicts(line)).await;
-        let (summaries, verdicts) = (summaries?, verdicts?);
-        let backups = KnownBackup::of_line(&summaries, &verdicts, line.id(), "");
+        let summaries = summaries?;
+        if let Some(error) = verdicts.unread {
+            return Err(error);
+        }
+        let backups = KnownBackup::of_line(&summaries, &verdicts.known, line.id(), "");
         let archive = WalArchive::open(line.clone()).await?;
         let newest_timeline = archive.timelines().await?.into_iter().max();
         let reach = reach_of(&archive, &backups).await?;
         let unread = summaries.into_iter().find_map(|backup| backup.info.err());
-        match unread.filter(|_| reach.is_none()) {
-            Some(error) => Err(error),
+        if let Some(error) = unread.filter(|_| reach.is_none()) {
+            return Err(error);
+        }
+        match archive.ancestries().await?.lost().next() {
+            Some(lost) => Err(lost.error()),
             None => Ok(Self { backups, newest_timeline, reach }),
         }
     }

@@ -1,7 +1,5 @@
 //! The words that name a backup: an id, a unique beginning of one, `latest`, `latest~1`.
 
-use std::collections::BTreeMap;
-
 use seawall_core::{Action, BackupId, ClusterName, Code, Error, LineId, Result, hint};
 use seawall_repo::Repository;
 
@@ -57,12 +55,14 @@ pub async fn candidates(
             continue;
         }
         for KnownLine { line, .. } in lines_of(repository, &name).await? {
-            let verdicts = verdicts(&line).await.unwrap_or_else(|error| {
-                tracing::warn!("which backups are damaged is not known: {}", error.chain());
-                BTreeMap::new()
-            });
+            let verdicts = verdicts(&line).await;
+            if let Some(error) = &verdicts.unread {
+                let why = error.chain();
+                tracing::warn!("whether a backup was found damaged is not known: {why}");
+            }
             for summary in line.backups().await? {
-                let is_damaged = matches!(verdicts.get(&summary.id), Some(Verdict::Damaged(_)));
+                let is_damaged =
+                    matches!(verdicts.known.get(&summary.id), Some(Verdict::Damaged(_)));
                 let is_complete = summary.info.is_ok() && !is_damaged;
                 let (cluster, what) = (name.clone(), line.id());
                 candidates.push(Candidate { cluster, id: summary.id, is_complete, what });

@@ -30,7 +30,7 @@ use crate::lines::current_line;
 use crate::pace::Crew;
 use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
 
-pub use verdict::{FoundDamaged, Verdict, verdicts};
+pub use verdict::{FoundDamaged, Verdict, Verdicts, verdicts};
 
 /// How many names a listing asks for at a time.
 const LIST_PAGE: usize = 5000;

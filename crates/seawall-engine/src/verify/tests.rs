@@ -116,6 +116,20 @@ async fn what_a_head_tells_of_and_is_gone_is_found() {
 }
 
 #[tokio::test]
+async fn a_damaged_note_of_a_verification_is_about_its_own_backup() {
+    let house = House::new().await;
+    house.record(&[], &Findings::default()).await;
+    let other = BackupId::new(Timestamp::UNIX_EPOCH, 2).unwrap();
+    let note = house.path(&LineObject::Event(other.0, 0));
+    house.line.store().create(&note, "no note".into()).await.unwrap();
+    let Verdicts { known, unread } = verdicts(&house.line).await;
+    assert_eq!(known.keys().collect::<Vec<_>>(), [&backup()]);
+    assert!(matches!(known.get(&backup()), Some(Verdict::Whole { .. })), "{known:?}");
+    let unread = unread.map(|error| error.exit_class());
+    assert_eq!(unread, Some(ExitClass::Integrity));
+}
+
+#[tokio::test]
 async fn a_key_slot_that_was_removed_is_not_missed() {
     let house = House::new().await;
     let second = Unlock::KeyFile(KeyFile::generate().unwrap());

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
-use seawall_core::{BackupId, Result, Ulid, shown_utc};
+use seawall_core::{BackupId, Error, Result, Ulid, shown_utc};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::records::Event;
 use seawall_repo::{Line, READS_AT_ONCE};
@@ -55,10 +55,35 @@ impl Verdict {
 }
 
 /// What became of the backups of a line that were verified.
-///
-/// # Errors
-/// Damage of an event, or a store that fails.
-pub async fn verdicts(line: &Line) -> Result<BTreeMap<BackupId, Verdict>> {
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    /// Of each of which it is known.
+    pub known: BTreeMap<BackupId, Verdict>,
+    /// Why it is not known of another.
+    pub unread: Option<Error>,
+}
+
+/// Reads what became of the backups of a line that were verified. A note that cannot be read leaves it
+/// unknown of the one that it is about: an older one may say something else.
+pub async fn verdicts(line: &Line) -> Verdicts {
+    let mut verdicts = Verdicts::default();
+    let events = match events_of(line).await {
+        Ok(events) => events,
+        Err(error) => return Verdicts { unread: Some(error), ..verdicts },
+    };
+    let last = events.into_iter().map(|(subject, numbers)| last_verdict(line, subject, numbers));
+    let last: Vec<_> = stream::iter(last).buffered(READS_AT_ONCE).collect().await;
+    for last in last {
+        match last {
+            Ok(verdict) => verdicts.known.extend(verdict),
+            Err(error) => _ = verdicts.unread.get_or_insert(error),
+        }
+    }
+    verdicts
+}
+
+/// The numbers of the events there are, by what they are about.
+async fn events_of(line: &Line) -> Result<BTreeMap<Ulid, Vec<u32>>> {
     let mut events: BTreeMap<Ulid, Vec<u32>> = BTreeMap::new();
     for path in line.repository().list(&line.paths().below("events")?).await? {
         if let Some(ObjectName::Line(_, _, LineObject::Event(subject, number))) =
@@ -67,9 +92,7 @@ pub async fn verdicts(line: &Line) -> Result<BTreeMap<BackupId, Verdict>> {
             events.entry(subject).or_default().push(number);
         }
     }
-    let last = events.into_iter().map(|(subject, numbers)| last_verdict(line, subject, numbers));
-    let last: Vec<_> = stream::iter(last).buffered(READS_AT_ONCE).try_collect().await?;
-    Ok(last.into_iter().flatten().collect())
+    Ok(events)
 }
 
 /// The verdict of a subject's newest event that has one. `numbers` are in order.

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use seawall_core::{Code, Result};
 use seawall_pgdata::history::Ancestry;
-use seawall_repo::layout::LineObject;
 use seawall_repo::wal::{FactsPart, WalArchive};
 use seawall_store::ObjectPath;
 
@@ -62,17 +61,14 @@ async fn check_seams(
     }
 }
 
-/// The ranges from a backup's start to its stop, and the histories of the timelines they are on.
+/// The ranges from a backup's start to its stop, and what tells of the timelines they are on.
 async fn objects_of(
     archive: &WalArchive,
     ancestry: &Ancestry,
     place: &BackupPlace,
 ) -> Result<BTreeSet<ObjectPath>> {
     let ranges = archive.objects_of(ancestry, place.start_lsn, place.stop_lsn).await?;
-    let mut objects: BTreeSet<ObjectPath> = ranges.into_iter().collect();
-    for span in ancestry.spans().filter(|span| span.begin.is_valid()) {
-        let history = LineObject::History(span.timeline);
-        objects.insert(archive.line().paths().path(&history)?);
-    }
+    let mut objects = archive.history_objects(ancestry).await?;
+    objects.extend(ranges);
     Ok(objects)
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use seawall_core::{
-    Action, Code, Error, Hint, Lsn, Result, TimelineId, WalFileName, WalSegment, WalSegmentSize,
-    hint,
+    Action, Code, Error, ExitClass, Hint, Lsn, Result, TimelineId, WalFileName, WalSegment,
+    WalSegmentSize, hint,
 };
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_repo::Line;
@@ -71,7 +71,7 @@ pub async fn fetch(request: &FetchRequest) -> Result<()> {
         Error::new(Code::NotConfigured, format!("{} has no repository to come from", request.name))
             .with_hint(hint![
                 "Name a repository: ",
-                Action::RestoreCommand { names_repository: true },
+                Action::RestoreCommand { names_repository: true, standby: request.standby },
                 "."
             ])
     }))
@@ -210,7 +210,11 @@ async fn history_bytes(
     timeline: TimelineId,
 ) -> Result<Vec<u8>> {
     let path = request.path.as_ref();
-    let Some(file) = archive.timeline_history(timeline).await? else {
+    let history = match archive.timeline_history(timeline).await {
+        Ok(history) => history,
+        Err(damage) => return beside_the_restore(request, timeline, damage),
+    };
+    let Some(file) = history else {
         if path.is_some_and(|path| path.needs_history_of(timeline)) {
             return Err(missing(format!(
                 "{} is not archived, and the restore goes along its timeline",
@@ -229,6 +233,28 @@ async fn history_bytes(
         )));
     }
     Ok(file.content.into())
+}
+
+/// What a restore gets for the history of a timeline that it does not go along, which is damaged.
+///
+/// PostgreSQL asks for those of lower numbers to keep them, and does without
+/// (`restoreTimeLineHistoryFiles`, timeline.c, 12–18); for those of higher numbers to learn which are
+/// taken, and does not read them (`existsTimeLineHistory`). A standby may have to follow it.
+fn beside_the_restore(
+    request: &FetchRequest,
+    timeline: TimelineId,
+    damage: Error,
+) -> Result<Vec<u8>> {
+    let path = request.path.as_ref().filter(|_| !request.standby);
+    let is_beside = |path: &&RestorePath| {
+        damage.exit_class() == ExitClass::Integrity && !path.needs_history_of(timeline)
+    };
+    let tip = path.filter(is_beside).and_then(|path| path.spans.last());
+    match tip {
+        Some(tip) if timeline < tip.timeline => Err(past_end(damage.chain())),
+        Some(_) => Ok(format!("# timeline {timeline} is taken; {}\n", damage.chain()).into()),
+        None => Err(damage),
+    }
 }
 
 /// A server keeps a history that it read, in `pg_wal`, and takes that where the archive has none
@@ -267,7 +293,11 @@ async fn is_shown(
         return Ok(fork.is_none_or(|fork| been_to.is_some_and(|lsn| lsn > fork)));
     }
     let all = archive.ancestries().await?;
-    Ok(all.iter().any(|other| other.tip() > ancestry.tip() && path.leads_to(other)))
+    if all.known.iter().any(|other| other.tip() > ancestry.tip() && path.leads_to(other)) {
+        return Ok(true);
+    }
+    let lost = all.lost().find(|lost| lost.timeline > ancestry.tip());
+    lost.map_or(Ok(false), |lost| Err(lost.error()))
 }
 
 async fn segment_content(
@@ -377,7 +407,7 @@ fn look_there() -> Hint {
 fn not_served(name: &str, why: impl std::fmt::Display) -> Error {
     Error::new(Code::NotWal, format!("{name} is not served: {why}")).with_hint(hint![
         "restore_command has to pass %f and %p: ",
-        Action::RestoreCommand { names_repository: false },
+        Action::RestoreCommand { names_repository: false, standby: false },
         "."
     ])
 }

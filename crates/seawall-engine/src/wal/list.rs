@@ -1,24 +1,26 @@
 //! What is archived.
 
 use seawall_core::{Lsn, Result, TimelineId};
-use seawall_repo::wal::{LsnRange, WalArchive};
-use serde::Serialize;
+use seawall_pgdata::history::Ancestry;
+use seawall_repo::wal::{Ancestries, DamagedHistory, LsnRange, WalArchive};
 
 /// The WAL of a line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalListing {
     /// By number.
     pub timelines: Vec<TimelineListing>,
+    /// The histories that are damaged.
+    pub damaged_histories: Vec<DamagedHistory>,
 }
 
 /// The WAL of one timeline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimelineListing {
     /// The timeline.
     pub timeline: TimelineId,
-    /// The timeline it left, and where; absent for the first.
+    /// The timeline it left; absent for the first, and where nobody knows.
     pub parent: Option<TimelineId>,
-    /// Where it begins.
+    /// Where it left that.
     pub begin: Option<Lsn>,
     /// What is archived; sorted and disjoint.
     pub ranges: Vec<LsnRange>,
@@ -33,27 +35,40 @@ pub struct TimelineListing {
 /// Lists timelines, ranges and gaps.
 ///
 /// # Errors
-/// Damage, or a store that fails.
+/// A store that fails.
 pub async fn list(archive: &WalArchive) -> Result<WalListing> {
-    let ancestries = archive.ancestries().await?;
+    let all = archive.ancestries().await?;
     let mut timelines = Vec::new();
-    for ancestry in &ancestries {
-        let timeline = ancestry.tip();
-        let coverage = archive.timeline_coverage(timeline).await?;
-        let mut spans = ancestry.spans().rev();
-        let begin = spans.next().map(|own| own.begin).filter(|begin| begin.is_valid());
-        let left_at = ancestries.iter().filter_map(|other| other.fork_lsn_of(timeline)).max();
-        timelines.push(TimelineListing {
-            timeline,
-            parent: spans.next().map(|parent| parent.timeline),
-            begin,
-            gaps: gaps(&coverage.ranges, begin, left_at),
-            ranges: coverage.ranges,
-            objects: coverage.objects,
-            stored_bytes: coverage.stored_bytes,
-        });
+    for ancestry in &all.known {
+        timelines.push(listing(archive, ancestry.tip(), Some(ancestry), &all).await?);
     }
-    Ok(WalListing { timelines })
+    for lost in all.lost() {
+        timelines.push(listing(archive, lost.timeline, None, &all).await?);
+    }
+    timelines.sort_by_key(|listing| listing.timeline);
+    Ok(WalListing { timelines, damaged_histories: all.damaged })
+}
+
+/// The ancestry is `None` if nobody knows it.
+async fn listing(
+    archive: &WalArchive,
+    timeline: TimelineId,
+    ancestry: Option<&Ancestry>,
+    all: &Ancestries,
+) -> Result<TimelineListing> {
+    let coverage = archive.timeline_coverage(timeline).await?;
+    let mut spans = ancestry.into_iter().flat_map(|ancestry| ancestry.spans().rev());
+    let begin = spans.next().map(|own| own.begin).filter(|begin| begin.is_valid());
+    let left_at = all.known.iter().filter_map(|other| other.fork_lsn_of(timeline)).max();
+    Ok(TimelineListing {
+        timeline,
+        parent: spans.next().map(|parent| parent.timeline),
+        begin,
+        gaps: gaps(&coverage.ranges, begin, left_at),
+        ranges: coverage.ranges,
+        objects: coverage.objects,
+        stored_bytes: coverage.stored_bytes,
+    })
 }
 
 /// What is missing between `begin`, the ranges, and `left_at`.

@@ -119,16 +119,17 @@ struct Replayable {
 
 /// Up to where the newest backup of a line that has all its WAL can be rolled forward, along the
 /// newest timeline it leads to. `None` if there is no such backup. The newest is the one farthest in
-/// the log: clocks can be wrong. No bodies of WAL are read.
+/// the log: clocks can be wrong. No bodies of WAL are read. A timeline whose history is damaged leads
+/// nowhere; [`list`](super::list) tells of it.
 ///
 /// # Errors
-/// Damage of a history, or a store that fails. Damaged WAL is an [`Obstacle`].
+/// A store that fails. Damaged WAL is an [`Obstacle`].
 pub async fn reach(
     archive: &WalArchive,
     backups: &[BackupPlace],
     look: Look,
 ) -> Result<Option<Reach>> {
-    let ancestries = archive.ancestries().await?;
+    let ancestries = archive.ancestries().await?.known;
     let mut newest_first: Vec<&BackupPlace> = backups.iter().collect();
     newest_first.sort_by_key(|backup| Reverse((backup.stop_timeline, backup.stop_lsn)));
     let mut nearest = None;

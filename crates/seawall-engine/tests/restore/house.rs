@@ -102,7 +102,7 @@ impl House {
     pub async fn archive_everything(&self) -> Result<()> {
         self.pg.psql("SELECT pg_create_restore_point('archived')")?;
         let end = self.pg.switch_wal()?;
-        let ancestry = self.wal.ancestries().await?.pop().context("an ancestry")?;
+        let ancestry = self.wal.ancestries().await?.known.pop().context("an ancestry")?;
         for _ in 0..LIMIT.as_millis() / 50 {
             let reached = self.wal.coverage(&ancestry, end).await?;
             if reached.last().is_some_and(|stretch| stretch.complete_to >= end) {

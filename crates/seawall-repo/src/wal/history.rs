@@ -1,6 +1,6 @@
 //! Timeline and backup history files.
 
-use seawall_core::{Action, Code, Error, Result, TimelineId, WalFileName, hint};
+use seawall_core::{Action, Code, Error, ExitClass, Result, TimelineId, WalFileName, hint};
 use seawall_pgdata::backup_label::BackupHistory;
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_store::StoreError;
@@ -46,6 +46,7 @@ impl WalArchive {
                 let ancestry = Ancestry::parse(timeline, content)
                     .map_err(|error| damaged(error.to_string()))?;
                 self.check_against_parents(&ancestry).await?;
+                self.check_against_descendants(&ancestry).await?;
                 LineObject::History(timeline)
             }
             WalFileName::BackupHistory(..) => {
@@ -56,7 +57,7 @@ impl WalArchive {
                 return Err(Error::new(Code::NotWal, format!("{name} is not a history file")));
             }
         };
-        let file = HistoryFile { name: name.to_string(), content: content.to_vec().into() };
+        let file = HistoryFile::new(name, content);
         self.create_history(&object, &file).await
     }
 
@@ -67,7 +68,7 @@ impl WalArchive {
     ) -> Result<HistoryStored> {
         // Looked for first: a repeated push is common, and some stores pay for a failed write.
         let path = self.line().paths().path(object)?;
-        if let Some(there) = self.read_history(object).await? {
+        if let Some(there) = self.read_there(object).await? {
             // Its writer may not have come so far as to make it durable.
             self.line().store().make_durable(&path).await?;
             return same_history(&there, file);
@@ -79,6 +80,20 @@ impl WalArchive {
                 same_history(&self.line().history(object).await?, file)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is in the place of a history that is to be stored; `None` if nothing is. A damaged one
+    /// is told with the way to make room for it.
+    async fn read_there(&self, object: &LineObject) -> Result<Option<HistoryFile>> {
+        match (self.read_history(object).await, object) {
+            (Err(error), LineObject::History(timeline))
+                if error.exit_class() == ExitClass::Integrity =>
+            {
+                let (_, damaged) = self.look_at(*timeline).await?;
+                Err(damaged.map_or(error, |damaged| damaged.error()))
+            }
+            (read, _) => read,
         }
     }
 
@@ -99,7 +114,23 @@ impl WalArchive {
             let before = known.spans().map(|span| (span.timeline, span.begin));
             let claimed = spans.iter().take(index + 1).map(|span| (span.timeline, span.begin));
             if !before.eq(claimed) {
-                return Err(conflict(ancestry.tip(), parent.timeline));
+                return Err(conflict(ancestry.tip(), parent.timeline, parent.timeline));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same where the child came first. One that cannot be read is compared when it comes again.
+    async fn check_against_descendants(&self, ancestry: &Ancestry) -> Result<()> {
+        let own = ancestry.tip();
+        for other in self.archived_histories().await?.known {
+            if other.tip() <= own || other.span(own).is_none() {
+                continue;
+            }
+            let told = other.spans().take_while(|span| span.timeline <= own);
+            let claimed = ancestry.spans().map(|span| (span.timeline, span.begin));
+            if !told.map(|span| (span.timeline, span.begin)).eq(claimed) {
+                return Err(conflict(own, own, other.tip()));
             }
         }
         Ok(())
@@ -119,10 +150,11 @@ fn same_history(there: &HistoryFile, file: &HistoryFile) -> Result<HistoryStored
     ))
 }
 
-fn conflict(timeline: TimelineId, parent: TimelineId) -> Error {
+/// `archived` is the timeline whose history is there.
+fn conflict(timeline: TimelineId, of: TimelineId, archived: TimelineId) -> Error {
     Error::new(
         Code::HistoryConflict,
-        format!("the history of timeline {timeline} tells another past of timeline {parent} than the archived one"),
+        format!("the history of timeline {timeline} tells another past of timeline {of} than that of timeline {archived}, which is archived"),
     )
     .with_hint(
         "Another cluster with the same system identifier made it; keep one of them from archiving here.",

@@ -5,6 +5,7 @@
 //! back, and tells along an [`Ancestry`](seawall_pgdata::history::Ancestry) what the log says
 //! without reading its bytes: [`LogWalker`].
 
+mod ancestries;
 mod archive;
 mod coverage;
 mod facts;
@@ -20,6 +21,7 @@ mod segment;
 mod summary;
 mod walk;
 
+pub use ancestries::{Ancestries, DamagedHistory};
 pub use archive::WalArchive;
 pub use coverage::{TimelineCoverage, WalStretch};
 pub use facts::{FactsPart, FactsReader, WalChanges};

@@ -71,11 +71,10 @@ fn line(action: &Action) -> (String, bool) {
             (format!("seawall wal push --partial FILE{}", cluster.unwrap_or_default()), true)
         }
         Action::ArchiveCommand => ("seawall wal push %p".to_owned(), true),
-        Action::RestoreCommand { names_repository: false } => {
-            ("seawall wal fetch %f %p".to_owned(), true)
-        }
-        Action::RestoreCommand { names_repository: true } => {
-            ("seawall wal fetch %f %p --repo URL --key FILE".to_owned(), false)
+        Action::RestoreCommand { names_repository, standby } => {
+            let repository = if *names_repository { " --repo URL --key FILE" } else { "" };
+            let standby = if *standby { " --standby" } else { "" };
+            (format!("seawall wal fetch %f %p{repository}{standby}"), !names_repository)
         }
         Action::Restore { waits: false } => ("seawall restore --into DIR".to_owned(), true),
         Action::Restore { waits: true } => {
@@ -171,8 +170,8 @@ mod tests {
             Action::PushWal { file: "pg_wal/00000002.history".into() },
             Action::PushPartialWal { cluster },
             Action::ArchiveCommand,
-            Action::RestoreCommand { names_repository: false },
-            Action::RestoreCommand { names_repository: true },
+            Action::RestoreCommand { names_repository: false, standby: true },
+            Action::RestoreCommand { names_repository: true, standby: false },
             Action::Restore { waits: false },
             Action::Restore { waits: true },
             Action::Promote { directory: None, without_archive: false },

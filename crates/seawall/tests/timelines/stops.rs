@@ -98,6 +98,20 @@ impl Scene {
         Ok(())
     }
 
+    /// A restore of timeline 1 comes to its end, and gives its own timeline another number than 2.
+    fn goes_on_beside(&self) -> Result<()> {
+        let arguments = ["--latest", "--timeline", "1", "--as", "primary"];
+        self.house.restore("beside", arguments).succeed()?;
+        let major = self.house.pg.bin().major();
+        let mut pg =
+            PgCluster::open(major, self.house.room("beside")).config("fsync", "off").start()?;
+        pg.wait_promoted(LIMIT)?;
+        ensure!(pg.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")? == "1");
+        let name = pg.psql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")?;
+        ensure!(name.starts_with("00000003"), "{name}: 2 is taken");
+        archive_everything(&pg)
+    }
+
     /// While `objects` are as `harm` leaves them.
     fn while_harmed(
         &self,
@@ -151,5 +165,8 @@ pub fn never_short_of_the_plan(major: u16) -> Result<()> {
     scene
         .while_harmed(&history, swap, || scene.fails("SW03"))
         .context("another file is in the place of the timeline's history")?;
-    scene.succeeds()
+    scene.succeeds()?;
+    scene
+        .while_harmed(&history, flip_a_bit, || scene.goes_on_beside())
+        .context("the history of a timeline beside the restore is damaged")
 }

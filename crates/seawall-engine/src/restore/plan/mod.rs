@@ -4,6 +4,7 @@
 //! as data; a [`Resolver`] is fed the WAL's facts in LSN order.
 
 mod databases;
+mod lost;
 mod planner;
 mod removals;
 mod resolver;
@@ -24,6 +25,7 @@ pub use databases::{
     FIRST_NORMAL_OID, NamedDatabase, databases_left_out, quoted, warning_of_invalid_pages,
     warnings_of,
 };
+pub use lost::warning_of_lost;
 pub(in crate::restore) use planner::record_position;
 pub use planner::{Decision, PlanInput, Planner};
 pub use removals::{Removal, Removals, Removed};

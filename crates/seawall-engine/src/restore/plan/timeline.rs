@@ -10,15 +10,18 @@
 //! - Without one, the newest timeline is followed if its own commits began after those beside it had
 //!   ended: one server went on after the other. If it has none, or both went on at the same time,
 //!   the user has to choose; so too between branches of which neither led to the other.
-//! - Timelines that no history file connects are never told apart.
+//! - Timelines that no history file connects are never told apart. One whose history is damaged may
+//!   have left any other of a lower number, at any place.
 //!
 //! Whatever is followed, a plan tells what it leaves behind ([`LeftBehind`]).
 
 use jiff::Timestamp;
 use seawall_core::{Action, BackupId, Code, Error, Lsn, Result, TimelineId, counted, hint};
 use seawall_pgdata::history::Ancestry;
+use seawall_repo::wal::Ancestries;
 use serde::{Deserialize, Serialize};
 
+use super::lost::{refuse_newer, refuse_rivals};
 use super::{BackupFacts, CommitPlace};
 use crate::restore::TimelineChoice;
 
@@ -67,26 +70,31 @@ pub struct Chosen {
 /// The timeline a restore follows. A backup that is named implies those that it leads to.
 ///
 /// # Errors
-/// [`Code::NoSuchBackup`], and [`Code::TargetUnreachable`] for a timeline that does not exist.
+/// [`Code::NoSuchBackup`], [`Code::TargetUnreachable`] for a timeline that does not exist, and damage
+/// of a history if the timeline is the one to follow, or may be and none was chosen.
 pub fn choose_timeline(
     choice: TimelineChoice,
     backup: Option<BackupId>,
-    ancestries: &[Ancestry],
+    all: &Ancestries,
     backups: &[BackupFacts],
 ) -> Result<Chosen> {
+    let newest = || all.known.iter().map(Ancestry::tip).max();
     let wanted = match choice {
-        TimelineChoice::Current => return current_timeline(backup, ancestries, backups),
-        TimelineChoice::Latest => ancestries.iter().map(Ancestry::tip).max(),
+        TimelineChoice::Current => return current_timeline(backup, all, backups),
+        TimelineChoice::Latest => {
+            refuse_newer(all, newest())?;
+            newest()
+        }
         TimelineChoice::Id(id) => Some(id),
         TimelineChoice::OfBackup(id) => {
             let backup = backups.iter().find(|backup| backup.id == id);
             Some(backup.ok_or_else(|| no_such_backup(id))?.stop_timeline)
         }
     };
-    let found = ancestries.iter().find(|ancestry| Some(ancestry.tip()) == wanted);
+    let found = wanted.map(|wanted| all.of(wanted)).transpose()?.flatten();
     let chosen = |ancestry: &Ancestry| Chosen { ancestry: ancestry.clone(), rivals: Vec::new() };
     found.map(chosen).ok_or_else(|| {
-        let known: Vec<String> = ancestries.iter().map(|it| it.tip().to_string()).collect();
+        let known: Vec<String> = all.known.iter().map(|it| it.tip().to_string()).collect();
         let wanted = wanted.map_or_else(|| "?".to_owned(), |wanted| wanted.to_string());
         Error::new(Code::TargetUnreachable, format!("timeline {wanted} is not in the repository"))
             .with_hint(format!("Timelines with WAL or a history file there: {}.", known.join(", ")))
@@ -96,9 +104,10 @@ pub fn choose_timeline(
 /// The newest, of those a named backup leads to.
 fn current_timeline(
     backup: Option<BackupId>,
-    ancestries: &[Ancestry],
+    all: &Ancestries,
     backups: &[BackupFacts],
 ) -> Result<Chosen> {
+    let ancestries = &all.known;
     let named = backups.iter().find(|it| Some(it.id) == backup);
     let leads_to = |ancestry: &&Ancestry| {
         named.is_some_and(|named| ancestry.contains(named.stop_timeline, named.stop_lsn))
@@ -107,7 +116,9 @@ fn current_timeline(
     if candidates.is_empty() {
         candidates = ancestries.iter().collect();
     }
-    let Some(newest) = candidates.iter().copied().max_by_key(|ancestry| ancestry.tip()) else {
+    let newest = candidates.iter().copied().max_by_key(|ancestry| ancestry.tip());
+    refuse_rivals(all, newest.map(Ancestry::tip), backup, backups)?;
+    let Some(newest) = newest else {
         return Err(Error::new(Code::TargetUnreachable, "there is no WAL in the repository")
             .with_hint(hint![
                 "Archive it: ",

@@ -1,6 +1,8 @@
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{BackupId, Code, Lsn, TimelineId, Ulid};
 use seawall_pgdata::history::Ancestry;
+use seawall_repo::wal::{Ancestries, DamagedHistory};
+use seawall_store::ObjectPath;
 
 use super::{BackupFacts, Branch, Chosen, CommitPlace, LeftBehind, choose_timeline};
 use crate::restore::TimelineChoice::{Current, Id, Latest};
@@ -61,8 +63,12 @@ fn branch(timeline: u32, last: Option<i64>, first: Option<i64>) -> Branch {
     }
 }
 
+fn whole(known: &[Ancestry]) -> Ancestries {
+    Ancestries { known: known.to_vec(), damaged: Vec::new() }
+}
+
 fn current(ancestries: &[Ancestry]) -> Chosen {
-    choose_timeline(Current, None, ancestries, &[]).unwrap()
+    choose_timeline(Current, None, &whole(ancestries), &[]).unwrap()
 }
 
 fn doubts(chosen: &Chosen, branches: &[Branch], backups: &[BackupFacts]) -> Vec<u32> {
@@ -73,7 +79,7 @@ fn doubts(chosen: &Chosen, branches: &[Branch], backups: &[BackupFacts]) -> Vec<
 fn the_newest_timeline_is_followed_and_one_can_be_chosen() {
     assert_eq!(current(&in_a_row()[..1]).ancestry.tip(), TimelineId(1));
     assert_eq!(current(&in_a_row()).ancestry.tip(), TimelineId(3));
-    let all = side_by_side();
+    let all = whole(&side_by_side());
     for (choice, expected) in [(Id(TimelineId(1)), 1), (Latest, 3)] {
         let chosen = choose_timeline(choice, None, &all, &[]).unwrap();
         assert_eq!(chosen.ancestry.tip(), TimelineId(expected));
@@ -81,7 +87,7 @@ fn the_newest_timeline_is_followed_and_one_can_be_chosen() {
     }
     let unknown = choose_timeline(Id(TimelineId(9)), None, &all, &[]).unwrap_err();
     assert_eq!(unknown.code(), Code::TargetUnreachable);
-    let nothing = choose_timeline(Current, None, &[], &[]).unwrap_err();
+    let nothing = choose_timeline(Current, None, &whole(&[]), &[]).unwrap_err();
     assert_eq!(nothing.code(), Code::TargetUnreachable);
 }
 
@@ -90,7 +96,7 @@ fn a_new_timeline_without_anything_of_its_own_does_not_win_over_commits() {
     let chosen = current(&in_a_row()[..2]);
     assert_eq!(doubts(&chosen, &[branch(1, Some(9), None)], &[]), [1]);
     assert_eq!(doubts(&chosen, &[branch(1, None, None)], &[]), [0; 0], "nothing is left behind");
-    let explicit = choose_timeline(Id(TimelineId(2)), None, &in_a_row(), &[]).unwrap();
+    let explicit = choose_timeline(Id(TimelineId(2)), None, &whole(&in_a_row()), &[]).unwrap();
     assert_eq!(doubts(&explicit, &[branch(1, Some(9), None)], &[]), [0; 0]);
 }
 
@@ -139,7 +145,7 @@ fn branches_side_by_side_are_settled_by_a_backup_only() {
 
 #[test]
 fn timelines_that_no_history_connects_are_told_apart_by_nothing() {
-    let all = [ancestry(1, ""), ancestry(2, "")];
+    let all = whole(&[ancestry(1, ""), ancestry(2, "")]);
     let ours = backup(2, 0x580_0000, 20);
     for named in [None, Some(ours.id)] {
         let chosen = choose_timeline(Current, named, &all, std::slice::from_ref(&ours)).unwrap();
@@ -147,6 +153,61 @@ fn timelines_that_no_history_connects_are_told_apart_by_nothing() {
         let branches = [branch(1, Some(9), Some(10))];
         assert_eq!(doubts(&chosen, &branches, std::slice::from_ref(&ours)), [1]);
     }
+}
+
+/// The timelines that are known, and one whose history is damaged.
+fn with_lost(known: &[Ancestry], lost: u32) -> Ancestries {
+    let lost = DamagedHistory {
+        timeline: TimelineId(lost),
+        told_by: None,
+        object: ObjectPath::new("history").unwrap(),
+        code: Code::ObjectDamaged,
+        why: "a byte is wrong".to_owned(),
+        way_out: "Put it back.".into(),
+    };
+    Ancestries { known: known.to_vec(), damaged: vec![lost] }
+}
+
+#[test]
+fn a_timeline_whose_history_is_damaged_is_no_hindrance_to_one_that_is_chosen() {
+    for lost in [1, 2, 4] {
+        let known: Vec<_> = side_by_side().into_iter().filter(|it| it.tip().0 != lost).collect();
+        let all = with_lost(&known, lost);
+        let chosen = choose_timeline(Id(TimelineId(3)), None, &all, &[]).unwrap();
+        assert_eq!(chosen.ancestry.tip(), TimelineId(3));
+        let refused = choose_timeline(Id(TimelineId(lost)), None, &all, &[]).unwrap_err();
+        assert_eq!(refused.code(), Code::ObjectDamaged);
+        let latest = choose_timeline(Latest, None, &all, &[]);
+        assert_eq!(latest.is_ok(), lost < 3, "{lost}: {latest:?}");
+    }
+}
+
+#[test]
+fn what_may_be_the_timeline_that_is_meant_is_not_passed_over() {
+    let decide = |lost, backups: &[BackupFacts], named| {
+        let known: Vec<_> = side_by_side().into_iter().filter(|it| it.tip().0 != lost).collect();
+        choose_timeline(Current, named, &with_lost(&known, lost), backups)
+    };
+    let refused = decide(4, &[backup(3, 0x480_0000, 10)], None).unwrap_err();
+    assert_eq!(refused.code(), Code::ObjectDamaged, "it is newer");
+    let hint = format!("{:?}", refused.hint());
+    assert!(hint.contains("--timeline 3") && hint.contains("Put it back"), "{hint}");
+    assert!(decide(2, &[], None).is_err(), "neither has a backup");
+    let (ours, theirs) = (backup(3, 0x480_0000, 10), backup(2, 0x580_0000, 20));
+    let settled = decide(2, std::slice::from_ref(&ours), None).unwrap();
+    assert_eq!(settled.ancestry.tip(), TimelineId(3));
+    assert!(decide(2, &[ours.clone(), theirs.clone()], None).is_err(), "a later one beside it");
+    // A backup leads to no timeline that is older than its own.
+    let backups = [ours.clone(), theirs.clone()];
+    assert_eq!(decide(2, &backups, Some(ours.id)).unwrap().ancestry.tip(), TimelineId(3));
+    assert!(decide(2, &backups, Some(theirs.id)).is_err(), "it is of that timeline");
+    let earlier = BackupFacts { finished_at: at(5), ..theirs.clone() };
+    assert!(
+        decide(2, &[ours.clone(), earlier], Some(theirs.id)).is_err(),
+        "and so is an older one"
+    );
+    let nothing = choose_timeline(Current, None, &with_lost(&[], 2), &[]).unwrap_err();
+    assert_eq!(nothing.code(), Code::ObjectDamaged, "it is all there is");
 }
 
 #[test]
@@ -164,7 +225,7 @@ fn what_can_be_chosen_is_told_with_its_place_and_its_last_commit() {
 
 #[test]
 fn a_named_backup_implies_the_timelines_it_leads_to() {
-    let all = side_by_side();
+    let all = whole(&side_by_side());
     let backups = [backup(1, 0x300_0000, 1), backup(2, 0x580_0000, 8), backup(3, 0x480_0000, 9)];
     let choose =
         |index: usize| choose_timeline(Current, Some(backups[index].id), &all, &backups).unwrap();

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
-use seawall_core::{Code, Error, Lsn, Result, WalFileName};
+use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalFileName};
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
-use seawall_repo::wal::WalArchive;
+use seawall_repo::wal::{Ancestries, WalArchive};
 
 use crate::cluster::read_control;
 use crate::restore::branches::archived_from;
@@ -99,9 +99,7 @@ impl Archives {
         state: Option<&RestoreState>,
         replayed: Lsn,
     ) -> Result<LeftOut> {
-        if let Some(failure) = &self.failure {
-            return Err(Error::new(failure.code(), failure.chain()));
-        }
+        self.refuse_away()?;
         let control = read_control(data_directory)?;
         let path = state.map(RestorePath::from);
         let mut most = LeftOut::Nothing { up_to: replayed };
@@ -111,6 +109,38 @@ impl Archives {
             most = if ahead.end() > most.end() { ahead } else { most };
         }
         Ok(most)
+    }
+}
+
+impl Archives {
+    fn refuse_away(&self) -> Result<()> {
+        match &self.failure {
+            Some(failure) => Err(Error::new(failure.code(), failure.chain())),
+            None => Ok(()),
+        }
+    }
+
+    /// A timeline of the archive that a standby knows nothing of. One that does not ask the archive
+    /// may begin another of that number: it takes the one behind the last that it finds in `pg_wal`
+    /// (`findNewestTimeLine`, timeline.c, 12–18).
+    ///
+    /// # Errors
+    /// One of the archives could not be asked.
+    pub(super) async fn unknown_timeline(
+        &self,
+        data_directory: &Path,
+    ) -> Result<Option<TimelineId>> {
+        self.refuse_away()?;
+        let control = read_control(data_directory)?;
+        let standby = Standby { data_directory, control: &control, path: None };
+        for archive in &self.open {
+            let mut archived = archive.timelines().await?.into_iter();
+            let unknown = archived.find(|it| *it > standby.timeline() && !standby.knows(*it));
+            if unknown.is_some() {
+                return Ok(unknown);
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -135,7 +165,12 @@ impl Standby<'_> {
     /// What one archive has ahead.
     async fn ahead(&self, archive: &WalArchive, replayed: Lsn) -> Result<LeftOut> {
         let nothing = LeftOut::Nothing { up_to: replayed };
-        let all = archive.ancestries().await?;
+        let Ancestries { known: all, damaged } = archive.ancestries().await?;
+        // It may have left the standby's way ahead.
+        let mut lost = damaged.iter().filter(|it| it.told_by.is_none());
+        if let Some(lost) = lost.find(|lost| lost.timeline > self.timeline()) {
+            return Err(lost.error());
+        }
         // PostgreSQL goes along the newest of those it can change to (`rescanLatestTimeLine`).
         let Some(way) = all.iter().rfind(|it| self.may_follow(it, replayed)) else {
             return Ok(nothing);
@@ -155,19 +190,23 @@ impl Standby<'_> {
 
     /// Whether the standby goes along that timeline, or can change to it.
     fn may_follow(&self, ancestry: &Ancestry, replayed: Lsn) -> bool {
-        let control = self.control;
-        let timeline = control.min_recovery_timeline.max(Some(control.checkpoint_timeline));
-        let timeline = timeline.unwrap_or(control.checkpoint_timeline);
-        let is_on_it = ancestry.contains(timeline, control.min_recovery_point);
+        let timeline = self.timeline();
+        let is_on_it = ancestry.contains(timeline, self.control.min_recovery_point);
         let is_led_there = self.path.is_none_or(|path| path.leads_to(ancestry));
         // It is past the fork: on the child, which it then knows, or on the parent.
         let passed = ancestry.fork_lsn_of(timeline).is_some_and(|fork| fork < replayed);
-        is_on_it && is_led_there && (!passed || self.knows(ancestry))
+        is_on_it && is_led_there && (!passed || self.knows(ancestry.tip()))
+    }
+
+    /// The timeline it is on.
+    fn timeline(&self) -> TimelineId {
+        let checkpoint = self.control.checkpoint_timeline;
+        self.control.min_recovery_timeline.map_or(checkpoint, |it| it.max(checkpoint))
     }
 
     /// A server keeps the history of a timeline that it goes along.
-    fn knows(&self, ancestry: &Ancestry) -> bool {
-        let name = WalFileName::TimelineHistory(ancestry.tip()).to_string();
+    fn knows(&self, timeline: TimelineId) -> bool {
+        let name = WalFileName::TimelineHistory(timeline).to_string();
         self.data_directory.join("pg_wal").join(name).exists()
     }
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seawall_core::{Action, Code, Error, Lsn, Result, hint};
+use seawall_core::{Action, Code, Error, Lsn, Result, TimelineId, hint};
+use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::DbState;
 use seawall_pgwire::{Connection, PgError};
 use tokio::time::sleep;
@@ -57,7 +58,12 @@ pub enum Promoted {
         notes: Vec<String>,
     },
     /// The server was a standby, and takes writes now in place of its primary.
-    Standby(LeftOut),
+    Standby {
+        /// What it left out.
+        left_out: LeftOut,
+        /// Whether the number of its timeline may be taken in the archive.
+        number_in_doubt: bool,
+    },
     /// It took writes already.
     Before,
 }
@@ -71,7 +77,8 @@ pub enum Promoted {
 /// # Errors
 /// [`Code::Usage`] if there is no data directory; [`Code::RestoredServerFailed`] if no server runs
 /// in it, it goes down, or it does not come up in time; [`Code::BehindArchive`] if the archive has
-/// more than was replayed, or cannot be asked; [`Code::OtherRestoreInterrupted`] while another
+/// more than was replayed, cannot be asked, or has the number that the new timeline would get;
+/// [`Code::OtherRestoreInterrupted`] while another
 /// command moves or removes it; those of the connection.
 pub async fn promote(options: &PromoteOptions<'_>) -> Result<Promoted> {
     let directory = options.data_directory;
@@ -113,7 +120,10 @@ struct Promotion<'o> {
 
 impl Promotion<'_> {
     async fn of_standby(&mut self, server: &PostmasterFile) -> Result<Promoted> {
+        self.prove_number_free().await?;
         let left_out = self.reach_end_of_archive().await?;
+        // Another server may have begun a timeline meanwhile.
+        let is_number_free = self.prove_number_free().await?;
         if self.options.without_archive {
             PromotionNote::write(self.options.data_directory, server)?;
         }
@@ -121,7 +131,28 @@ impl Promotion<'_> {
         let promoted = self.connection.simple_query("SELECT pg_catalog.pg_promote(false)").await;
         promoted.map_err(only_a_superuser)?;
         self.wait_for_writes(false).await?;
-        Ok(Promoted::Standby(left_out))
+        let all_replayed = matches!(left_out, LeftOut::Nothing { .. });
+        Ok(Promoted::Standby { left_out, number_in_doubt: !(is_number_free && all_replayed) })
+    }
+
+    /// Proves that the server's timeline will get a number that the archive does not have. PostgreSQL
+    /// sees to that itself, by asking for histories, if it has a `restore_command`; `false` if it has
+    /// none and is to be promoted all the same.
+    async fn prove_number_free(&mut self) -> Result<bool> {
+        let asks = "SELECT pg_catalog.current_setting('restore_command') <> ''";
+        if self.connection.query_value(asks).await? {
+            return Ok(true);
+        }
+        let options = self.options;
+        match options.archives.unknown_timeline(options.data_directory).await {
+            Ok(None) => Ok(true),
+            Ok(Some(_)) | Err(_) if options.without_archive => Ok(false),
+            Ok(Some(taken)) => Err(number_taken(options.data_directory, taken)?),
+            Err(error) => {
+                let replayed = replayed(&mut self.connection).await?;
+                Err(cannot_ask(options.data_directory, replayed, &error))
+            }
+        }
     }
 
     /// Waits until all is replayed that is archived on the standby's way; says what is left out if
@@ -332,6 +363,28 @@ fn behind(directory: &Path, left_out: LeftOut) -> Error {
         without_archive(directory),
         "."
     ])
+}
+
+/// The standby would begin a timeline of a number that is taken.
+fn number_taken(directory: &Path, taken: TimelineId) -> Result<Error> {
+    let what = format!(
+        "the standby has no restore_command to ask the archive with, and knows nothing of timeline {taken}, which the archive has: it would begin another one of that number"
+    );
+    // It takes effect without a restart since 14.
+    let takes_effect = if read_control(directory)?.major < PgMajor::V14 {
+        format!("then restart it: `pg_ctl restart -D {}`", directory.display())
+    } else {
+        "then `SELECT pg_catalog.pg_reload_conf();`".to_owned()
+    };
+    Ok(Error::new(Code::BehindArchive, what).with_hint(hint![
+        "Nothing was changed. Set restore_command there, `ALTER SYSTEM SET restore_command = '…';`, to ",
+        Action::RestoreCommand { names_repository: false, standby: true },
+        format!(", {takes_effect}, and run this again. To do without: "),
+        without_archive(directory),
+        "; `wal push` may then refuse what the server archives, until ",
+        Action::Adopt { cluster: None },
+        " gives it a line of its own."
+    ]))
 }
 
 fn without_archive(directory: &Path) -> Action {

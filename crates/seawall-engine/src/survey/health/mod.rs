@@ -208,6 +208,12 @@ impl Health {
             let level = if covered { Level::Warning } else { Level::Critical };
             self.remark(level, Remark::Unusable(unusable.clone()));
         }
+        for damaged in &cluster.damaged_histories {
+            let (repository, timeline) = (damaged.repository.clone(), damaged.timeline);
+            let told_by = damaged.told_by;
+            let level = if told_by.is_some() { Level::Warning } else { Level::Critical };
+            self.remark(level, Remark::HistoryDamaged { repository, timeline, told_by });
+        }
         let has_backup = cluster.written_backups().next().is_some();
         if cluster.reach.is_none() && has_backup && cluster.is_seen_wholly() {
             self.remark(Level::Critical, Remark::NothingRestorable);

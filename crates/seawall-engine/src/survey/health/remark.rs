@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{
-    BackupId, Code, Error, Hint, TimelineId, counted, hint, shown_duration, shown_utc,
+    Action, BackupId, Code, Error, Hint, TimelineId, counted, hint, shown_duration, shown_utc,
 };
 use serde::{Serialize, Serializer};
 
@@ -113,6 +113,15 @@ pub enum Remark {
     },
     /// Archived WAL leads nowhere.
     Unusable(UnusableWal),
+    /// The history of a timeline is damaged.
+    HistoryDamaged {
+        /// The repository's name.
+        repository: String,
+        /// The timeline.
+        timeline: TimelineId,
+        /// The timeline whose history tells the same. Without one it cannot be restored.
+        told_by: Option<TimelineId>,
+    },
     /// No backup has the WAL it needs.
     NothingRestorable,
     /// A job did not end, and nothing is heard of it.
@@ -192,6 +201,16 @@ impl Remark {
             }
             Self::Unusable(UnusableWal { repository, message, .. }) => format!("nothing newer can be restored from {repository}: {message}; take a backup"
             ).into(),
+            Self::HistoryDamaged { repository, timeline, told_by: Some(other) } => hint![
+                format!("the history of timeline {timeline} is damaged in {repository}, and that of timeline {other} tells the same: "),
+                Action::ListWal,
+                " says how to replace it"
+            ],
+            Self::HistoryDamaged { repository, timeline, told_by: None } => hint![
+                format!("the history of timeline {timeline} is damaged in {repository}: it cannot be restored from there, and takes no WAL: "),
+                Action::ListWal,
+                " says how to replace it"
+            ],
             Self::NothingRestorable => {
                 Hint::from("no backup has the WAL it needs: none can be restored")
             }

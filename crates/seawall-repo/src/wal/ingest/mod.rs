@@ -87,12 +87,22 @@ impl WalArchive {
         let ancestry = self.ancestry(segment.timeline).await?;
         let examined = file.examine(&ancestry)?;
         if let Some(doubt) = examined.doubt {
-            let forks = self.forks_of(segment.timeline).await?;
+            let others = self.archived_histories().await?;
+            let mut forks =
+                others.known.iter().filter_map(|other| other.fork_lsn_of(segment.timeline));
             // A standby has the segment archived under its own name when its primary's timeline
             // ends in it (`WalReceiverMain`, walreceiver.c; `archive_mode = always`).
-            let left = |fork: &Lsn| segment.start() < *fork && *fork <= examined.valid_to;
-            if !forks.iter().any(left) {
-                return Err(doubtful(&file, kind, examined.valid_to, &doubt));
+            let left = |fork: Lsn| segment.start() < fork && fork <= examined.valid_to;
+            if !forks.any(left) {
+                // One that nobody can read may have left it there.
+                let lost = others.lost().find(|lost| lost.timeline > segment.timeline);
+                return Err(lost.map_or_else(
+                    || doubtful(&file, kind, examined.valid_to, &doubt),
+                    |lost| lost.error().context(format_args!(
+                        "{} cannot be archived: its records end at {}, and whether timeline {} begins there cannot be told",
+                        file.name(), examined.valid_to, lost.timeline
+                    )),
+                ));
             }
         }
         self.store_examined(&file, &ancestry, &examined).await

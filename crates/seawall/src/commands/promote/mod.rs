@@ -7,9 +7,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{Action, ClusterName, Hint, Result, hint};
-use seawall_engine::restore::{
-    self, Archives, LeftOut, Login, PromoteOptions, Promoted, RestoreState,
-};
+use seawall_engine::restore::{self, Archives, Login, PromoteOptions, Promoted, RestoreState};
 use seawall_repo::wal::WalArchive;
 
 use crate::args::PromoteArgs;
@@ -102,10 +100,10 @@ fn tell(directory: &Path, promoted: Promoted) {
             notes.iter().for_each(|text| note(text));
             eprintln!("{shown} takes writes");
         }
-        Promoted::Standby(left_out) => {
+        Promoted::Standby { left_out, number_in_doubt } => {
             eprintln!("{shown} takes writes: it was a standby and is a primary now");
             eprintln!("leaves out: {left_out}");
-            if !matches!(left_out, LeftOut::Nothing { .. }) {
+            if number_in_doubt {
                 note(&sentence(&number()));
             }
             note(LAST_SEGMENTS);

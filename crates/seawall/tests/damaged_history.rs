@@ -1,0 +1,181 @@
+//! One flipped byte in a timeline's history: it is that timeline's harm alone, heals where another
+//! history tells the same, and the way out that is told leads out.
+
+#[path = "support/moved.rs"]
+mod moved;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use moved::moved;
+use seawall_testkit::faults::flip_bit;
+use seawall_testkit::process::wait_until;
+use seawall_testkit::{Output, PgCluster, StopMode};
+use support::{Arguments, LIMIT, Protected, archive_everything, open_restored, tells};
+
+/// Timelines 1, 2 and 3 one after the other, each with a row of its own; a server writes on the
+/// third.
+struct Site {
+    house: Protected,
+    server: PgCluster,
+}
+
+impl Site {
+    fn new() -> Result<Self> {
+        let mut house = Protected::start()?;
+        house.pg.psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")?;
+        house.backup()?;
+        house.archive_everything()?;
+        house.pg.stop(StopMode::Fast)?;
+        let mut second = goes_on(&house, "second", 2)?;
+        second.stop(StopMode::Fast)?;
+        let server = goes_on(&house, "third", 3)?;
+        moved(&house, &server)?;
+        house.backup()?;
+        Ok(Self { house, server })
+    }
+
+    /// The object that holds the history of a timeline.
+    fn history(&self, timeline: u32) -> Result<PathBuf> {
+        let name = format!("history/{timeline:08X}");
+        let mut paths = self.house.objects()?.into_iter().map(|(path, _)| path);
+        paths.find(|path| path.ends_with(&name)).with_context(|| name)
+    }
+
+    fn damage(&self, timeline: u32) -> Result<PathBuf> {
+        let path = self.history(timeline)?;
+        flip_bit(&path, fs::metadata(&path)?.len() / 2)?;
+        Ok(path)
+    }
+
+    /// The rows at the end of a timeline, by a restore.
+    fn rows(&self, timeline: &[&str]) -> Result<String> {
+        let room = timeline.last().map_or("latest", |timeline| timeline);
+        let restored = self.house.restore(room, ["--latest"]).args(timeline.iter().copied());
+        restored.succeed()?;
+        let mut pg = open_restored(&self.house.room(room))?;
+        let rows = pg.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")?;
+        pg.stop(StopMode::Immediate)?;
+        fs::remove_dir_all(self.house.room(room))?;
+        Ok(rows)
+    }
+
+    fn push(&self, name: &str) -> Result<Output> {
+        let path = self.server.data_directory().join("pg_wal").join(name);
+        self.house.command(["wal", "push"]).arg(path).run()
+    }
+
+    fn status(&self) -> Result<Output> {
+        self.house.command(["status", "--max-rpo", "1h"]).run()
+    }
+
+    /// Nothing is wrong, and everything can be restored.
+    fn is_well(&self) -> Result<()> {
+        let status = self.status()?;
+        ensure!(status.code() == Some(0), "{status:?}");
+        let list = self.house.command(["wal", "list"]).succeed()?;
+        ensure!(!list.stdout.contains("damaged"), "{list:?}");
+        self.house.command(["verify"]).succeed()?;
+        ensure!(self.rows(&[])? == "1,2,3,4");
+        ensure!(self.rows(&["--timeline", "2"])? == "1,2");
+        Ok(())
+    }
+}
+
+/// Production is restored, and goes on on the next timeline.
+fn goes_on(house: &Protected, room: &str, row: u32) -> Result<PgCluster> {
+    house.restore(room, ["--latest", "--as", "primary"]).succeed()?;
+    let pg = open_restored(&house.room(room))?;
+    pg.psql(&format!("INSERT INTO t VALUES ({row})"))?;
+    archive_everything(&pg)?;
+    Ok(pg)
+}
+
+/// As the hint says: out of the repository with it.
+fn move_out(object: &Path) -> Result<()> {
+    Ok(fs::rename(object, object.with_file_name("moved-out"))?)
+}
+
+#[test]
+fn a_damaged_history_that_a_descendant_tells_as_well_hinders_nobody() -> Result<()> {
+    let site = Site::new()?;
+    let object = site.damage(2)?;
+    let house = &site.house;
+    ensure!(site.rows(&["--timeline", "1"])? == "1");
+    ensure!(site.rows(&["--timeline", "2"])? == "1,2");
+    ensure!(site.rows(&[])? == "1,2,3");
+    site.server.psql("INSERT INTO t VALUES (4)")?;
+    archive_everything(&site.server)?;
+
+    // It is told all the same, and what to do.
+    let status = site.status()?;
+    ensure!(status.code() == Some(1), "{status:?}");
+    ensure!(status.stdout.contains("the history of timeline 2 is damaged"), "{status:?}");
+    let list = house.command(["wal", "list"]).fail(4)?;
+    ensure!(list.stdout.lines().count() == 4, "all three timelines: {list:?}");
+    tells(&list, "SW0305")?;
+    tells(&list, "wal push pg_wal/00000002.history")?;
+    let info = house.command(["info", "--json"]).fail(4)?.json()?;
+    ensure!(info["clusters"][0]["damaged_histories"][0]["timeline"] == 2, "{info}");
+    ensure!(info["clusters"][0]["damaged_histories"][0]["told_by"] == 3, "{info}");
+    let verified = house.command(["verify", "--json"]).fail(4)?.json()?;
+    let whole = &verified["repositories"][0]["report"]["verified"];
+    ensure!(whole.as_array().is_some_and(|it| it.len() == 2), "{verified}");
+
+    // The same bytes as PostgreSQL's, so that they can be put back from there too.
+    let name = "00000002.history";
+    let fetched = house.room("fetched.history");
+    house.command(["wal", "fetch", name]).arg(&fetched).succeed()?;
+    let own = site.server.data_directory().join("pg_wal").join(name);
+    ensure!(fs::read(&fetched)? == fs::read(&own)?);
+
+    let refused = site.push(name)?;
+    ensure!(refused.code() == Some(4), "{refused:?}");
+    tells(&refused, "out of the repository")?;
+    move_out(&object)?;
+    ensure!(site.push(name)?.code() == Some(0));
+    fs::remove_file(object.with_file_name("moved-out"))?;
+    archive_everything(&site.server)?;
+    site.is_well()
+}
+
+#[test]
+fn a_damaged_history_of_the_newest_timeline_leaves_the_others_and_there_is_a_way_out() -> Result<()>
+{
+    let site = Site::new()?;
+    let object = site.damage(3)?;
+    let house = &site.house;
+    ensure!(site.rows(&["--timeline", "1"])? == "1");
+    ensure!(site.rows(&["--timeline", "2"])? == "1,2");
+    for choice in [&[][..], &["--timeline", "latest"], &["--timeline", "3"]] {
+        let refused =
+            house.restore("refused", ["--latest"]).args(choice.iter().copied()).fail(4)?;
+        tells(&refused, "the history of timeline 3 is damaged")?;
+        if *choice != ["--timeline", "3"] {
+            tells(&refused, "--timeline 2")?;
+        }
+        tells(&refused, "wal push pg_wal/00000003.history")?;
+        ensure!(!house.room("refused").exists(), "a refused restore left a directory");
+    }
+    let status = site.status()?;
+    ensure!(status.code() == Some(2), "{status:?}");
+    ensure!(status.stdout.contains("the history of timeline 3 is damaged"), "{status:?}");
+    let list = house.command(["wal", "list"]).fail(4)?;
+    ensure!(list.stdout.lines().count() == 4, "all three timelines: {list:?}");
+    tells(&list, "wal push pg_wal/00000003.history")?;
+    house.command(["verify"]).fail(4)?;
+
+    // What nobody could read afterwards is not acknowledged: PostgreSQL keeps it, and says why.
+    site.server.psql("INSERT INTO t VALUES (4); SELECT pg_switch_wal()")?;
+    wait_until("the refusal", LIMIT, || Ok(site.server.logs()?.contains("SW0305")))?;
+    ensure!(site.server.logs()?.contains("wal push pg_wal/00000003.history"));
+
+    move_out(&object)?;
+    // In the data directory of the server, as the hint has it.
+    ensure!(site.push("00000003.history")?.code() == Some(0));
+    fs::remove_file(object.with_file_name("moved-out"))?;
+    archive_everything(&site.server)?;
+    site.is_well()
+}
