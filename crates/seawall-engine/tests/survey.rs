@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use seawall_core::{BackupId, BranchNumber, ClusterName, LineId, Lsn, SystemId, TimelineId, Ulid};
 use seawall_engine::lines::{stored_lines, written_lines};
-use seawall_engine::survey::{Depth, JobState, NamedRepository, survey};
+use seawall_engine::survey::{Depth, JobState, NamedRepository, candidates, survey};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::Page;
@@ -166,4 +166,16 @@ async fn many_small_objects_far_away_are_read_in_little_time() {
     assert!(jobs.is_sorted_by_key(|job| job.id));
     let (took, calls) = (began.elapsed(), metered.counts().calls());
     assert!(took < Duration::from_secs(2), "{took:?} for {calls} calls");
+}
+
+#[tokio::test]
+async fn a_line_that_does_not_say_what_it_is_hides_no_backup_of_another() {
+    let here = repository(Arc::new(MemoryStore::new()), &[(0, 10), (1, 20)]).await;
+    let spoilt = here.line(&cluster(), id(0)).unwrap();
+    let about = spoilt.paths().path(&LineObject::About).unwrap();
+    here.store().delete(&about).await.unwrap();
+    here.store().create(&about, "spoilt".into()).await.unwrap();
+    // Which of the two is written cannot be told; a backup that is named is of one of them.
+    assert!(stored_lines(&here, Some(&cluster())).await.is_err());
+    assert!(candidates(&here, Some(&cluster())).await.unwrap().is_empty());
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use archive_support::wal::{SYSTEM_ID, WalWriter};
 use archive_support::*;
-use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId};
+use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId, TimelineId};
 use seawall_engine::cluster::PostmasterFile;
 use seawall_engine::wal::{
     FetchRequest, PromotionNote, RestorePath, WhileAway, fetch, fetch_kept, keep_recovering,
@@ -340,6 +340,50 @@ async fn histories_are_served_and_an_unknown_one_does_not_exist() {
     fs::remove_file(history).unwrap();
     let lost = setting.fetch("00000002.history", Server::Restored).await;
     assert_eq!(lost, Err(Code::WalMissing), "the restore needs it");
+}
+
+/// PostgreSQL asks for more numbers than those on its way: which are taken.
+#[tokio::test]
+async fn a_damaged_history_beside_a_restore_takes_its_number_and_no_more() {
+    let setting = Setting::new().await;
+    // Both left the first timeline as the second one did.
+    for timeline in [3, 4] {
+        setting.fixture.push_history(timeline, &history_of_2(start(4))).await;
+    }
+    let object = |timeline: u32| {
+        let below = setting.fixture.directory.path().join(format!("c/main/i/{SYSTEM_ID}-0"));
+        below.join(format!("history/{timeline:08X}"))
+    };
+    fs::write(object(3), b"damaged").unwrap();
+    let taken = setting.fetch("00000003.history", Server::Restored).await.unwrap();
+    assert!(taken.starts_with(b"# timeline 3 is taken"), "{}", String::from_utf8_lossy(&taken));
+    let known = setting.fetch("00000004.history", Server::Restored).await;
+    assert_eq!(known, Ok(history_of_2(start(4)).into_bytes()));
+    let free = setting.fetch("00000005.history", Server::Restored).await;
+    assert_eq!(free, Err(Code::WalPastEnd));
+    // Who may follow it has to know where it leads.
+    for server in [Server::Standby, Server::RestoredStandby, Server::Unknown] {
+        let refused = setting.fetch("00000003.history", server).await;
+        assert_eq!(refused, Err(Code::ObjectDamaged), "{server:?}");
+    }
+    // Another repository may have it, and one that does not answer may as well.
+    let other = Setting::new().await;
+    other.fixture.push_history(3, &history_of_2(start(4))).await;
+    let mut request = setting.request("00000003.history", Server::Restored);
+    request.lines.push(other.fixture.archive.line().clone());
+    assert_eq!(setting.run(&request).await, Ok(history_of_2(start(4)).into_bytes()));
+    let about = other.fixture.directory.path().join(format!("c/main/i/{SYSTEM_ID}-0/about"));
+    fs::write(about, b"damaged").unwrap();
+    assert_eq!(setting.run(&request).await, Err(Code::ObjectDamaged));
+    // What the restore goes along, it has to have.
+    fs::write(object(2), b"damaged").unwrap();
+    let needed = setting.fetch("00000002.history", Server::Restored).await;
+    assert_eq!(needed, Err(Code::ObjectDamaged));
+    // Of a lower number than its own, PostgreSQL does without.
+    let mut higher = setting.request("00000003.history", Server::Restored);
+    let path = higher.path.as_mut().unwrap();
+    path.spans = vec![path.spans[0], TimelineSpan { timeline: TimelineId(4), ..path.spans[1] }];
+    assert_eq!(setting.run(&higher).await, Err(Code::WalPastEnd));
 }
 
 #[tokio::test]

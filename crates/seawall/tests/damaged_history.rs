@@ -73,13 +73,12 @@ impl Site {
 
     /// Nothing is wrong, and everything can be restored.
     fn is_well(&self) -> Result<()> {
+        self.house.command(["wal", "list"]).succeed()?;
+        // It takes back what one before found of backups.
+        self.house.command(["verify"]).succeed()?;
         let status = self.status()?;
         ensure!(status.code() == Some(0), "{status:?}");
-        let list = self.house.command(["wal", "list"]).succeed()?;
-        ensure!(!list.stdout.contains("damaged"), "{list:?}");
-        self.house.command(["verify"]).succeed()?;
         ensure!(self.rows(&[])? == "1,2,3,4");
-        ensure!(self.rows(&["--timeline", "2"])? == "1,2");
         Ok(())
     }
 }
@@ -103,7 +102,6 @@ fn a_damaged_history_that_a_descendant_tells_as_well_hinders_nobody() -> Result<
     let site = Site::new()?;
     let object = site.damage(2)?;
     let house = &site.house;
-    ensure!(site.rows(&["--timeline", "1"])? == "1");
     ensure!(site.rows(&["--timeline", "2"])? == "1,2");
     ensure!(site.rows(&[])? == "1,2,3");
     site.server.psql("INSERT INTO t VALUES (4)")?;
@@ -148,7 +146,6 @@ fn a_damaged_history_of_the_newest_timeline_leaves_the_others_and_there_is_a_way
     let object = site.damage(3)?;
     let house = &site.house;
     ensure!(site.rows(&["--timeline", "1"])? == "1");
-    ensure!(site.rows(&["--timeline", "2"])? == "1,2");
     for choice in [&[][..], &["--timeline", "latest"], &["--timeline", "3"]] {
         let refused =
             house.restore("refused", ["--latest"]).args(choice.iter().copied()).fail(4)?;
@@ -173,7 +170,9 @@ fn a_damaged_history_of_the_newest_timeline_leaves_the_others_and_there_is_a_way
     ensure!(site.server.logs()?.contains("wal push pg_wal/00000003.history"));
 
     move_out(&object)?;
-    // In the data directory of the server, as the hint has it.
+    // To PostgreSQL it is archived: that does not push it again.
+    let status = "pg_wal/archive_status/00000003.history.done";
+    ensure!(site.server.data_directory().join(status).exists());
     ensure!(site.push("00000003.history")?.code() == Some(0));
     fs::remove_file(object.with_file_name("moved-out"))?;
     archive_everything(&site.server)?;

@@ -38,18 +38,28 @@ async fn earlier_line_with(line: &Line, request: &RestoreRequest) -> Result<Opti
 }
 
 /// What to know before a server goes on in a line whose place another has taken.
-pub(super) async fn warning_of_later_line(line: &Line) -> Result<Option<Hint>> {
-    let (_, later) = others(line).await?;
-    Ok(later.last().map(|newest| {
-        let (old, new, cluster) = (line.id(), newest.id(), line.cluster());
-        hint![
-            format!("The backup is of line {old}, whose place line {new} has taken. The restored server goes on in line {old}; to make it {cluster} again, run "),
-            Action::Adopt { cluster: Some(cluster.clone()) },
-            " and ",
-            Action::Backup { cluster: Some(cluster.clone()) },
-            format!(" once it is up. Until then restores follow line {new}.")
-        ]
-    }))
+pub(super) async fn warning_of_later_line(line: &Line) -> Option<Hint> {
+    let later = match others(line).await {
+        Ok((_, later)) => later,
+        Err(error) => {
+            let why = error.chain();
+            let what = format!(
+                "Whether another line has taken the place of this one is not known: {why}."
+            );
+            return Some(what.into());
+        }
+    };
+    let newest = later.last()?;
+    let (old, new, cluster) = (line.id(), newest.id(), line.cluster());
+    Some(hint![
+        format!(
+            "The backup is of line {old}, whose place line {new} has taken. The restored server goes on in line {old}; to make it {cluster} again, run "
+        ),
+        Action::Adopt { cluster: Some(cluster.clone()) },
+        " and ",
+        Action::Backup { cluster: Some(cluster.clone()) },
+        format!(" once it is up. Until then restores follow line {new}.")
+    ])
 }
 
 /// The cluster's lines that were made before this one, and those made after it, oldest first.

@@ -178,7 +178,7 @@ async fn open_planned(
         let left_out = warning_of_left_out(&plan.backup.id, &manifest.commit.info);
         plan.warnings.extend(left_out);
         if request.mode != Mode::Clone {
-            plan.warnings.extend(warning_of_later_line(line).await?);
+            plan.warnings.extend(warning_of_later_line(line).await);
         }
     }
     let sources = Sources::open(line, &manifest, TABLES_BYTES_MAX).await?;

@@ -3,7 +3,7 @@
 use seawall_core::{Action, BackupId, ClusterName, Code, Error, LineId, Result, hint};
 use seawall_repo::Repository;
 
-use crate::lines::{KnownLine, lines_of, several_clusters, stored_clusters};
+use crate::lines::{several_clusters, stored_clusters};
 use crate::verify::{Verdict, verdicts};
 
 /// A backup that may be meant.
@@ -54,7 +54,9 @@ pub async fn candidates(
         if cluster.is_some_and(|wanted| *wanted != name) {
             continue;
         }
-        for KnownLine { line, .. } in lines_of(repository, &name).await? {
+        // By their names: one that does not say what it is may have the backup, or hide no other's.
+        for id in repository.lines_of(&name).await? {
+            let line = repository.line(&name, id)?;
             let verdicts = verdicts(&line).await;
             if let Some(error) = &verdicts.unread {
                 let why = error.chain();
@@ -64,7 +66,7 @@ pub async fn candidates(
                 let is_damaged =
                     matches!(verdicts.known.get(&summary.id), Some(Verdict::Damaged(_)));
                 let is_complete = summary.info.is_ok() && !is_damaged;
-                let (cluster, what) = (name.clone(), line.id());
+                let (cluster, what) = (name.clone(), id);
                 candidates.push(Candidate { cluster, id: summary.id, is_complete, what });
             }
         }

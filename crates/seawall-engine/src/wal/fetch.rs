@@ -41,40 +41,48 @@ pub struct FetchRequest {
 ///
 /// # Errors
 /// [`Code::WalPastEnd`] alone means that the file is proven not to exist, so that recovery may end
-/// there: a segment the restore does not use or that lies past its planned end, a history that is
-/// not archived, or for a standby what the archive does not have yet. Everything else is another
+/// there: a segment or a damaged history the restore does not use or that lies past its planned end, a
+/// history that is not archived, or for a standby what the archive does not have yet. Everything else is another
 /// error, on which recovery must stop: [`Code::WalMissing`] and [`Code::WalGap`] for WAL that ought
 /// to be there, [`Code::NotWal`], [`Code::WalWrongCluster`], damage, a store or disk that fails.
 pub async fn fetch(request: &FetchRequest) -> Result<()> {
     let server = RecoveringServer::at(&request.destination);
     let request = &FetchRequest { path: path_in_force(request, &server), ..request.clone() };
     leave_nothing_behind_the_end(request, &server)?;
-    let mut past_end = None;
-    let mut failure = None;
+    let (mut past_end, mut failure, mut stand_in) = (None, None, None);
     for line in &request.lines {
         match content(request, &server, line).await {
+            Ok(content) if content.is_stand_in => stand_in = Some(content),
             Ok(content) => {
                 refuse_strangers(request, &server, line, &content).await?;
-                let destination = request.destination.clone();
-                return tokio::task::spawn_blocking(move || content.put(&destination))
-                    .await
-                    .map_err(|error| {
-                        Error::new(Code::Internal, "writing failed").with_source(error)
-                    })?;
+                return put_content(request, content).await;
             }
             Err(error) if error.code() == Code::WalPastEnd => past_end = Some(error),
             Err(error) => failure = failure.or(Some(error)),
         }
     }
     // One repository's "there is none" says nothing as long as another did not answer.
-    Err(failure.or(past_end).unwrap_or_else(|| {
-        Error::new(Code::NotConfigured, format!("{} has no repository to come from", request.name))
-            .with_hint(hint![
-                "Name a repository: ",
-                Action::RestoreCommand { names_repository: true, standby: request.standby },
-                "."
-            ])
-    }))
+    match (failure, stand_in) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(content)) => put_content(request, content).await,
+        (None, None) => Err(past_end.unwrap_or_else(|| no_repository(request))),
+    }
+}
+
+async fn put_content(request: &FetchRequest, content: Content) -> Result<()> {
+    let destination = request.destination.clone();
+    tokio::task::spawn_blocking(move || content.put(&destination))
+        .await
+        .map_err(|error| Error::new(Code::Internal, "writing failed").with_source(error))?
+}
+
+fn no_repository(request: &FetchRequest) -> Error {
+    Error::new(Code::NotConfigured, format!("{} has no repository to come from", request.name))
+        .with_hint(hint![
+            "Name a repository: ",
+            Action::RestoreCommand { names_repository: true, standby: request.standby },
+            "."
+        ])
 }
 
 /// Answers what needs no archive: PostgreSQL asks for it when nothing may stop it any more (see
@@ -130,12 +138,19 @@ struct Content {
     segment: Option<(WalSegment, Vec<TimelineSpan>)>,
     /// What the segment's records do to tablespaces.
     tablespaces: Vec<TablespaceChange>,
+    /// It says no more than that there is a file of the name. Another repository may have it.
+    is_stand_in: bool,
 }
 
 impl Content {
     fn of_segment(read: SegmentRead, segment: WalSegment, spans: Vec<TimelineSpan>) -> Self {
         let tablespaces = read.tablespaces.iter().filter_map(TablespaceChange::of).collect();
-        Self { bytes: read.bytes, segment: Some((segment, spans)), tablespaces }
+        let segment = Some((segment, spans));
+        Self { bytes: read.bytes, segment, tablespaces, is_stand_in: false }
+    }
+
+    const fn of_history(bytes: Vec<u8>) -> Self {
+        Self { bytes, segment: None, tablespaces: Vec::new(), is_stand_in: false }
     }
 
     fn put(&self, destination: &Path) -> Result<()> {
@@ -193,8 +208,7 @@ async fn content(
     match WalFileName::parse(&request.name, archive.segment_size()) {
         Some(WalFileName::Segment(segment)) => segment_content(request, &archive, segment).await,
         Some(WalFileName::TimelineHistory(timeline)) => {
-            let bytes = history_bytes(request, server, &archive, timeline).await?;
-            Ok(Content { bytes, segment: None, tablespaces: Vec::new() })
+            history_content(request, server, &archive, timeline).await
         }
         Some(WalFileName::Partial(_) | WalFileName::BackupHistory(..)) => {
             Err(not_served(&request.name, "recovery never needs such a file"))
@@ -203,16 +217,16 @@ async fn content(
     }
 }
 
-async fn history_bytes(
+async fn history_content(
     request: &FetchRequest,
     server: &RecoveringServer,
     archive: &WalArchive,
     timeline: TimelineId,
-) -> Result<Vec<u8>> {
+) -> Result<Content> {
     let path = request.path.as_ref();
     let history = match archive.timeline_history(timeline).await {
         Ok(history) => history,
-        Err(damage) => return beside_the_restore(request, timeline, damage),
+        Err(failure) => return beside_the_restore(request, timeline, failure),
     };
     let Some(file) = history else {
         if path.is_some_and(|path| path.needs_history_of(timeline)) {
@@ -232,10 +246,10 @@ async fn history_bytes(
             request.name, path.wal_end
         )));
     }
-    Ok(file.content.into())
+    Ok(Content::of_history(file.content.into()))
 }
 
-/// What a restore gets for the history of a timeline that it does not go along, which is damaged.
+/// What a restore gets for the history of a timeline that it does not go along, if that is damaged.
 ///
 /// PostgreSQL asks for those of lower numbers to keep them, and does without
 /// (`restoreTimeLineHistoryFiles`, timeline.c, 12–18); for those of higher numbers to learn which are
@@ -243,17 +257,18 @@ async fn history_bytes(
 fn beside_the_restore(
     request: &FetchRequest,
     timeline: TimelineId,
-    damage: Error,
-) -> Result<Vec<u8>> {
-    let path = request.path.as_ref().filter(|_| !request.standby);
-    let is_beside = |path: &&RestorePath| {
-        damage.exit_class() == ExitClass::Integrity && !path.needs_history_of(timeline)
-    };
-    let tip = path.filter(is_beside).and_then(|path| path.spans.last());
-    match tip {
-        Some(tip) if timeline < tip.timeline => Err(past_end(damage.chain())),
-        Some(_) => Ok(format!("# timeline {timeline} is taken; {}\n", damage.chain()).into()),
-        None => Err(damage),
+    failure: Error,
+) -> Result<Content> {
+    let is_damage = failure.exit_class() == ExitClass::Integrity;
+    let path = request.path.as_ref().filter(|_| is_damage && !request.standby);
+    let beside = path.filter(|path| !path.needs_history_of(timeline));
+    match beside.and_then(|path| path.spans.last()) {
+        None => Err(failure),
+        Some(tip) if timeline < tip.timeline => Err(past_end(failure.chain())),
+        Some(_) => {
+            let text = format!("# timeline {timeline} is taken: {}\n", failure.chain());
+            Ok(Content { is_stand_in: true, ..Content::of_history(text.into_bytes()) })
+        }
     }
 }
 
