@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use seawall_core::{BackupId, Error, Hint, Result, TimelineId, hint};
+use seawall_pgdata::history::Ancestry;
 use seawall_repo::wal::{Ancestries, DamagedHistory};
 
 use super::BackupFacts;
@@ -51,7 +52,7 @@ pub(super) fn refuse_rivals(
 /// The error of a choice that would be a guess.
 fn undecided(all: &Ancestries, lost: &DamagedHistory) -> Error {
     let error = lost.error();
-    let mut known: Vec<TimelineId> = all.known.iter().map(|ancestry| ancestry.tip()).collect();
+    let mut known: Vec<TimelineId> = all.known.iter().map(Ancestry::tip).collect();
     known.sort_by_key(|timeline| Reverse(*timeline));
     let known: Vec<String> = known.iter().map(|it| format!("`--timeline {it}`")).collect();
     let choice = match known.as_slice() {
