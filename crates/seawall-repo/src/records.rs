@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
-use seawall_core::{
-    BranchNumber, ClusterName, Lsn, Result, SystemId, TimelineId, Ulid, WalFileName,
-};
+use seawall_core::{BranchNumber, Lsn, Result, SystemId, TimelineId, Ulid, WalFileName};
 use seawall_store::ObjectPath;
 
 use crate::envelope::{ObjectKind, ObjectSealer, Section, WholeObject};
@@ -183,14 +181,6 @@ pub struct About {
 
 impl Record for About {
     const KIND: ObjectKind = ObjectKind::About;
-}
-
-impl About {
-    /// The cluster's name.
-    #[must_use]
-    pub fn cluster_name(&self) -> Option<ClusterName> {
-        self.cluster.parse().ok()
-    }
 }
 
 /// A timeline or backup history file, verbatim.

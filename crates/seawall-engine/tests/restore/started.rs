@@ -10,6 +10,7 @@ use seawall_engine::restore::{
     TargetAction, promote, start,
 };
 use seawall_pgdata::PgMajor;
+use seawall_pgwire::{Conninfo, Environment};
 use seawall_testkit::PgCluster;
 
 use crate::house::{House, LIMIT};
@@ -38,7 +39,7 @@ fn options(house: &House, room: &str, port: u16) -> Result<StartOptions> {
         socket_directory: Some(house.room(room)),
         log_file: house.room(&format!("{room}.log")),
         restore_id: Ulid(1),
-        login: Login::as_role("postgres"),
+        login: as_postgres()?,
         timeout: LIMIT,
     })
 }
@@ -84,7 +85,7 @@ async fn a_started_restore_is_proven_to_have_stopped_where_planned() -> Result<(
     let recovered = start(&options(&house, "paused", 54_402)?, &report.plan).await?;
     let Stop::Before { lsn } = report.plan.stop else { anyhow::bail!("{:?}", report.plan.text()) };
     ensure!(recovered == Recovered::Paused { replayed_to: lsn }, "{recovered:?}, {lsn}");
-    let login = Login::as_role("postgres");
+    let login = as_postgres()?;
     for expected in [Promoted::Now { notes: Vec::new() }, Promoted::Before] {
         let promoted = promote(&promotion(&house.room("paused"), &login)).await?;
         ensure!(promoted == expected, "{promoted:?}");
@@ -169,4 +170,10 @@ async fn too_little(major: PgMajor, port: u16) -> Result<()> {
         stop(&house, "room")?;
     }
     Ok(())
+}
+
+fn as_postgres() -> Result<Login> {
+    let mut options = Conninfo::default();
+    options.set("user", "postgres")?;
+    Ok(Login::new(options, Environment::of_process()))
 }

@@ -106,12 +106,6 @@ pub struct BlockImage {
 }
 
 impl BlockRef {
-    /// Whether the record carries the whole page.
-    #[must_use]
-    pub const fn has_image(&self) -> bool {
-        self.image.is_some()
-    }
-
     /// Payload bytes in the record that belong to this reference.
     pub(super) fn payload_bytes(&self) -> u64 {
         u64::from(self.data_bytes) + self.image.map_or(0, |image| u64::from(image.stored_bytes))

@@ -25,11 +25,6 @@ impl BlockSet {
         self.0.insert(block)
     }
 
-    /// Adds `blocks`, of which the end is not included.
-    pub fn insert_run(&mut self, blocks: Range<BlockNumber>) {
-        self.0.insert_range(blocks);
-    }
-
     /// Adds all blocks of another set.
     pub fn insert_all(&mut self, other: &Self) {
         self.0 |= &other.0;
@@ -67,14 +62,6 @@ impl BlockSet {
     /// All blocks, rising.
     pub fn iter(&self) -> impl Iterator<Item = BlockNumber> + '_ {
         self.0.iter()
-    }
-
-    /// The blocks of `blocks` that are in the set, rising.
-    pub fn iter_within(
-        &self,
-        blocks: Range<BlockNumber>,
-    ) -> impl Iterator<Item = BlockNumber> + '_ {
-        self.0.range(blocks)
     }
 
     /// All blocks as runs (first block, count), rising and never adjacent.

@@ -29,16 +29,6 @@ impl Login {
         Self { options, environment }
     }
 
-    /// As a role of a name, with what the process's environment says.
-    #[must_use]
-    pub fn as_role(role: &str) -> Self {
-        let mut options = Conninfo::default();
-        if let Err(error) = options.set("user", role) {
-            tracing::error!("a connection string without a role: {error}");
-        }
-        Self { options, environment: Environment::of_process() }
-    }
-
     /// The role.
     #[must_use]
     pub fn role(&self) -> Option<&str> {
