@@ -237,7 +237,7 @@ fn a_restored_standby_follows_the_archive_and_a_failover() -> Result<()> {
     let plan = house.plan(["--latest"])?;
     ensure!(plan["timeline"] == 2, "{plan}");
     let status = house.command(["status"]).run()?;
-    ensure!(status.stdout.contains("timeline 2: take a backup"), "{}", status.stdout);
+    ensure!(status.stdout.contains("timeline is 2; take a backup: `"), "{}", status.stdout);
     ensure!(status.stdout.contains("no backup since the server was restored or promoted"));
     other.stop(StopMode::Fast)?;
     one.stop(StopMode::Fast)

@@ -40,7 +40,7 @@ fn clear_error(output: &Output, exit: i32, code: &str) -> Result<()> {
 
 /// Nothing is damaged, and there are so many backups, all complete.
 fn sound(house: &Protected, backups: usize) -> Result<()> {
-    house.command(["verify"]).succeed()?;
+    house.prove_undamaged()?;
     let overview = house.command(["list", "--json"]).succeed()?.json()?;
     let listed = overview.pointer("/clusters/0/backups").and_then(|list| list.as_array());
     let listed = listed.context("no list of backups")?;

@@ -69,7 +69,13 @@ fn a_backup_of_the_format_before_is_refused_with_a_sentence() -> Result<()> {
     let whatever = command("restore").arg("--yes").arg("--into").arg(&into).fail(1)?;
     let restore = command("restore").arg("--yes").arg("--into").arg(&into);
     let this_one = restore.arg("--backup").arg("20261121T1056-esjp").fail(1)?;
-    let verify = command("verify").fail(4)?;
+    let verify = command("verify").fail(1)?;
+    ensure!(verify.stdout.contains("other format c/"), "{}", verify.stdout);
+    ensure!(!verify.stdout.contains("damaged"), "{}", verify.stdout);
+    let list = command("list").succeed()?.stdout;
+    ensure!(list.contains("other format") && !list.contains("damaged"), "{list}");
+    let list = command("list").arg("--json").succeed()?.json()?;
+    ensure!(list["clusters"][0]["backups"][0]["state"] == "other-format", "{list}");
     for told in [&whatever.stderr, &this_one.stderr, &verify.stdout] {
         ensure!(told.contains("is a backup of the format before this one"), "{told}");
     }

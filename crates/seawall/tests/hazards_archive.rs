@@ -121,7 +121,7 @@ fn e2_a_push_killed_at_any_moment_leaves_the_segment_absent_or_whole() -> Result
         }
     }
     house.push(&segment)?.success()?;
-    house.command(["verify"]).succeed()?;
+    house.prove_undamaged()?;
     Ok(())
 }
 

@@ -206,6 +206,7 @@ fn of_three_rotations_at_once_the_losers_are_told_of_the_race() -> Result<()> {
         let shown = house.command(["key", "show", "--json"]).succeed()?.json()?;
         ensure!(shown["epoch"] == epoch, "{epoch} is not in {shown}");
     }
+    house.backup()?;
     house.command(["verify"]).succeed()?;
     Ok(())
 }

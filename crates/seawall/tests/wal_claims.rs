@@ -334,9 +334,7 @@ fn what_the_archiver_says_is_archived_and_no_repository_has_is_critical() -> Res
     house.archive_everything()?;
     // Only what succeeded before the repositories were looked at has to be there.
     wait_until("the archiver's word is not taken", LIMIT, || {
-        Ok(house.status()?["remarks"]
-            .to_string()
-            .contains("is archived, and it is in no repository"))
+        Ok(house.status()?["remarks"].to_string().contains("is archived, and it is not there"))
     })?;
     ensure!(house.status()?["level"] == "critical", "{}", house.status()?);
     Ok(())

@@ -201,6 +201,7 @@ async fn look(
         has_backup: false,
         newest_backup_bytes: None,
         newest_timeline: None,
+        foreign_wal: Vec::new(),
         obstacle: None,
     };
     let line = match candidate.line {
@@ -239,10 +240,11 @@ async fn look(
 /// newest one, and how large and of which timeline the newest of it all is. That there is none is said
 /// only where every backup could be read.
 async fn look_at_backups(line: &Line, facts: &mut RepositoryFacts) -> Result<()> {
-    let seen = LineSeen::look(line).await?;
+    let seen = LineSeen::look(line, &facts.name).await?;
     facts.newest_backup_bytes = seen.newest_backup().and_then(|newest| newest.stored_bytes);
     facts.newest_timeline = seen.newest_timeline;
     facts.has_backup = seen.reach.is_some();
+    facts.foreign_wal = seen.foreign_wal;
     facts.obstacle = seen.reach.and_then(|reach| reach.obstacle);
     Ok(())
 }
@@ -263,8 +265,8 @@ fn lacking(command: &str) -> Option<&Path> {
 }
 
 fn trouble(error: &Error) -> Trouble {
-    let page = || format!("see docs/errors/{}.md", error.code()).into();
-    let fix = error.hint().cloned().unwrap_or_else(page);
+    let by_code = || format!("it is {}: {}", error.code(), error.code().title()).into();
+    let fix = error.hint().cloned().unwrap_or_else(by_code);
     Trouble { what: error.chain(), fix }
 }
 

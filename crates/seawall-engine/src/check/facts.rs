@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use seawall_core::{ClusterName, Hint, Lsn, TimelineId};
 
 use crate::cluster::{MissingRights, Survey};
+use crate::survey::ForeignWal;
 use crate::wal::Obstacle;
 
 /// What a look at a cluster and its repositories showed.
@@ -106,6 +107,8 @@ pub struct RepositoryFacts {
     pub newest_backup_bytes: Option<u64>,
     /// The newest timeline of which something is archived.
     pub newest_timeline: Option<TimelineId>,
+    /// WAL that another server archives, as it seems.
+    pub foreign_wal: Vec<ForeignWal>,
     /// What keeps archived WAL from being restored with the newest backup.
     pub obstacle: Option<Obstacle>,
 }

@@ -430,6 +430,7 @@ mod tests {
             has_backup: true,
             newest_backup_bytes: Some(1 << 30),
             newest_timeline: Some(TimelineId(1)),
+            foreign_wal: Vec::new(),
             obstacle: None,
         }
     }
@@ -590,7 +591,7 @@ mod tests {
         let found = findings(&facts);
         assert_eq!(ids(&facts), ["timelines"]);
         assert_eq!(found[0].severity, Severity::Critical);
-        assert!(found[0].what.contains("docs/errors/SW0609.md"), "{}", found[0].what);
+        assert!(found[0].what.contains("(SW0609)"), "{}", found[0].what);
         facts.timeline = None;
         assert!(ids(&facts).is_empty());
     }

@@ -1,13 +1,15 @@
 //! The verb verify: every repository of the request.
 
-use seawall_core::{BackupId, Code, Result};
+use std::collections::BTreeSet;
+
+use seawall_core::{Action, BackupId, Code, Progress, Result};
 use seawall_repo::Repository;
 
 use super::{
     Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, RepositoryOutcome, VerifyVerb,
     lacks,
 };
-use crate::check::Severity;
+use crate::check::{FindingId, Severity};
 use crate::survey::{candidates, find_backup};
 use crate::verify::{self, VerifyReport, VerifyRequest};
 
@@ -31,11 +33,12 @@ impl Job<'_> {
         let reports =
             || repositories.iter().filter_map(|one| Some((&one.name, one.report.as_ref()?)));
         failed.extend(reports().filter_map(|(name, report)| Some((name.clone(), report.error()?))));
-        let is_blocked = reports().any(|(_, report)| !report.blocked_wal.is_empty());
+        let has_findings =
+            reports().any(|(_, report)| !report.blocked_wal.is_empty() || report.lacks_backups());
         let report = JobReport::Verify { repositories };
         Ok(match self.all_but_last(failed) {
             Some(last) => JobEnd::with_error(report, last),
-            None => JobEnd::done(report, is_blocked),
+            None => JobEnd::done(report, has_findings),
         })
     }
 
@@ -46,7 +49,7 @@ impl Job<'_> {
     ) -> Result<VerifyReport> {
         let opened = self.program.open(repository).await?;
         let request = VerifyRequest {
-            backup: self.named_backup(&opened, verb).await?,
+            backups: self.named_backups(repository, &opened, verb).await?,
             clusters: repository.clusters.clone(),
             sample_percent: verb.sample_percent,
             jobs: self.workers,
@@ -57,29 +60,46 @@ impl Job<'_> {
         Ok(report)
     }
 
-    async fn named_backup(
+    /// The backup that a word means, and those that `latest` passes over: else they would not be looked
+    /// at again.
+    async fn named_backups(
         &self,
-        repository: &Repository,
+        repository: &JobRepository,
+        opened: &Repository,
         verb: &VerifyVerb,
-    ) -> Result<Option<BackupId>> {
+    ) -> Result<Option<BTreeSet<BackupId>>> {
         let Some(word) = &verb.backup else { return Ok(None) };
-        let mut candidates = candidates(repository, self.request.cluster.as_ref()).await?;
-        // The latest is the latest here, or a damaged one would not be looked at again.
-        candidates.iter_mut().for_each(|one| one.is_complete = true);
-        find_backup(word, candidates).map(|found| Some(found.id))
+        let candidates = candidates(opened, self.request.cluster.as_ref()).await?;
+        let found = find_backup(word, candidates)?;
+        for note in found.notes() {
+            self.reporter.note(&format!("repository {}: {note}", repository.name).into());
+        }
+        let all = found.passed_over.iter().chain([&found.backup]);
+        Ok(Some(all.map(|one| one.id).collect()))
     }
 
     fn tell_damage(&self, repository: &JobRepository, report: &VerifyReport) {
         let tell = |finding| self.events.event(&JobEvent::Finding(finding));
         for damage in &report.findings {
             tell(JobFinding {
-                id: damage.code.clone(),
+                id: damage.code.to_string(),
                 severity: Severity::Critical,
                 repository: Some(repository.name.clone()),
                 cluster: None,
                 about: Some(damage.object.clone()),
                 what: damage.problem.clone(),
                 fix: None,
+            });
+        }
+        for cluster in &report.without_backup {
+            tell(JobFinding {
+                id: FindingId::NoBackup.to_string(),
+                severity: Severity::Critical,
+                repository: Some(repository.name.clone()),
+                cluster: Some(cluster.clone()),
+                about: None,
+                what: format!("there is no backup of cluster {cluster} to verify"),
+                fix: Some(Action::Backup { cluster: Some(cluster.clone()) }.into()),
             });
         }
         for blocked in &report.blocked_wal {

@@ -35,7 +35,7 @@ use super::state::{RestoreProgress, RestoreState};
 use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
 use crate::pace::{Crew, Pace};
 use crate::stored::{Layout, Proven, Sources, inconsistent, prove_backup};
-use crate::verify::{Verdict, Verdicts, verdicts};
+use crate::verify::{NotWhole, Verdict, Verdicts, verdicts};
 
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
@@ -336,7 +336,7 @@ async fn make_plan(
 /// The backups of a line.
 struct Known {
     backups: Vec<BackupFacts>,
-    damaged: Vec<BackupId>,
+    unusable: Vec<(BackupId, NotWhole)>,
     segment_size: WalSegmentSize,
     /// Why it is not known of all of them what verifications found.
     unknown_verdicts: Option<Error>,
@@ -347,13 +347,13 @@ impl Known {
     async fn of(line: &Line, asked: Option<BackupId>) -> Result<Self> {
         let mut known = Self {
             backups: Vec::new(),
-            damaged: Vec::new(),
+            unusable: Vec::new(),
             segment_size: WalSegmentSize::DEFAULT,
             unknown_verdicts: None,
         };
-        let mut unknown = None;
-        let Verdicts { known: mut verdicts, unread } = verdicts(line).await;
-        known.unknown_verdicts = unread;
+        let (mut unread, mut of_other_format) = (None, None);
+        let Verdicts { known: mut verdicts, unread: unknown } = verdicts(line).await;
+        known.unknown_verdicts = unknown;
         for summary in line.backups().await? {
             match summary.info {
                 Ok(info) => {
@@ -365,18 +365,23 @@ impl Known {
                     let size = WalSegmentSize::new(info.wal_segment_bytes);
                     known.segment_size = size.unwrap_or(WalSegmentSize::DEFAULT);
                 }
-                Err(error)
-                    if asked == Some(summary.id) && error.exit_class() != ExitClass::Integrity =>
-                {
-                    return Err(error);
+                Err(error) => {
+                    let why = NotWhole::of(error.code());
+                    known.unusable.push((summary.id, why));
+                    match why {
+                        NotWhole::Damaged => {}
+                        _ if asked == Some(summary.id) => return Err(error),
+                        NotWhole::OtherFormat => of_other_format = Some(error),
+                        NotWhole::Unread => unread = Some(error),
+                    }
                 }
-                Err(error) if error.code() == Code::UnknownFormat => unknown = Some(error),
-                Err(_) => known.damaged.push(summary.id),
             }
         }
         // Where there is nothing else, it is told why what there is is of no use.
-        match unknown {
-            Some(error) if known.backups.is_empty() && known.damaged.is_empty() => Err(error),
+        let is_damaged = |(_, why): &(_, NotWhole)| *why == NotWhole::Damaged;
+        let of_other_format = of_other_format.filter(|_| !known.unusable.iter().any(is_damaged));
+        match unread.or(of_other_format) {
+            Some(error) if known.backups.is_empty() => Err(error),
             _ => Ok(known),
         }
     }
@@ -405,7 +410,7 @@ async fn decide(
         target: request.target.clone(),
         backup: request.backup,
         backups: known.backups.clone(),
-        damaged: known.damaged.clone(),
+        unusable: known.unusable.clone(),
         ancestry: ancestry.clone(),
         wal: coverage,
         record_at_target,

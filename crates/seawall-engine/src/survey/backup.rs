@@ -3,41 +3,55 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Error, ExitClass, LineId, Lsn, TimelineId};
+use seawall_core::{BackupId, Error, LineId, Lsn, TimelineId, Ulid};
 use seawall_repo::BackupSummary;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use serde::Serialize;
 
-use crate::verify::Verdict;
+use crate::verify::{NotWhole, Verdict};
 use crate::wal::BackupPlace;
 
 /// What can be said of a backup without reading it whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum BackupState {
     /// Its commit is whole, and no verification found anything gone or spoilt.
     Complete,
-    /// Its commit is spoilt, or a verification found that something of it is gone or spoilt.
-    Damaged,
-    /// Its commit could not be read, which says nothing of what is in it.
-    Unreadable,
+    /// Its commit or what a verification read of it is not.
+    #[serde(untagged)]
+    Not(NotWhole),
 }
 
 impl fmt::Display for BackupState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Complete => "complete",
-            Self::Damaged => "damaged",
-            Self::Unreadable => "unreadable",
-        })
+        match self {
+            Self::Complete => f.write_str("complete"),
+            Self::Not(why) => why.fmt(f),
+        }
     }
 }
 
 impl BackupState {
-    /// Why a commit could not be read decides.
-    fn of_unread(error: &Error) -> Self {
-        if error.exit_class() == ExitClass::Integrity { Self::Damaged } else { Self::Unreadable }
+    /// What a commit, or why it could not be read, and the last verification say.
+    #[must_use]
+    pub fn of<T>(commit: &Result<T, Error>, verdict: Option<&Verdict>) -> Self {
+        match (commit, verdict) {
+            (_, Some(Verdict::Damaged(_))) => Self::Not(NotWhole::Damaged),
+            (Err(error), _) => Self::Not(NotWhole::of(error.code())),
+            (Ok(_), _) => Self::Complete,
+        }
     }
+}
+
+/// A backup in one repository that has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BackupCopy {
+    /// The repository's name.
+    pub repository: String,
+    /// What can be said of it there.
+    pub state: BackupState,
+    /// Why it is not known to be whole.
+    pub problem: Option<String>,
 }
 
 /// A backup, over all repositories that have it. What a commit that cannot be read does not tell
@@ -88,6 +102,11 @@ pub struct KnownBackup {
     pub drilled_at: Option<Timestamp>,
     /// The repositories that have it, by name.
     pub repositories: Vec<String>,
+    /// What can be said of it in each of them.
+    pub copies: Vec<BackupCopy>,
+    /// In the repository that was looked at, the head that lists what there was when it was made.
+    #[serde(skip)]
+    pub(super) head: Option<Ulid>,
     /// What its commit tells beside.
     #[serde(skip)]
     pub details: Option<BackupDetails>,
@@ -133,10 +152,11 @@ impl KnownBackup {
     ) -> Self {
         let info = summary.info.as_ref().ok();
         let time = |us: i64| Timestamp::from_microsecond(us).ok();
-        let state = match (&summary.info, verdict) {
-            (_, Some(Verdict::Damaged(_))) => BackupState::Damaged,
-            (Err(error), _) => BackupState::of_unread(error),
-            (Ok(_), _) => BackupState::Complete,
+        let state = BackupState::of(&summary.info, verdict);
+        let problem = match (&summary.info, verdict) {
+            (_, Some(Verdict::Damaged(found))) => Some(format!("found {found}")),
+            (Err(error), _) => Some(format!("{} ({})", error.chain(), error.code())),
+            (Ok(_), _) => None,
         };
         Self {
             id: summary.id,
@@ -162,6 +182,8 @@ impl KnownBackup {
             },
             drilled_at: None,
             repositories: vec![repository.to_owned()],
+            copies: vec![BackupCopy { repository: repository.to_owned(), state, problem }],
+            head: info.and_then(|info| info.head),
             details: info.map(BackupDetails::of),
         }
     }
@@ -170,6 +192,8 @@ impl KnownBackup {
     pub(super) fn merge(&mut self, other: Self) {
         let mut repositories = std::mem::take(&mut self.repositories);
         repositories.extend(other.repositories.iter().cloned());
+        let mut copies = std::mem::take(&mut self.copies);
+        copies.extend(other.copies.iter().cloned());
         // One that was never read is not verified by another one's being so.
         let verified_at = self.verified_at.min(other.verified_at);
         if !self.is_complete() {
@@ -177,6 +201,7 @@ impl KnownBackup {
         }
         self.verified_at = verified_at;
         self.repositories = repositories;
+        self.copies = copies;
     }
 
     /// Whether nothing is known to be wrong with it.
@@ -236,13 +261,18 @@ fn duration_s(info: &BackupInfo) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use seawall_core::{Code, Ulid};
+    use seawall_core::Code;
 
     use super::*;
 
     fn unread(code: Code) -> KnownBackup {
         let summary = BackupSummary { id: BackupId(Ulid(7)), info: Err(Error::new(code, "x")) };
         KnownBackup::new(&summary, "7-0".parse().unwrap(), "primary", None)
+    }
+
+    fn copy_in(repository: &str) -> BackupCopy {
+        let repository = repository.to_owned();
+        BackupCopy { repository, state: BackupState::Complete, problem: None }
     }
 
     #[test]
@@ -252,29 +282,18 @@ mod tests {
             state: BackupState::Complete,
             page_errors: Some(2),
             repositories: vec!["offsite".to_owned()],
+            copies: vec![copy_in("offsite")],
             ..damaged.clone()
         };
         let read = Some(Timestamp::UNIX_EPOCH);
         damaged.merge(KnownBackup { verified_at: read, ..whole.clone() });
         assert_eq!(damaged.verified_at, None, "the other copy was not read");
-        damaged =
-            KnownBackup { verified_at: read, repositories: vec!["primary".to_owned()], ..damaged };
+        damaged = KnownBackup { verified_at: read, ..unread(Code::ObjectDamaged) };
         damaged.merge(KnownBackup { verified_at: read, ..whole });
         assert_eq!(damaged.verified_at, read);
         assert_eq!((damaged.state, damaged.page_errors), (BackupState::Complete, Some(2)));
         assert_eq!(damaged.repositories, ["primary", "offsite"]);
-    }
-
-    #[test]
-    fn a_store_that_does_not_answer_makes_no_backup_a_damaged_one() {
-        for (code, state) in [
-            (Code::ObjectDamaged, BackupState::Damaged),
-            (Code::ObjectMissing, BackupState::Damaged),
-            (Code::StoreFailed, BackupState::Unreadable),
-            (Code::StoreForbidden, BackupState::Unreadable),
-            (Code::UnknownFormat, BackupState::Unreadable),
-        ] {
-            assert_eq!(unread(code).state, state, "{code}");
-        }
+        let states: Vec<BackupState> = damaged.copies.iter().map(|copy| copy.state).collect();
+        assert_eq!(states, [BackupState::Not(NotWhole::Damaged), BackupState::Complete]);
     }
 }

@@ -2,11 +2,12 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use seawall_core::{ClusterName, Error, LineId, Lsn, SystemId, TimelineId};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::health::ANOTHER_ARCHIVER;
 use super::{
-    ArchivedWal, Archiving, DamagedTimeline, KnownBackup, KnownJob, RecoveryWindow, UnusableWal,
+    ArchivedWal, Archiving, DamagedTimeline, ForeignWal, KnownBackup, KnownJob, RecoveryWindow,
+    UnusableWal,
 };
 use crate::wal::Reach;
 
@@ -36,6 +37,12 @@ pub struct ClusterSurvey {
     pub blocked_wal: Vec<UnusableWal>,
     /// Timelines whose history is damaged, of all lines and repositories.
     pub damaged_histories: Vec<DamagedTimeline>,
+    /// WAL that another server archives, as it seems.
+    pub foreign_wal: Vec<ForeignWal>,
+    /// What each repository has that could be looked at, as if there were no other; none where there
+    /// is one only. In JSON, what of it differs for people.
+    #[serde(rename = "by_repository", serialize_with = "windows")]
+    pub alone: Vec<(String, Self)>,
     /// Jobs that began and have not ended, as far as a repository knows of them.
     pub jobs: Vec<KnownJob>,
     /// Up to where the line that is written can be restored, from the repository that leads
@@ -67,6 +74,8 @@ impl ClusterSurvey {
             server_error: None,
             blocked_wal: Vec::new(),
             damaged_histories: Vec::new(),
+            foreign_wal: Vec::new(),
+            alone: Vec::new(),
             jobs: Vec::new(),
             reach: None,
             unseen: Vec::new(),
@@ -128,4 +137,22 @@ impl ClusterSurvey {
     pub fn newest_backup(&self) -> Option<&KnownBackup> {
         self.written_backups().max_by_key(|backup| backup.age())
     }
+}
+
+/// Up to where each repository leads by itself.
+fn windows<S: Serializer>(
+    alone: &[(String, ClusterSurvey)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Window<'a> {
+        repository: &'a str,
+        recovery_window: Option<RecoveryWindow>,
+    }
+    serializer.collect_seq(
+        alone.iter().map(|(repository, survey)| Window {
+            repository,
+            recovery_window: survey.recovery_window,
+        }),
+    )
 }

@@ -15,7 +15,7 @@ use seawall_repo::{Line, Repository};
 use super::jobs::known_jobs;
 use super::wal::{DamagedTimeline, archived_wal};
 use super::window::reach_of;
-use super::{ArchivedWal, ClusterSurvey, KnownBackup, KnownJob, UnusableWal};
+use super::{ArchivedWal, ClusterSurvey, ForeignWal, KnownBackup, KnownJob, UnusableWal};
 use crate::lines::{KnownLine, LineAge, lines_of, newest_of};
 use crate::verify::verdicts;
 use crate::wal::{Reach, WalListing, list};
@@ -85,8 +85,14 @@ pub async fn survey(
         .filter(|named| named.repository.is_none())
         .map(|named| named.name.clone())
         .collect();
-    let problems = survey.take_in(written, shelves);
-    Surveyed { cluster: survey, problems }
+    survey.take_in(written, &shelves);
+    if let [_, _, ..] = shelves.as_slice() {
+        survey.alone = shelves.iter().map(|shelf| shelf.alone(&survey)).collect();
+    }
+    let problems = shelves.into_iter().filter_map(|shelf| {
+        Some(shelf.problem?.context(format_args!("repository {}", shelf.repository)))
+    });
+    Surveyed { cluster: survey, problems: problems.collect() }
 }
 
 fn ages(lines: &Result<Vec<KnownLine>>) -> Vec<LineAge> {
@@ -104,6 +110,8 @@ struct Shelf {
     jobs: Vec<KnownJob>,
     /// How far the line that is written can be restored from here.
     reach: Option<Reach>,
+    /// Of the line that is written: what comes from another server.
+    foreign_wal: Vec<ForeignWal>,
     /// The first thing that could not be looked at.
     problem: Option<Error>,
 }
@@ -118,6 +126,7 @@ impl Shelf {
             damaged_histories: Vec::new(),
             jobs: Vec::new(),
             reach: None,
+            foreign_wal: Vec::new(),
             problem: None,
         }
     }
@@ -151,24 +160,39 @@ impl Shelf {
                 unread.into_iter().for_each(|error| shelf.tell(error));
                 backups
             });
-            let archive = shelf.keep(wal).flatten().map(|LookedAt { archive, listing }| {
+            let wal = shelf.keep(wal).flatten();
+            if let Some(LookedAt { listing, .. }) = &wal {
                 let line = known.line.id();
-                shelf.wal.extend(archived_wal(listing.timelines, line, repository));
-                let damaged = listing.damaged_histories.into_iter();
+                shelf.wal.extend(archived_wal(&listing.timelines, line, repository));
+                let damaged = listing.damaged_histories.iter().cloned();
                 let damaged =
                     damaged.map(|history| DamagedTimeline::new(history, line, repository));
                 shelf.damaged_histories.extend(damaged);
-                archive
-            });
+            }
             let jobs = shelf.keep(jobs);
             shelf.jobs.extend(jobs.into_iter().flatten());
-            if let (true, Some(backups), Some(archive)) = (is_written, &backups, archive) {
-                let reach = reach_of(&archive, backups).await;
+            if let (true, Some(backups), Some(LookedAt { archive, listing })) =
+                (is_written, &backups, wal)
+            {
+                let (reach, foreign) = join(
+                    reach_of(&archive, backups),
+                    ForeignWal::of(&archive, &listing, backups, repository),
+                )
+                .await;
                 shelf.reach = shelf.keep(reach).flatten();
+                shelf.foreign_wal = shelf.keep(foreign).unwrap_or_default();
             }
             shelf.backups.extend(backups.into_iter().flatten());
         }
         shelf
+    }
+
+    /// What it says by itself.
+    fn alone(&self, all: &ClusterSurvey) -> (String, ClusterSurvey) {
+        let mut survey = ClusterSurvey::empty(all.name.clone());
+        survey.looked_at = all.looked_at;
+        survey.take_in(all.line, std::slice::from_ref(self));
+        (self.repository.clone(), survey)
     }
 
     /// The value; the first error is kept as the problem.
@@ -188,39 +212,38 @@ impl Shelf {
 }
 
 impl ClusterSurvey {
-    /// Puts together what the repositories hold. Gives back what could not be looked at.
-    fn take_in(&mut self, written: Option<LineId>, shelves: Vec<Shelf>) -> Vec<Error> {
-        let (mut problems, mut backups) = (Vec::new(), BTreeMap::<BackupId, KnownBackup>::new());
+    /// Puts together what the repositories hold.
+    fn take_in(&mut self, written: Option<LineId>, shelves: &[Shelf]) {
+        let mut backups = BTreeMap::<BackupId, KnownBackup>::new();
         self.line = written;
         for shelf in shelves {
             if let Some((system_id, major)) = shelf.written {
                 self.system_identifier = Some(system_id);
                 self.postgres_version = Some(major.to_string());
             }
-            for backup in shelf.backups {
+            for backup in &shelf.backups {
                 match backups.entry(backup.id) {
-                    Entry::Vacant(entry) => _ = entry.insert(backup),
-                    Entry::Occupied(mut entry) => entry.get_mut().merge(backup),
+                    Entry::Vacant(entry) => _ = entry.insert(backup.clone()),
+                    Entry::Occupied(mut entry) => entry.get_mut().merge(backup.clone()),
                 }
             }
-            self.wal.extend(shelf.wal);
-            self.damaged_histories.extend(shelf.damaged_histories);
-            self.jobs.extend(shelf.jobs);
+            self.wal.extend_from_slice(&shelf.wal);
+            self.damaged_histories.extend_from_slice(&shelf.damaged_histories);
+            self.jobs.extend_from_slice(&shelf.jobs);
+            self.foreign_wal.extend_from_slice(&shelf.foreign_wal);
             let unusable =
                 shelf.reach.as_ref().and_then(|reach| UnusableWal::of(&shelf.repository, reach));
             self.blocked_wal.extend(unusable);
             let far = |reach: &Option<Reach>| reach.as_ref().map(|it| (it.timeline, it.lsn));
             if far(&shelf.reach) > far(&self.reach) {
-                self.reach = shelf.reach;
+                self.reach.clone_from(&shelf.reach);
             }
-            if let Some(problem) = shelf.problem {
-                problems.push(problem.context(format_args!("repository {}", shelf.repository)));
-                self.unseen.push(shelf.repository);
+            if shelf.problem.is_some() {
+                self.unseen.push(shelf.repository.clone());
             }
         }
         self.backups = backups.into_values().collect();
         self.recovery_window = self.window();
-        problems
     }
 }
 

@@ -54,7 +54,7 @@ impl Contradiction {
     pub fn told(&self) -> Hint {
         match self {
             Self::Elsewhere { segment } => format!(
-                "PostgreSQL says that {segment} is archived, and it is in no repository: \
+                "PostgreSQL says that {segment} is archived, and it is not there: \
                  archive_command takes it elsewhere, or it was removed"
             )
             .into(),

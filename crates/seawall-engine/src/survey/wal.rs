@@ -70,11 +70,11 @@ impl DamagedTimeline {
 
 /// What one repository has of a line's WAL, timeline by timeline.
 pub(super) fn archived_wal(
-    timelines: Vec<TimelineListing>,
+    timelines: &[TimelineListing],
     line: LineId,
     repository: &str,
 ) -> Vec<ArchivedWal> {
-    let archived = |timeline: TimelineListing| {
+    let archived = |timeline: &TimelineListing| {
         let gap = |gap: &LsnRange| WalGap { start_lsn: gap.start, end_lsn: gap.end };
         Some(ArchivedWal {
             repository: repository.to_owned(),
@@ -87,5 +87,5 @@ pub(super) fn archived_wal(
             stored_bytes: timeline.stored_bytes,
         })
     };
-    timelines.into_iter().filter_map(archived).collect()
+    timelines.iter().filter_map(archived).collect()
 }

@@ -5,9 +5,9 @@ use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 use serde::Serialize;
 
-use super::{ClusterSurvey, KnownBackup};
+use super::{ClusterSurvey, ForeignWal, KnownBackup};
 use crate::verify::verdicts;
-use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
+use crate::wal::{BackupPlace, Look, Obstacle, Reach, list, reach};
 
 /// The moments a cluster can be restored to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -56,29 +56,33 @@ pub(crate) struct LineSeen {
     /// Up to where the newest of its whole backups leads; `None` if none can be restored. That is
     /// said only where every backup could be read.
     pub reach: Option<Reach>,
+    /// WAL that another server archives, as it seems.
+    pub foreign_wal: Vec<ForeignWal>,
 }
 
 impl LineSeen {
     /// # Errors
     /// A damaged history or note of a verification, or a store that fails; why a backup could not be read,
     /// if no other can be restored.
-    pub async fn look(line: &Line) -> Result<Self> {
+    pub async fn look(line: &Line, repository: &str) -> Result<Self> {
         let (summaries, verdicts) = join(line.backups(), verdicts(line)).await;
         let summaries = summaries?;
         if let Some(error) = verdicts.unread {
             return Err(error);
         }
-        let backups = KnownBackup::of_line(&summaries, &verdicts.known, line.id(), "");
+        let backups = KnownBackup::of_line(&summaries, &verdicts.known, line.id(), repository);
         let archive = WalArchive::open(line.clone()).await?;
-        let newest_timeline = archive.timelines().await?.into_iter().max();
+        let listing = list(&archive).await?;
+        let newest_timeline = listing.timelines.iter().map(|it| it.timeline).max();
         let reach = reach_of(&archive, &backups).await?;
+        let foreign_wal = ForeignWal::of(&archive, &listing, &backups, repository).await?;
         let unread = summaries.into_iter().find_map(|backup| backup.info.err());
         if let Some(error) = unread.filter(|_| reach.is_none()) {
             return Err(error);
         }
-        match archive.ancestries().await?.lost().next() {
+        match listing.lost().next() {
             Some(lost) => Err(lost.error()),
-            None => Ok(Self { backups, newest_timeline, reach }),
+            None => Ok(Self { backups, newest_timeline, reach, foreign_wal }),
         }
     }
 

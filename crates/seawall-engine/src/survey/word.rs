@@ -1,10 +1,13 @@
 //! The words that name a backup: an id, a unique beginning of one, `latest`, `latest~1`.
 
-use seawall_core::{Action, BackupId, ClusterName, Code, Error, LineId, Result, hint};
-use seawall_repo::Repository;
+use seawall_core::{
+    Action, BackupId, ClusterName, Code, Error, LineId, Lsn, Result, TimelineId, hint,
+};
+use seawall_repo::{Line, Repository};
 
-use crate::lines::{several_clusters, stored_clusters};
-use crate::verify::{Verdict, verdicts};
+use super::BackupState;
+use crate::lines::{LineAge, several_clusters, stored_clusters};
+use crate::verify::{NotWhole, verdicts};
 
 /// A backup that may be meant.
 #[derive(Debug, Clone)]
@@ -13,35 +16,88 @@ pub struct Candidate<T> {
     pub cluster: ClusterName,
     /// Its id.
     pub id: BackupId,
-    /// `latest` means only those that are.
-    pub is_complete: bool,
+    /// What can be said of it.
+    pub state: BackupState,
+    /// Whether it is of the line that is written now.
+    pub is_written: bool,
+    /// The timeline and the LSN of its stop, if its commit tells.
+    pub stop: Option<(TimelineId, Lsn)>,
     /// Whatever the caller knows it by.
     pub what: T,
 }
 
-/// Finds the one backup a word names. `candidates` are in the order they were made, for each
-/// cluster.
+impl<T> Candidate<T> {
+    /// Its place among the backups of its cluster, the newest last: by the log where it is one, as
+    /// clocks can be wrong.
+    fn age(&self) -> (bool, Option<(TimelineId, Lsn)>, BackupId) {
+        (self.is_written, self.stop.filter(|_| self.is_written), self.id)
+    }
+
+    /// Of one whose commit does not tell where it is in the log, the id has to.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        if self.stop.is_some() {
+            self.age() > other.age()
+        } else {
+            (self.is_written, self.id) > (other.is_written, other.id)
+        }
+    }
+}
+
+/// The backup that a word means.
+#[derive(Debug)]
+pub struct FoundBackup<T> {
+    /// It.
+    pub backup: Candidate<T>,
+    /// Newer ones, which `latest` does not mean since they are not known to be whole.
+    pub passed_over: Vec<Candidate<T>>,
+}
+
+impl<T> FoundBackup<T> {
+    /// What has to be said of those that were passed over.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let told = |one: &Candidate<T>| match one.state {
+            BackupState::Complete => None,
+            BackupState::Not(why) => Some((one.id, why)),
+        };
+        self.passed_over.iter().filter_map(told).map(|(id, why)| {
+            let why = match why {
+                NotWhole::Damaged => "damaged",
+                NotWhole::OtherFormat => "of another format",
+                NotWhole::Unread => "could not be read",
+            };
+            format!(
+                "the latest that is known to be whole is {}: {id} is newer, and {why}",
+                self.backup.id
+            )
+        })
+    }
+}
+
+/// Finds the one backup a word names. `latest` is the newest that is known to be whole; where none
+/// is, the newest.
 ///
 /// # Errors
 /// [`Code::NoSuchBackup`]; [`Code::Usage`] for `latest` of several clusters.
-pub fn find_backup<T>(word: &str, candidates: Vec<Candidate<T>>) -> Result<Candidate<T>> {
-    let mut found = match generations_back(word)? {
-        Some(back) => latest(back, candidates)?,
-        None => candidates.into_iter().filter(|one| one.id.matches(word)).collect(),
+pub fn find_backup<T>(word: &str, mut candidates: Vec<Candidate<T>>) -> Result<FoundBackup<T>> {
+    let no_backup = || {
+        no_such(format!("there is no backup \"{word}\""))
+            .with_hint(hint![Action::List, " shows the backups there are."])
     };
-    if found.len() > 1 {
-        let ids: Vec<String> = found.iter().map(|one| one.id.to_string()).collect();
+    if let Some(back) = generations_back(word)? {
+        return latest(back, candidates)?.ok_or_else(no_backup);
+    }
+    candidates.retain(|one| one.id.matches(word));
+    if candidates.len() > 1 {
+        candidates.sort_by_key(|one| one.id);
+        let ids: Vec<String> = candidates.iter().map(|one| one.id.to_string()).collect();
         return Err(no_such(format!("\"{word}\" is the beginning of several backups"))
             .with_hint(format!("Say which: {}.", ids.join(", "))));
     }
-    found.pop().ok_or_else(|| {
-        no_such(format!("there is no backup \"{word}\""))
-            .with_hint(hint![Action::List, " shows the backups there are."])
-    })
+    let backup = candidates.pop().ok_or_else(no_backup)?;
+    Ok(FoundBackup { backup, passed_over: Vec::new() })
 }
 
-/// Every backup in a repository, with its line; of one cluster, if it is named. Complete are those
-/// that can be read and that no verification found damaged.
+/// Every backup in a repository, with its line; of one cluster, if it is named.
 ///
 /// # Errors
 /// Those of the repository.
@@ -55,24 +111,48 @@ pub async fn candidates(
             continue;
         }
         // By their names: one that does not say what it is may have the backup, or hide no other's.
+        let (mut found, mut ages) = (Vec::new(), Vec::new());
         for id in repository.lines_of(&name).await? {
             let line = repository.line(&name, id)?;
-            let verdicts = verdicts(&line).await;
-            if let Some(error) = &verdicts.unread {
-                let why = error.chain();
-                tracing::warn!("whether a backup was found damaged is not known: {why}");
-            }
-            for summary in line.backups().await? {
-                let is_damaged =
-                    matches!(verdicts.known.get(&summary.id), Some(Verdict::Damaged(_)));
-                let is_complete = summary.info.is_ok() && !is_damaged;
-                let (cluster, what) = (name.clone(), id);
-                candidates.push(Candidate { cluster, id: summary.id, is_complete, what });
-            }
+            ages.extend(age_of(&line).await);
+            found.extend(in_line(&line).await?);
+        }
+        let written = ages.into_iter().max().map(|age| age.id);
+        found.iter_mut().for_each(|one| one.is_written = Some(one.what) == written);
+        candidates.append(&mut found);
+    }
+    Ok(candidates)
+}
+
+/// A line's place among those of its cluster, if it says what it is.
+async fn age_of(line: &Line) -> Option<LineAge> {
+    match line.about().await {
+        Ok(about) => about.map(|about| LineAge { created_us: about.created_us, id: line.id() }),
+        Err(error) => {
+            tracing::warn!("whether line {} is written is not known: {}", line.id(), error.chain());
+            None
         }
     }
-    candidates.sort_by_key(|one| one.id);
-    Ok(candidates)
+}
+
+/// The backups of a line, as if it were none that is written.
+async fn in_line(line: &Line) -> Result<Vec<Candidate<LineId>>> {
+    let verdicts = verdicts(line).await;
+    if let Some(error) = &verdicts.unread {
+        tracing::warn!("whether a backup was found damaged is not known: {}", error.chain());
+    }
+    let known = line.backups().await?.into_iter().map(|summary| {
+        let info = summary.info.as_ref().ok();
+        Candidate {
+            cluster: line.cluster().clone(),
+            id: summary.id,
+            state: BackupState::of(&summary.info, verdicts.known.get(&summary.id)),
+            is_written: false,
+            stop: info.map(|info| (info.stop_timeline, info.stop_lsn)),
+            what: line.id(),
+        }
+    });
+    Ok(known.collect())
 }
 
 fn no_such(message: String) -> Error {
@@ -94,15 +174,23 @@ fn generations_back(word: &str) -> Result<Option<usize>> {
     }
 }
 
-fn latest<T>(back: usize, candidates: Vec<Candidate<T>>) -> Result<Vec<Candidate<T>>> {
-    let complete: Vec<_> = candidates.into_iter().filter(|one| one.is_complete).collect();
-    let mut clusters: Vec<&ClusterName> = complete.iter().map(|one| &one.cluster).collect();
+fn latest<T>(back: usize, candidates: Vec<Candidate<T>>) -> Result<Option<FoundBackup<T>>> {
+    let (mut whole, mut others): (Vec<_>, Vec<_>) =
+        candidates.into_iter().partition(|one| one.state == BackupState::Complete);
+    if whole.is_empty() {
+        std::mem::swap(&mut whole, &mut others);
+    }
+    let mut clusters: Vec<&ClusterName> = whole.iter().map(|one| &one.cluster).collect();
     clusters.sort();
     clusters.dedup();
     if clusters.len() > 1 {
         return Err(several_clusters(clusters.into_iter()));
     }
-    Ok(complete.into_iter().rev().nth(back).into_iter().collect())
+    whole.sort_by_key(Candidate::age);
+    let Some(backup) = whole.into_iter().rev().nth(back) else { return Ok(None) };
+    others.retain(|other| other.cluster == backup.cluster && other.is_newer_than(&backup));
+    others.sort_by_key(|other| other.id);
+    Ok(Some(FoundBackup { backup, passed_over: others }))
 }
 
 #[cfg(test)]
@@ -111,28 +199,60 @@ mod tests {
 
     use super::*;
 
-    /// Two complete backups and a damaged one, a day apart.
-    fn backups(cluster: &str) -> Vec<Candidate<u64>> {
-        let backup = |day: u64| Candidate {
+    /// A backup of a day, whose stop is there in the log of timeline 1.
+    fn backup(cluster: &str, day: u64, state: BackupState) -> Candidate<u64> {
+        let read = state == BackupState::Complete;
+        Candidate {
             cluster: cluster.parse().unwrap(),
             id: BackupId(Ulid::from_parts(day * 86_400_000, u128::from(day))),
-            is_complete: day < 3,
+            state,
+            is_written: true,
+            stop: read.then_some((TimelineId(1), Lsn(day))),
             what: day,
-        };
-        (1..=3).map(backup).collect()
+        }
+    }
+
+    const DAMAGED: BackupState = BackupState::Not(NotWhole::Damaged);
+
+    /// Two complete backups and a damaged one, a day apart.
+    fn backups(cluster: &str) -> Vec<Candidate<u64>> {
+        let state = |day| if day < 3 { BackupState::Complete } else { DAMAGED };
+        (1..=3).map(|day| backup(cluster, day, state(day))).collect()
     }
 
     fn day(word: &str) -> Result<u64> {
-        find_backup(word, backups("main")).map(|found| found.what)
+        find_backup(word, backups("main")).map(|found| found.backup.what)
     }
 
     #[test]
-    fn latest_is_the_newest_that_can_be_restored() {
+    fn latest_is_the_newest_that_is_whole_and_newer_ones_are_told() {
         assert_eq!(day("latest").unwrap(), 2);
         assert_eq!(day("latest~1").unwrap(), 1);
         for word in ["latest~2", "latest~x", "latest~", "latests", ""] {
             assert_eq!(day(word).unwrap_err().code(), Code::NoSuchBackup, "{word}");
         }
+        let notes: Vec<String> = find_backup("latest", backups("main")).unwrap().notes().collect();
+        assert!(notes.len() == 1 && notes[0].ends_with("is newer, and damaged"), "{notes:?}");
+        assert_eq!(find_backup("19700104", backups("main")).unwrap().notes().count(), 0);
+    }
+
+    #[test]
+    fn where_none_is_whole_the_latest_is_the_newest_as_for_a_restore() {
+        let all = (1..=3).map(|day| backup("main", day, DAMAGED)).collect();
+        let found = find_backup("latest", all).unwrap();
+        assert_eq!((found.backup.what, found.passed_over.len()), (3, 0));
+    }
+
+    /// Clocks can be wrong, and a line that is written no more is not the latest.
+    #[test]
+    fn the_newest_is_the_one_that_is_farthest_in_the_log_that_is_written() {
+        let whole = |day| backup("main", day, BackupState::Complete);
+        let restored = Candidate { stop: Some((TimelineId(2), Lsn(1))), ..whole(4) };
+        let behind = Candidate { stop: Some((TimelineId(1), Lsn(9))), ..whole(5) };
+        let left = Candidate { is_written: false, ..whole(6) };
+        let all = vec![left, restored, behind, whole(3)];
+        assert_eq!(find_backup("latest", all.clone()).unwrap().backup.what, 4);
+        assert_eq!(find_backup("latest~3", all).unwrap().backup.what, 6);
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub(super) struct Checked {
 }
 
 impl Checked {
+    /// How many backups were looked at.
+    pub fn count(&self) -> usize {
+        self.whole.len() + self.broken.len()
+    }
+
     /// All objects that backups use.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectPath> {
         self.whole.iter().flat_map(|(_, objects)| objects)
@@ -39,7 +44,7 @@ pub(super) async fn check(
 ) -> Result<Checked> {
     let mut checked = Checked::default();
     for summary in line.backups().await? {
-        if request.backup.is_some_and(|wanted| wanted != summary.id) {
+        if request.backups.as_ref().is_some_and(|wanted| !wanted.contains(&summary.id)) {
             continue;
         }
         checked.places.extend(BackupPlace::of(&summary));

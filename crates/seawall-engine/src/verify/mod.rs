@@ -6,6 +6,7 @@
 
 mod backups;
 mod heads;
+mod not_whole;
 mod objects;
 mod record;
 #[cfg(test)]
@@ -17,9 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use jiff::Timestamp;
-use seawall_core::{
-    BackupId, ClusterName, Code, Error, ExitClass, LineId, Progress, Result, Stage,
-};
+use seawall_core::{BackupId, ClusterName, Code, Error, LineId, Progress, Result, Stage, counted};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
@@ -30,6 +29,7 @@ use crate::lines::current_line;
 use crate::pace::Crew;
 use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
 
+pub use not_whole::NotWhole;
 pub use verdict::{FoundDamaged, Verdict, Verdicts, verdicts};
 
 /// How many names a listing asks for at a time.
@@ -38,8 +38,8 @@ const LIST_PAGE: usize = 5000;
 /// What a verification is asked to do.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyRequest {
-    /// Only what this backup needs; `None` for the whole repository.
-    pub backup: Option<BackupId>,
+    /// Only what these backups need; `None` for the whole repository.
+    pub backups: Option<BTreeSet<BackupId>>,
     /// The clusters that have to be in the repository.
     pub clusters: Vec<ClusterName>,
     /// How many of a hundred frames are read; 100 reads all.
@@ -55,8 +55,10 @@ pub struct VerifyRequest {
 pub struct Finding {
     /// The object it is about, by its name in the repository.
     pub object: String,
+    /// What is to be said of that object.
+    pub state: NotWhole,
     /// The stable code, such as `SW0305`.
-    pub code: String,
+    pub code: Code,
     /// What is wrong.
     pub problem: String,
 }
@@ -72,6 +74,8 @@ pub struct VerifyReport {
     pub backups: u64,
     /// What is wrong; empty is good.
     pub findings: Vec<Finding>,
+    /// The clusters that have no backup here, where the whole repository was looked at.
+    pub without_backup: Vec<ClusterName>,
     /// Archived WAL that no backup leads to, where all that is archived was looked at.
     pub blocked_wal: Vec<BlockedWal>,
     /// Backups of which every part was read and found whole, the WAL they need included.
@@ -95,21 +99,39 @@ pub struct BlockedWal {
 }
 
 impl VerifyReport {
-    /// The error to end with, if anything is wrong. That it could not be recorded that all is whole
-    /// changes nothing of it.
+    /// Whether something that ought to be verified was not there.
+    #[must_use]
+    pub const fn lacks_backups(&self) -> bool {
+        self.backups == 0 || !self.without_backup.is_empty()
+    }
+
+    /// The error to end with, if anything is not known to be whole: damage comes first, and what could
+    /// not be read is no damage. That it could not be recorded that all is whole changes nothing of it.
     #[must_use]
     pub fn error(&self) -> Option<Error> {
-        let first = self.findings.first()?;
+        let worst = [NotWhole::Damaged, NotWhole::Unread, NotWhole::OtherFormat];
+        let of = |state| self.findings.iter().find(|finding| finding.state == state);
+        let first = worst.into_iter().find_map(of)?;
         let more = match self.findings.len() {
             1 => String::new(),
-            count => format!(", and {} more problems", count - 1),
+            count => format!(", and {}", counted(count - 1, "more problem")),
         };
-        Some(
-            Error::new(Code::VerifyFailed, format!("{}: {}{more}", first.object, first.problem))
-                .with_hint(
-                    "Only backups listed as whole are known to be. Make a new backup now; restore damaged objects from another repository if there is one.",
-                ),
-        )
+        let what = format!("{}: {}{more}", first.object, first.problem);
+        let (code, hint) = match first.state {
+            NotWhole::Damaged => (
+                Code::VerifyFailed,
+                "Only backups listed as whole are known to be. Make a new backup now; restore damaged objects from another repository if there is one.",
+            ),
+            NotWhole::Unread => (
+                first.code,
+                "Nothing was found damaged, and not all could be read. Mend what is told of it, as storage that does not answer, access, or a key that was not carried over; then verify again.",
+            ),
+            NotWhole::OtherFormat => (
+                first.code,
+                "Nothing was found damaged. What is of another format is read by the Seawall that made it; make a new backup with this one.",
+            ),
+        };
+        Some(Error::new(code, what).with_hint(hint))
     }
 }
 
@@ -124,7 +146,7 @@ fn as_text<S: Serializer>(
 /// Collects findings, one an object and problem.
 #[derive(Debug, Default)]
 struct Findings {
-    listed: BTreeSet<(String, String, String)>,
+    listed: BTreeMap<(String, String), Code>,
     /// Of those that mean that something is gone or spoilt: the object, and a problem of it. A store
     /// that did not answer is none.
     damaged: BTreeMap<String, String>,
@@ -133,10 +155,10 @@ struct Findings {
 impl Findings {
     fn add(&mut self, object: impl Display, code: Code, problem: impl Into<String>) {
         let (object, problem) = (object.to_string(), problem.into());
-        if code.exit_class() == ExitClass::Integrity {
+        if NotWhole::of(code) == NotWhole::Damaged {
             self.damaged.insert(object.clone(), problem.clone());
         }
-        self.listed.insert((object, code.to_string(), problem));
+        self.listed.insert((object, problem), code);
     }
 
     fn error(&mut self, object: impl Display, error: &Error) {
@@ -146,7 +168,12 @@ impl Findings {
     fn into_list(self) -> Vec<Finding> {
         self.listed
             .into_iter()
-            .map(|(object, code, problem)| Finding { object, code, problem })
+            .map(|((object, problem), code)| Finding {
+                object,
+                state: NotWhole::of(code),
+                code,
+                problem,
+            })
             .collect()
     }
 }
@@ -173,6 +200,7 @@ pub async fn run(
         bytes: 0,
         backups: 0,
         findings: Vec::new(),
+        without_backup: Vec::new(),
         blocked_wal: Vec::new(),
         verified: Vec::new(),
         unrecorded: None,
@@ -186,10 +214,15 @@ pub async fn run(
             findings.add(format_args!("cluster {cluster}"), Code::NoSuchCluster, what);
         }
     }
+    let mut without_backup: BTreeSet<_> =
+        lines.iter().map(|(cluster, _)| cluster.clone()).collect();
     for (cluster, id) in lines {
         let line = repository.line(&cluster, id)?;
         let mut checked = backups::check(&line, request, &mut findings).await?;
-        report.backups += (checked.whole.len() + checked.broken.len()) as u64;
+        if checked.count() > 0 {
+            without_backup.remove(&cluster);
+        }
+        report.backups += checked.count() as u64;
         match WalArchive::open(line.clone()).await {
             Ok(archive) => {
                 wal::check(&archive, &mut checked, &mut findings).await;
@@ -204,10 +237,11 @@ pub async fn run(
         heads::check(&line, &objects, &mut findings).await?;
         whole.push((line, checked));
     }
-    if request.backup.is_none() {
+    if request.backups.is_none() {
         report.blocked_wal = blocked_wal(repository, archives, &mut findings).await;
+        report.without_backup.extend(without_backup);
     }
-    let wanted = request.backup.map(|_| {
+    let wanted = request.backups.as_ref().map(|_| {
         let all = whole.iter().flat_map(|(_, checked)| checked.objects());
         all.cloned().collect::<BTreeSet<_>>()
     });

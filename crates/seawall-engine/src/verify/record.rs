@@ -52,8 +52,7 @@ fn judged(
     proven: Option<&BTreeSet<ObjectPath>>,
     findings: &Findings,
 ) -> Vec<(BackupId, Said)> {
-    let found: BTreeSet<&str> =
-        findings.listed.iter().map(|(object, ..)| object.as_str()).collect();
+    let found: BTreeSet<&str> = findings.listed.keys().map(|(object, _)| object.as_str()).collect();
     let mut judged = Vec::new();
     for id in checked.broken {
         let name = broken(&name_of(line, &LineObject::Backup(id, 0)), id);

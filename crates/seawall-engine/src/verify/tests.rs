@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use seawall_core::{BranchNumber, LineId, NoProgress, SystemId};
+use seawall_core::{BranchNumber, ExitClass, LineId, NoProgress, SystemId};
 use seawall_repo::CreateOptions;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::records::{About, HistoryFile};
@@ -110,8 +110,8 @@ async fn what_a_head_tells_of_and_is_gone_is_found() {
     let findings = house.heads(&house.listed().await).await;
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(
-        (findings[0].object.as_str(), findings[0].code.as_str()),
-        (history.as_str(), "SW0306")
+        (findings[0].object.as_str(), findings[0].code),
+        (history.as_str(), Code::ObjectMissing)
     );
 }
 
@@ -166,7 +166,8 @@ async fn a_cluster_that_ought_to_be_there_is_missed() {
     assert_eq!(found("main").await, []);
     let missed = found("other").await;
     assert_eq!(missed.len(), 1, "{missed:?}");
-    assert_eq!((missed[0].object.as_str(), missed[0].code.as_str()), ("cluster other", "SW0006"));
+    let missed = (missed[0].object.as_str(), missed[0].code);
+    assert_eq!(missed, ("cluster other", Code::NoSuchCluster));
 }
 
 #[tokio::test]
@@ -227,6 +228,6 @@ async fn nothing_is_recorded_under_an_old_key_after_a_rotation_to_another() {
     let unrecorded = report.unrecorded.as_ref().map(Error::code);
     assert_eq!(unrecorded, Some(Code::WrongKey), "{:?}", report.findings);
     let head = report.findings.iter().find(|finding| finding.object.contains("/head/"));
-    assert_eq!(head.map(|head| head.code.as_str()), Some("SW0303"), "{:?}", report.findings);
+    assert_eq!(head.map(|head| head.code), Some(Code::WrongKey), "{:?}", report.findings);
     assert!(!report.findings.iter().any(|finding| finding.object.starts_with("epochs/")));
 }

@@ -13,6 +13,13 @@ pub struct WalListing {
     pub damaged_histories: Vec<DamagedHistory>,
 }
 
+impl WalListing {
+    /// The timelines whose ancestors nobody knows.
+    pub fn lost(&self) -> impl Iterator<Item = &DamagedHistory> {
+        self.damaged_histories.iter().filter(|damaged| damaged.told_by.is_none())
+    }
+}
+
 /// The WAL of one timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimelineListing {

@@ -180,7 +180,7 @@ async fn verify(copy: &Copy, weather: &Weather, random: &mut Random) -> Result<O
             }
             if !weather.lies() && is_whole {
                 let damage: Vec<_> =
-                    report.findings.iter().filter(|it| it.code == "SW0305").collect();
+                    report.findings.iter().filter(|it| it.code == Code::ObjectDamaged).collect();
                 ensure!(damage.is_empty(), "nothing is spoilt: {damage:#?}");
             }
             Outcome::Done

@@ -27,8 +27,10 @@ const STYLES: Styles = Styles::styled()
 #[derive(Debug, Args)]
 #[command(version, styles = STYLES, max_term_width = 100)]
 #[command(disable_help_subcommand = true, infer_subcommands = false)]
-#[command(after_help = "Errors have pages: docs/errors/SW0000.md. Begin with `seawall demo`, or \
-                        with `seawall init --help`.")]
+#[command(
+    after_help = "Every error has a code with a page in docs/errors of the source. Begin with `seawall \
+                        demo`, or with `seawall init --help`."
+)]
 pub struct Cli {
     /// The configuration file [default: /etc/seawall/seawall.toml]
     #[arg(
@@ -392,8 +394,9 @@ pub struct FetchArgs {
 /// `seawall verify`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exits 0 if everything read is whole, 4 if something is damaged or missing, 6 if all is whole\n\
-                  and archived WAL leads nowhere: it has a hole behind the newest backup."
+    after_help = "Exits 0 if everything read is whole, 4 if something is damaged or missing, 1 if nothing is and\n\
+                  something could not be read, 6 if all is whole and archived WAL leads nowhere, as it has a hole\n\
+                  behind the newest backup, or there is no backup."
 )]
 pub struct VerifyArgs {
     #[command(flatten)]

@@ -19,8 +19,7 @@ pub fn with_code(error: clap::Error) -> clap::Error {
     let (said, hint) = said.strip_suffix(MORE).map_or((said, ""), |said| (said.trim_end(), MORE));
     let (style, code) = (Style::of_stderr(), Code::Usage);
     let between = if said.contains('\n') { "\n\n" } else { "\n" };
-    let mut text =
-        format!("{said}{between}  {} {code} (docs/errors/{code}.md)\n", style.bold("code:"));
+    let mut text = format!("{said}{between}  {} {code}\n", style.bold("code:"));
     if !hint.is_empty() {
         text.push_str(&format!("  {} {hint}\n", style.bold("hint:")));
     }

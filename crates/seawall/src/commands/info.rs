@@ -87,6 +87,9 @@ fn cluster_text(cluster: &ClusterSurvey, style: Style, now: Timestamp) -> String
             when(window.latest, now)
         ));
     }
+    for (repository, alone) in &cluster.alone {
+        text.extend(alone_text(cluster, repository, alone, now));
+    }
     if let Some(seconds) = cluster.rpo_seconds {
         let at_risk = crate::render::seconds_of(seconds);
         text.push_str(&format!("  at risk now: {}\n", crate::render::duration(at_risk)));
@@ -111,6 +114,9 @@ fn cluster_text(cluster: &ClusterSurvey, style: Style, now: Timestamp) -> String
         let UnusableWal { repository, message, .. } = blocked;
         text.push_str(&format!("  nothing newer can be restored from {repository}: {message}\n"));
     }
+    for foreign in &cluster.foreign_wal {
+        text.push_str(&format!("  {}\n", foreign.what()));
+    }
     if cluster.backups.is_empty() {
         text.push_str("  no backups yet\n");
     } else {
@@ -119,6 +125,24 @@ fn cluster_text(cluster: &ClusterSurvey, style: Style, now: Timestamp) -> String
         }
     }
     text
+}
+
+/// Up to where one repository leads without the others, if that is not where all of them lead.
+fn alone_text(
+    all: &ClusterSurvey,
+    repository: &str,
+    alone: &ClusterSurvey,
+    now: Timestamp,
+) -> Option<String> {
+    let leads = match alone.recovery_window {
+        window if window == all.recovery_window || !alone.is_seen_wholly() => return None,
+        Some(window) => {
+            let earliest = crate::render::utc(window.earliest);
+            format!("{earliest} to {}", when(window.latest, now))
+        }
+        None => "nothing can be restored".to_owned(),
+    };
+    Some(format!("  from {repository} alone: {leads}\n"))
 }
 
 fn wal_text(wal: &ArchivedWal) -> String {

@@ -193,7 +193,7 @@ fn tell_who_stays(label: Option<&str>, kit: Option<&Path>) {
     let label = label.map_or_else(String::new, |label| format!(" (\"{label}\")"));
     let kit = kit.map_or_else(String::new, |kit| format!(", {} too,", kit.display()));
     eprintln!(
-        "{} the key used now{label} opens the new epoch as well: every copy of this key and its kits{kit} still opens everything. If one of them may be in wrong hands, {} (docs/guide/keys.md)",
+        "{} the key used now{label} opens the new epoch as well: every copy of this key and its kits{kit} still opens everything. If one of them may be in wrong hands, {}",
         Style::of_stderr().yellow("warning:"),
         sentence(&replace_key())
     );

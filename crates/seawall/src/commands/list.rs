@@ -95,7 +95,7 @@ fn row(backup: &KnownBackup) -> Vec<String> {
         backup.timeline.map_or_else(dash, |timeline| timeline.to_string()),
         backup.line.to_string(),
         state(backup),
-        backup.repositories.join(","),
+        copies(backup, ","),
     ]
 }
 
@@ -105,6 +105,18 @@ pub fn state(backup: &KnownBackup) -> String {
         Some(errors @ 1..) => format!("{}, {errors} page errors", backup.state),
         _ => backup.state.to_string(),
     }
+}
+
+/// The repositories that have it, each with the state of its copy where that is not the backup's.
+pub fn copies(backup: &KnownBackup, between: &str) -> String {
+    let named = backup.copies.iter().map(|copy| {
+        if copy.state == backup.state {
+            copy.repository.clone()
+        } else {
+            format!("{} ({})", copy.repository, copy.state)
+        }
+    });
+    named.collect::<Vec<_>>().join(between)
 }
 
 fn dash() -> String {

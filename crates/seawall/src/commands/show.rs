@@ -4,9 +4,10 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{ByteSize, ClusterName, Result};
-use seawall_engine::survey::{Candidate, Depth, KnownBackup, find_backup};
+use seawall_engine::survey::{BackupCopy, Candidate, Depth, KnownBackup, find_backup};
 
-use super::list::{state, when};
+use super::list::{copies, state, when};
+use super::tell_passed_over;
 use crate::args::ShowArgs;
 use crate::exit::Outcome;
 use crate::overview::Overview;
@@ -24,11 +25,15 @@ pub fn main(config: Option<&Path>, args: &ShowArgs) -> Result<Outcome> {
         candidates.extend(cluster.backups.iter().map(|backup| Candidate {
             cluster: cluster.name.clone(),
             id: backup.id,
-            is_complete: backup.is_complete(),
+            state: backup.state,
+            is_written: Some(backup.line) == cluster.line,
+            stop: backup.timeline.zip(backup.stop_lsn),
             what: backup,
         }));
     }
-    let Candidate { cluster, what: backup, .. } = find_backup(&args.backup, candidates)?;
+    let found = find_backup(&args.backup, candidates)?;
+    tell_passed_over(&found, None);
+    let Candidate { cluster, what: backup, .. } = found.backup;
     if args.output.json {
         Out.json(backup)?;
     } else {
@@ -42,7 +47,7 @@ fn text(cluster: &ClusterName, backup: &KnownBackup, now: Timestamp) -> String {
         ("backup", backup.id.to_string()),
         ("cluster", cluster.to_string()),
         ("state", state(backup)),
-        ("repositories", backup.repositories.join(", ")),
+        ("repositories", copies(backup, ", ")),
     ];
     let mut add = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
     let size = |bytes: u64| format!("{} ({bytes} bytes)", ByteSize(bytes));
@@ -70,6 +75,10 @@ fn text(cluster: &ClusterName, backup: &KnownBackup, now: Timestamp) -> String {
     add("made by", details.map(|details| details.program.clone()));
     let mut text: String =
         lines.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect();
+    for BackupCopy { repository, state, problem } in &backup.copies {
+        let problem = problem.iter().map(|why| format!("  {state} in {repository}: {why}\n"));
+        text.extend(problem);
+    }
     for (path, block, reason) in details.iter().flat_map(|details| &details.bad_pages) {
         text.push_str(&format!("  {path}, block {block}: {reason}\n"));
     }

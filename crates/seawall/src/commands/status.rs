@@ -116,7 +116,10 @@ impl Status {
     }
 
     fn remarks(&self) -> impl Iterator<Item = String> {
-        self.health.remarks.iter().map(|judged| sentence(&judged.remark.told()))
+        self.health
+            .remarks
+            .iter()
+            .map(|judged| sentence(&judged.remark.told(self.cluster.as_ref())))
     }
 
     fn told(&self) -> Told<'_> {

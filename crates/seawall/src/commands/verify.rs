@@ -84,7 +84,7 @@ fn text(name: &str, report: &VerifyReport, args: &VerifyArgs, style: Style) -> S
     for finding in &report.findings {
         text.push_str(&format!(
             "{} {}: {} ({})\n",
-            style.red("damaged"),
+            style.red(&finding.state.to_string()),
             finding.object,
             finding.problem,
             finding.code
@@ -100,13 +100,24 @@ fn text(name: &str, report: &VerifyReport, args: &VerifyArgs, style: Style) -> S
             render::command(&Action::Backup { cluster: Some(blocked.cluster.clone()) })
         ));
     }
+    for cluster in &report.without_backup {
+        text.push_str(&format!(
+            "{} there is no backup of cluster {cluster} to verify\n  fix: {}\n",
+            style.red("finding"),
+            render::command(&Action::Backup { cluster: Some(cluster.clone()) })
+        ));
+    }
+    if report.backups == 0 && report.without_backup.is_empty() {
+        let finding = style.red("finding");
+        text.push_str(&format!("{finding} there is no cluster in it, and no backup to verify\n"));
+    }
     for backup in &report.verified {
         text.push_str(&format!("{} backup {backup}\n", style.green("whole")));
     }
     if report.findings.is_empty() && args.sample < 100 {
         let sample = args.sample;
         text.push_str(&format!("nothing is wrong with what was read, {sample}% of the data\n"));
-    } else if report.findings.is_empty() && args.backup.is_none() {
+    } else if report.findings.is_empty() && args.backup.is_none() && !report.lacks_backups() {
         text.push_str("every object is whole\n");
     }
     text

@@ -8,7 +8,7 @@ use super::{Style, sentence};
 pub fn render_error(error: &Error, style: Style) -> String {
     let code = error.code();
     let mut text = format!("{} {}\n", style.red("error:"), plain(&error.chain()));
-    text.push_str(&format!("  {} {code} (docs/errors/{code}.md)\n", style.bold("code:")));
+    text.push_str(&format!("  {} {code}\n", style.bold("code:")));
     if let Some(hint) = error.hint() {
         text.push_str(&format!("  {} {}\n", style.bold("hint:"), plain(&sentence(hint))));
     }
@@ -48,7 +48,7 @@ mod tests {
             .with_hint("Free space.");
         assert_eq!(
             render_error(&error, Style::PLAIN),
-            "error: no room to write pack: disk full\n  code: SW0203 (docs/errors/SW0203.md)\n  hint: Free space.\n"
+            "error: no room to write pack: disk full\n  code: SW0203\n  hint: Free space.\n"
         );
     }
 }

@@ -92,7 +92,7 @@ impl Stage {
 
     /// What holds at any moment: nothing is damaged, and every backup is there and whole.
     pub fn prove_sound(&mut self, published: Published) -> Result<()> {
-        self.protected.command(["verify"]).succeed()?;
+        self.protected.prove_undamaged()?;
         let listed = self.list()?;
         ensure!(listed.is_superset(&self.backups), "lost: {listed:?}, had {:?}", self.backups);
         let fits = match listed.len() - self.backups.len() {

@@ -163,6 +163,17 @@ impl Protected {
         archive_everything(&self.pg)
     }
 
+    /// Proves that nothing in the repository is damaged, be there a backup to verify or not.
+    pub fn prove_undamaged(&self) -> Result<()> {
+        let verify = self.command(["verify", "--json"]).run()?;
+        let report = &verify.json()?["repositories"][0]["report"];
+        let is_empty = |name: &str| report[name].as_array().is_some_and(Vec::is_empty);
+        let exit = if report["backups"] == 0 { 6 } else { 0 };
+        let whole = is_empty("findings") && is_empty("blocked_wal");
+        ensure!(whole && verify.code() == Some(exit), "{verify:?}");
+        Ok(())
+    }
+
     /// Every object of the repository with its bytes; what is still being written is none.
     pub fn objects(&self) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         objects(&self.places.repository)

@@ -29,7 +29,7 @@ impl FindingList {
                 ByteSize(free),
                 ByteSize(newest)
             ),
-            "make room there, or begin a new repository (docs/guide/schedule.md#retention)",
+            "make room there, or begin a new repository elsewhere: name it beside this one in `repositories`, back up into both, then take this one out",
         );
     }
 }

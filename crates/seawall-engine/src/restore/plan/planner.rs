@@ -7,6 +7,7 @@ use super::resolver::{Cut, TargetFacts, not_archived, verify_tells};
 use super::timeline::{no_such_backup, shown};
 use super::{BackupFacts, CommitPlace, RemovalLog, Resolver, Stop};
 use crate::restore::{CoveredSpan, Point, RecordPlace, Target, UnreadableWal, WalCoverage};
+use crate::verify::NotWhole;
 
 /// What is known of a line along the ancestry that is followed.
 #[derive(Debug, Clone)]
@@ -17,8 +18,8 @@ pub struct PlanInput {
     pub backup: Option<BackupId>,
     /// The line's backups that can be read.
     pub backups: Vec<BackupFacts>,
-    /// Those that cannot.
-    pub damaged: Vec<BackupId>,
+    /// Those that cannot, and why.
+    pub unusable: Vec<(BackupId, NotWhole)>,
     /// The timeline to follow.
     pub ancestry: Ancestry,
     /// The WAL there is along it.
@@ -113,7 +114,7 @@ impl Planner {
         if usable.is_empty() {
             return Err(match (unusable, input.backup) {
                 (Some(error), _) => error,
-                (None, Some(id)) if input.damaged.contains(&id) => damaged(id),
+                (None, Some(id)) if input.unusable.iter().any(|(it, _)| *it == id) => damaged(id),
                 (None, Some(id)) => no_such_backup(id),
                 (None, None) => no_backup(&input),
             });
@@ -299,8 +300,13 @@ impl Planner {
             };
             warnings.push(format!("Newer backup {} is not used: {why}.", backup.id));
         }
-        for id in self.input.damaged.iter().filter(|id| **id > chosen.id) {
-            warnings.push(format!("Newer backup {id} cannot be read and is not used."));
+        for (id, why) in self.input.unusable.iter().filter(|(id, _)| *id > chosen.id) {
+            let why = match why {
+                NotWhole::Damaged => "is damaged",
+                NotWhole::OtherFormat => "is of another format",
+                NotWhole::Unread => "could not be read",
+            };
+            warnings.push(format!("Newer backup {id} {why} and is not used."));
         }
         warnings
     }
@@ -546,7 +552,7 @@ fn gap(input: &PlanInput, from: Lsn, to: Lsn) -> Error {
 
 fn no_backup(input: &PlanInput) -> Error {
     let error = Error::new(Code::NoSuchBackup, "there is no backup that can be restored");
-    if input.damaged.is_empty() {
+    if input.unusable.is_empty() {
         error.with_hint(hint!["Make one: ", Action::Backup { cluster: None }, "."])
     } else {
         error.with_hint(verify_tells())
@@ -554,5 +560,5 @@ fn no_backup(input: &PlanInput) -> Error {
 }
 
 fn damaged(id: BackupId) -> Error {
-    Error::new(Code::ObjectDamaged, format!("backup {id} cannot be read")).with_hint(verify_tells())
+    Error::new(Code::ObjectDamaged, format!("backup {id} is damaged")).with_hint(verify_tells())
 }

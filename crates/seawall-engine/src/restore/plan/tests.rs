@@ -86,7 +86,7 @@ fn input(target: Target) -> PlanInput {
         target,
         backup: None,
         backups: vec![backup(1, 0, 10), backup(2, 50, 60)],
-        damaged: Vec::new(),
+        unusable: Vec::new(),
         ancestry: Ancestry::root(T1),
         wal: covered(vec![span(0, 100)]),
         record_at_target: None,
@@ -358,7 +358,7 @@ fn a_chosen_backup_is_honoured_or_refused_with_the_reason() {
     assert!(text.contains("earlier than the first backup"), "{text}");
     refused(decide(with(9, Target::Latest), &history()), Code::NoSuchBackup);
     let mut damaged = with(9, Target::Latest);
-    damaged.damaged.push(backup_id(9));
+    damaged.unusable.push((backup_id(9), crate::verify::NotWhole::Damaged));
     refused(decide(damaged, &history()), Code::ObjectDamaged);
 }
 

@@ -261,6 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn the_part_of_a_time_that_is_not_understood_is_named() {
+        for (text, part) in [
+            ("5 mintues ago", "\"5 mintues\" is no span of time"),
+            ("2026-02-30 12:00", "\"2026-02-30\" is no day"),
+            ("2026-01-02 25:00", "\"25:00\" is no time of day"),
+            ("14:5", "\"14:5\" is no time of day"),
+            ("yesterday 14:5", "\"14:5\" is no time of day"),
+            ("2026-01-02 14:29 é", "\"é\" is no zone or offset"),
+            ("14:29 Nowhere/Land", "there is no time zone Nowhere/Land"),
+        ] {
+            let told = parse(text).unwrap_err().to_string();
+            assert!(told.contains(part), "{text}: {told}");
+        }
+    }
+
+    #[test]
     fn a_position_or_a_number_alone_is_told_how_to_be_written() {
         for (text, word) in [("0/3000060", "`lsn:0/3000060`"), ("1004502", "`xid:1004502`")] {
             let error = parse(text).unwrap_err();

@@ -21,19 +21,22 @@ pub(super) fn read(text: &str, zone: &TimeZone, now: Timestamp) -> Result<Option
         return Ok(Some(now));
     }
     if let Some(span) = text.strip_suffix(" ago") {
-        return Ok(time_ago(span, zone, now));
+        let wanted = "span of time, as in 5 minutes";
+        let misread = || not_understood(text, Misread { part: span.trim(), wanted });
+        return time_ago(span, zone, now).map(Some).ok_or_else(misread);
     }
     let written = match Written::read(text) {
         Ok(written) => written,
         Err(None) => return Ok(None),
-        Err(Some(Misread { part, wanted })) => {
-            let what =
-                format!("\"{text}\" is not a point to restore to: \"{part}\" is no {wanted}");
-            return Err(Error::new(Code::TargetInvalid, what).with_hint(EXAMPLES));
-        }
+        Err(Some(misread)) => return Err(not_understood(text, misread)),
     };
     let reader = Reader { text, zone, now, written };
     reader.moment().map(Some)
+}
+
+fn not_understood(text: &str, Misread { part, wanted }: Misread<'_>) -> Error {
+    let what = format!("\"{text}\" is not a point to restore to: \"{part}\" is no {wanted}");
+    Error::new(Code::TargetInvalid, what).with_hint(EXAMPLES)
 }
 
 /// `5 minutes`, `an hour`: what they come to depends on the zone where they are days.

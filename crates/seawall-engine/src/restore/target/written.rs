@@ -55,13 +55,16 @@ impl<'a> Written<'a> {
         let text = without_process(text);
         let mut rest = Rest(text);
         let misread = |part: &'a str, wanted| Some(Misread { part: part.trim(), wanted });
+        let first = text.split([' ', 'T', 't']).next().unwrap_or(text);
         let (day, is_basic) = rest.day().ok_or_else(|| {
-            let is_date = text.get(4..5) == Some("-");
-            misread(text, "day, as in 2026-01-02").filter(|_| is_date)
+            let is_date = first.starts_with(|first: char| first.is_ascii_digit());
+            misread(first, "day, as in 2026-01-02").filter(|_| is_date)
         })?;
         let at = rest.0;
         let time = match day {
-            Day::Unsaid => rest.time(false).ok_or(None)?,
+            Day::Unsaid => rest.time(false).ok_or_else(|| {
+                misread(first, "time of day, as in 14:29:59.5").filter(|_| first.contains(':'))
+            })?,
             _ if rest.begins_time() => {
                 rest.time(is_basic).ok_or(misread(at, "time of day, as in 14:29:59.5"))?
             }
@@ -257,7 +260,12 @@ mod tests {
         assert_eq!(read("2026-01-02 12:00 [4711]"), written(date, ZoneOf::Local));
         assert_eq!(read("2026-01-02 12:00 CET [4711]"), written(date, ZoneOf::Named("CET")));
         for (text, part) in [
-            ("2026-02-30 12:00", Some("2026-02-30 12:00")),
+            ("2026-02-30 12:00", Some("2026-02-30")),
+            ("2026-02-30T12:00", Some("2026-02-30")),
+            ("20260230 12:00", Some("20260230")),
+            ("26-01-02 12:00", Some("26-01-02")),
+            ("25:00 UTC", Some("25:00")),
+            ("14:5", Some("14:5")),
             ("2026-01-02 25:00", Some("25:00")),
             ("2026-01-02 12:00 [123] LOG", Some("[123] LOG")),
             ("yesterday 12:00 é", Some("é")),

@@ -12,6 +12,7 @@ pub(super) use remark::ANOTHER_ARCHIVER;
 pub use remark::Remark;
 
 use super::{Archiving, BackupState, ClusterSurvey, JobState, KnownBackup};
+use crate::verify::NotWhole;
 
 /// So far the clocks of two hosts may be apart without anything being told of it.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(5);
@@ -66,8 +67,30 @@ pub struct Judged {
 }
 
 /// Judges a cluster by what its repositories hold and what its server says, or why it says nothing.
+///
+/// What the best of several repositories has counts, and each is judged by itself as well: what is
+/// not well with one alone is a warning, for then there are fewer copies than are meant.
 #[must_use]
 pub fn health(
+    cluster: &ClusterSurvey,
+    server: Result<&Archiving, &Error>,
+    limits: Limits,
+    now: Timestamp,
+) -> Health {
+    let mut health = judged(cluster, server, limits, now);
+    for (repository, alone) in &cluster.alone {
+        let own = judged(alone, server, limits, now).remarks.into_iter();
+        let own: Vec<Remark> = own.map(|judged| judged.remark).collect();
+        for remark in own.into_iter().filter(|remark| !health.tells(remark)).collect::<Vec<_>>() {
+            let (repository, remark) = (repository.clone(), Box::new(remark));
+            health.remark(Level::Warning, Remark::InRepository { repository, remark });
+        }
+    }
+    health
+}
+
+/// As [`health`], of all repositories together, or of one.
+fn judged(
     cluster: &ClusterSurvey,
     server: Result<&Archiving, &Error>,
     limits: Limits,
@@ -109,30 +132,34 @@ impl Health {
         self.remark(Level::Critical, Remark::Unseen { why: why.chain() });
     }
 
+    fn tells(&self, remark: &Remark) -> bool {
+        self.remarks.iter().any(|judged| judged.remark == *remark)
+    }
+
     fn remark(&mut self, level: Level, remark: Remark) {
         self.level = self.level.max(level);
         self.remarks.push(Judged { level, remark });
     }
 
     fn backups(&mut self, cluster: &ClusterSurvey, limits: Limits, now: Timestamp) {
+        let newest = cluster.newest_backup();
         for backup in &cluster.backups {
             let id = backup.id;
-            match backup.state {
-                BackupState::Complete => {}
-                BackupState::Damaged => self.remark(Level::Critical, Remark::BackupDamaged { id }),
-                BackupState::Unreadable => {
-                    self.remark(Level::Critical, Remark::BackupUnreadable { id });
+            let BackupState::Not(why) = backup.state else { continue };
+            match why {
+                NotWhole::Damaged => self.remark(Level::Critical, Remark::BackupDamaged { id }),
+                NotWhole::Unread => self.remark(Level::Critical, Remark::BackupUnreadable { id }),
+                NotWhole::OtherFormat => {
+                    let level = newest.map_or(Level::Critical, |_| Level::Warning);
+                    self.remark(level, Remark::BackupOfOtherFormat { id });
                 }
             }
         }
-        let newest = cluster.newest_backup();
         let Some((newest, finished)) = newest.and_then(|b| Some((b, b.finished_at?))) else {
             // What was not seen, or not read, may be one.
-            let unread = cluster.backups.iter().any(|it| it.state == BackupState::Unreadable);
-            if cluster.is_seen_wholly() && !unread {
-                let none = cluster.backups.is_empty();
-                let what = if none { Remark::NoBackup } else { Remark::NoBackupSinceAdoption };
-                self.remark(Level::Critical, what);
+            let is_unread = |it: &KnownBackup| it.state == BackupState::Not(NotWhole::Unread);
+            if cluster.is_seen_wholly() && !cluster.backups.iter().any(is_unread) {
+                self.remark(Level::Critical, none_of(cluster));
             }
             return;
         };
@@ -162,9 +189,14 @@ impl Health {
         if let Some(server) = server.filter(|server| *server < archived) {
             return self.remark(Level::Critical, Remark::ServerLeftBehind { server, archived });
         }
+        // Until something of it is archived, nobody knows where the server left the one before.
+        let newest = server.map_or(archived, |server| server.max(archived));
         let backup = cluster.newest_backup().and_then(|backup| backup.timeline);
-        if let Some(backup) = backup.filter(|backup| *backup < archived) {
-            self.remark(Level::Warning, Remark::NoBackupOfTimeline { backup, archived });
+        if let Some(backup) = backup.filter(|backup| *backup < newest) {
+            self.remark(Level::Warning, Remark::NoBackupOfTimeline { backup, newest });
+        }
+        for foreign in &cluster.foreign_wal {
+            self.remark(Level::Warning, Remark::Foreign(foreign.clone()));
         }
     }
 
@@ -229,6 +261,17 @@ impl Health {
     }
 }
 
+/// What is to be said where no backup counts.
+fn none_of(cluster: &ClusterSurvey) -> Remark {
+    if cluster.backups.is_empty() {
+        Remark::NoBackup
+    } else if cluster.backups.iter().all(|backup| Some(backup.line) != cluster.line) {
+        Remark::NoBackupSinceAdoption
+    } else {
+        Remark::NoWholeBackup
+    }
+}
+
 fn over(value: Duration, limit: Duration, critical_factor: u32) -> Option<Level> {
     let critical = limit.saturating_mul(critical_factor);
     if value > critical { Some(Level::Critical) } else { (value > limit).then_some(Level::Warning) }
@@ -236,8 +279,9 @@ fn over(value: Duration, limit: Duration, critical_factor: u32) -> Option<Level>
 
 #[cfg(test)]
 mod tests {
-    use seawall_core::Code;
+    use seawall_core::{Code, Lsn};
 
+    use super::super::ArchivedWal;
     use super::*;
 
     const LIMITS: Limits =
@@ -269,6 +313,40 @@ mod tests {
         let unknown = Error::new(Code::NotConfigured, "no connection");
         let not_asked = Remark::ServerNotAsked { why: "no connection".to_owned() };
         assert_eq!(judged(&main(), Err(&unknown))[1], not_asked);
+    }
+
+    #[test]
+    fn what_is_not_well_in_one_repository_alone_is_a_warning_and_told_once() {
+        let quiet = Archiving::quiet();
+        let both = ClusterSurvey {
+            alone: vec![("primary".to_owned(), main()), ("offsite".to_owned(), main())],
+            ..main()
+        };
+        assert_eq!(judged(&both, Ok(&quiet)), [Remark::NoBackup, Remark::NothingArchived]);
+        // All together have WAL, and the second has none.
+        let line = "7-0".parse().unwrap();
+        let archived = || ClusterSurvey {
+            line: Some(line),
+            wal: vec![ArchivedWal {
+                line,
+                timeline: TimelineId(1),
+                repository: "primary".to_owned(),
+                first_lsn: Lsn(0x100_0000),
+                last_lsn: Lsn(0x300_0000),
+                gaps: Vec::new(),
+                objects: 2,
+                stored_bytes: 1,
+            }],
+            ..main()
+        };
+        let alone = vec![("primary".to_owned(), archived()), ("offsite".to_owned(), main())];
+        let health =
+            health(&ClusterSurvey { alone, ..archived() }, Ok(&quiet), LIMITS, Timestamp::MIN);
+        let (repository, remark) = ("offsite".to_owned(), Box::new(Remark::NothingArchived));
+        let only =
+            Judged { level: Level::Warning, remark: Remark::InRepository { repository, remark } };
+        assert_eq!(health.remarks[1..], [only]);
+        assert_eq!(health.remarks[0].remark, Remark::NoBackup);
     }
 
     #[test]

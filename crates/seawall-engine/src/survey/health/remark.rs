@@ -2,11 +2,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{
-    Action, BackupId, Code, Error, Hint, TimelineId, counted, hint, shown_duration, shown_utc,
+    Action, BackupId, ClusterName, Code, Error, Hint, TimelineId, counted, hint, shown_duration,
+    shown_utc,
 };
 use serde::{Serialize, Serializer};
 
-use crate::survey::{Contradiction, UnusableWal};
+use crate::survey::{Contradiction, ForeignWal, UnusableWal};
 
 /// What is to be said of a server whose archiver is not its own.
 pub(in crate::survey) const ANOTHER_ARCHIVER: &str = "the server asked is a standby: whether its primary archives is unknown; point `connection` at the primary";
@@ -32,8 +33,16 @@ pub enum Remark {
         #[serde(with = "crate::as_text")]
         id: BackupId,
     },
+    /// A backup is of a format that this version does not read.
+    BackupOfOtherFormat {
+        /// Which.
+        #[serde(with = "crate::as_text")]
+        id: BackupId,
+    },
     /// There is no backup at all.
     NoBackup,
+    /// Of those there are none is known to be whole.
+    NoWholeBackup,
     /// There is none of the line that is written now.
     NoBackupSinceAdoption,
     /// The database has damaged pages.
@@ -69,8 +78,17 @@ pub enum Remark {
     NoBackupOfTimeline {
         /// The timeline of the newest backup.
         backup: TimelineId,
-        /// The newest that is archived.
-        archived: TimelineId,
+        /// The newest that is archived, or that the server writes.
+        newest: TimelineId,
+    },
+    /// Another server archives too, as it seems.
+    Foreign(ForeignWal),
+    /// What is so in one repository, though not in all together.
+    InRepository {
+        /// Its name.
+        repository: String,
+        /// What is so.
+        remark: Box<Remark>,
     },
     /// Nobody knew how to ask the server.
     ServerNotAsked {
@@ -152,15 +170,26 @@ impl Remark {
 
     /// The remark for a person, and what to do where that is certain.
     #[must_use]
-    pub fn told(&self) -> Hint {
+    pub fn told(&self, cluster: Option<&ClusterName>) -> Hint {
+        let backup = || Action::Backup { cluster: cluster.cloned() };
         match self {
             Self::Unseen { why } | Self::ServerOfAnotherCluster { why } => why.as_str().into(),
             Self::BackupDamaged { id } => format!("backup {id} is damaged").into(),
             Self::BackupUnreadable { id } => {
                 format!("backup {id} cannot be read: nobody knows whether it is whole").into()
             }
-            Self::NoBackup => Hint::from("no backup yet"),
-            Self::NoBackupSinceAdoption => Hint::from("no backup since the server was adopted"),
+            Self::BackupOfOtherFormat { id } => {
+                format!("backup {id} is of a format that this Seawall does not read").into()
+            }
+            Self::NoBackup => hint!["no backup yet: ", backup()],
+            Self::NoBackupSinceAdoption => {
+                hint!["no backup since the server was adopted: ", backup()]
+            }
+            Self::NoWholeBackup => hint!["no backup is known to be whole: ", backup()],
+            Self::Foreign(foreign) => foreign.told(cluster),
+            Self::InRepository { repository, remark } => {
+                hint![format!("repository {repository}: "), remark.told(cluster)]
+            }
             Self::DamagedPages { pages, id } => {
                 let pages = counted(*pages, "damaged page");
                 format!("{pages} in the database, as of backup {id}").into()
@@ -173,10 +202,15 @@ impl Remark {
             }
             Self::ServerLeftBehind { server, archived } => format!("the server writes timeline {server}, and timeline {archived} is archived: if another \
                  server was promoted, stop this one and point `connection` and `data_directory` there; \
-                 if this one is the primary, stop the other (docs/errors/SW0609.md)"
+                 if this one is the primary, stop the other (SW0609)"
             ).into(),
-            Self::NoBackupOfTimeline { backup, archived } => format!("no backup since the server was restored or promoted: the newest is of timeline {backup}, and WAL of timeline {archived}: take a backup"
-            ).into(),
+            Self::NoBackupOfTimeline { backup: of, newest } => {
+                let what = format!(
+                    "no backup since the server was restored or promoted: the newest is of timeline \
+                     {of}, and the newest timeline is {newest}; take a backup: "
+                );
+                hint![what, backup()]
+            }
             Self::ServerNotAsked { why } => format!("the server was not asked: {why}").into(),
             Self::ServerSilent { why, help: None } => {
                 format!("the server does not answer: {why}").into()
@@ -199,8 +233,12 @@ impl Remark {
             Self::AtRisk { commits_of } => {
                 format!("up to {} of commits cannot be restored", shown_duration(*commits_of)).into()
             }
-            Self::Unusable(UnusableWal { repository, message, .. }) => format!("nothing newer can be restored from {repository}: {message}; take a backup"
-            ).into(),
+            Self::Unusable(UnusableWal { repository, message, .. }) => hint![
+                format!(
+                    "nothing newer can be restored from {repository}: {message}; take a backup: "
+                ),
+                backup()
+            ],
             Self::HistoryDamaged { repository, timeline, told_by: Some(other) } => hint![
                 format!("the history of timeline {timeline} is damaged in {repository}, and that of timeline {other} tells the same: "),
                 Action::ListWal,
@@ -212,7 +250,7 @@ impl Remark {
                 " says how to replace it"
             ],
             Self::NothingRestorable => {
-                Hint::from("no backup has the WAL it needs: none can be restored")
+                hint!["no backup has the WAL it needs: none can be restored; take one: ", backup()]
             }
             Self::JobSilent { job, id, host } => format!("{job} {id} on {host} did not finish; the next one takes over what it copied"
             ).into(),

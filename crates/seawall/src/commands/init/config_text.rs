@@ -15,7 +15,7 @@ use crate::owner::Owner;
 use crate::trust::who_touches;
 
 const HEADER: &str =
-    "# Seawall's configuration. Every key is explained in docs/guide/configuration.md.\n";
+    "# Seawall's configuration. The guide explains every key, under \"Configuration\".\n";
 
 /// A `[cluster.NAME]` section.
 pub fn cluster_section(

@@ -379,7 +379,7 @@ fn next(plan: &Plan, seen: &Seen, args: &InitArgs, owner: &Owner) -> Result<()> 
 /// A superuser will do, and is more than it takes.
 fn tell_of_least_role(plan: &Plan, seen: &Seen, style: Style) {
     eprintln!(
-        "{} Seawall logs in as a superuser and needs none. A role that may do what it does and nothing else, made in database {} (docs/guide/rights.md):",
+        "{} Seawall logs in as a superuser and needs none. A role that may do what it does and nothing else, made in database {}:",
         style.yellow("note:"),
         seen.missing_rights.database
     );

@@ -27,7 +27,7 @@ pub(super) async fn ask(config: &Config, directory: &Path, beforehand: bool) -> 
         return Ok(());
     };
     eprintln!(
-        "{} the primary of cluster {cluster} that {} names runs and takes writes, on timeline {timeline}. With two primaries, what is written there from now on is lost to {}; where both archive, there are two pasts, and each restore has to be told which is meant (docs/errors/SW0609.md)",
+        "{} the primary of cluster {cluster} that {} names runs and takes writes, on timeline {timeline}. With two primaries, what is written there from now on is lost to {}; where both archive, there are two pasts, and each restore has to be told which is meant (SW0609)",
         Style::of_stderr().yellow("warning:"),
         config.shown_path(),
         directory.display()

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub use after::DEFAULT_ROLE;
 
-use super::living;
+use super::{living, tell_passed_over};
 use crate::args::RestoreArgs;
 use crate::config::Config;
 use crate::context::{Context, Place, absolute};
@@ -213,7 +213,7 @@ async fn line_of_backup(
     backup: &str,
 ) -> Result<Line> {
     let found = find_backup(backup, candidates(repository, cluster).await?)?;
-    repository.line(&found.cluster, found.what)
+    repository.line(&found.backup.cluster, found.backup.what)
 }
 
 async fn request(
@@ -253,7 +253,9 @@ async fn request(
 
 async fn backup_in(line: &Line, text: &str) -> Result<BackupId> {
     let candidates = candidates(line.repository(), Some(line.cluster())).await?;
-    find_backup(text, candidates).map(|found| found.id)
+    let found = find_backup(text, candidates)?;
+    tell_passed_over(&found, None);
+    Ok(found.backup.id)
 }
 
 /// The target, and the words for it that the same command repeats.
