@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
@@ -67,6 +68,12 @@ impl Line {
     #[must_use]
     pub const fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// The same line, its store asked through another one in front of it.
+    #[must_use]
+    pub fn through(&self, layer: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        Self { repository: self.repository.through(layer), ..self.clone() }
     }
 
     /// The store the line is in.

@@ -122,6 +122,12 @@ impl Repository {
         &self.epochs
     }
 
+    /// The same repository, its store asked through another one in front of it.
+    #[must_use]
+    pub fn through(&self, layer: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+        Self { store: layer(Arc::clone(&self.store)), ..self.clone() }
+    }
+
     /// The same repository with other keys.
     pub(crate) fn with_keys(&self, keyring: Arc<Keyring>, epochs: Arc<Epochs>) -> Self {
         Self { store: Arc::clone(&self.store), keyring, epochs }

@@ -14,7 +14,7 @@ use seawall_repo::manifest::{
     Parts,
 };
 use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo, MapReader};
-use seawall_repo::pack::{FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
+use seawall_repo::pack::{FrameBody, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
 use seawall_repo::records::{About, Pin, PinRole};
 use seawall_repo::{CreateOptions, Line, Repository};
 use seawall_store::{Metered, OpenOptions, Store, open_or_create};
@@ -104,6 +104,7 @@ async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) ->
     let keyring = line.keyring();
     let hasher = keyring.hasher();
     let mut compressor = Compressor::new(1).unwrap();
+    let mut body = FrameBody::new();
 
     let pack_id = Ulid::from_parts(1_767_319_200_000, 1);
     let pack_path = line.paths().path(&LineObject::Pack(pack_id)).unwrap();
@@ -115,21 +116,15 @@ async fn write_backup(line: &Line, id: BackupId, blocks: &[u8], small: &[u8]) ->
         let full: Vec<_> = frame.chunks(8192).map(|block| hasher.block(block)).collect();
         hashes.extend(full.iter().map(FullBlockHash::short));
         let what = FramePayload::Base { path: b"base/1/1259", first_block: index as u32 * 16 };
-        let number = pack.frame(what, frame, &full, &mut compressor, &mut bytes).unwrap();
+        body.fill(what, frame, &mut compressor).unwrap();
+        let number = pack.frame(&body, &full, &mut bytes).unwrap();
         map.frame(full.len() as u32, pack_id, number);
     }
     map.zero(1);
     hashes.push([0; 8]);
     let files = [(b"PG_VERSION".to_vec(), small.len() as u32)];
-    let blob = pack
-        .frame(
-            FramePayload::Blob { files: &files },
-            small,
-            &[hasher.block(small)],
-            &mut compressor,
-            &mut bytes,
-        )
-        .unwrap();
+    body.fill(FramePayload::Blob { files: &files }, small, &mut compressor).unwrap();
+    let blob = pack.frame(&body, &[hasher.block(small)], &mut bytes).unwrap();
     let pack_info = pack.finish(&mut bytes).unwrap();
     let mut writer = line.store().create_large(&pack_path).await.unwrap();
     writer.write(Bytes::from(bytes)).await.unwrap();

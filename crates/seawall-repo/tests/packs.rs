@@ -10,7 +10,9 @@ use seawall_repo::hash::FullBlockHash;
 use seawall_repo::keys::{EpochKeys, Keyring};
 use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestWriter};
 use seawall_repo::map::{BlockMapBuilder, MapBuilder};
-use seawall_repo::pack::{BlobSize, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
+use seawall_repo::pack::{
+    BlobSize, FrameBody, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo,
+};
 use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
 
 const PACK: Ulid = Ulid(0x019A_0000_0000_0000_0000_0000_0000_0001);
@@ -33,6 +35,12 @@ fn payload(keyring: &Keyring, files: &[(Vec<u8>, Vec<u8>)]) -> (Vec<u8>, Vec<Ful
     (payload, blocks.map(|block| keyring.hasher().block(block)).collect())
 }
 
+fn body(what: FramePayload<'_>, payload: &[u8]) -> seawall_core::Result<FrameBody> {
+    let mut body = FrameBody::new();
+    body.fill(what, payload, &mut Compressor::new(1).unwrap())?;
+    Ok(body)
+}
+
 /// Adds one frame of whole files.
 fn add(
     keyring: &Keyring,
@@ -43,8 +51,7 @@ fn add(
     let (payload, hashes) = payload(keyring, files);
     let names: Vec<(Vec<u8>, u32)> =
         files.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u32)).collect();
-    let mut compressor = Compressor::new(1).unwrap();
-    pack.frame(FramePayload::Blob { files: &names }, &payload, &hashes, &mut compressor, out)
+    pack.frame(&body(FramePayload::Blob { files: &names }, &payload)?, &hashes, out)
 }
 
 /// Packs the files into as few frames as the sizes say, and reads them all again.
@@ -143,17 +150,18 @@ fn a_frame_whose_hashes_are_not_its_blocks_is_never_sealed() {
     let keyring = keyring();
     let mut out = Vec::new();
     let mut pack = PackBuilder::begin(&keyring, PACK, &path(), &mut out).unwrap();
-    let mut compressor = Compressor::new(1).unwrap();
     let block = vec![1; BLOCK_BYTES];
     let hash = keyring.hasher().block(&block);
     let base = FramePayload::Base { path: b"base/1/1259", first_block: 0 };
     let names = [(b"a".to_vec(), 4000), (b"b".to_vec(), 4000)];
     let blob = FramePayload::Blob { files: &names };
-    for (what, hashes) in [(base, &[][..]), (base, &[hash, hash]), (blob, &[hash, hash])] {
-        let sealed = pack.frame(what, &block, hashes, &mut compressor, &mut out);
+    for hashes in [&[][..], &[hash, hash]] {
+        let sealed = pack.frame(&body(base, &block).unwrap(), hashes, &mut out);
         assert_eq!(sealed.unwrap_err().code(), Code::Internal);
     }
-    assert_eq!(pack.frame(base, &block, &[hash], &mut compressor, &mut out).unwrap(), 0);
+    // Names of fewer bytes than there are.
+    assert_eq!(body(blob, &block).unwrap_err().code(), Code::Internal);
+    assert_eq!(pack.frame(&body(base, &block).unwrap(), &[hash], &mut out).unwrap(), 0);
 }
 
 #[test]

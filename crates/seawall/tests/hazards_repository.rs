@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use seawall_testkit::{Invocation, Output, TestDir};
@@ -111,37 +110,6 @@ fn an_empty_mount_point_is_not_taken_for_a_repository_that_never_was() -> Result
     house.command(["init", "main", "--repo", &url, "--no-kit", "--new-repository"]).succeed()?;
     ensure!(place.join("format").is_dir(), "no repository was made");
     Ok(())
-}
-
-/// WAL is archived when all repositories have it: while one is away, nothing is.
-#[test]
-fn a_backup_into_two_repositories_of_which_one_is_away_is_not_begun_and_says_how_to_go_on()
--> Result<()> {
-    let house = Protected::start()?;
-    let (config, key) = (&house.places.config, house.places.key.with_file_name("second.key"));
-    let place = house.places.repository.with_file_name("second");
-    let only = fs::read_to_string(config)?;
-    let both =
-        only.replace("repositories = [\"primary\"]", "repositories = [\"primary\", \"second\"]");
-    ensure!(both != only, "{only}");
-    let (url, key) = (place.display(), key.display());
-    let section =
-        format!("[repository.second]\nurl = \"file://{url}\"\nkey = {{ file = \"{key}\" }}");
-    fs::write(config, format!("{both}\n{section}\n"))?;
-    house
-        .command(["init", "main", "--repo", "second", "--new-repository", "--no-kit"])
-        .succeed()?;
-    fs::rename(&place, place.with_extension("away"))?;
-
-    let began = Instant::now();
-    let refused = house.command(["backup"]).fail(3)?;
-    ensure!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    tells(&refused, "repository second cannot be used")?;
-    tells(&refused, "take it out of `repositories`")?;
-    let listed = house.command(["list", "--repo", "primary", "--json"]).succeed()?.json()?;
-    ensure!(listed["clusters"][0]["backups"].as_array().is_some_and(Vec::is_empty), "{listed}");
-    fs::write(config, only)?;
-    house.backup().map(drop)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use seawall_core::{Code, Error, Result};
 use seawall_repo::manifest::{ExternalFile, INCLUDED};
 
-use super::settled::{Settled, read_settled, restless};
+use super::source::{Settled, read_settled, restless};
 use crate::cluster::{ConfigFile, ServerFacts};
 use crate::config_text::{Include, conf_files, include_of};
 

@@ -1,54 +1,55 @@
-//! Full backups from the files beside the database.
+//! Full backups, into one repository or several.
 //!
 //! ```text
-//! look → pin → start → WAL up to the start → copy → pg_control → stop → WAL up to the stop → publish
+//!        once for all                      for each destination
+//!        look at the cluster             → its line, pin, attempts that died
+//!        start in PostgreSQL             → WAL up to the start, what can be taken over
+//!        read and judge every block      → packs, maps, manifest, journal
+//!        pg_control, stop in PostgreSQL  → WAL up to the stop, commit
 //! ```
+//! One half reads ([`source`]), the other packs ([`packing`]); what a repository has of the backup is
+//! in [`destination`]. A destination that fails is left behind, and the others go on ([`going`]).
+//!
 //! A backup that dies leaves packs, maps and a journal. The next one takes what that attempt
-//! finished and WAL proves unchanged, and does not read it again.
+//! finished and WAL proves unchanged, and does not read it again, but for a destination that lacks it.
 
-mod bundle;
-mod collector;
 mod config_files;
-mod copy;
-mod file_copies;
-mod history;
-mod journal;
-mod pack_sink;
-mod page_rule;
-mod parent;
-mod publish;
-mod settled;
+mod copying;
+mod destination;
+mod going;
+mod look;
+mod packing;
+mod report;
+mod request;
+mod session;
 mod source;
-mod start;
-mod worker;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
-use seawall_core::{
-    Action, BackupId, Error, Hint, Key, Lsn, Progress, Result, Stage, TimelineId, hint,
+use seawall_core::{Action, BackupId, Code, Error, Hint, Key, Progress, Result, Stage, hint};
+use seawall_repo::wal::{LsnRange, WalArchive};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use crate::cluster::{ScanOptions, Server, Survey};
+use crate::delivery::{ByArchiver, HeldUp, SharedServer, WalDelivery, WalNeeded};
+use crate::pace::Pace;
+use copying::copy;
+use destination::{
+    Collected, Collector, Entered, Published, Ready, Whole, enter, prepare, publish,
+    refuse_other_cluster, refuse_used_id,
 };
-use seawall_pgwire::Config;
-use seawall_repo::Line;
-use seawall_repo::manifest::{LeftOut, PageError};
-use tokio::time::{MissedTickBehavior, interval};
+use going::{Failed, Going, LeftBehind, Teller};
+use look::Seen;
+use packing::DestinationsPacking;
+use session::{Begun, Ended};
+use source::{FilesSource, PageRule, Reading, ReplayLimit, Source as _};
 
-use crate::cluster::{BackupSession, ScanOptions, Server, Survey};
-use crate::delivery::{ByArchiver, WalDelivery};
-use crate::pace::{Crew, Pace};
-use collector::{Collector, Totals};
-use copy::{CopyJob, Copying};
-use page_rule::{PageRule, ReplayLimit};
-use start::Started;
-
-pub use start::Look;
-pub(crate) use start::survey_cluster;
-
-/// How often a copy looks whether PostgreSQL still knows of the backup.
-const PULSE: Duration = Duration::from_secs(10);
+pub(crate) use look::survey_cluster;
+pub use report::{BackupReport, DestinationReport, Kept};
+pub use request::{BackupRequest, Destination};
 
 /// What to do about a backup that was given up.
 fn again() -> Hint {
@@ -56,209 +57,206 @@ fn again() -> Hint {
     hint!["Run ", backup, " again; files already copied are not read again."]
 }
 
-/// What a backup is asked to do.
-#[derive(Debug, Clone)]
-pub struct BackupRequest {
-    /// The id it gets; no other backup or attempt has it.
-    pub id: BackupId,
-    /// Where the cluster's server is.
-    pub connection: Config,
-    /// Where its files are; `None` for where the server says.
-    pub data_directory: Option<PathBuf>,
-    /// The user's notes.
-    pub annotations: BTreeMap<String, String>,
-    /// Worker threads.
-    pub jobs: usize,
-    /// Whose threads they are, and how fast they may read the cluster's files.
-    pub crew: Crew,
-    /// zstd level of the frames.
-    pub compression_level: i32,
-    /// A pack is closed when it has so many bytes.
-    pub pack_bytes: u64,
-    /// Let PostgreSQL make its checkpoint at once instead of spreading it.
-    pub fast_checkpoint: bool,
-    /// How long WAL may take to arrive in the repository without any progress.
-    pub wal_timeout: Duration,
-    /// The program's name and version, for the manifest.
-    pub program: String,
-}
-
-impl BackupRequest {
-    /// The way in which the cluster's WAL comes into the repository.
-    fn delivery(&self) -> Box<dyn WalDelivery> {
-        Box::new(ByArchiver { patience: self.wal_timeout })
-    }
-}
-
-/// What a backup did.
-#[derive(Debug, Clone)]
-pub struct BackupReport {
-    /// Its id.
-    pub id: BackupId,
-    /// Where replay begins.
-    pub start_lsn: Lsn,
-    /// Where the cluster is consistent.
-    pub stop_lsn: Lsn,
-    /// The timeline of the stop.
-    pub timeline: TimelineId,
-    /// When it began.
-    pub started: Timestamp,
-    /// When it was published.
-    pub finished: Timestamp,
-    /// Bytes of all files.
-    pub cluster_bytes: u64,
-    /// Bytes read from the cluster.
-    pub read_bytes: u64,
-    /// Bytes added to the repository.
-    pub stored_bytes: u64,
-    /// Number of files.
-    pub files: u64,
-    /// Files taken over from an attempt that died.
-    pub reused_files: u64,
-    /// That attempt.
-    pub resumed: Option<BackupId>,
-    /// Pages with errors, the first thousand.
-    pub page_errors: Vec<PageError>,
-    /// How many pages have errors.
-    pub page_error_count: u64,
-    /// Files that are not PostgreSQL's and changed each time they were read.
-    pub left_out: Vec<LeftOut>,
-    /// Links that were followed, or lead to what is in no backup.
-    pub links: Survey,
-}
-
-/// Makes a full backup of a cluster into one repository.
+/// Makes a full backup of a cluster: one backup, read once, in every destination. One that fails is
+/// left behind, and told of in the report.
 ///
 /// # Errors
-/// Those of the server, among them `BackupAborted`; `DatabaseFilesLost`; `ClusterUnreadable` for the cluster's files;
-/// `WalNotArrived`; and those of the repository. What was copied until then is kept for the next
-/// attempt.
+/// When no destination has the backup. Those of the server, among them `BackupAborted`;
+/// `DatabaseFilesLost`; `ClusterUnreadable` for the cluster's files; `WalNotArrived`; and those of
+/// the repositories: then that of the last one to fail. What was copied until then is kept for the
+/// next attempt.
 pub async fn run(
-    line: &Line,
+    destinations: &[Destination],
     request: &BackupRequest,
     progress: &dyn Progress,
 ) -> Result<BackupReport> {
     let (started, id) = (Timestamp::now(), request.id);
-    let look = start::look(line, request).await?;
-    let outcome = attempt(line, request, &look, id, started, progress).await;
-    if let Err(Failed { worth_keeping: false, .. }) = &outcome {
-        // Nothing that a later attempt could use: leave no trace. If even that fails, the next
-        // backup sees an attempt whose process is gone.
-        let _ = line.unpin(id.0).await;
-    }
-    outcome.map_err(|failed| failed.error.with_pair(Key::Cluster, line.cluster()))
+    let teller = Teller { progress, several: destinations.len() > 1 };
+    let held_up = Arc::new(AtomicBool::new(request.archiver_is_held_up));
+    let mut left = LeftBehind::new(teller, Arc::clone(&held_up));
+    let backup = Backup { request, destinations, id, started, teller, held_up: &held_up };
+    let made = backup.make(&mut left).await;
+    left.clean_up(id).await;
+    made.map_err(|error| match destinations.first() {
+        Some(Destination { line, .. }) => error.with_pair(Key::Cluster, line.cluster()),
+        None => error,
+    })
 }
 
-/// Why an attempt ended, and whether it finished anything.
-struct Failed {
-    error: Error,
-    worth_keeping: bool,
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self { error, worth_keeping: false }
-    }
-}
-
-async fn attempt(
-    line: &Line,
-    request: &BackupRequest,
-    look: &Look,
+/// A backup that is being made.
+#[derive(Clone, Copy)]
+struct Backup<'b> {
+    request: &'b BackupRequest,
+    destinations: &'b [Destination],
     id: BackupId,
     started: Timestamp,
-    progress: &dyn Progress,
-) -> Result<BackupReport, Failed> {
-    let Started { mut session, journal, tablespaces, parent, packs, maps, dead } =
-        start::start(line, request, look, id, progress).await?;
-    let resumed = parent.as_ref().map(|(id, _)| *id);
-    let mut collector = Collector::begin(line.clone(), packs, maps, journal).await?;
-    let (runtime, mut server) =
-        (tokio::runtime::Handle::current(), Server::connect(&request.connection).await?);
-    let limit = ReplayLimit::new(session.start_lsn, move || runtime.block_on(server.insert_lsn()));
-    let rule =
-        PageRule { data_checksums: look.facts.data_checksums, start: session.start_lsn, limit };
-    let copying = Copying::start(CopyJob {
-        scan: ScanOptions {
-            root: look.data_directory.clone(),
-            major: look.facts.major,
-            tablespaces: tablespaces.clone(),
-            links: look.survey.rules.clone(),
-        },
-        relation_segment_blocks: look.control.relseg_size,
-        line: line.clone(),
-        rule: Arc::new(rule),
-        parent: parent.map(|(_, parent)| parent),
-        emitted: collector.emitted(),
-        pace: Arc::new(Pace::new(&request.crew)),
-        jobs: request.jobs,
-        level: request.compression_level,
-        pack_bytes: request.pack_bytes,
-    })?;
-    progress.stage(Stage::Copying, None);
-    let copied = copy(copying, &mut collector, &mut session, progress).await;
-    let worth_keeping = collector.is_worth_keeping();
-    let keep = |error| Failed { error, worth_keeping };
-    copied.map_err(keep)?;
-
-    let collected = collector.finish().await.map_err(keep)?;
-    let totals = collected.totals.clone();
-    let copied = publish::Copied { id, started, resumed, dead, session, tablespaces, collected };
-    let published = publish::publish(line, request, look, copied, progress).await.map_err(keep)?;
-    Ok(report(id, (started, resumed), totals, look, &published))
+    teller: Teller<'b>,
+    /// Whether some repository is known to fail, to which WAL goes.
+    held_up: &'b Arc<AtomicBool>,
 }
 
-/// Collects until the copying threads are done, and looks now and then whether the backup lives.
-async fn copy(
-    mut copying: Copying,
-    collector: &mut Collector,
-    session: &mut BackupSession,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let mut pulse = interval(PULSE);
-    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            copied = copying.next() => match copied {
-                Some(copied) => {
-                    progress.advance(copied.read_bytes());
-                    collector.collect(copied).await?;
-                }
-                None => break,
-            },
-            _ = pulse.tick() => {
-                session.prove_alive().await?;
-                collector.heartbeat().await?;
-            }
-        }
+impl Backup<'_> {
+    async fn make(self, left: &mut LeftBehind<'_>) -> Result<BackupReport> {
+        let Self { request, id, teller, .. } = self;
+        let progress = teller.progress;
+        let seen = look::look(request).await?;
+        let prove = async |to: &Arc<Destination>, ()| {
+            refuse_used_id(&to.line, id).await?;
+            Ok(refuse_other_cluster(&to.line, &seen)?)
+        };
+        let going = Going::all(self.destinations, request.store_timeout);
+        let going = going.last(left, prove).await?;
+        let delivery: &dyn WalDelivery = &self.delivery(&seen);
+        let survey = seen.refuse_unfit(delivery).await?;
+
+        let enter = async |to: &Arc<Destination>, ()| enter(to, id).await;
+        let mut going = going.each(left, enter).await?;
+        progress.stage(Stage::WaitingForPostgres, None);
+        let mut begun = going.once(left, session::begin(request, &seen, id)).await?;
+        let going = self.prepare(going, left, (&seen, delivery), &mut begun).await?;
+
+        let begin = async |to: &Arc<Destination>, ready| {
+            Collector::begin(to, ready).await.map_err(Failed::fruitless)
+        };
+        let mut going = going.each(left, begin).await?;
+        let packing = going.members_mut().filter_map(|member| member.state.packing()).collect();
+        let packing = DestinationsPacking::new(packing);
+        let reading = going.once(left, self.begin_reading(&seen, &survey, &begun, packing)).await?;
+        progress.stage(Stage::Copying, None);
+        let copied = copy(going, reading, &mut begun.session, left, progress).await;
+        let (going, read_bytes) = copied?;
+        let finish = async |_: &Arc<Destination>, collector: Collector| collector.finish().await;
+        let mut going = going.each(left, finish).await?;
+
+        let (ended, mut server) = going.once(left, begun.end(&seen)).await?;
+        progress.stage(Stage::WaitingForWal, None);
+        let (started, seen, ended) = (self.started, &seen, &ended);
+        let whole = Whole { id, started, request, delivery, seen, ended };
+        let published = {
+            let server: SharedServer<'_> = Mutex::new(&mut server);
+            let publish = async |to: &Arc<Destination>, collected: Collected| {
+                let fruitless = !collected.journal.is_worth_keeping();
+                let published = publish(to, whole, collected, &server, progress).await;
+                published.map_err(|error| Failed { error, fruitless })
+            };
+            going.last(left, publish).await?
+        };
+        server.close().await;
+        self.report(ended, read_bytes, survey, published, left)
     }
-    copying.finish().await?;
-    collector.end().await
+
+    /// The way in which the cluster's WAL comes into the repositories.
+    fn delivery(self, seen: &Seen) -> ByArchiver {
+        let is_so = Arc::clone(self.held_up);
+        let held_up = HeldUp::new(&seen.data_directory, self.teller.several, is_so);
+        ByArchiver { patience: self.request.wal_timeout, held_up }
+    }
+
+    /// Proves that WAL comes into each repository: if it does not, now is the time to find out, not
+    /// after hours of copying. Then looks what need not be read for it.
+    async fn prepare(
+        self,
+        mut going: Going<Entered>,
+        left: &mut LeftBehind<'_>,
+        (seen, delivery): (&Seen, &dyn WalDelivery),
+        begun: &mut Begun,
+    ) -> Result<Going<Ready>> {
+        let progress = self.teller.progress;
+        let start = begun.start();
+        progress.stage(Stage::WaitingForWal, None);
+        let to = going.once(left, delivery.hasten(begun.session.server())).await?;
+        let range = LsnRange { start: start.lsn, end: to };
+        let server: SharedServer<'_> = Mutex::new(begun.session.server());
+        let prepare = async |to: &Arc<Destination>, mut entered: Entered| {
+            entered.journal.started(start.lsn, start.timeline);
+            let proof = async {
+                let archive = WalArchive::open(to.line.clone()).await?;
+                let ancestry = archive.ancestry(start.timeline).await?;
+                let needed = WalNeeded { archive: &archive, ancestry: &ancestry, range };
+                delivery.prove(needed, &server, progress).await
+            };
+            entered.journal.keep_alive(&to.line, proof).await.map_err(Failed::fruitless)?;
+            let note = |what: &str| self.teller.note(to, what);
+            prepare(to, seen, start, entered, &note).await.map_err(Failed::fruitless)
+        };
+        going.each(left, prepare).await
+    }
+
+    /// Begins to read the cluster's files.
+    async fn begin_reading(
+        self,
+        seen: &Seen,
+        survey: &Survey,
+        begun: &Begun,
+        packing: DestinationsPacking,
+    ) -> Result<Reading> {
+        let request = self.request;
+        let (runtime, mut server) =
+            (Handle::current(), Server::connect(&request.connection).await?);
+        let start = begun.session.start_lsn;
+        let limit = ReplayLimit::new(start, move || runtime.block_on(server.insert_lsn()));
+        let rule = PageRule { data_checksums: seen.facts.data_checksums, start, limit };
+        let source = FilesSource {
+            scan: ScanOptions {
+                root: seen.data_directory.clone(),
+                major: seen.facts.major,
+                tablespaces: begun.tablespaces.clone(),
+                links: survey.rules.clone(),
+            },
+            relation_segment_blocks: seen.control.relseg_size,
+            rule: Arc::new(rule),
+            pace: Arc::new(Pace::new(&request.crew)),
+            jobs: request.jobs,
+        };
+        source.start(packing)
+    }
+
+    fn report(
+        self,
+        ended: &Ended,
+        read_bytes: u64,
+        links: Survey,
+        published: Going<Published>,
+        left: &mut LeftBehind<'_>,
+    ) -> Result<BackupReport> {
+        let mut published = published.into_members();
+        let nobody = || Error::new(Code::Internal, "a backup that nobody has was published");
+        let last = published.iter().map(|member| member.state.finished).max();
+        let finished = last.ok_or_else(nobody)?;
+        // Every destination has been told the same of the cluster.
+        let totals = published.first().map(|member| member.state.totals.clone());
+        let totals = totals.ok_or_else(nobody)?;
+        let mut outcome = |(place, destination): (usize, &Destination)| {
+            let at = published.iter().position(|member| member.place == place);
+            let outcome = match at {
+                Some(at) => Ok(published.swap_remove(at).state.into()),
+                None => Err(left.take(place).unwrap_or_else(nobody)),
+            };
+            DestinationReport { name: destination.name.clone(), outcome }
+        };
+        Ok(BackupReport {
+            id: self.id,
+            start_lsn: ended.start_lsn,
+            stop_lsn: ended.stopped.stop_lsn,
+            timeline: ended.timeline,
+            started: self.started,
+            finished,
+            cluster_bytes: totals.cluster_bytes,
+            read_bytes,
+            files: totals.files,
+            page_errors: totals.page_errors,
+            page_error_count: totals.page_error_count,
+            left_out: totals.left_out,
+            links,
+            destinations: self.destinations.iter().enumerate().map(&mut outcome).collect(),
+        })
+    }
 }
 
-fn report(
-    id: BackupId,
-    (started, resumed): (Timestamp, Option<BackupId>),
-    totals: Totals,
-    look: &Look,
-    published: &publish::Published,
-) -> BackupReport {
-    BackupReport {
-        id,
-        start_lsn: published.start_lsn,
-        stop_lsn: published.stop_lsn,
-        timeline: published.timeline,
-        started,
-        finished: Timestamp::now(),
-        cluster_bytes: totals.cluster_bytes,
-        read_bytes: totals.read_bytes,
-        stored_bytes: totals.stored_bytes,
-        files: totals.files,
-        reused_files: totals.reused_files,
-        resumed,
-        page_errors: totals.page_errors,
-        page_error_count: totals.page_error_count,
-        left_out: totals.left_out,
-        links: look.survey.clone(),
+impl From<Published> for Kept {
+    fn from(published: Published) -> Self {
+        let Published { finished, resumed, totals } = published;
+        let (stored_bytes, reused_files) = (totals.stored_bytes, totals.reused_files);
+        Self { finished, stored_bytes, reused_files, resumed }
     }
 }

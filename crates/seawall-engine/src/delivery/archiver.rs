@@ -4,20 +4,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use seawall_core::{Action, Error, Hint, Lsn, Progress, Result, hint};
+use seawall_repo::wal::LsnRange;
 use tokio::time::{Instant, sleep};
 
 use super::watch::Watch;
-use super::{WalDelivery, WalNeeded};
+use super::{HeldUp, SharedServer, WalDelivery, WalNeeded};
 use crate::cluster::{Server, ServerFacts};
 
 /// How often the archive is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
+/// With several repositories, an archiver that brings nothing for so long is taken to be held up by
+/// one of them: a push into a store that does not answer neither succeeds nor fails.
+const STANDS_STILL: Duration = Duration::from_secs(20);
+
 /// WAL comes as segments that `archive_command` pushes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ByArchiver {
     /// How long nothing new may arrive.
     pub patience: Duration,
+    /// Another repository may fail, to which it pushes as well.
+    pub held_up: HeldUp,
 }
 
 /// What to do when the archiver is seen to fail.
@@ -44,25 +51,28 @@ impl WalDelivery for ByArchiver {
         ))
     }
 
-    /// Closes the segment, and waits for it: what was archived before, and where to, does not matter.
+    /// Closes the segment.
+    async fn hasten(&self, server: &mut Server) -> Result<Lsn> {
+        server.switch_wal().await
+    }
+
+    /// What was archived before, and where to, does not matter.
     async fn prove(
         &self,
         needed: WalNeeded<'_>,
-        server: &mut Server,
+        server: &SharedServer<'_>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let to = server.switch_wal().await?;
-        self.wait(needed, to, OnFailure::GiveUp, server, progress).await
+        self.wait(needed, OnFailure::GiveUp, server, progress).await
     }
 
     async fn wait_for(
         &self,
         needed: WalNeeded<'_>,
-        to: Lsn,
-        server: &mut Server,
+        server: &SharedServer<'_>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        self.wait(needed, to, OnFailure::SayAndWait, server, progress).await
+        self.wait(needed, OnFailure::SayAndWait, server, progress).await
     }
 }
 
@@ -70,19 +80,19 @@ impl ByArchiver {
     async fn wait(
         &self,
         needed: WalNeeded<'_>,
-        to: Lsn,
         on_failure: OnFailure,
-        server: &mut Server,
+        server: &SharedServer<'_>,
         progress: &dyn Progress,
     ) -> Result<()> {
-        let WalNeeded { archive, ancestry, from } = needed;
-        let mut watch = Watch::begin(archive, ancestry.tip(), to, server).await?;
+        let WalNeeded { archive, ancestry, range: LsnRange { start: from, end: to } } = needed;
+        let mut watch =
+            Watch::begin(archive, ancestry.tip(), to, &mut **server.lock().await).await?;
         let mut reached = from;
         let mut since = Instant::now();
         let mut told = false;
         loop {
             // In this order: what the archiver says is done has to be there afterwards.
-            let trouble = watch.look(server).await?;
+            let trouble = watch.look(&mut **server.lock().await).await?;
             let end = archive.contiguous_end(ancestry, from).await?;
             if end >= to {
                 return Ok(());
@@ -90,13 +100,21 @@ impl ByArchiver {
             if end > reached {
                 (reached, since) = (end, Instant::now());
             }
+            let stands_still = since.elapsed() >= STANDS_STILL.min(self.patience / 2);
+            let held_up = self.held_up.is_so(trouble.is_some() || stands_still);
             match trouble {
-                Some(error) if on_failure == OnFailure::GiveUp => return Err(error),
+                Some(error) if on_failure == OnFailure::GiveUp && !held_up => return Err(error),
                 Some(error) if !told => {
-                    progress.note(&waiting_on(&error));
+                    progress.note(&waiting_on(&error, held_up));
                     told = true;
                 }
-                _ => {}
+                Some(_) | None => {}
+            }
+            if held_up {
+                self.held_up.hand_over(needed, end).await?;
+                if archive.contiguous_end(ancestry, from).await? > end {
+                    continue;
+                }
             }
             if since.elapsed() >= self.patience {
                 return Err(watch.not_arrived(reached, self.patience));
@@ -111,7 +129,12 @@ impl ByArchiver {
     }
 }
 
-fn waiting_on(error: &Error) -> Hint {
+fn waiting_on(error: &Error, held_up: bool) -> Hint {
     let hint = error.hint().cloned().unwrap_or_default();
-    hint![format!("{}; the backup waits for it. ", error.message()), hint]
+    let then = if held_up {
+        "the backup takes the WAL that it needs from pg_wal by itself. What comes later is archived when the archiver succeeds again"
+    } else {
+        "the backup waits for it"
+    };
+    hint![format!("{}; {then}. ", error.message()), hint]
 }

@@ -5,16 +5,19 @@
 //! archiver is one way; a receiver that follows the server's stream is another.
 
 mod archiver;
+mod hand_over;
 mod watch;
 
 use async_trait::async_trait;
 use seawall_core::{Lsn, Progress, Result};
 use seawall_pgdata::history::Ancestry;
-use seawall_repo::wal::WalArchive;
+use seawall_repo::wal::{LsnRange, WalArchive};
+use tokio::sync::Mutex;
 
 use crate::cluster::{Server, ServerFacts};
 
 pub(crate) use archiver::ByArchiver;
+pub(crate) use hand_over::HeldUp;
 
 /// WAL that has to be in a repository.
 #[derive(Debug, Clone, Copy)]
@@ -23,9 +26,12 @@ pub(crate) struct WalNeeded<'a> {
     pub archive: &'a WalArchive,
     /// The timelines it is on.
     pub ancestry: &'a Ancestry,
-    /// From here on, without a gap.
-    pub from: Lsn,
+    /// All of it, without a gap.
+    pub range: LsnRange,
 }
+
+/// A server that several wait for and ask in turn.
+pub(crate) type SharedServer<'s> = Mutex<&'s mut Server>;
 
 /// A way in which a server's WAL comes into a repository.
 #[async_trait]
@@ -36,8 +42,14 @@ pub(crate) trait WalDelivery: Send + Sync {
     /// [`seawall_core::Code::SettingUnsuitable`], with the SQL that sets it.
     fn prove_set_up(&self, facts: &ServerFacts) -> Result<()>;
 
-    /// Proves that WAL comes: hastens what the server wrote up to now, and returns when the
-    /// repository has it. Nothing is lost by giving up, so any trouble ends it.
+    /// Hastens what the server wrote up to now. Where it is up to there, WAL comes.
+    ///
+    /// # Errors
+    /// Those of the server.
+    async fn hasten(&self, server: &mut Server) -> Result<Lsn>;
+
+    /// Proves that WAL comes: returns when the repository has what was hastened. Nothing is lost by
+    /// giving up, so any trouble ends it.
     ///
     /// # Errors
     /// [`seawall_core::Code::WalNotArrived`], [`seawall_core::Code::SettingUnsuitable`], and those
@@ -45,20 +57,19 @@ pub(crate) trait WalDelivery: Send + Sync {
     async fn prove(
         &self,
         needed: WalNeeded<'_>,
-        server: &mut Server,
+        server: &SharedServer<'_>,
         progress: &dyn Progress,
     ) -> Result<()>;
 
-    /// Returns when the repository has the WAL up to `to`, which the server has let go of. Hours of
-    /// copying are at stake and storage comes back: what may pass is waited out, and said.
+    /// Returns when the repository has WAL that the server has let go of. Hours of copying are at
+    /// stake and storage comes back: what may pass is waited out, and said.
     ///
     /// # Errors
     /// As for [`WalDelivery::prove`].
     async fn wait_for(
         &self,
         needed: WalNeeded<'_>,
-        to: Lsn,
-        server: &mut Server,
+        server: &SharedServer<'_>,
         progress: &dyn Progress,
     ) -> Result<()>;
 }

@@ -1,14 +1,11 @@
-//! The verb backup: into every repository of the request.
+//! The verb backup: one backup into every repository of the request.
 
-use jiff::Timestamp;
-use seawall_core::{Action, BackupId, Code, Error, LocalPath, Result, counted, hint};
-use seawall_repo::new_ulid;
-
-use super::{
-    BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, RepositoryOutcome,
-    lacks,
+use seawall_core::{
+    Action, BackupId, ClusterName, Code, Error, Key, LocalPath, Result, counted, hint,
 };
-use crate::backup::{self, BackupReport, BackupRequest};
+
+use super::{BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, lacks};
+use crate::backup::{self, BackupReport, BackupRequest, Destination, DestinationReport};
 use crate::check::Severity;
 use crate::lines::current_line;
 
@@ -20,85 +17,104 @@ pub const PACK_BYTES: u64 = 64 << 20;
 
 impl Job<'_> {
     pub(super) async fn backup(&self, verb: &BackupVerb) -> Result<JobEnd> {
-        self.refuse_while_one_is_away().await?;
-        let (mut repositories, mut failed) = (Vec::new(), Vec::new());
-        for (number, repository) in self.request.repositories.iter().enumerate() {
-            // The job's own id is that of its first backup.
-            let id = if number == 0 { self.id } else { new_ulid(Timestamp::now())? };
-            let name = repository.name.clone();
-            let report = match self.back_up_into(repository, BackupId(id), verb).await {
-                Ok(report) => Some(report),
-                Err(error) => {
-                    failed.push((name.clone(), self.program.explain(repository, error)));
-                    None
-                }
-            };
-            repositories.push(RepositoryOutcome { name, report });
-        }
-        Ok(self.end_of_backup(repositories, failed))
-    }
-
-    async fn back_up_into(
-        &self,
-        repository: &JobRepository,
-        id: BackupId,
-        verb: &BackupVerb,
-    ) -> Result<BackupReport> {
-        let cluster = self.request.cluster.as_ref().ok_or_else(|| lacks("a cluster"))?;
-        let opened = self.program.open(repository).await?;
-        let line = current_line(&opened, cluster).await?;
+        let (destinations, away) = self.destinations().await?;
         let request = BackupRequest {
-            id,
+            id: BackupId(self.id),
             connection: self.connection()?,
             data_directory: self.request.data_directory.clone().map(|LocalPath(path)| path),
             annotations: verb.annotations.clone(),
             jobs: self.workers,
-            compression_level: repository.compression_level.unwrap_or(COMPRESSION_LEVEL),
-            pack_bytes: repository.pack_bytes.unwrap_or(PACK_BYTES),
             crew: self.crew.clone(),
             fast_checkpoint: !verb.spread_checkpoint,
             wal_timeout: verb.wal_timeout(),
+            store_timeout: verb.wal_timeout(),
+            archiver_is_held_up: !away.is_empty(),
             program: concat!("seawall ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        let report = backup::run(&line, &request, self.reporter.as_ref()).await?;
-        self.tell_findings(repository, &report);
-        Ok(report)
+        let made = backup::run(&destinations, &request, self.reporter.as_ref()).await;
+        let mut report = made.map_err(|error| self.explain_one_of(&destinations, error))?;
+        report.destinations = report.destinations.into_iter().map(|it| self.told(it)).collect();
+        report.destinations.extend(away);
+        self.tell_findings(&report);
+        Ok(end_of_backup(report))
     }
 
-    /// WAL counts as archived when all repositories have it. While one of several is away, what a
-    /// backup needs comes into none of them, and hours of copying would end with waiting for it.
+    /// The cluster's line in each repository that can be used, and why the others cannot.
     ///
     /// # Errors
-    /// Why the last of them cannot be opened; what is the matter with the others is told.
-    async fn refuse_while_one_is_away(&self) -> Result<()> {
-        if self.request.repositories.is_empty() {
-            return Err(lacks("a repository"));
-        }
-        if self.request.repositories.len() < 2 {
-            return Ok(());
-        }
-        let mut failed = Vec::new();
-        for repository in &self.request.repositories {
-            if let Err(error) = self.program.open(repository).await {
-                let name = repository.name.clone();
-                let error = error.context(format!("repository {name} cannot be used, and no WAL is archived until it can: no backup was begun"));
-                failed.push((name, error));
+    /// Why the last of them cannot be used, when none can; what is the matter with the others is
+    /// told.
+    async fn destinations(&self) -> Result<(Vec<Destination>, Vec<DestinationReport>)> {
+        let cluster = self.request.cluster.as_ref().ok_or_else(|| lacks("a cluster"))?;
+        let repositories = &self.request.repositories;
+        let (mut destinations, mut away) = (Vec::new(), Vec::new());
+        for repository in repositories {
+            match self.destination(repository, cluster).await {
+                Ok(destination) => destinations.push(destination),
+                Err(error) if repositories.len() == 1 => return Err(error),
+                Err(error) => {
+                    let name = repository.name.clone();
+                    away.push((name.clone(), error.context(format!("repository {name}"))));
+                }
             }
         }
-        let Some(last) = self.all_but_last(failed) else { return Ok(()) };
-        let why = last.hint().cloned().unwrap_or_default();
-        Err(last.with_hint(hint![
-            why,
-            " If it stays away: take it out of `repositories` in the configuration, so that archiving into the others resumes, and run this again. What is archived meanwhile it will lack: it needs a backup of its own when it is back."
-        ]))
+        if destinations.is_empty() {
+            return Err(self.all_but_last(away).unwrap_or_else(|| lacks("a repository")));
+        }
+        let told = |(name, error)| self.told(DestinationReport { name, outcome: Err(error) });
+        Ok((destinations, away.into_iter().map(told).collect()))
     }
 
-    fn tell_findings(&self, repository: &JobRepository, report: &BackupReport) {
+    /// Tells why a destination failed. The report has the gist of it.
+    fn told(&self, report: DestinationReport) -> DestinationReport {
+        let DestinationReport { name, outcome } = report;
+        let outcome = outcome.map_err(|error| {
+            let repository = self.request.repositories.iter().find(|it| it.name == name);
+            let gist = Error::new(error.code(), error.chain());
+            self.tell(
+                Some(&name),
+                match repository {
+                    Some(repository) => self.program.explain(repository, error),
+                    None => error,
+                },
+            );
+            gist
+        });
+        DestinationReport { name, outcome }
+    }
+
+    async fn destination(
+        &self,
+        repository: &JobRepository,
+        cluster: &ClusterName,
+    ) -> Result<Destination> {
+        let line = async { current_line(&self.program.open(repository).await?, cluster).await };
+        let explain = |error| self.program.explain(repository, error);
+        Ok(Destination {
+            name: repository.name.clone(),
+            line: line.await.map_err(explain)?,
+            compression_level: repository.compression_level.unwrap_or(COMPRESSION_LEVEL),
+            pack_bytes: repository.pack_bytes.unwrap_or(PACK_BYTES),
+        })
+    }
+
+    /// Adds what the program knows of the repository that an error is about.
+    fn explain_one_of(&self, destinations: &[Destination], error: Error) -> Error {
+        let told = error.pairs().get(&Key::Repository);
+        let is_its = |it: &&Destination| told == Some(&it.line.store().url().to_string());
+        let name = destinations.iter().find(is_its).map(|it| &it.name);
+        match self.request.repositories.iter().find(|it| Some(&it.name) == name) {
+            Some(repository) => self.program.explain(repository, error),
+            None => error,
+        }
+    }
+
+    fn tell_findings(&self, report: &BackupReport) {
         let tell = |id: Code, about: String, what: &str| {
             self.events.event(&JobEvent::Finding(JobFinding {
                 id: id.to_string(),
                 severity: Severity::Critical,
-                repository: Some(repository.name.clone()),
+                repository: None,
                 cluster: self.request.cluster.clone(),
                 about: Some(about),
                 what: what.to_owned(),
@@ -114,31 +130,18 @@ impl Job<'_> {
             tell(Code::FilesLeftOut, path, &file.reason);
         }
     }
+}
 
-    fn end_of_backup(
-        &self,
-        repositories: Vec<RepositoryOutcome<BackupReport>>,
-        failed: Vec<(String, Error)>,
-    ) -> JobEnd {
-        let done = || repositories.iter().filter_map(|outcome| outcome.report.as_ref());
-        let bad_pages: u64 = done().map(|report| report.page_error_count).sum();
-        let left_out: usize = done().map(|report| report.left_out.len()).sum();
-        let has_any = done().next().is_some();
-        let (report, has_failed) = (JobReport::Backup { repositories }, !failed.is_empty());
-        if !has_any {
-            return match self.all_but_last(failed) {
-                Some(last) => JobEnd::with_error(report, last),
-                None => JobEnd::done(report, false),
-            };
-        }
-        failed.into_iter().for_each(|(name, error)| self.tell(Some(&name), error));
-        if bad_pages > 0 {
-            JobEnd::with_error(report, damaged_pages(bad_pages))
-        } else if left_out > 0 {
-            JobEnd::with_error(report, files_left_out(left_out))
-        } else {
-            JobEnd::done(report, has_failed)
-        }
+fn end_of_backup(report: BackupReport) -> JobEnd {
+    let (bad_pages, left_out) = (report.page_error_count, report.left_out.len());
+    let has_failed = report.destinations.iter().any(|it| it.outcome.is_err());
+    let report = JobReport::Backup(Box::new(report));
+    if bad_pages > 0 {
+        JobEnd::with_error(report, damaged_pages(bad_pages))
+    } else if left_out > 0 {
+        JobEnd::with_error(report, files_left_out(left_out))
+    } else {
+        JobEnd::done(report, has_failed)
     }
 }
 

@@ -36,6 +36,13 @@ impl Budget {
         self.threads.map_or_else(all, usize::from).min(affordable.max(1))
     }
 
+    /// What is left of it beside so many bytes of memory.
+    #[must_use]
+    pub fn without(&self, bytes: usize) -> Self {
+        let memory_bytes = self.memory_bytes.saturating_sub(bytes as u64);
+        Self { memory_bytes, ..self.clone() }
+    }
+
     /// The memory, as it is counted here.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -57,5 +64,9 @@ mod tests {
         assert_eq!(workers(64, 256 << 20), 9);
         assert_eq!(workers(64, 64 << 20), 1);
         assert_eq!(workers(64, 0), 1);
+        let threads = NonZeroUsize::new(64);
+        let budget = Budget { threads, memory_bytes: 256 << 20, ..Budget::default() };
+        assert_eq!(budget.without(24 << 20).workers(24 << 20), 8);
+        assert_eq!(budget.without(usize::MAX).workers(24 << 20), 1);
     }
 }

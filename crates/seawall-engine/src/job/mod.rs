@@ -17,6 +17,7 @@ mod request;
 mod verify;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{Code, Error, ExitClass, Result, ResultExt, Ulid};
@@ -43,6 +44,17 @@ pub use request::{
 /// What a worker of a backup or restore holds: what it reads, a frame and its compressed form, and
 /// parts on their way into the store.
 const COPYING_WORKER_BYTES: usize = 24 << 20;
+
+/// What a worker of a backup holds for each repository after the first: a part, and those on their
+/// way into the store.
+const COPYING_WORKER_BYTES_MORE: usize = 14 << 20;
+
+/// What a backup holds for each repository after the first: lists, maps and the manifest.
+const DESTINATION_BYTES_MORE: usize = 20 << 20;
+
+/// A store that does not answer keeps a thread for as long as it likes, and the end of a job is put
+/// off by so much at most.
+const UNANSWERED: Duration = Duration::from_secs(10);
 
 /// What a worker of a verification holds: a segment of WAL as it is stored, and the part of it that
 /// is proven.
@@ -119,7 +131,7 @@ pub fn run(
     request.priority.take();
     let workers = request.workers();
     let id = request.id.map_or_else(|| new_ulid(Timestamp::now()), Ok);
-    let (id, runtime) = match id.and_then(|id| Ok((id, runtime(workers)?))) {
+    let (id, runtime) = match id.and_then(|id| Ok((id, runtime(request.writers())?))) {
         Ok(begun) => begun,
         Err(error) => return JobEnd::failed(error),
     };
@@ -138,7 +150,7 @@ pub fn run(
         crew: Crew::new(request.rate.clone()),
         workers,
     };
-    runtime.block_on(async {
+    let end = runtime.block_on(async {
         let end = tokio::select! {
             biased;
             why = cancel.cancelled() => JobEnd::failed(cancelled(&why)),
@@ -148,15 +160,17 @@ pub fn run(
         job.crew.ended().await;
         job.reporter.end();
         end
-    })
+    });
+    runtime.shutdown_timeout(UNANSWERED);
+    end
 }
 
 /// Files are read and written on threads that may block, and each holds what passes through it:
 /// their number bounds the memory. A job may hold one of them for as long as it lasts (a pack that
 /// is written) and need another one meanwhile.
-fn runtime(workers: usize) -> Result<Runtime> {
+fn runtime(writers: usize) -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(SERVICE_THREADS).max_blocking_threads(2 * workers + 4);
+    builder.worker_threads(SERVICE_THREADS).max_blocking_threads(2 * writers + 4);
     builder.enable_all().build().code(Code::Internal, || "cannot start threads".to_owned())
 }
 
@@ -166,12 +180,26 @@ fn cancelled(why: &str) -> Error {
 }
 
 impl JobRequest {
+    /// How many objects are written at a time: one for each thread and repository.
+    fn writers(&self) -> usize {
+        let repositories = match &self.verb {
+            Verb::Backup(_) => self.repositories.len().max(1),
+            Verb::Check(_) | Verb::Verify(_) => 1,
+        };
+        self.workers() * repositories
+    }
+
     /// How many threads move data.
     fn workers(&self) -> usize {
-        self.budget.workers(match &self.verb {
-            Verb::Backup(_) | Verb::Check(_) => COPYING_WORKER_BYTES,
-            Verb::Verify(_) => VERIFYING_WORKER_BYTES,
-        })
+        match &self.verb {
+            Verb::Backup(_) => {
+                let more = self.repositories.len().saturating_sub(1);
+                let budget = self.budget.without(more * DESTINATION_BYTES_MORE);
+                budget.workers(COPYING_WORKER_BYTES + more * COPYING_WORKER_BYTES_MORE)
+            }
+            Verb::Check(_) => self.budget.workers(COPYING_WORKER_BYTES),
+            Verb::Verify(_) => self.budget.workers(VERIFYING_WORKER_BYTES),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use seawall_core::ClusterName;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use crate::backup::BackupReport;
+use crate::backup::{BackupReport, DestinationReport};
 use crate::check::Finding;
 use crate::cluster::ClusterLink;
 use crate::verify::VerifyReport;
@@ -13,11 +13,8 @@ use crate::verify::VerifyReport;
 #[derive(Debug, Serialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum JobReport {
-    /// The backup in each repository.
-    Backup {
-        /// In the order of the request.
-        repositories: Vec<RepositoryOutcome<BackupReport>>,
-    },
+    /// The backup, and what came of it in each repository.
+    Backup(Box<BackupReport>),
     /// What was found in each repository.
     Verify {
         /// In the order of the request.
@@ -51,6 +48,7 @@ pub struct CheckReport {
 impl Serialize for BackupReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let link = |link: &ClusterLink| link.path.to_string_lossy().into_owned();
+        let most = self.kept().map(|(_, kept)| kept).max_by_key(|kept| kept.reused_files);
         let left_out = self.left_out.iter().map(|file| String::from_utf8_lossy(&file.path));
         json!({
             "id": self.id.to_string(),
@@ -66,16 +64,37 @@ impl Serialize for BackupReport {
             "duration_s": self.took().as_secs_f64(),
             "cluster_bytes": self.cluster_bytes,
             "read_bytes": self.read_bytes,
-            "stored_bytes": self.stored_bytes,
+            "stored_bytes": self.stored_bytes(),
             "files": self.files,
-            "reused_files": self.reused_files,
-            "resumed": self.resumed.map(|id| id.to_string()),
+            "reused_files": most.map_or(0, |kept| kept.reused_files),
+            "resumed": most.and_then(|kept| kept.resumed).map(|id| id.to_string()),
             "page_errors": self.page_error_count,
             "left_out": left_out.collect::<Vec<_>>(),
             "links_followed": self.links.followed.iter().map(link).collect::<Vec<_>>(),
             "links_out": self.links.kept.iter().map(link).collect::<Vec<_>>(),
+            "repositories": self.kept().map(|(name, _)| name).collect::<Vec<_>>(),
+            "destinations": self.destinations,
         })
         .serialize(serializer)
+    }
+}
+
+/// One of the repositories that were asked for.
+impl Serialize for DestinationReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = &self.name;
+        let told = match &self.outcome {
+            Ok(kept) => json!({
+                "name": name,
+                "state": "complete",
+                "finished_at": kept.finished,
+                "stored_bytes": kept.stored_bytes,
+                "reused_files": kept.reused_files,
+                "resumed": kept.resumed.map(|id| id.to_string()),
+            }),
+            Err(error) => json!({ "name": name, "state": "failed", "error": error }),
+        };
+        told.serialize(serializer)
     }
 }
 

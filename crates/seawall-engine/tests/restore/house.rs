@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use seawall_core::{BackupId, BranchNumber, LineId, NoProgress, Progress, TimelineId, WalFileName};
 use seawall_engine::Crew;
-use seawall_engine::backup::{self, BackupReport, BackupRequest};
+use seawall_engine::backup::{self, BackupReport, BackupRequest, Destination};
 use seawall_engine::cluster::read_control;
 use seawall_engine::restore::{
     Mode, RestoreOptions, RestoreReport, RestoreRequest, Target, TargetAction, TimelineChoice,
@@ -28,6 +28,16 @@ use seawall_testkit::{Owner, PgBin, PgCluster, PgClusterBuilder, StopMode, TestD
 
 /// How long anything may take that should take seconds.
 pub const LIMIT: Duration = Duration::from_secs(90);
+
+/// A repository that gets a backup.
+pub fn destination(line: &Line) -> Destination {
+    Destination {
+        name: "main".to_owned(),
+        line: line.clone(),
+        compression_level: 1,
+        pack_bytes: 64 << 20,
+    }
+}
 
 pub struct House {
     pub pg: PgCluster,
@@ -82,20 +92,24 @@ impl House {
     }
 
     pub async fn backup_with(&self, progress: &dyn Progress) -> Result<BackupReport> {
-        let request = BackupRequest {
+        let request = self.backup_request()?;
+        Ok(backup::run(&[destination(&self.line)], &request, progress).await?)
+    }
+
+    pub fn backup_request(&self) -> Result<BackupRequest> {
+        Ok(BackupRequest {
             id: BackupId(new_ulid(Timestamp::now())?),
             connection: Config::parse(&self.pg.connection_string(), &Environment::of_process())?,
             data_directory: None,
             annotations: BTreeMap::new(),
             jobs: 2,
-            compression_level: 1,
             crew: Crew::default(),
-            pack_bytes: 64 << 20,
             fast_checkpoint: true,
             wal_timeout: LIMIT,
+            store_timeout: LIMIT,
+            archiver_is_held_up: false,
             program: "test".to_owned(),
-        };
-        Ok(backup::run(&self.line, &request, progress).await?)
+        })
     }
 
     /// Ends the segment and waits until the repository has it.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use seawall_core::{BackupId, NoProgress};
 use seawall_engine::Crew;
-use seawall_engine::backup::{self, BackupReport, BackupRequest};
+use seawall_engine::backup::{self, BackupReport, BackupRequest, Destination};
 use seawall_engine::restore::{
     Mode, RestoreOptions, RestoreReport, RestoreRequest, Target, TargetAction, TimelineChoice,
     plan_restore,
@@ -195,15 +195,21 @@ impl Site {
             data_directory: None,
             annotations: Default::default(),
             jobs: 2,
-            compression_level: 1,
             crew: Crew::default(),
-            // Several, so that some are there when a store fails.
-            pack_bytes: 1 << 20,
             fast_checkpoint: true,
             wal_timeout: LIMIT,
+            store_timeout: LIMIT,
+            archiver_is_held_up: false,
             program: "test".to_owned(),
         };
-        backup::run(line, &request, &NoProgress).await
+        let destination = Destination {
+            name: "main".to_owned(),
+            line: line.clone(),
+            compression_level: 1,
+            // Several, so that some are there when a store fails.
+            pack_bytes: 1 << 20,
+        };
+        backup::run(&[destination], &request, &NoProgress).await
     }
 
     pub async fn restore(&self, line: &Line, into: &Path) -> seawall_core::Result<RestoreReport> {

@@ -1,35 +1,12 @@
-use std::io::Cursor;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use seawall_core::{Code, Error, Result};
 use seawall_store::ObjectPath;
 
+use super::compress::{ChunkBody, Compressor, compress};
 use super::layout::{ChunkPrefix, FLAG_CLEAR, FLAG_ZSTD, Header, Trailer};
-use super::open::PLAINTEXT_BYTES_MAX;
 use super::{CHUNK_PREFIX_BYTES, HEADER_BYTES, ObjectKind, Section, TAG_BYTES};
 use crate::Damage;
 use crate::keys::{Domain, Keyring, random_bytes};
-
-/// A zstd compressor that is reused from chunk to chunk.
-pub struct Compressor(zstd::bulk::Compressor<'static>);
-
-impl std::fmt::Debug for Compressor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Compressor")
-    }
-}
-
-impl Compressor {
-    /// A compressor of the given level.
-    ///
-    /// # Errors
-    /// [`Code::Internal`] if zstd cannot make one.
-    pub fn new(level: i32) -> Result<Self> {
-        zstd::bulk::Compressor::new(level)
-            .map(Self)
-            .map_err(|error| Error::new(Code::Internal, "cannot set up zstd").with_source(error))
-    }
-}
 
 /// The keys and additional data of one object.
 pub(super) struct ObjectKeys {
@@ -142,7 +119,27 @@ impl ObjectSealer {
         out: &mut Vec<u8>,
     ) -> Result<u32> {
         let counter = self.next_counter(section)?;
-        self.seal(section, counter, plaintext, compressor, &[], out)
+        let put = |out: &mut Vec<u8>| put(plaintext, compressor, out);
+        self.seal(section, counter, put, &[], out)
+    }
+
+    /// Seals as the next chunk of `section` what was compressed already, and appends it to `out`.
+    /// Returns the chunk's length.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] past 2³² chunks or bytes.
+    pub fn body_chunk(
+        &mut self,
+        section: Section,
+        body: &ChunkBody,
+        out: &mut Vec<u8>,
+    ) -> Result<u32> {
+        let counter = self.next_counter(section)?;
+        let put = |out: &mut Vec<u8>| {
+            out.extend_from_slice(body.bytes());
+            body.is_compressed()
+        };
+        self.seal(section, counter, put, &[], out)
     }
 
     /// Appends `bytes` unencrypted; the caller puts their SHA-256 into the footer.
@@ -164,17 +161,18 @@ impl ObjectSealer {
     /// [`Code::Internal`] if the footer cannot be sealed.
     pub fn finish(mut self, footer: &[u8], out: &mut Vec<u8>) -> Result<u64> {
         let trailer = Trailer::after(self.offset, footer.len() + TAG_BYTES, self.chunks + 1);
-        self.seal(Section::FOOTER, 0, footer, None, &trailer.authenticated(), out)?;
+        let put = |out: &mut Vec<u8>| put(footer, None, out);
+        self.seal(Section::FOOTER, 0, put, &trailer.authenticated(), out)?;
         out.extend_from_slice(&trailer.encode());
         Ok(trailer.object_bytes)
     }
 
+    /// Seals what `put` appends; it tells whether that is compressed.
     fn seal(
         &mut self,
         section: Section,
         counter: u32,
-        plaintext: &[u8],
-        compressor: Option<&mut Compressor>,
+        put: impl FnOnce(&mut Vec<u8>) -> bool,
         tail: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<u32> {
@@ -182,12 +180,7 @@ impl ObjectSealer {
         let start = out.len();
         out.resize(start + CHUNK_PREFIX_BYTES, 0);
         let body = start + CHUNK_PREFIX_BYTES;
-        let compressor = compressor.filter(|_| plaintext.len() <= PLAINTEXT_BYTES_MAX);
-        let compressed = compressor.is_some_and(|c| compress(c, plaintext, out));
-        if !compressed {
-            out.extend_from_slice(plaintext);
-        }
-        let flags = if compressed { FLAG_ZSTD } else { 0 };
+        let flags = if put(out) { FLAG_ZSTD } else { 0 };
         let nonce = ChunkPrefix { section: section.0, flags, counter, length: 0, crc: 0 }.nonce();
         let sealed = out.get_mut(body..).ok_or_else(|| internal("chunk out of bounds"))?;
         let tag = self
@@ -226,20 +219,16 @@ impl ObjectSealer {
     }
 }
 
-fn too_long() -> Error {
-    Error::new(Code::Internal, "a part of an object is longer than 4 GiB")
+/// Appends `plaintext`, compressed where a compressor is given and that makes it smaller: then it is
+/// `true`.
+fn put(plaintext: &[u8], compressor: Option<&mut Compressor>, out: &mut Vec<u8>) -> bool {
+    let compressed = compressor.is_some_and(|compressor| compress(compressor, plaintext, out));
+    if !compressed {
+        out.extend_from_slice(plaintext);
+    }
+    compressed
 }
 
-/// Compresses `plaintext` to the end of `out`; leaves `out` as it was if that does not pay.
-fn compress(compressor: &mut Compressor, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
-    let start = out.len();
-    out.reserve(plaintext.len());
-    let mut target = Cursor::new(&mut *out);
-    target.set_position(start as u64);
-    let written = compressor.0.compress_to_buffer(plaintext, &mut target);
-    let pays = written.is_ok_and(|bytes| bytes < plaintext.len());
-    if !pays {
-        out.truncate(start);
-    }
-    pays
+fn too_long() -> Error {
+    Error::new(Code::Internal, "a part of an object is longer than 4 GiB")
 }

@@ -3,12 +3,12 @@ use minicbor::{Decode, Encode};
 use seawall_core::{Result, Ulid};
 use seawall_store::ObjectPath;
 
-use super::frame::FramePayload;
+use super::body::FrameBody;
 use super::reader::Table;
-use crate::envelope::{Compressor, ObjectKind, ObjectSealer, Section};
+use crate::envelope::{ObjectKind, ObjectSealer, Section};
 use crate::hash::{ContentHasher, FullBlockHash, ObjectHash};
 use crate::keys::Keyring;
-use crate::{cbor, error, varint};
+use crate::{Damage, cbor, error, varint};
 
 /// The footer of a pack.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -47,7 +47,6 @@ pub struct PackBuilder {
     sealer: ObjectSealer,
     hasher: ContentHasher,
     footer: PackFooter,
-    plaintext: Vec<u8>,
 }
 
 impl PackBuilder {
@@ -72,7 +71,6 @@ impl PackBuilder {
                 hashes: empty(),
                 kinds: empty(),
             },
-            plaintext: Vec::new(),
         })
     }
 
@@ -94,23 +92,25 @@ impl PackBuilder {
         self.footer.frames
     }
 
-    /// Adds a frame. `hashes` are those of the payload's blocks, in order.
+    /// Adds a frame. `hashes` are those of its blocks, in order, with this repository's key.
     ///
     /// # Errors
-    /// [`seawall_core::Code::Internal`] for what a frame cannot be, or more frames than a pack can number.
+    /// [`seawall_core::Code::Internal`] for hashes of other blocks, or more frames than a pack can number.
     pub fn frame(
         &mut self,
-        what: FramePayload<'_>,
-        payload: &[u8],
+        body: &FrameBody,
         hashes: &[FullBlockHash],
-        compressor: &mut Compressor,
         out: &mut Vec<u8>,
     ) -> Result<u32> {
-        what.plaintext(payload, hashes, &mut self.plaintext)?;
-        let stored = self.sealer.chunk(Section::FIRST, &self.plaintext, Some(compressor), out)?;
+        if body.blocks() != hashes.len() {
+            let (blocks, given) = (body.blocks(), hashes.len());
+            let damage = Damage::Content(format!("{given} hashes are given for {blocks} blocks"));
+            return Err(error::unreadable("frame", &damage));
+        }
+        let stored = self.sealer.body_chunk(Section::FIRST, body.chunk(), out)?;
         varint::put(&mut self.footer.stored_lengths, u64::from(stored));
         self.footer.hashes.extend_from_slice(&self.hasher.frame(hashes));
-        self.footer.kinds.push(what.kind().number());
+        self.footer.kinds.push(body.kind().number());
         let number = self.footer.frames;
         self.footer.frames += 1;
         Ok(number)

@@ -4,7 +4,6 @@ use minicbor::{Decode, Encode};
 use seawall_core::{Code, Error, Result};
 
 use super::BLOCK_BYTES;
-use crate::hash::FullBlockHash;
 use crate::{Damage, cbor, error};
 
 /// How many blocks a full frame holds: 128 KiB, see `docs/adr/0002-frame-size.md`.
@@ -126,30 +125,21 @@ impl FramePayload<'_> {
 
     /// Puts a frame's plaintext into `out`, and proves that it would be read as what it is: its
     /// content cannot be wrong any more, so that all else is judged here and nothing is unpacked.
+    /// Returns how many blocks it has.
     ///
     /// # Errors
     /// [`Code::Internal`] for what a frame cannot be.
-    pub(super) fn plaintext(
-        &self,
-        payload: &[u8],
-        hashes: &[FullBlockHash],
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
+    pub(super) fn plaintext(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<usize> {
         out.clear();
         out.extend_from_slice(payload);
         self.describe(payload.len(), out)?;
         let opened =
             split(out, self.kind()).map_err(|damage| error::unreadable("frame", &damage))?;
-        let blocks: usize = opened.pieces.iter().map(|piece| piece.div_ceil(BLOCK_BYTES)).sum();
-        if opened.payload_bytes == payload.len() && blocks == hashes.len() {
-            return Ok(());
+        if opened.payload_bytes == payload.len() {
+            return Ok(opened.pieces.iter().map(|piece| piece.div_ceil(BLOCK_BYTES)).sum());
         }
-        let damage = Damage::Content(format!(
-            "{} hashes are given for the {blocks} blocks of {} bytes",
-            hashes.len(),
-            opened.payload_bytes
-        ));
-        Err(error::unreadable("frame", &damage))
+        let what = format!("{} bytes are named, and {} given", opened.payload_bytes, payload.len());
+        Err(error::unreadable("frame", &Damage::Content(what)))
     }
 }
 

@@ -1,9 +1,11 @@
 //! Packs: frames and the table that finds them (format.md, 6).
 
+mod body;
 mod builder;
 mod frame;
 mod reader;
 
+pub use body::FrameBody;
 pub use builder::{PackBuilder, PackInfo};
 pub use frame::{BlobSize, FRAME_BLOCKS, FrameKind, FramePayload, PAYLOAD_BYTES_MAX};
 pub use reader::{FrameReader, FrameTable, Frames};

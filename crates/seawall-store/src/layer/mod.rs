@@ -9,6 +9,7 @@ mod metered;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod time_limit;
 
 use std::fmt;
 use std::future::Future;
@@ -28,6 +29,7 @@ use crate::{
 pub use limited::{Limited, Limits};
 pub use metered::{Counts, Metered};
 pub use retry::{Retry, RetryPolicy};
+pub use time_limit::TimeLimited;
 
 /// What a layer does around the calls that go through it.
 pub(crate) trait Layer: Send + Sync + fmt::Debug + 'static {

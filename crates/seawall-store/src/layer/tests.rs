@@ -30,6 +30,13 @@ async fn a_limited_store_keeps_every_promise_of_a_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_answers_in_time_keeps_every_promise_of_a_store() {
+    let limit = Duration::from_secs(3600);
+    suite::run_all(|| async { Arc::new(TimeLimited::new(memory(), limit)) as Arc<dyn Store> })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_distant_store_keeps_every_promise_of_a_store() {
     let distance = Duration::from_micros(100);
     suite::run_all(|| async { Arc::new(Latency::new(memory(), distance)) as Arc<dyn Store> }).await;

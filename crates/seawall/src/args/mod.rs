@@ -273,7 +273,8 @@ pub struct BackupArgs {
     /// Let PostgreSQL spread its checkpoint instead of making it at once
     #[arg(long)]
     pub spread_checkpoint: bool,
-    /// How long WAL may take to arrive without any progress
+    /// How long WAL may take to arrive without any progress, and one of several repositories to
+    /// answer
     #[arg(long, env = "SEAWALL_WAL_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
     #[arg(default_value = "5m", value_parser = parse_duration)]
     pub wal_timeout: Duration,

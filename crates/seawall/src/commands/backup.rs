@@ -1,14 +1,12 @@
-//! `seawall backup`: backs a cluster up into each of its repositories.
+//! `seawall backup`: backs a cluster up into all of its repositories.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use seawall_core::{ByteSize, Result, counted, printable};
-use seawall_engine::backup::BackupReport;
+use seawall_engine::backup::{BackupReport, DestinationReport, Kept};
 use seawall_engine::cluster::Survey;
-use seawall_engine::job::{
-    BackupVerb, Cancel, JobReport, JobRequest, RepositoryOutcome, VERSION, Verb,
-};
+use seawall_engine::job::{BackupVerb, Cancel, JobReport, JobRequest, VERSION, Verb};
 use serde_json::json;
 
 use crate::args::BackupArgs;
@@ -50,8 +48,8 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
         priority: args.priority.or(&context.config),
     };
     let end = site.run(&request, || Arc::new(Display::new()), &Cancel::default())?;
-    if let Some(JobReport::Backup { repositories }) = &end.report {
-        repositories.iter().try_for_each(|repository| show(args, repository))?;
+    if let Some(JobReport::Backup(report)) = &end.report {
+        show(args, report)?;
     }
     outcome(end)
 }
@@ -59,14 +57,11 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
 /// So many links of a kind are named.
 const LINKS_SHOWN: usize = 20;
 
-fn show(args: &BackupArgs, repository: &RepositoryOutcome<BackupReport>) -> Result<()> {
-    let RepositoryOutcome { name, report: Some(report) } = repository else { return Ok(()) };
+fn show(args: &BackupArgs, report: &BackupReport) -> Result<()> {
     if args.output.json {
-        let mut json = json!(report);
-        json["repositories"] = json!([name]);
-        Out.json(&json)?;
+        Out.json(&json!(report))?;
     } else {
-        Out.text(&text(name, report))?;
+        Out.text(&text(report))?;
     }
     for page in &report.page_errors {
         let path = String::from_utf8_lossy(&page.path);
@@ -101,20 +96,32 @@ fn links(survey: &Survey) {
     }
 }
 
-fn text(repository: &str, report: &BackupReport) -> String {
-    let mut text = format!(
-        "{} full backup in {repository}: read {}, added {}, took {}\n",
-        report.id,
-        ByteSize(report.read_bytes),
-        ByteSize(report.stored_bytes),
-        render::duration(report.took()),
-    );
-    if let Some(resumed) = report.resumed {
-        text.push_str(&format!(
-            "  {} of {} came from {resumed}, which did not finish\n",
-            report.reused_files,
-            counted(report.files, "file")
-        ));
+fn text(report: &BackupReport) -> String {
+    let (id, read) = (report.id, ByteSize(report.read_bytes));
+    let took = render::duration(report.took());
+    if let [DestinationReport { name, outcome: Ok(kept) }] = report.destinations.as_slice() {
+        let added = ByteSize(kept.stored_bytes);
+        let more = taken_over(report, kept).map(|what| format!("  {what}\n"));
+        return format!("{id} full backup in {name}: read {read}, added {added}, took {took}\n")
+            + &more.unwrap_or_default();
+    }
+    let mut text = format!("{id} full backup: read {read} once, took {took}\n");
+    for DestinationReport { name, outcome } in &report.destinations {
+        let told = match outcome {
+            Ok(kept) => {
+                let more = taken_over(report, kept).map(|what| format!("; {what}"));
+                let added = ByteSize(kept.stored_bytes);
+                format!("complete, added {added}{}", more.unwrap_or_default())
+            }
+            Err(error) => format!("no backup ({})", error.code()),
+        };
+        text.push_str(&format!("  in {name}: {told}\n"));
     }
     text
+}
+
+fn taken_over(report: &BackupReport, kept: &Kept) -> Option<String> {
+    let resumed = kept.resumed?;
+    let files = counted(report.files, "file");
+    Some(format!("{} of {files} came from {resumed}, which did not finish", kept.reused_files))
 }

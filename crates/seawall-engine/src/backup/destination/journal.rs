@@ -21,7 +21,7 @@ const ENTRIES_PER_RECORD: usize = 5000;
 /// The records of a running backup: a pin that keeps its objects, and what a later attempt need
 /// not do again.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(in crate::backup) struct Journal {
     id: BackupId,
     host: Host,
     start_lsn: Lsn,

@@ -28,7 +28,7 @@ struct Finished {
 
 /// The files an attempt finished, and what WAL says has changed since it began.
 #[derive(Debug)]
-pub(super) struct Parent {
+pub(in crate::backup) struct Parent {
     entries: BTreeMap<Vec<u8>, Finished>,
     changes: ChangedBlocks,
     relation_segment_blocks: u32,

@@ -18,7 +18,7 @@ use seawall_pgdata::wal::{
 use seawall_repo::manifest::Database;
 use seawall_repo::wal::{FactsPart, LsnRange, WalArchive};
 
-use super::again;
+use crate::backup::again;
 
 /// How many databases an error names.
 const NAMED: usize = 10;

@@ -23,7 +23,7 @@ const BUFFERS: usize = 3;
 ///
 /// What the page cache has is read from there; the rest is read around it, which takes a tenth of
 /// the processor's time and does not push out what the database wants cached.
-pub(super) struct Source {
+pub(super) struct OpenFile {
     file: File,
     direct: Option<File>,
 }
@@ -37,7 +37,7 @@ pub(super) struct Piece<'b> {
     pub read_bytes: u64,
 }
 
-impl Source {
+impl OpenFile {
     /// Opens a file; `None` if it vanished since it was found, or is no file any more.
     pub fn open(location: &Path) -> Result<Option<Self>> {
         let opened = open(location).map_err(|error| unreadable(location, error))?;
@@ -235,7 +235,7 @@ mod tests {
                 let file = cold(&bytes, cached_bytes);
                 let (asked, there) = (length + 64 * 1024, bytes.len() as u64);
                 bytes.resize(asked, 0);
-                let mut source = Source::open(file.path()).unwrap().unwrap();
+                let mut source = OpenFile::open(file.path()).unwrap().unwrap();
                 let (mut found, mut read_bytes, mut buffers) = (Vec::new(), 0, Vec::new());
                 let part = (0, asked as u64);
                 source
@@ -255,13 +255,13 @@ mod tests {
     #[test]
     fn an_error_ends_the_reading() {
         let file = cold(&random(20 << 20), 0);
-        let mut source = Source::open(file.path()).unwrap().unwrap();
+        let mut source = OpenFile::open(file.path()).unwrap().unwrap();
         let mut pieces = 0;
         let result = source.pieces(file.path(), (0, 20 << 20), &mut Vec::new(), &mut |_, _| {
             pieces += 1;
             Err(Error::new(Code::Interrupted, "enough"))
         });
         assert_eq!((result.unwrap_err().code(), pieces), (Code::Interrupted, 1));
-        assert!(Source::open(Path::new("/nothing/here")).unwrap().is_none());
+        assert!(OpenFile::open(Path::new("/nothing/here")).unwrap().is_none());
     }
 }

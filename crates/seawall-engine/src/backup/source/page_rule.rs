@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 type Ask = Box<dyn FnMut() -> Result<Lsn> + Send>;
 
 /// The position up to which replay is certain, asked of the server when it matters.
-pub(super) struct ReplayLimit {
+pub(in crate::backup) struct ReplayLimit {
     known: AtomicU64,
     ask: Mutex<Ask>,
 }
@@ -46,7 +46,7 @@ impl ReplayLimit {
 }
 
 /// What all pages of a backup are judged by.
-pub(super) struct PageRule {
+pub(in crate::backup) struct PageRule {
     pub data_checksums: bool,
     pub start: Lsn,
     pub limit: ReplayLimit,

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use seawall_core::{Code, Error, Result};
 use seawall_repo::manifest::Entry;
 
-use super::source::{Source, read_at, unreadable};
+use super::read_ahead::{OpenFile, read_at, unreadable};
 use crate::cluster::modified_us;
 
 /// How often a file is read that changes each time.
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const RECENT: Duration = Duration::from_secs(1);
 
 /// What came of reading a small file.
-pub(super) enum Settled {
+pub(in crate::backup) enum Settled {
     /// It vanished.
     Gone,
     /// Its content, and what it was when that was read.
@@ -41,10 +41,10 @@ pub(super) enum Settled {
 
 /// Reads a file of up to `bytes_max` bytes. What has the name may be replaced meanwhile: what is
 /// open stays what it is.
-pub(super) fn read_settled(location: &Path, bytes_max: u64) -> Result<Settled> {
+pub(in crate::backup) fn read_settled(location: &Path, bytes_max: u64) -> Result<Settled> {
     let failed = |error| unreadable(location, error);
     for attempt in 1..=ATTEMPTS {
-        let Some(source) = Source::open(location)? else { return Ok(Settled::Gone) };
+        let Some(source) = OpenFile::open(location)? else { return Ok(Settled::Gone) };
         let file = source.file();
         let opened = file.metadata().map_err(failed)?;
         let Some(bytes) = read_to_end(file, bytes_max).map_err(failed)? else {
@@ -89,7 +89,7 @@ pub(super) fn describe(entry: &mut Entry, size_bytes: u64, read: &Metadata) {
 }
 
 /// A file without which the cluster is not what it was, and that cannot be read whole.
-pub(super) fn restless(location: &Path) -> Error {
+pub(in crate::backup) fn restless(location: &Path) -> Error {
     let what =
         format!("{} changed each of the {ATTEMPTS} times that it was read", location.display());
     Error::new(Code::ClusterUnreadable, what)

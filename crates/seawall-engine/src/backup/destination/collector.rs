@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use seawall_core::{Code, Error, Result};
-use seawall_repo::hash::BlockHash;
+use seawall_core::{BackupId, Code, Error, Result};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{
     Content, Entry, EntryKind, LeftOut, ManifestWriter, PageError, Parts,
@@ -14,9 +13,14 @@ use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo};
 use seawall_repo::pack::PackInfo;
 use seawall_repo::{Line, new_ulid};
 use seawall_store::ObjectWriter;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::copy::Copied;
+use super::enter::Ready;
 use super::journal::Journal;
+use crate::backup::going::{Failed, Journaled, PULSE};
+use crate::backup::packing::{Blocks, Packed, PackingInto};
+use crate::backup::request::Destination;
 
 /// A map object is closed at this size, so that it can be held in memory until it is written.
 const MAP_BYTES: u64 = 8 << 20;
@@ -32,7 +36,7 @@ const LEFT_OUT_MAX: usize = 1000;
 
 /// What a copy amounts to.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Totals {
+pub(in crate::backup) struct Totals {
     pub cluster_bytes: u64,
     pub read_bytes: u64,
     pub stored_bytes: u64,
@@ -43,10 +47,15 @@ pub(super) struct Totals {
     pub left_out: Vec<LeftOut>,
 }
 
-/// Puts what the copying threads did into the order of the paths, and writes block maps, journal
-/// and manifest as it goes. Holds what is out of order, never the whole.
-pub(super) struct Collector {
+/// Puts what the copying threads did for a destination into the order of the paths, and writes its
+/// block maps, journal and manifest as it goes. Holds what is out of order, never the whole.
+pub(in crate::backup) struct Collector {
     line: Line,
+    into: Option<PackingInto>,
+    /// What comes from the packing half.
+    results: Option<mpsc::Receiver<Packed>>,
+    dead: Vec<BackupId>,
+    resumed: Option<BackupId>,
     manifest: ManifestWriter,
     manifest_object: Box<dyn ObjectWriter>,
     manifest_part: Vec<u8>,
@@ -65,8 +74,10 @@ pub(super) struct Collector {
 }
 
 /// A copy of which everything is durable, and nothing names it yet.
-pub(super) struct Collected {
+pub(in crate::backup) struct Collected {
     pub journal: Journal,
+    pub dead: Vec<BackupId>,
+    pub resumed: Option<BackupId>,
     pub parts: Parts,
     pub totals: Totals,
 }
@@ -87,26 +98,31 @@ enum Waiting {
 
 struct LargeFile {
     entry: Entry,
-    spans: Vec<Option<(BlockMapBuilder, Vec<BlockHash>)>>,
+    spans: Vec<Option<Blocks>>,
     left: usize,
     gone: bool,
 }
 
 impl Collector {
-    /// Begins the manifest. `packs` and `maps` are in the repository already.
-    pub async fn begin(
-        line: Line,
-        packs: Vec<PackInfo>,
-        maps: Vec<MapInfo>,
-        journal: Journal,
-    ) -> Result<Self> {
+    /// Begins the manifest.
+    pub async fn begin(destination: &Arc<Destination>, ready: Ready) -> Result<Self> {
+        let Ready { journal, dead, parent, packs, maps } = ready;
+        let line = destination.line.clone();
         let id = new_ulid(Timestamp::now())?;
         let path = line.paths().path(&LineObject::Manifest(id))?;
         let mut manifest_part = Vec::new();
         let manifest = ManifestWriter::begin(line.keyring(), id, &path, &mut manifest_part)?;
         let manifest_object = line.store().create_large(&path).await?;
+        let (resumed, parent) = parent.unzip();
+        let emitted = Arc::<AtomicU64>::default();
+        let (into, results) =
+            PackingInto::new(Arc::clone(destination), parent, Arc::clone(&emitted));
         Ok(Self {
             line,
+            into: Some(into),
+            results: Some(results),
+            dead,
+            resumed,
             manifest,
             manifest_object,
             manifest_part,
@@ -115,59 +131,78 @@ impl Collector {
             maps,
             journal,
             next: 0,
-            emitted: Arc::default(),
+            emitted,
             waiting: BTreeMap::new(),
             faulty: BTreeSet::new(),
             totals: Totals::default(),
         })
     }
 
-    /// How many paths the manifest has.
-    pub fn emitted(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.emitted)
+    /// The destination as the packing half sees it; given once.
+    pub const fn packing(&mut self) -> Option<PackingInto> {
+        self.into.take()
+    }
+
+    /// Collects until nothing more comes. Once it has failed, nothing more is packed for it.
+    pub async fn collect_all(&mut self) -> Result<()> {
+        let Some(mut results) = self.results.take() else {
+            return Err(Error::new(Code::Internal, "nothing is left to collect"));
+        };
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                packed = results.recv() => match packed {
+                    Some(packed) => self.collect(packed).await?,
+                    None => return Ok(()),
+                },
+                _ = pulse.tick() => self.journal.heartbeat(&self.line).await?,
+            }
+        }
     }
 
     /// Takes one result.
-    pub async fn collect(&mut self, copied: Copied) -> Result<()> {
-        match copied {
-            Copied::Entry { sequence, entry, reused } => {
+    async fn collect(&mut self, packed: Packed) -> Result<()> {
+        match packed {
+            Packed::Entry { sequence, entry, reused } => {
                 self.totals.reused_files += u64::from(reused);
                 self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
             }
-            Copied::Small { sequence, entry, errors, read_bytes } => {
+            Packed::Small { sequence, entry, errors, read_bytes } => {
                 self.read(read_bytes, errors);
                 self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
             }
-            Copied::Large { sequence, entry, spans } => {
+            Packed::Large { sequence, entry, spans } => {
                 let left = spans as usize;
                 let spans = std::iter::repeat_with(|| None).take(left).collect();
                 let file = LargeFile { entry, spans, left, gone: false };
                 self.waiting.insert(sequence, Waiting::Large(file));
             }
-            Copied::Span { sequence, span, map, hashes, errors, read_bytes } => {
+            Packed::Span { sequence, span, blocks, errors, read_bytes } => {
                 self.read(read_bytes, errors);
-                self.span(sequence, span, Some((map, hashes))).await?;
+                self.span(sequence, span, Some(blocks)).await?;
             }
-            Copied::Whole { sequence, entry, map, hashes, read_bytes } => {
+            Packed::Whole { sequence, entry, blocks, read_bytes } => {
                 self.read(read_bytes, Vec::new());
-                let spans = vec![Some((map, hashes))];
+                let spans = vec![Some(blocks)];
                 let entry = self.map(LargeFile { entry, spans, left: 0, gone: false }).await?;
                 self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
             }
-            Copied::LeftOut { sequence, file } => {
+            Packed::LeftOut { sequence, file } => {
                 self.leave_out(file)?;
                 self.waiting.insert(sequence, Waiting::Ready(None));
             }
-            Copied::SpanGone { sequence, span } => self.span(sequence, span, None).await?,
-            Copied::Gone { sequence } => {
+            Packed::SpanGone { sequence, span } => self.span(sequence, span, None).await?,
+            Packed::Gone { sequence } => {
                 self.waiting.insert(sequence, Waiting::Ready(None));
             }
-            Copied::Pack(pack) => {
+            Packed::Pack(pack) => {
                 self.totals.stored_bytes += pack.length_bytes;
                 self.packs.push(pack);
                 self.journal.pack(pack);
                 self.write_journal().await?;
             }
+            Packed::Failed(error) => return Err(error),
         }
         self.emit().await?;
         if self.journal.is_full() { self.write_journal().await } else { Ok(()) }
@@ -179,26 +214,28 @@ impl Collector {
         self.journal.write(&self.line).await
     }
 
-    /// Whether a later attempt could use what this one finished.
-    pub fn is_worth_keeping(&self) -> bool {
-        self.journal.is_worth_keeping()
+    /// Ends the copy, and makes the manifest durable: every path must have been accounted for.
+    pub async fn finish(mut self) -> Result<Collected, Failed> {
+        if let Err(error) = self.end().await {
+            return Err(self.failed(error));
+        }
+        let fruitless = !self.journal.is_worth_keeping();
+        self.write_manifest().await.map_err(|error| Failed { error, fruitless })
     }
 
-    /// Tells the repository that this backup lives.
-    pub async fn heartbeat(&mut self) -> Result<()> {
-        self.journal.heartbeat(&self.line).await
+    /// A failure of this destination.
+    pub const fn failed(&self, error: Error) -> Failed {
+        Failed::with(&self.journal, error)
     }
 
-    /// Ends the copy: every path must have been accounted for.
-    pub async fn end(&mut self) -> Result<()> {
+    async fn end(&mut self) -> Result<()> {
         if !self.waiting.is_empty() {
             return Err(Error::new(Code::Internal, "some files were found and never copied"));
         }
         self.write_journal().await
     }
 
-    /// Makes the manifest durable, after [`Collector::end`].
-    pub async fn finish(mut self) -> Result<Collected> {
+    async fn write_manifest(mut self) -> Result<Collected> {
         let parts = self.manifest.finish(&self.packs, &self.maps, &mut self.manifest_part)?;
         self.manifest_object.write(Bytes::from(self.manifest_part)).await?;
         let written = self.manifest_object.finish().await?;
@@ -210,7 +247,8 @@ impl Collector {
             return Err(Error::new(Code::Internal, what));
         }
         self.totals.stored_bytes += written;
-        Ok(Collected { journal: self.journal, parts, totals: self.totals })
+        let Self { journal, dead, resumed, totals, .. } = self;
+        Ok(Collected { journal, dead, resumed, parts, totals })
     }
 
     fn read(&mut self, bytes: u64, errors: Vec<PageError>) {
@@ -232,12 +270,7 @@ impl Collector {
         ))
     }
 
-    async fn span(
-        &mut self,
-        sequence: u64,
-        span: u32,
-        copied: Option<(BlockMapBuilder, Vec<BlockHash>)>,
-    ) -> Result<()> {
+    async fn span(&mut self, sequence: u64, span: u32, copied: Option<Blocks>) -> Result<()> {
         let Some(Waiting::Large(file)) = self.waiting.get_mut(&sequence) else {
             return Err(Error::new(Code::Internal, "a span of an unknown file was copied"));
         };
@@ -260,9 +293,9 @@ impl Collector {
         let LargeFile { mut entry, spans, .. } = file;
         let mut builder = BlockMapBuilder::default();
         let mut hashes = Vec::new();
-        for (map, span_hashes) in spans.into_iter().flatten() {
-            builder.append(map);
-            hashes.extend(span_hashes);
+        for blocks in spans.into_iter().flatten() {
+            builder.append(blocks.map);
+            hashes.extend(blocks.hashes);
         }
         let map = builder.finish(entry.size_bytes()).ok_or_else(|| {
             let path = String::from_utf8_lossy(entry.path()).into_owned();
@@ -319,5 +352,17 @@ impl Collector {
             self.manifest_object.write(Bytes::from(part)).await?;
         }
         Ok(())
+    }
+}
+
+impl Journaled for Collector {
+    fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+}
+
+impl Journaled for Collected {
+    fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
     }
 }

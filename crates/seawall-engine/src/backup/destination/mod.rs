@@ -1,0 +1,18 @@
+//! What one repository has of a backup: its journal and what can be taken over from an attempt that
+//! died, block maps and manifest, the proof of its WAL, and the commit.
+
+mod collector;
+mod enter;
+mod file_copies;
+mod history;
+mod journal;
+mod parent;
+mod publish;
+
+pub(super) use collector::{Collected, Collector};
+pub(super) use enter::{
+    Entered, Ready, Start, enter, prepare, refuse_other_cluster, refuse_used_id,
+};
+pub(super) use journal::Journal;
+pub(super) use parent::Parent;
+pub(super) use publish::{Published, Whole, publish};

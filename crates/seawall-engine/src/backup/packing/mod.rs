@@ -1,0 +1,162 @@
+//! The packing half of a backup.
+//!
+//! A frame's plaintext is put together and compressed once. Each destination then hashes and seals
+//! it with its own keys into packs of its own. What came of it goes to the destination's collector,
+//! through a channel that holds only so much: whoever is slow slows the reading down. A destination
+//! that fails is gone from then on: its collector is told why, and the others go on.
+
+mod pack_sink;
+mod packer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use seawall_core::{Code, Error, Result};
+use seawall_repo::hash::BlockHash;
+use seawall_repo::manifest::{Entry, LeftOut, PageError};
+use seawall_repo::map::BlockMapBuilder;
+use seawall_repo::pack::PackInfo;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::destination::Parent;
+use super::request::Destination;
+use super::source::{Packing, Wanted};
+use crate::cluster::Found;
+use packer::DestinationsPacker;
+
+/// The scan runs at most so many paths ahead of a manifest, which bounds what is held out of order.
+const PATHS_AHEAD: u64 = 20_000;
+
+/// Results that wait to be collected.
+const RESULTS_WAITING: usize = 256;
+
+/// What came of the work, for a destination's collector. Sequence numbers count paths in their
+/// order.
+#[derive(Debug)]
+pub(super) enum Packed {
+    /// A path without content of its own, or with content that is in the repository already.
+    Entry { sequence: u64, entry: Entry, reused: bool },
+    /// A large file was begun; its spans follow.
+    Large { sequence: u64, entry: Entry, spans: u32 },
+    /// A small file is in a frame.
+    Small { sequence: u64, entry: Entry, errors: Vec<PageError>, read_bytes: u64 },
+    /// A span is in frames.
+    Span { sequence: u64, span: u32, blocks: Blocks, errors: Vec<PageError>, read_bytes: u64 },
+    /// A large file is in frames, all of it.
+    Whole { sequence: u64, entry: Entry, blocks: Blocks, read_bytes: u64 },
+    /// A file changed each time it was read.
+    LeftOut { sequence: u64, file: LeftOut },
+    /// A file vanished before it was read.
+    Gone { sequence: u64 },
+    /// A large file vanished before this span was read.
+    SpanGone { sequence: u64, span: u32 },
+    /// A pack is durable.
+    Pack(PackInfo),
+    /// Nothing more comes: the destination failed.
+    Failed(Error),
+}
+
+/// Where consecutive blocks are in one repository, and what their hashes are there.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    pub map: BlockMapBuilder,
+    pub hashes: Vec<BlockHash>,
+}
+
+/// A destination that packs.
+pub(super) struct PackingInto {
+    /// The destination.
+    pub destination: Arc<Destination>,
+    /// What need not be read for it.
+    pub parent: Option<Parent>,
+    /// How many paths its manifest has; its collector counts.
+    pub emitted: Arc<AtomicU64>,
+    results: mpsc::Sender<Packed>,
+}
+
+impl PackingInto {
+    /// A destination to pack for, and what comes for its collector.
+    pub fn new(
+        destination: Arc<Destination>,
+        parent: Option<Parent>,
+        emitted: Arc<AtomicU64>,
+    ) -> (Self, mpsc::Receiver<Packed>) {
+        let (results, collected) = mpsc::channel(RESULTS_WAITING);
+        (Self { destination, parent, emitted, results }, collected)
+    }
+
+    /// A destination that has failed has nobody who collects.
+    fn is_gone(&self) -> bool {
+        self.results.is_closed()
+    }
+}
+
+/// The packing half, for every destination. Its threads are those of the source.
+pub(super) struct DestinationsPacking {
+    all: Vec<PackingInto>,
+    runtime: Handle,
+}
+
+impl DestinationsPacking {
+    /// Packs for all of these. Must be called within a tokio runtime.
+    pub fn new(all: Vec<PackingInto>) -> Self {
+        Self { all, runtime: Handle::current() }
+    }
+
+    fn refuse_nobody(&self) -> Result<()> {
+        if self.all.iter().all(PackingInto::is_gone) {
+            return Err(Error::new(Code::Interrupted, "no destination is left"));
+        }
+        Ok(())
+    }
+}
+
+impl Packing for DestinationsPacking {
+    type Packer = DestinationsPacker;
+
+    fn packer(&self) -> Result<DestinationsPacker> {
+        DestinationsPacker::new(&self.all, self.runtime.clone())
+    }
+
+    fn found(&self, sequence: u64, found: &Found, entry: &Entry) -> Result<Wanted> {
+        self.refuse_nobody()?;
+        let lacks = |into: &PackingInto| {
+            let known = into.parent.as_ref().and_then(|parent| parent.content(found));
+            let Some(content) = known else { return !into.is_gone() };
+            let entry = Entry { content: Some(content), ..entry.clone() };
+            hand_over(&into.results, Packed::Entry { sequence, entry, reused: true });
+            false
+        };
+        Ok(Wanted::new(self.all.iter().map(lacks)))
+    }
+
+    fn bare(&self, sequence: u64, entry: &Entry) -> Result<()> {
+        self.refuse_nobody()?;
+        for into in &self.all {
+            let entry = entry.clone();
+            hand_over(&into.results, Packed::Entry { sequence, entry, reused: false });
+        }
+        Ok(())
+    }
+
+    fn large(&self, to: &Wanted, sequence: u64, entry: &Entry, spans: u32) {
+        let wanted = self.all.iter().enumerate().filter(|(place, _)| to.has(*place));
+        for (_, into) in wanted {
+            let entry = entry.clone();
+            hand_over(&into.results, Packed::Large { sequence, entry, spans });
+        }
+    }
+
+    fn is_far_behind(&self, sequence: u64) -> bool {
+        let emitted = |into: &PackingInto| into.emitted.load(Ordering::Relaxed);
+        let slowest = self.all.iter().filter(|into| !into.is_gone()).map(emitted).min();
+        slowest.is_some_and(|emitted| sequence >= emitted + PATHS_AHEAD)
+    }
+}
+
+/// Hands a result to a destination's collector, when that has room for it. One that is gone has
+/// told why.
+fn hand_over(to: &mpsc::Sender<Packed>, packed: Packed) {
+    let _ = to.blocking_send(packed);
+}

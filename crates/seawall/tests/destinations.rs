@@ -1,0 +1,163 @@
+//! One backup into several repositories, as a user has it.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use seawall_testkit::StopMode;
+use seawall_testkit::faults::SmallDisk;
+use seawall_testkit::oracles::Dump;
+use seawall_testkit::process::run;
+use serde_json::Value;
+use support::{Protected, open_restored, tells};
+
+/// A protected cluster with some 20 MB that compress badly, and a second repository with a key of
+/// its own.
+struct Two {
+    house: Protected,
+    second: PathBuf,
+}
+
+impl Two {
+    /// The second repository is in this directory, or beside the first.
+    fn with(second: Option<PathBuf>) -> Result<Self> {
+        let house = Protected::start()?;
+        house.configure_repository("pack_size = \"1MiB\"")?;
+        house.pg.psql(
+            "CREATE TABLE t (a int, b text); \
+             INSERT INTO t SELECT g, md5(random()::text) || md5(random()::text) \
+             FROM generate_series(1, 200000) g; CHECKPOINT",
+        )?;
+        // What the second one gets of WAL is little.
+        house.archive_everything()?;
+        let second = second.unwrap_or_else(|| house.places.repository.with_file_name("second"));
+        let (config, key) = (&house.places.config, house.places.key.with_file_name("second.key"));
+        let only = fs::read_to_string(config)?;
+        let list = "repositories = [\"primary\"]";
+        ensure!(only.contains(list), "{only}");
+        let both = only.replace(list, "repositories = [\"primary\", \"second\"]");
+        let (url, key) = (second.display(), key.display());
+        let section = format!(
+            "[repository.second]\nurl = \"file://{url}\"\nkey = {{ file = \"{key}\" }}\npack_size = \"1MiB\"\n"
+        );
+        fs::write(config, format!("{both}\n{section}"))?;
+        house
+            .command(["init", "main", "--repo", "second", "--new-repository", "--no-kit"])
+            .succeed()?;
+        Ok(Self { house, second })
+    }
+
+    /// The backups a repository has, newest first.
+    fn backups(&self, repository: &str) -> Result<Vec<Value>> {
+        let listed = self.house.command(["list", "--json", "--repo", repository]).succeed()?;
+        let listed = listed.json()?;
+        listed["clusters"][0]["backups"].as_array().cloned().context("backups")
+    }
+
+    /// A repository has that backup, and is whole.
+    fn has(&self, repository: &str, backup: &Value) -> Result<()> {
+        let backups = self.backups(repository)?;
+        ensure!(backups.iter().any(|it| it["id"] == backup["id"]), "{repository}: {backups:?}");
+        self.house.command(["verify", "--repo", repository]).succeed().map(drop)
+    }
+
+    /// A backup that the second repository does not get; why not.
+    fn only_first(&self) -> Result<String> {
+        let before = self.backups("primary")?.len();
+        let output = self.house.command(["backup", "--json"]).fail(6)?;
+        let report = output.json()?;
+        let state = |place: usize| report["destinations"][place]["state"].as_str();
+        ensure!((state(0), state(1)) == (Some("complete"), Some("failed")), "{report}");
+        ensure!(report["repositories"] == serde_json::json!(["primary"]), "{report}");
+        tells(&output, "repository second")?;
+        ensure!(self.backups("primary")?.len() == before + 1, "the first did not get it");
+        self.has("primary", &report)?;
+        let code = report["destinations"][1]["error"]["code"].as_str().context("a code")?;
+        tells(&output, code)?;
+        Ok(code.to_owned())
+    }
+
+    /// The next backup is in both.
+    fn is_mended(&self) -> Result<()> {
+        let report = self.house.backup()?;
+        ensure!(report["repositories"] == serde_json::json!(["primary", "second"]), "{report}");
+        self.has("primary", &report)?;
+        self.has("second", &report)
+    }
+}
+
+fn remount(disk: &SmallDisk, options: &str) -> Result<()> {
+    let mut command = Command::new("mount");
+    command.args(["-o", &format!("remount,{options}")]).arg(disk.path());
+    run(&mut command, None, Duration::from_secs(10))?.success().map(drop)
+}
+
+#[test]
+fn each_of_two_repositories_restores_the_one_backup_without_the_other() -> Result<()> {
+    let two = Two::with(None)?;
+    let house = &two.house;
+    let text = house.command(["backup"]).succeed()?.stdout;
+    for told in [" once, took", "in primary: complete", "in second: complete"] {
+        ensure!(text.contains(told), "no \"{told}\" in: {text}");
+    }
+    let report = house.backup()?;
+    for repository in ["primary", "second"] {
+        let newest = two.backups(repository)?.into_iter().find(|it| it["id"] == report["id"]);
+        let newest = newest.with_context(|| format!("{repository} has it not"))?;
+        ensure!(newest["read_bytes"] == report["read_bytes"], "{newest} {report}");
+    }
+    let dump = Dump::take(house.pg.connection())?;
+    for (repository, other) in [("primary", &two.second), ("second", &house.places.repository)] {
+        let away = other.with_extension("away");
+        fs::rename(other, &away)?;
+        house.command(["verify", "--repo", repository]).succeed()?;
+        let room = format!("from-{repository}");
+        house.restore(&room, ["--backup-only", "--repo", repository]).succeed()?;
+        let mut restored = open_restored(&house.room(&room))?;
+        Dump::take(restored.connection())?.same_as(&dump)?;
+        restored.stop(StopMode::Fast)?;
+        fs::rename(&away, other)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_repository_that_fills_up_does_not_keep_the_other_from_its_backup() -> Result<()> {
+    let disk = SmallDisk::mount(6)?;
+    let two = Two::with(Some(disk.path().join("second")))?;
+    ensure!(two.only_first()? == "SW0203");
+    remount(&disk, "size=200m")?;
+    two.is_mended()
+}
+
+#[test]
+fn a_repository_that_becomes_read_only_does_not_keep_the_other_from_its_backup() -> Result<()> {
+    let disk = SmallDisk::mount(200)?;
+    let two = Two::with(Some(disk.path().join("second")))?;
+    remount(&disk, "ro")?;
+    two.only_first()?;
+    remount(&disk, "rw")?;
+    two.is_mended()
+}
+
+/// WAL counts as archived when all repositories have it: while one is away, nothing is. What a
+/// backup needs comes into the others all the same.
+#[test]
+fn a_repository_that_is_away_does_not_keep_the_other_from_its_backup() -> Result<()> {
+    let two = Two::with(None)?;
+    let away = two.second.with_extension("away");
+    fs::rename(&two.second, &away)?;
+    for _ in 0..3 {
+        two.house.pg.psql("INSERT INTO t VALUES (0, 'held up')")?;
+        two.house.pg.switch_wal()?;
+    }
+    two.only_first()?;
+    two.house.restore("room", ["--backup-only", "--repo", "primary"]).succeed()?;
+    drop(open_restored(&two.house.room("room"))?);
+    fs::rename(&away, &two.second)?;
+    two.is_mended()
+}
