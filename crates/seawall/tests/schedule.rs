@@ -67,8 +67,10 @@ fn the_units_of_the_guide_are_valid_and_what_they_run_makes_a_backup() -> Result
         let arguments = line.strip_prefix(INSTALLED).with_context(|| line.to_owned())?;
         house.command(arguments.split_whitespace()).succeed()?;
     }
-    let backups = house.command(["list", "main", "--json"]).succeed()?.stdout;
-    ensure!(backups.matches("\"state\": \"complete\"").count() == 2, "{backups}");
+    let list = house.command(["list", "main", "--json"]).succeed()?.json()?;
+    let backups = list["clusters"][0]["backups"].as_array().context("no backups")?;
+    let complete = backups.iter().filter(|backup| backup["state"] == "complete");
+    ensure!(complete.count() == 2, "{list}");
     Ok(())
 }
 
