@@ -29,5 +29,6 @@ mod stored;
 pub mod survey;
 pub mod verify;
 pub mod wal;
+pub mod whereabouts;
 
 pub use pace::Crew;

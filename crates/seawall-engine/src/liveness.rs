@@ -1,12 +1,15 @@
 //! Whether a backup that began and has not ended still runs.
 //!
-//! A process that shares this one's host, boot and namespaces can be looked for. Any other one is
-//! known by its records alone: by how long ago, on the clock of the store, it wrote the last.
+//! An attempt is known by its id, and by the host it began on. One that was given up says so, and one
+//! of this process is known to go on or not. A process that shares this one's host, boot and namespaces can be looked for. Any other
+//! one is known by its records alone: by how long ago, on the clock of the store, it wrote the last.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use seawall_core::Result;
+use seawall_core::{BackupId, Code, Error, Result};
 use seawall_repo::records::Pin;
 use seawall_repo::{Attempt, Line};
 
@@ -23,7 +26,7 @@ const SILENCE: SignedDuration = SignedDuration::from_secs(300);
 pub enum Life {
     /// Its process runs, or it was heard of not long ago.
     Runs,
-    /// Its process is gone, or it was silent for long.
+    /// It was given up, its process is gone, or it was silent for long.
     Ended,
 }
 
@@ -32,7 +35,13 @@ pub enum Life {
 /// # Errors
 /// A store that fails.
 pub async fn life_of(line: &Line, attempt: &Attempt, now: Timestamp) -> Result<Life> {
+    if here().contains(&attempt.id) {
+        return Ok(Life::Runs);
+    }
     let newest = line.record(attempt, attempt.newest_record).await?;
+    if newest.as_ref().is_some_and(|newest| newest.ended_us.is_some()) {
+        return Ok(Life::Ended);
+    }
     match newest.as_ref().and_then(process_is_gone) {
         Some(true) => return Ok(Life::Ended),
         Some(false) => return Ok(Life::Runs),
@@ -45,6 +54,37 @@ pub async fn life_of(line: &Line, attempt: &Attempt, now: Timestamp) -> Result<L
         Some(_) => Ok(Life::Runs),
         None => Ok(Life::Ended),
     }
+}
+
+/// The attempts of this process that go on: it may do several jobs, one after or beside the other.
+static HERE: Mutex<BTreeSet<BackupId>> = Mutex::new(BTreeSet::new());
+
+/// An attempt of this process that goes on until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running(BackupId);
+
+impl Running {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// [`Code::BackupRunning`] if it has begun before.
+    pub fn begin(id: BackupId) -> Result<Self> {
+        if here().insert(id) {
+            return Ok(Self(id));
+        }
+        Err(Error::new(Code::BackupRunning, format!("backup {} is running in this process", id.0))
+            .with_hint("Ask for another one under a new id."))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        here().remove(&self.0);
+    }
+}
+
+fn here() -> MutexGuard<'static, BTreeSet<BackupId>> {
+    HERE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// When the oldest attempt of a line began that still runs, by the clock of the store.
@@ -61,6 +101,16 @@ pub(crate) async fn oldest_running(line: &Line, now: Timestamp) -> Result<Option
         }
     }
     Ok(oldest)
+}
+
+/// Whether a record is of this process.
+pub(crate) fn is_own(record: &Pin) -> bool {
+    let (host, process) = (Host::this(), Process::this());
+    record.host == host.name
+        && record.boot_id == host.boot_id
+        && record.namespaces == host.namespaces
+        && record.process_id == process.id
+        && record.process_started == process.started
 }
 
 fn process_is_gone(record: &Pin) -> Option<bool> {

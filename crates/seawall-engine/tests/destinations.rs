@@ -72,7 +72,7 @@ impl Two {
     }
 
     fn request(&self) -> Result<BackupRequest> {
-        self.house.backup_request()
+        self.house.backup_request(seawall_engine::Crew::default())
     }
 
     /// A backup into both.

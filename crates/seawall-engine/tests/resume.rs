@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use house::{House, LIMIT};
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Lsn, TimelineId, Ulid};
+use seawall_core::{BackupId, Code, Error, Hint, Lsn, Progress, Stage, TimelineId, Ulid};
+use seawall_engine::Crew;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{Content, Entry, EntryKind, Page};
 use seawall_repo::pack::PackInfo;
@@ -48,6 +49,7 @@ fn dead_attempt(id: BackupId, start_lsn: Lsn) -> Result<Pin> {
         process_started: None,
         namespaces: None,
         manifests: Vec::new(),
+        ended_us: None,
     })
 }
 
@@ -171,5 +173,42 @@ async fn a_backup_whose_process_is_seen_keeps_its_unfinished_object_however_long
     written_before(&house, &other.records[1], Duration::ZERO)?;
     house.backup().await?;
     ensure!(other.is_there() == (false, false), "its process is gone: {:?}", other.is_there());
+    Ok(())
+}
+
+/// Tells when copying has begun.
+struct Copying(tokio::sync::Notify);
+
+impl Progress for Copying {
+    fn stage(&self, stage: Stage, _: Option<u64>) {
+        if stage == Stage::Copying {
+            self.0.notify_one();
+        }
+    }
+
+    fn advance(&self, _: u64) {}
+
+    fn note(&self, _: &Hint) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_backups_of_one_process_see_each_other_and_one_that_was_dropped_is_over() -> Result<()>
+{
+    let house = House::new().await?;
+    let (copying, crew) = (Copying(tokio::sync::Notify::new()), Crew::new("50kB/s".parse()?));
+    let first = house.backup_by(crew.clone(), &copying);
+    let second = async {
+        copying.0.notified().await;
+        house.backup().await
+    };
+    let refused = tokio::select! {
+        first = first => anyhow::bail!("too fast to be seen: {first:?}"),
+        refused = second => refused.expect_err("the first one runs"),
+    };
+    let code = refused.downcast_ref::<Error>().context("an error of Seawall")?.code();
+    ensure!(code == Code::BackupRunning, "{refused:#}");
+    crew.ended().await;
+    house.backup().await?;
+    ensure!(house.line.attempts().await?.is_empty(), "the dropped one is fenced");
     Ok(())
 }

@@ -81,6 +81,7 @@ async fn attempt(line: &Line, id: BackupId, records: u32) {
             maps: Vec::new(),
             files: Page::default(),
             manifests: Vec::new(),
+            ended_us: None,
             backups: Vec::new(),
             process_started: None,
             namespaces: None,

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use crate::PgError;
 use crate::config::Config;
 use crate::connect::open;
+use crate::sessions::Sessions;
 use crate::startup::Session;
 use crate::transport::Address;
 
@@ -58,6 +59,11 @@ impl CancelToken {
     /// How long the request may take, and then the end of the query.
     pub(crate) fn limit(&self) -> Duration {
         self.0.config.limits.cancel_time
+    }
+
+    /// Those that its session counts among.
+    pub(crate) fn sessions(&self) -> Option<&Sessions> {
+        self.0.config.sessions.as_ref()
     }
 
     async fn send(&self) -> Result<(), PgError> {

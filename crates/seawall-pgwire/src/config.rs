@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use seawall_core::Secret;
 
-use crate::PgError;
 use crate::conninfo::{Conninfo, ConninfoError, Environment, PassfileWarning};
 use crate::vet::SESSION_SETTINGS;
+use crate::{PgError, Sessions};
 
 /// The port PostgreSQL listens on unless told otherwise.
 pub(crate) const DEFAULT_PORT: u16 = 5432;
@@ -34,6 +34,8 @@ pub struct Config {
     pub(crate) require_peer: Option<String>,
     pub(crate) keepalive: Keepalive,
     pub(crate) limits: Limits,
+    /// Where they are counted, if they are.
+    pub(crate) sessions: Option<Sessions>,
     pub(crate) warnings: Vec<PassfileWarning>,
     /// The password file that was looked at, and as whom.
     pub(crate) passfile: Option<(PathBuf, Option<String>)>,
@@ -73,6 +75,13 @@ impl Config {
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Has its sessions counted among those, which can be waited for.
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: &Sessions) -> Self {
+        self.sessions = Some(sessions.clone());
         self
     }
 

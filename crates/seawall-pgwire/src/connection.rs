@@ -278,6 +278,17 @@ impl Connection {
     }
 }
 
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A statement goes on without its client, for as long as it takes.
+        if self.state == State::Busy
+            && let Some(sessions) = self.token.sessions()
+        {
+            sessions.abandon(self.token.clone());
+        }
+    }
+}
+
 /// Questions with a limit of time, see [`Connection::within`].
 #[derive(Debug)]
 pub struct Timed<'a> {

@@ -26,6 +26,7 @@ mod quote;
 mod rows;
 mod scram;
 mod server_message;
+mod sessions;
 mod startup;
 mod tls;
 mod transport;
@@ -41,4 +42,5 @@ pub use conninfo::{
 pub use error::{FailedAttempt, PgError, ServerError};
 pub use quote::{quote_ident, quote_literal};
 pub use rows::{ResultSet, Row};
+pub use sessions::Sessions;
 pub use value::FromText;

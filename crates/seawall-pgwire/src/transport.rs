@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use crate::PgError;
 use crate::config::{Config, Host, HostPlace, Keepalive};
+use crate::sessions::Watched;
 
 /// Anything a session can run over.
 pub(crate) trait Transport:
@@ -85,13 +87,20 @@ pub(crate) async fn dial(address: &Address, config: &Config) -> Result<Stream, P
             let stream =
                 UnixStream::connect(socket_path(path)).await.map_err(PgError::Unreachable)?;
             check_peer(&stream, config.require_peer.as_deref())?;
-            Ok(Box::new(stream))
+            Ok(watched(stream, config))
         }
         Address::Tcp { socket, .. } => {
             let stream = TcpStream::connect(socket).await.map_err(PgError::Unreachable)?;
             set_options(&stream, &config.keepalive).map_err(PgError::Unreachable)?;
-            Ok(Box::new(stream))
+            Ok(watched(stream, config))
         }
+    }
+}
+
+fn watched<S: Transport + AsFd + 'static>(socket: S, config: &Config) -> Stream {
+    match &config.sessions {
+        Some(sessions) => Box::new(Watched::new(socket, sessions.clone())),
+        None => Box::new(socket),
     }
 }
 

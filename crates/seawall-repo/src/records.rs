@@ -297,6 +297,9 @@ pub struct Pin {
     /// Manifests finished since the last record.
     #[n(15)]
     pub manifests: Vec<ManifestInfo>,
+    /// When it was given up, microseconds since 1970; nobody writes another record then.
+    #[n(16)]
+    pub ended_us: Option<i64>,
 }
 
 impl Record for Pin {

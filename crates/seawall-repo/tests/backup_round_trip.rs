@@ -410,6 +410,7 @@ fn pin(role: PinRole) -> Pin {
         process_started: None,
         namespaces: None,
         manifests: Vec::new(),
+        ended_us: None,
     }
 }
 

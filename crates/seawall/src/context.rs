@@ -545,6 +545,16 @@ impl Place {
     }
 }
 
+/// Opens repositories, one after the other.
+pub async fn open_all(places: Vec<Place>) -> Vec<(String, Result<Repository>)> {
+    let mut opened = Vec::new();
+    for place in places {
+        let name = place.name.clone();
+        opened.push((name, place.open().await.map(|opened| opened.repository)));
+    }
+    opened
+}
+
 /// What to ask first where a repository is not found: an empty mount point looks the same.
 pub fn is_it_mounted(url: &StoreUrl) -> String {
     let Some(directory) = url.as_directory() else {

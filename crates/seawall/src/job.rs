@@ -9,10 +9,12 @@ use async_trait::async_trait;
 use seawall_core::{ClusterName, Code, Error, Result};
 use seawall_engine::job::{
     self, Cancel, ConnectionText, Ending, Events, JobEnd, JobRepository, JobRequest, Program,
+    Restoring,
 };
 use seawall_pgwire::Config;
 use seawall_repo::Repository;
 
+use crate::commands::restore::Hands;
 use crate::config::DEFAULT_PATH;
 use crate::context::{Context, Place};
 use crate::exit::Outcome;
@@ -23,13 +25,19 @@ use crate::{postgres, run};
 pub struct Site {
     places: Vec<Place>,
     config_path: PathBuf,
+    hands: Option<Hands>,
 }
 
 impl Site {
     /// Where a job is done in some of a command's repositories.
     pub fn new(context: &Context, places: Vec<Place>) -> Self {
         let config_path = context.config.path.clone().unwrap_or_else(|| DEFAULT_PATH.into());
-        Self { places, config_path }
+        Self { places, config_path, hands: None }
+    }
+
+    /// The same for a restore. One that asks listens for signals when the plan is agreed to.
+    pub fn with_hands(self, hands: Hands) -> Self {
+        Self { hands: Some(hands), ..self }
     }
 
     /// Its repositories, for a request.
@@ -57,7 +65,9 @@ impl Site {
     ) -> Result<JobEnd> {
         // Threads that come have it too.
         request.priority.take();
-        run::cancel_by_signals(cancel)?;
+        if !self.hands.as_ref().is_some_and(Hands::asks) {
+            run::cancel_by_signals(cancel)?;
+        }
         Ok(job::run(request, self, &events(), cancel))
     }
 
@@ -89,6 +99,11 @@ impl Program for Site {
     fn archive_command(&self, cluster: &ClusterName) -> Result<String> {
         let program = postgres::own_path()?;
         Ok(postgres::archive_command(&program, &self.config_path, cluster.as_str()))
+    }
+
+    fn restoring(&self) -> Result<&dyn Restoring> {
+        let hands = self.hands.as_ref().map(|hands| hands as &dyn Restoring);
+        hands.ok_or_else(|| Error::new(Code::Internal, "nothing is ready for a restore"))
     }
 }
 

@@ -9,7 +9,6 @@ mod exit;
 mod heap;
 mod job;
 mod kit;
-mod lines;
 mod masking;
 mod overview;
 mod owner;

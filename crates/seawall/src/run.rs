@@ -89,33 +89,13 @@ fn dispatch(cli: &Cli) -> Result<Outcome> {
     }
 }
 
-/// Threads that serve sockets and stores beside those that move data.
-const SERVICE_THREADS: usize = 2;
-
 /// A runtime for one command that asks and answers. It is made after the process has become the
 /// user it works as.
 ///
 /// # Errors
 /// [`Code::Internal`] if the system gives no threads.
 pub fn runtime() -> Result<Runtime> {
-    build(Builder::new_current_thread())
-}
-
-/// A runtime for one command that moves data with `jobs` threads of its own.
-///
-/// Files are read and written on threads that may block, and each holds what passes through it:
-/// their number bounds the memory. A job may hold one of them for as long as it lasts (a pack that
-/// is written) and need another one meanwhile.
-///
-/// # Errors
-/// [`Code::Internal`] if the system gives no threads.
-pub fn pipeline_runtime(jobs: usize) -> Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(SERVICE_THREADS).max_blocking_threads(2 * jobs + 4);
-    build(builder)
-}
-
-fn build(mut builder: Builder) -> Result<Runtime> {
+    let mut builder = Builder::new_current_thread();
     builder.enable_all().build().code(Code::Internal, || "cannot start threads".to_owned())
 }
 

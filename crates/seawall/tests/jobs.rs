@@ -1,5 +1,7 @@
 //! Jobs for another program: `docs/job.md` is what they are held to.
 
+#[path = "support/jobs.rs"]
+mod jobs;
 mod support;
 
 use std::collections::BTreeSet;
@@ -7,6 +9,7 @@ use std::fs;
 use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
+use jobs::{events, of_kind};
 use seawall_testkit::Output;
 use serde_json::{Value, json};
 use support::{LIMIT, Protected, quiet_cluster};
@@ -35,15 +38,6 @@ fn run(protected: &Protected, request: &Value) -> Result<(Output, Vec<Value>)> {
     let output = invocation.run()?;
     let events = events(&output)?;
     Ok((output, events))
-}
-
-fn events(output: &Output) -> Result<Vec<Value>> {
-    let lines = output.stdout.lines().map(|line| Ok(serde_json::from_str(line)?));
-    lines.collect::<Result<_>>().with_context(|| output.stdout.clone())
-}
-
-fn of_kind<'e>(events: &'e [Value], kind: &str) -> impl Iterator<Item = &'e Value> {
-    events.iter().filter(move |event| event["event"] == kind)
 }
 
 fn report(events: &[Value]) -> Result<&Value> {
@@ -97,6 +91,27 @@ fn a_request_from_a_file_gives_the_report_of_the_command_line() -> Result<()> {
     let mut expected = names(&typed);
     expected.insert("verb".to_owned());
     ensure!(names(verified) == expected, "{verified}\n{typed}");
+
+    let typed = protected.restore("typed", ["--json"]).succeed()?.json()?;
+    request["verb"] = json!({"restore": {"into": protected.room("told")}});
+    let (output, told) = run(&protected, &request)?;
+    output.success()?;
+    let restored = report(&told)?;
+    let mut expected = names(&typed);
+    expected.insert("verb".to_owned());
+    // A warning is a sentence where it is typed, and a value here.
+    let written: BTreeSet<String> = ["text", "run"].map(str::to_owned).into();
+    ensure!(&names(restored) - &written == expected, "{restored}\n{typed}");
+    ensure!(restored["restore"]["bytes"] == typed["restore"]["bytes"], "{restored}\n{typed}");
+    let plan = of_kind(&told, "plan").next().context("no plan")?;
+    ensure!(plan["plan"]["backup"] == restored["restore"]["plan"]["backup"], "{plan}");
+    let planned = protected.plan([])?;
+    request["verb"]["restore"]["dry_run"] = true.into();
+    request["verb"]["restore"]["into"] = protected.room("planned").display().to_string().into();
+    let (output, told) = run(&protected, &request)?;
+    output.success()?;
+    ensure!(report(&told)?["plan"]["stop"] == planned["stop"], "{planned}");
+    ensure!(!protected.room("planned").exists());
 
     let typed = protected.command(["check", "--json"]).run()?.json()?;
     request["verb"] = json!({"check": {}});

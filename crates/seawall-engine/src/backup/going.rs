@@ -15,7 +15,7 @@ use seawall_store::{Store, TimeLimited};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::destination::Journal;
+use super::destination::{Journal, give_up};
 use super::request::Destination;
 
 /// How often those who wait see whether they should tell that they live.
@@ -91,12 +91,14 @@ pub(super) struct LeftBehind<'p> {
     failures: Vec<(usize, Error)>,
     /// Those whose records are of no use to a later attempt.
     traces: Vec<Arc<Destination>>,
+    /// Those that may have records of use.
+    attempts: Vec<Arc<Destination>>,
 }
 
 impl<'p> LeftBehind<'p> {
     /// `anybody` becomes true when somebody fails.
     pub const fn new(teller: Teller<'p>, anybody: Arc<AtomicBool>) -> Self {
-        Self { teller, anybody, failures: Vec::new(), traces: Vec::new() }
+        Self { teller, anybody, failures: Vec::new(), traces: Vec::new(), attempts: Vec::new() }
     }
 
     /// Goes on without a destination.
@@ -104,9 +106,8 @@ impl<'p> LeftBehind<'p> {
         let destination = &member.destination;
         self.anybody.store(true, Ordering::Relaxed);
         let Failed { error, fruitless } = failed;
-        if fruitless {
-            self.traces.push(Arc::clone(destination));
-        }
+        let list = if fruitless { &mut self.traces } else { &mut self.attempts };
+        list.push(Arc::clone(destination));
         let error = error.with_pair(Key::Cluster, destination.line.cluster());
         if self.teller.several {
             let name = &destination.name;
@@ -129,14 +130,19 @@ impl<'p> LeftBehind<'p> {
         Some(self.failures.swap_remove(at).1)
     }
 
-    /// Leaves no trace where there is nothing that a later attempt could use. If even that fails,
-    /// the next backup sees an attempt whose process is gone.
+    /// Leaves no trace where there is nothing that a later attempt could use, and says elsewhere that
+    /// it has ended. If even that fails, the next backup sees an attempt whose process is gone.
     pub async fn clean_up(&self, id: BackupId) {
         let unpin = |destination: &Arc<Destination>| {
             let destination = Arc::clone(destination);
             async move { destination.line.unpin(id.0).await }
         };
-        join_all(self.traces.iter().map(unpin)).await;
+        let give_up = |destination: &Arc<Destination>| {
+            let destination = Arc::clone(destination);
+            async move { give_up(&destination.line, id).await }
+        };
+        join(join_all(self.traces.iter().map(unpin)), join_all(self.attempts.iter().map(give_up)))
+            .await;
     }
 }
 
@@ -290,9 +296,9 @@ impl<T: Journaled> Going<T> {
     /// Nobody gets the backup, for a reason that is not theirs.
     pub fn give_up(&mut self, left: &mut LeftBehind<'_>) {
         for mut member in self.0.drain(..) {
-            if !member.state.journal().is_worth_keeping() {
-                left.traces.push(member.destination);
-            }
+            let is_of_use = member.state.journal().is_worth_keeping();
+            let list = if is_of_use { &mut left.attempts } else { &mut left.traces };
+            list.push(member.destination);
         }
     }
 }

@@ -35,6 +35,7 @@ use tokio::sync::Mutex;
 
 use crate::cluster::{ScanOptions, Server, Survey};
 use crate::delivery::{ByArchiver, HeldUp, SharedServer, WalDelivery, WalNeeded};
+use crate::liveness::Running;
 use crate::pace::Pace;
 use copying::copy;
 use destination::{
@@ -47,6 +48,7 @@ use packing::DestinationsPacking;
 use session::{Begun, Ended};
 use source::{FilesSource, PageRule, Reading, ReplayLimit, Source as _};
 
+pub(crate) use destination::give_up;
 pub(crate) use look::survey_cluster;
 pub use report::{BackupReport, DestinationReport, Kept};
 pub use request::{BackupRequest, Destination};
@@ -71,6 +73,7 @@ pub async fn run(
     progress: &dyn Progress,
 ) -> Result<BackupReport> {
     let (started, id) = (Timestamp::now(), request.id);
+    let _running = Running::begin(id)?;
     let teller = Teller { progress, several: destinations.len() > 1 };
     let held_up = Arc::new(AtomicBool::new(request.archiver_is_held_up));
     let mut left = LeftBehind::new(teller, Arc::clone(&held_up));

@@ -1,8 +1,15 @@
 //! The verb backup: one backup into every repository of the request.
 
+use std::mem;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use seawall_core::{
     Action, BackupId, ClusterName, Code, Error, Key, LocalPath, Result, counted, hint,
 };
+use seawall_repo::Line;
+use tokio::time::timeout;
 
 use super::{BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, lacks};
 use crate::backup::{self, BackupReport, BackupRequest, Destination, DestinationReport};
@@ -14,6 +21,9 @@ pub const COMPRESSION_LEVEL: i32 = 1;
 
 /// A pack is closed when it has so many bytes, unless the request says otherwise.
 pub const PACK_BYTES: u64 = 64 << 20;
+
+/// How long a repository may take to be told that a backup was given up.
+const GIVING_UP: Duration = Duration::from_secs(10);
 
 impl Job<'_> {
     pub(super) async fn backup(&self, verb: &BackupVerb) -> Result<JobEnd> {
@@ -31,6 +41,7 @@ impl Job<'_> {
             archiver_is_held_up: !away.is_empty(),
             program: concat!("seawall ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
+        self.note_backup(&destinations);
         let made = backup::run(&destinations, &request, self.reporter.as_ref()).await;
         let mut report = made.map_err(|error| self.explain_one_of(&destinations, error))?;
         report.destinations = report.destinations.into_iter().map(|it| self.told(it)).collect();
@@ -63,6 +74,25 @@ impl Job<'_> {
         }
         let told = |(name, error)| self.told(DestinationReport { name, outcome: Err(error) });
         Ok((destinations, away.into_iter().map(told).collect()))
+    }
+
+    fn note_backup(&self, destinations: &[Destination]) {
+        let lines = destinations.iter().map(|destination| destination.line.clone());
+        self.backed_up.lock().unwrap_or_else(PoisonError::into_inner).extend(lines);
+    }
+
+    /// Notes that what was begun has ended: it is taken over from anywhere then, and at once.
+    pub(super) async fn give_up_backup(&self) {
+        let begun = mem::take(&mut *self.backed_up.lock().unwrap_or_else(PoisonError::into_inner));
+        let give_up =
+            async |line: &Line| match timeout(GIVING_UP, backup::give_up(line, BackupId(self.id)))
+                .await
+            {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("{}", error.context("giving a backup up").chain()),
+                Err(_) => tracing::warn!("giving a backup up: the repository does not answer"),
+            };
+        join_all(begun.iter().map(give_up)).await;
     }
 
     /// Tells why a destination failed. The report has the gist of it.

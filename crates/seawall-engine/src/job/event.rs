@@ -1,8 +1,10 @@
-use seawall_core::{ClusterName, Error, Hint, Stage, Ulid};
+use jiff::Timestamp;
+use seawall_core::{ClusterName, Error, Hint, LocalPath, Stage, Ulid};
 use serde::Serialize;
 
 use super::JobReport;
 use crate::check::Severity;
+use crate::restore::RestorePlan;
 
 /// What a job tells while it goes on: `docs/job.md` has every field.
 #[derive(Debug, Serialize)]
@@ -45,6 +47,22 @@ pub enum JobEvent {
     Note {
         /// What.
         note: Hint,
+    },
+    /// What a restore will do, before anything is written.
+    Plan {
+        /// The plan.
+        plan: RestorePlan,
+        /// The moment that was asked for, if it was one.
+        target_time: Option<Timestamp>,
+        /// Whether an interrupted restore is gone on with.
+        is_resumed: bool,
+    },
+    /// PostgreSQL is started on what was restored.
+    Starting {
+        /// Its port.
+        port: u16,
+        /// Where it logs.
+        log_file: LocalPath,
     },
     /// Something was found that a person should look at.
     Finding(JobFinding),

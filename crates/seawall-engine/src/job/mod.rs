@@ -14,32 +14,37 @@ mod program;
 mod report;
 mod reporter;
 mod request;
+mod restore;
+mod starting;
 mod verify;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{Code, Error, ExitClass, Result, ResultExt, Ulid};
-use seawall_pgwire::Config;
-use seawall_repo::new_ulid;
+use seawall_pgwire::{Config, Sessions};
+use seawall_repo::{Line, new_ulid};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::host::Host;
 use crate::pace::Crew;
+use crate::restore::RestoreReport;
+use reporter::Reporter;
+use starting::Starting;
 
 pub use backup::{COMPRESSION_LEVEL, PACK_BYTES};
 pub use budget::Budget;
 pub use cancel::Cancel;
 pub use event::{Ending, Events, JobEvent, JobFinding};
 pub use priority::Priority;
-pub use program::Program;
-pub use report::{CheckReport, JobReport, RepositoryOutcome};
-pub use reporter::Reporter;
+pub use program::{Program, Restoring};
+pub use report::{CheckReport, JobReport, PlannedReport, RepositoryOutcome, RestoredReport};
 pub use request::{
-    BackupVerb, CheckVerb, ConnectionText, JobKey, JobRepository, JobRequest, VERSION, Verb,
-    VerifyVerb,
+    BackupVerb, CheckVerb, ConnectionText, JobKey, JobRepository, JobRequest, RestoreVerb,
+    StartVerb, TargetVerb, VERSION, Verb, VerifyVerb,
 };
+pub use starting::Started;
 
 /// What a worker of a backup or restore holds: what it reads, a frame and its compressed form, and
 /// parts on their way into the store.
@@ -115,6 +120,12 @@ struct Job<'j> {
     reporter: Arc<Reporter>,
     crew: Crew,
     workers: usize,
+    /// Those in PostgreSQL.
+    sessions: Sessions,
+    /// Where a backup was begun.
+    backed_up: Mutex<Vec<Line>>,
+    /// What it has restored, and perhaps started.
+    restored: Mutex<Option<RestoreReport>>,
 }
 
 /// Does what is asked, within its budget, until it is done or told to end.
@@ -149,6 +160,9 @@ pub fn run(
         reporter: Arc::new(Reporter::new(Arc::clone(events))),
         crew: Crew::new(request.rate.clone()),
         workers,
+        sessions: Sessions::default(),
+        backed_up: Mutex::default(),
+        restored: Mutex::default(),
     };
     let end = runtime.block_on(async {
         let end = tokio::select! {
@@ -158,8 +172,12 @@ pub fn run(
         };
         // What the work was done with has been dropped: its threads have nothing to do any more.
         job.crew.ended().await;
+        job.sessions.end().await;
         job.reporter.end();
-        end
+        if end.ending == Ending::Cancelled {
+            job.give_up_backup().await;
+        }
+        job.with_running(end)
     });
     runtime.shutdown_timeout(UNANSWERED);
     end
@@ -184,7 +202,7 @@ impl JobRequest {
     fn writers(&self) -> usize {
         let repositories = match &self.verb {
             Verb::Backup(_) => self.repositories.len().max(1),
-            Verb::Check(_) | Verb::Verify(_) => 1,
+            Verb::Restore(_) | Verb::Check(_) | Verb::Verify(_) => 1,
         };
         self.workers() * repositories
     }
@@ -197,7 +215,7 @@ impl JobRequest {
                 let budget = self.budget.without(more * DESTINATION_BYTES_MORE);
                 budget.workers(COPYING_WORKER_BYTES + more * COPYING_WORKER_BYTES_MORE)
             }
-            Verb::Check(_) => self.budget.workers(COPYING_WORKER_BYTES),
+            Verb::Restore(_) | Verb::Check(_) => self.budget.workers(COPYING_WORKER_BYTES),
             Verb::Verify(_) => self.budget.workers(VERIFYING_WORKER_BYTES),
         }
     }
@@ -207,6 +225,7 @@ impl Job<'_> {
     async fn work(&self) -> JobEnd {
         match &self.request.verb {
             Verb::Backup(verb) => self.backup(verb).await.into(),
+            Verb::Restore(verb) => self.restore(verb).await.into(),
             Verb::Verify(verb) => self.verify(verb).await.into(),
             Verb::Check(verb) => self.check(verb).await.into(),
         }
@@ -215,7 +234,17 @@ impl Job<'_> {
     /// How the cluster's server is reached.
     fn connection(&self) -> Result<Config> {
         let text = self.request.connection.as_ref();
-        self.program.resolve(text.ok_or_else(|| lacks("a connection"))?)
+        let config = self.program.resolve(text.ok_or_else(|| lacks("a connection"))?)?;
+        Ok(config.with_sessions(&self.sessions))
+    }
+
+    fn note_restored(&self, report: &RestoreReport) {
+        let restored = self.restored.lock();
+        *restored.unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+    }
+
+    fn restored(&self) -> Option<RestoreReport> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Tells of a failure that is not what the job ends with.

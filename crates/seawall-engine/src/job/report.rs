@@ -4,9 +4,11 @@ use seawall_core::ClusterName;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
+use super::Started;
 use crate::backup::{BackupReport, DestinationReport};
 use crate::check::Finding;
 use crate::cluster::ClusterLink;
+use crate::restore::{RestorePlan, RestoreReport};
 use crate::verify::VerifyReport;
 
 /// What a job did, by its verb.
@@ -22,6 +24,10 @@ pub enum JobReport {
     },
     /// Whether the cluster is protected.
     Check(CheckReport),
+    /// What a restore would do.
+    Plan(Box<PlannedReport>),
+    /// What a restore did.
+    Restore(Box<RestoredReport>),
 }
 
 /// What came of a job in one of its repositories.
@@ -31,6 +37,26 @@ pub struct RepositoryOutcome<T> {
     pub name: String,
     /// What was done; `None` if it failed: why is told as an event, or is what the job ends with.
     pub report: Option<T>,
+}
+
+/// What a restore would do.
+#[derive(Debug, Serialize)]
+pub struct PlannedReport {
+    /// The plan.
+    pub plan: RestorePlan,
+    /// Bytes that would be written.
+    pub bytes: u64,
+    /// Whether the files' content was read and proven too.
+    pub content_is_proven: bool,
+}
+
+/// What a restore did.
+#[derive(Debug, Serialize)]
+pub struct RestoredReport {
+    /// The restore.
+    pub restore: RestoreReport,
+    /// The server that was started, if one was to be.
+    pub started: Option<Started>,
 }
 
 /// What a check came to.

@@ -9,7 +9,7 @@ use super::{Events, JobEvent};
 const EVERY: Duration = Duration::from_millis(250);
 
 /// Makes events of what a verb says of its progress.
-pub struct Reporter {
+pub(super) struct Reporter {
     events: Arc<dyn Events>,
     stage: Mutex<Measured>,
 }
@@ -25,8 +25,6 @@ struct Measured {
 }
 
 impl Reporter {
-    /// One that tells that.
-    #[must_use]
     pub fn new(events: Arc<dyn Events>) -> Self {
         Self { events, stage: Mutex::default() }
     }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 
 use super::{Budget, Priority};
 use crate::check::FindingId;
+use crate::restore::{Mode, TablespaceMapping, TargetAction};
 
 /// The version of requests and events that this program speaks.
 pub const VERSION: u32 = 1;
@@ -57,6 +59,8 @@ pub struct JobRequest {
 pub enum Verb {
     /// Backs the cluster up into every repository.
     Backup(BackupVerb),
+    /// Brings the cluster back into another directory.
+    Restore(Box<RestoreVerb>),
     /// Reads and authenticates what every repository holds.
     Verify(VerifyVerb),
     /// Proves that the cluster is protected.
@@ -73,6 +77,87 @@ pub struct BackupVerb {
     pub spread_checkpoint: bool,
     /// How long WAL may take to arrive without any progress.
     pub wal_timeout_ms: u64,
+}
+
+/// What to restore, and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreVerb {
+    /// The data directory to make; absolute.
+    pub into: LocalPath,
+    /// How far to go.
+    #[serde(default)]
+    pub target: TargetVerb,
+    /// The backup to start from; the best one if it is absent.
+    #[serde(default)]
+    pub backup: Option<String>,
+    /// The timeline to follow: a number, `latest`, or a backup's; the current one if it is absent.
+    #[serde(default)]
+    pub timeline: Option<String>,
+    /// What the result is for.
+    #[serde(default = "clone", rename = "as")]
+    pub mode: Mode,
+    /// What PostgreSQL does at the target.
+    #[serde(default)]
+    pub then: TargetAction,
+    /// Other places for tablespaces.
+    #[serde(default)]
+    pub tablespaces: Vec<TablespaceMapping>,
+    /// The databases that are wanted; all if there is none.
+    #[serde(default, with = "crate::restore::as_bytes::names")]
+    pub databases: Vec<OsString>,
+    /// Whether the content of the files is proven before a byte is written.
+    #[serde(default)]
+    pub prove: bool,
+    /// Whether it ends when the plan is proven.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// PostgreSQL is started on the result, if that is wanted.
+    #[serde(default)]
+    pub start: Option<StartVerb>,
+}
+
+const fn clone() -> Mode {
+    Mode::Clone
+}
+
+/// How far a restore goes. A text is a time, `lsn:…`, `xid:…` or `name:…`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetVerb {
+    /// To the end of the archive.
+    #[default]
+    Latest,
+    /// Only as far as the backup needs to be consistent.
+    BackupOnly,
+    /// Up to that, and with it.
+    To(String),
+    /// Up to that, and without it.
+    Before(String),
+}
+
+/// How a restored server is started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StartVerb {
+    /// The port: a clone takes the first free one from 5433, others the configured one.
+    pub port: Option<u16>,
+    /// Who asks it; the role its backups were taken as if it is absent.
+    pub role: Option<String>,
+    /// How long recovery may take.
+    pub timeout_ms: u64,
+}
+
+impl Default for StartVerb {
+    fn default() -> Self {
+        Self { port: None, role: None, timeout_ms: 24 * 3_600_000 }
+    }
+}
+
+impl StartVerb {
+    pub(super) const fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
 }
 
 /// What to verify.

@@ -6,7 +6,7 @@
 //! ```
 
 mod archive;
-mod as_bytes;
+pub(crate) mod as_bytes;
 mod branches;
 mod configuration;
 mod discard;
@@ -41,8 +41,8 @@ pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
 pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
 pub use start::{
-    Archives, Ended, LeftOut, Listening, Login, PromoteOptions, Promoted, Recovered, StartOptions,
-    Stretch, find_programs, look_at_databases, promote, start,
+    Archives, DEFAULT_ROLE, Ended, LeftOut, Listen, Listening, Login, PromoteOptions, Promoted,
+    Recovered, StartOptions, Stretch, find_programs, look_at_databases, promote, start,
 };
 pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

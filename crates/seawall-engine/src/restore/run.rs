@@ -518,6 +518,12 @@ impl PlannedRestore {
         &self.plan
     }
 
+    /// What was asked for.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.request.target
+    }
+
     /// Tells the plan of the server it is made of, which goes on: it writes `timeline`, and its next
     /// record will begin at `written_to`.
     ///

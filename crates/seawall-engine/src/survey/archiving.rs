@@ -49,6 +49,14 @@ pub struct Archiving {
     pub segment_bytes: u64,
 }
 
+impl Archiving {
+    /// Whether it is a primary of the cluster.
+    #[must_use]
+    pub fn is_primary_of(&self, cluster: SystemId) -> bool {
+        self.system_id == cluster && self.timeline.is_some()
+    }
+}
+
 const SQL: &str = "select pg_catalog.split_part(\
        pg_catalog.current_setting('server_version'), ' ', 1) as version, \
      (select system_identifier from pg_catalog.pg_control_system()) as system_id, \

@@ -110,6 +110,7 @@ async fn commit(line: &Line, id: BackupId, (kind, details): &Said, now: Timestam
         process_started: Process::this().started,
         namespaces: host.namespaces,
         manifests: Vec::new(),
+        ended_us: None,
     };
     let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
     // Another verification may be about to say the same.

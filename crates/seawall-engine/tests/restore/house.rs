@@ -92,18 +92,22 @@ impl House {
     }
 
     pub async fn backup_with(&self, progress: &dyn Progress) -> Result<BackupReport> {
-        let request = self.backup_request()?;
+        self.backup_by(Crew::default(), progress).await
+    }
+
+    pub async fn backup_by(&self, crew: Crew, progress: &dyn Progress) -> Result<BackupReport> {
+        let request = self.backup_request(crew)?;
         Ok(backup::run(&[destination(&self.line)], &request, progress).await?)
     }
 
-    pub fn backup_request(&self) -> Result<BackupRequest> {
+    pub fn backup_request(&self, crew: Crew) -> Result<BackupRequest> {
         Ok(BackupRequest {
             id: BackupId(new_ulid(Timestamp::now())?),
             connection: Config::parse(&self.pg.connection_string(), &Environment::of_process())?,
             data_directory: None,
             annotations: BTreeMap::new(),
             jobs: 2,
-            crew: Crew::default(),
+            crew,
             fast_checkpoint: true,
             wal_timeout: LIMIT,
             store_timeout: LIMIT,

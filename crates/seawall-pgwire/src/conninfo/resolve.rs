@@ -76,6 +76,7 @@ impl Conninfo {
             require_peer: self.text("requirepeer").map(str::to_owned),
             keepalive: self.keepalive()?,
             limits: Limits::default(),
+            sessions: None,
             warnings,
             passfile: self.passfile(environment),
         })

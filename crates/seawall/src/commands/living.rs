@@ -12,7 +12,7 @@ use crate::render::Style;
 /// another cluster, or it does not answer, which is told.
 pub async fn primary(config: &Config, cluster: &ClusterName, own: SystemId) -> Option<Archiving> {
     match ask(config, cluster).await {
-        Ok(answer) => answer.filter(|it| it.system_id == own && it.timeline.is_some()),
+        Ok(answer) => answer.filter(|it| it.is_primary_of(own)),
         Err(error) => {
             let note = Style::of_stderr().yellow("note:");
             eprintln!(

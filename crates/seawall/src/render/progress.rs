@@ -77,8 +77,13 @@ impl Events for Display {
             JobEvent::Waiting { waits_for } => self.detail(waits_for),
             JobEvent::Note { note } => self.aside(|| eprintln!("{}", sentence(note))),
             JobEvent::Error { error, .. } => self.aside(|| super::report(error)),
+            JobEvent::Starting { port, log_file } => self.aside(|| {
+                let log_file = log_file.as_ref().display();
+                eprintln!("starting PostgreSQL on port {port}; its log is {log_file}");
+            }),
             // The report has all that was found, and a command tells it.
             JobEvent::Started { .. }
+            | JobEvent::Plan { .. }
             | JobEvent::Finding(_)
             | JobEvent::Report { .. }
             | JobEvent::End { .. } => {}

@@ -3,7 +3,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Lsn, Result, TimelineId, Ulid};
+use seawall_core::{BackupId, Code, Lsn, Result, TimelineId, Ulid};
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{Entry, ManifestInfo, Page};
@@ -13,7 +13,7 @@ use seawall_repo::records::{Pin, PinRole};
 use tokio::time::timeout;
 
 use crate::host::{Host, Process};
-use crate::liveness::HEARTBEAT;
+use crate::liveness::{HEARTBEAT, is_own};
 
 /// A record has so many files at most: it is held in memory as a whole.
 const ENTRIES_PER_RECORD: usize = 5000;
@@ -171,6 +171,7 @@ impl Journal {
             process_started: Process::this().started,
             namespaces: self.host.namespaces.clone(),
             manifests: std::mem::take(&mut self.new_manifests),
+            ended_us: None,
         };
         let path = line.paths().path(&LineObject::Pin(self.id.0, self.sequence))?;
         line.repository().create_record(&path, &pin).await?;
@@ -178,6 +179,42 @@ impl Journal {
         self.written = Instant::now();
         Ok(())
     }
+}
+
+/// How often the last record is tried again: one that was being written may come first.
+const TRIES: u32 = 5;
+
+/// Notes that an attempt of this process has ended: whoever comes next need not wait until it counts
+/// as dead.
+///
+/// # Errors
+/// A store that fails.
+pub(crate) async fn give_up(line: &Line, id: BackupId) -> Result<()> {
+    for _ in 0..TRIES {
+        let attempts = line.attempts().await?;
+        let Some(attempt) = attempts.into_iter().find(|attempt| attempt.id == id) else {
+            return Ok(());
+        };
+        let newest = line.record(&attempt, attempt.newest_record).await?;
+        // Of the same id there may be one elsewhere, which is why this one could not begin.
+        let Some(newest) = newest.filter(is_own) else { return Ok(()) };
+        let now_us = Timestamp::now().as_microsecond();
+        let last = Pin {
+            time_us: now_us,
+            packs: Vec::new(),
+            maps: Vec::new(),
+            files: Page(Vec::new()),
+            manifests: Vec::new(),
+            ended_us: Some(now_us),
+            ..newest
+        };
+        let path = line.paths().path(&LineObject::Pin(id.0, attempt.newest_record + 1))?;
+        match line.repository().create_record(&path, &last).await {
+            Err(error) if error.code() == Code::ObjectExists => {}
+            written => return written,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

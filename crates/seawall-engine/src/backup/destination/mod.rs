@@ -14,5 +14,6 @@ pub(super) use enter::{
     Entered, Ready, Start, enter, prepare, refuse_other_cluster, refuse_used_id,
 };
 pub(super) use journal::Journal;
+pub(crate) use journal::give_up;
 pub(super) use parent::Parent;
 pub(super) use publish::{Published, Whole, publish};

@@ -194,6 +194,7 @@ mod tests {
             process_started: None,
             namespaces: None,
             manifests: Vec::new(),
+            ended_us: None,
         };
         (id, vec![pin])
     }

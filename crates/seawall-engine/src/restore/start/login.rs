@@ -4,6 +4,9 @@ use seawall_core::Code;
 use seawall_core::{Result, ResultExt};
 use seawall_pgwire::{Connection, Conninfo, ConninfoError, Environment};
 
+/// The superuser, where nothing says who it is.
+pub const DEFAULT_ROLE: &str = "postgres";
+
 /// How a restored server is logged in to: as the cluster was before it was restored, but for the
 /// place.
 #[derive(Debug, Clone)]

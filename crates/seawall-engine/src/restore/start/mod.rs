@@ -2,6 +2,7 @@
 
 mod archive_end;
 mod databases;
+mod listen;
 mod log;
 mod login;
 mod outcome;
@@ -26,7 +27,8 @@ use crate::durable::local;
 
 pub use archive_end::{Archives, LeftOut};
 pub use databases::{Ended, Stretch, look_at_databases};
-pub use login::{Listening, Login};
+pub use listen::Listen;
+pub use login::{DEFAULT_ROLE, Listening, Login};
 pub use programs::find_programs;
 pub(in crate::restore) use promote::replay_waits_at;
 pub use promote::{PromoteOptions, Promoted, promote};

@@ -7,10 +7,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use seawall_core::{Code, LocalPath, Result, ResultExt};
-use seawall_engine::job::{Cancel, Events, JobEnd, JobEvent, JobRequest, Verb};
+use seawall_core::{Code, Error, LocalPath, Result, ResultExt};
+use seawall_engine::job::{
+    Cancel, Events, JobEnd, JobEvent, JobKey, JobRepository, JobRequest, Verb,
+};
 
 use crate::args::{JobArgs, ServerArgs};
+use crate::commands::restore::{self, Hands, target_of};
 use crate::context::{Context, Place};
 use crate::exit::Outcome;
 use crate::heap;
@@ -45,12 +48,41 @@ fn run(
     let request = JobRequest::parse(&text)?;
     heap::bound(request.budget.heaps);
     let context = Context::of_job(config, &request)?;
-    let data_directory = request.data_directory.clone().map(|LocalPath(path)| path);
-    context.become_owner(data_directory.as_deref())?;
+    let hands = match &request.verb {
+        Verb::Restore(verb) => {
+            refuse_what_postgres_cannot_open(&request)?;
+            Some(Hands::take(&context, verb)?)
+        }
+        Verb::Backup(_) | Verb::Verify(_) | Verb::Check(_) => {
+            let data_directory = request.data_directory.as_ref().map(AsRef::as_ref);
+            context.become_owner(data_directory)?;
+            None
+        }
+    };
     let (request, places) = completed(request, &context)?;
     let site = Site::new(&context, places);
+    let site = match hands {
+        Some(hands) => site.with_hands(hands),
+        None => site,
+    };
     let request = with_repositories(request, &site, &context);
     site.run(&request, || Arc::clone(pipe) as Arc<dyn Events>, cancel)
+}
+
+/// A restored server fetches WAL with a command, in which a repository is named by configuration, or
+/// by one URL and one file.
+fn refuse_what_postgres_cannot_open(request: &JobRequest) -> Result<()> {
+    let is_text = |one: &JobRepository| matches!(one.key, Some(JobKey::Text(_)));
+    let is_given = |one: &JobRepository| one.key.is_some();
+    let repositories = request.repositories.as_slice();
+    if !repositories.iter().any(is_text)
+        && (repositories.len() < 2 || !repositories.iter().any(is_given))
+    {
+        return Ok(());
+    }
+    let what = "the restored server could not fetch WAL: it needs the key of one repository in a file, or repositories that the host's configuration has";
+    Err(Error::new(Code::JobRequestInvalid, what)
+        .with_hint("Name one repository, with `{\"file\": PATH}` as its key."))
 }
 
 /// The request with what the host's configuration says where it leaves something open, and its
@@ -72,6 +104,18 @@ fn completed(request: JobRequest, context: &Context) -> Result<(JobRequest, Vec<
                 ..request
             };
             Ok((request, target.places))
+        }
+        Verb::Restore(verb) => {
+            let target = target_of(context, named)?;
+            let configured = match &request.connection {
+                Some(given) => Some(given.clone()),
+                None => restore::connection(context, target.as_ref(), verb.start.is_some())?,
+            };
+            let (cluster, places) = match target {
+                Some(target) => (Some(target.name), target.places),
+                None => (None, context.places()),
+            };
+            Ok((JobRequest { cluster, connection: configured, ..request }, places))
         }
         Verb::Verify(_) => {
             let places = match named {

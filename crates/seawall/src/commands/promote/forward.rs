@@ -8,15 +8,15 @@ use seawall_core::{Code, Error, Result};
 use seawall_engine::restore::{
     ForwardOptions, Login, Point, Recovered, RestoreState, Target, plan_forward, state_to_move,
 };
+use seawall_engine::whereabouts::Whereabouts;
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
 
 use super::{note, places};
 use crate::args::PromoteArgs;
 use crate::commands::restore::log_file;
-use crate::context::Context;
+use crate::context::{Context, open_all};
 use crate::exit::Outcome;
-use crate::lines::Whereabouts;
 use crate::render::{Out, sentence, shell_quote};
 
 /// How far to move, and the words for it.
@@ -69,7 +69,7 @@ pub(super) async fn run(
 /// The line in the first repository that has it.
 async fn first_line(context: &Context, state: &RestoreState) -> Result<Line> {
     let (places, _) = places(context, Some(state))?;
-    let found = Whereabouts::of_restored(places, state).await;
+    let found = Whereabouts::of_restored(open_all(places).await, state);
     if let Some((_, line)) = found.lines.into_iter().next() {
         return Ok(line);
     }

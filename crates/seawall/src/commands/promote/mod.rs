@@ -7,15 +7,17 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{Action, ClusterName, Hint, Result, hint};
-use seawall_engine::restore::{self, Archives, Login, PromoteOptions, Promoted, RestoreState};
+use seawall_engine::restore::{
+    self, Archives, DEFAULT_ROLE, Login, PromoteOptions, Promoted, RestoreState,
+};
+use seawall_engine::whereabouts::Whereabouts;
 use seawall_repo::wal::WalArchive;
 
 use crate::args::PromoteArgs;
-use crate::commands::restore::{DEFAULT_ROLE, log_file, login};
+use crate::commands::restore::{log_file, login};
 use crate::config::{self, Config};
-use crate::context::{Context, Place, absolute};
+use crate::context::{Context, Place, absolute, open_all};
 use crate::exit::Outcome;
-use crate::lines::Whereabouts;
 use crate::owner::Owner;
 use crate::render::{Style, sentence};
 use crate::{postgres, run};
@@ -122,10 +124,13 @@ async fn archives(context: Result<Context>, directory: &Path) -> Result<Archives
     let state = RestoreState::read(directory)?;
     let mut archives = Archives::default();
     let mut found = match context.and_then(|context| places(&context, state.as_ref())) {
-        Ok((places, cluster)) => match &state {
-            Some(state) => Whereabouts::of_restored(places, state).await,
-            None => Whereabouts::of_written(places, cluster.as_ref()).await,
-        },
+        Ok((places, cluster)) => {
+            let opened = open_all(places).await;
+            match &state {
+                Some(state) => Whereabouts::of_restored(opened, state),
+                None => Whereabouts::of_written(opened, cluster.as_ref()).await,
+            }
+        }
         Err(error) => {
             archives.failure = Some(error);
             return Ok(archives);

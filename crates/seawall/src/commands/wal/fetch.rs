@@ -12,12 +12,12 @@ use seawall_engine::restore::RestoreState;
 use seawall_engine::wal::{
     FetchRequest, RestorePath, WhileAway, fetch, fetch_kept, keep_recovering, while_away,
 };
+use seawall_engine::whereabouts::Whereabouts;
 use seawall_repo::Line;
 
 use crate::args::FetchArgs;
-use crate::context::{Context, Place};
+use crate::context::{Context, Place, open_all};
 use crate::exit::Outcome;
-use crate::lines::Whereabouts;
 use crate::{render, run};
 
 /// How often a standby's fetch is tried again before PostgreSQL is told to ask later.
@@ -157,9 +157,10 @@ impl Wanted<'_> {
     }
 
     async fn whereabouts(&self) -> Whereabouts {
+        let opened = open_all(self.places.to_vec()).await;
         match self.state {
-            Some(state) => Whereabouts::of_restored(self.places.to_vec(), state).await,
-            None => Whereabouts::of_written(self.places.to_vec(), self.cluster).await,
+            Some(state) => Whereabouts::of_restored(opened, state),
+            None => Whereabouts::of_written(opened, self.cluster).await,
         }
     }
 }

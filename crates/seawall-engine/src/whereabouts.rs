@@ -1,11 +1,10 @@
-//! The line a command reads, in each of its repositories.
+//! The line a job reads, in each of its repositories.
 
 use seawall_core::{ClusterName, Error, Result};
-use seawall_engine::lines::{stored_lines, written_lines};
-use seawall_engine::restore::RestoreState;
-use seawall_repo::Line;
+use seawall_repo::{Line, Repository};
 
-use crate::context::Place;
+use crate::lines::{stored_lines, written_lines};
+use crate::restore::RestoreState;
 
 /// Where a line is.
 #[derive(Debug, Default)]
@@ -19,11 +18,13 @@ pub struct Whereabouts {
 impl Whereabouts {
     /// The line that is written now of a cluster, or of the only one there is: one and the same
     /// whichever repository is asked. A repository that does not have it is passed over.
-    pub async fn of_written(places: Vec<Place>, cluster: Option<&ClusterName>) -> Self {
+    pub async fn of_written(
+        opened: Vec<(String, Result<Repository>)>,
+        cluster: Option<&ClusterName>,
+    ) -> Self {
         let (mut found, mut names, mut known) = (Self::default(), Vec::new(), Vec::new());
-        for place in places {
-            let name = place.name.clone();
-            let look = async { stored_lines(&place.open().await?.repository, cluster).await };
+        for (name, opened) in opened {
+            let look = async { stored_lines(&opened?, cluster).await };
             if let Some(lines) = found.keep(&name, look.await) {
                 names.push(name);
                 known.push(lines);
@@ -35,12 +36,12 @@ impl Whereabouts {
     }
 
     /// The line that something was restored from.
-    pub async fn of_restored(places: Vec<Place>, state: &RestoreState) -> Self {
+    #[must_use]
+    pub fn of_restored(opened: Vec<(String, Result<Repository>)>, state: &RestoreState) -> Self {
         let mut found = Self::default();
-        for place in places {
-            let name = place.name.clone();
-            let look = async { place.open().await?.repository.line(state.cluster(), state.line()) };
-            if let Some(line) = found.keep(&name, look.await) {
+        for (name, opened) in opened {
+            let line = opened.and_then(|opened| opened.line(state.cluster(), state.line()));
+            if let Some(line) = found.keep(&name, line) {
                 found.lines.push((name, line));
             }
         }
