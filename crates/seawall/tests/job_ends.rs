@@ -10,6 +10,7 @@ mod sweep;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -51,14 +52,21 @@ fn stage() -> Result<Protected> {
     Ok(protected)
 }
 
-fn request(protected: &Protected, verb: &str) -> Value {
+/// Other tests start servers at the same time, and the usual ports are theirs.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn request(protected: &Protected, verb: &str) -> Result<Value> {
     let into = protected.room("ended").display().to_string();
     let verb = match verb {
-        "restore" => json!({"restore": {"into": into, "start": {}}}),
+        "restore" => json!({"restore": {"into": into, "start": {"port": free_port()?}}}),
         other => json!({ other: {} }),
     };
     // As a whole it takes some seconds.
-    json!({"version": 1, "cluster": "main", "verb": verb, "rate": "30MB/s", "budget": {"threads": 2}})
+    Ok(
+        json!({"version": 1, "cluster": "main", "verb": verb, "rate": "30MB/s", "budget": {"threads": 2}}),
+    )
 }
 
 /// Sessions of Seawall, other than those PostgreSQL's archiver has.
@@ -81,7 +89,7 @@ fn unfinished(directory: &Path) -> Result<usize> {
 /// Runs a job and ends it after a while, unless it has ended by then.
 fn end(protected: &Protected, verb: &str, by: By, delay: Duration) -> Result<Output> {
     let (mut job, mut input) = protected.command(["job"]).spawn_listening()?;
-    writeln!(input, "{}", request(protected, verb))?;
+    writeln!(input, "{}", request(protected, verb)?)?;
     let deadline = Instant::now() + delay;
     while Instant::now() < deadline && !job.has_ended()? {
         std::thread::sleep(Duration::from_millis(2));
@@ -182,7 +190,7 @@ fn a_job_that_is_ended_at_any_moment_leaves_nothing_behind() -> Result<()> {
 fn a_job_with_hardly_any_memory_and_one_thread_is_done_all_the_same() -> Result<()> {
     let protected = stage()?;
     for verb in ["backup", "verify", "restore"] {
-        let mut request = request(&protected, verb);
+        let mut request = request(&protected, verb)?;
         request["budget"] = json!({"threads": 1, "memory_bytes": 1, "heaps": 1});
         request["rate"] = "none".into();
         request["priority"] = "low".into();
@@ -212,7 +220,7 @@ fn a_reader_that_does_not_read_keeps_no_job_from_being_done_or_ended() -> Result
     };
     let mut job = unread(&protected)?;
     let mut input = job.stdin.take().context("stdin")?;
-    writeln!(input, "{}", request(&protected, "backup"))?;
+    writeln!(input, "{}", request(&protected, "backup")?)?;
     // More is told than fits into a pipe.
     for _ in 0..1000 {
         writeln!(input, "what is this?")?;
@@ -229,7 +237,7 @@ fn a_reader_that_does_not_read_keeps_no_job_from_being_done_or_ended() -> Result
 #[test]
 fn two_jobs_of_a_cluster_see_each_other_wherever_their_processes_are() -> Result<()> {
     let protected = stage()?;
-    let mut slowly = request(&protected, "backup");
+    let mut slowly = request(&protected, "backup")?;
     slowly["rate"] = "4MB/s".into();
     let is_root = nix::unistd::Uid::effective().is_root();
     for elsewhere in [false, true] {
