@@ -51,7 +51,7 @@ pub enum JobEvent {
     /// What a restore will do, before anything is written.
     Plan {
         /// The plan.
-        plan: RestorePlan,
+        plan: Box<RestorePlan>,
         /// The moment that was asked for, if it was one.
         target_time: Option<Timestamp>,
         /// Whether an interrupted restore is gone on with.

@@ -33,7 +33,7 @@ impl Job<'_> {
         let starting = self.starting(verb, restoring, &planned)?;
         let plan = planned.plan().clone();
         self.events.event(&JobEvent::Plan {
-            plan: plan.clone(),
+            plan: Box::new(plan.clone()),
             target_time: request.target.time(),
             is_resumed: planned.is_resumed(),
         });
@@ -65,7 +65,7 @@ impl Job<'_> {
         let running = PostmasterFile::read(&restore.data_directory);
         end.error = Some(match running.zip(self.program.restoring().ok()) {
             Some((running, restoring)) => {
-                with_running(error, running.port, &restoring.stop_command(&restore))
+                with_running(&error, running.port, &restoring.stop_command(&restore))
             }
             None => error,
         });
@@ -242,7 +242,7 @@ impl RestoreVerb {
     }
 }
 
-fn with_running(error: Error, port: u16, stop: &str) -> Error {
+fn with_running(error: &Error, port: u16, stop: &str) -> Error {
     let what = format!("{}\nthe restored server still runs, on port {port}", error.chain());
     let why = error.hint().map(|hint| hint![hint.clone(), " "]).unwrap_or_default();
     Error::new(error.code(), what).with_hint(hint![why, format!("To stop it: `{stop}`.")])
