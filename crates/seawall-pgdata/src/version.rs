@@ -1,4 +1,5 @@
-//! The PostgreSQL majors Seawall knows. A new major enters here and nowhere else.
+//! The PostgreSQL majors Seawall knows. A new major enters here; where something about it has to be
+//! known besides, the code does not compile before it is.
 
 use std::fmt;
 

@@ -32,7 +32,7 @@ struct Look<'l> {
 struct Changed {
     name: &'static str,
     modes: &'static [Mode],
-    majors: (PgMajor, PgMajor),
+    majors: Majors,
     when: fn(&Look<'_>) -> bool,
     value: &'static str,
     /// Whether the plan says so; what every clone gets is said by its being a clone.
@@ -44,7 +44,7 @@ struct Changed {
 struct Told {
     name: &'static str,
     modes: &'static [Mode],
-    majors: (PgMajor, PgMajor),
+    majors: Majors,
     when: fn(&Look<'_>) -> bool,
     what: &'static str,
 }
@@ -52,14 +52,21 @@ struct Told {
 const ALL: &[Mode] = &[Mode::Clone, Mode::Primary, Mode::Standby];
 const CLONE: &[Mode] = &[Mode::Clone];
 const SERVING: &[Mode] = &[Mode::Primary, Mode::Standby];
-const EVERY: (PgMajor, PgMajor) = (PgMajor::V12, PgMajor::V18);
+
+/// The majors that know a setting. What a new major does not drop, it has.
+#[derive(Debug, Clone, Copy)]
+enum Majors {
+    Every,
+    Since(PgMajor),
+    Until(PgMajor),
+}
 
 const CHANGED: [Changed; 20] = [
     always("recovery_end_command", ALL, "", "it may run production's scripts"),
     always("archive_cleanup_command", ALL, "", "it may remove what others still need"),
     always("primary_slot_name", ALL, "", "slots are not in a backup, and each is of one standby"),
     Changed {
-        majors: (PgMajor::V12, PgMajor::V15),
+        majors: Majors::Until(PgMajor::V15),
         ..always("promote_trigger_file", ALL, "", "production's file would promote this server")
     },
     always(
@@ -76,7 +83,7 @@ const CHANGED: [Changed; 20] = [
     },
     hidden("archive_mode", "off"),
     hidden("archive_command", ""),
-    Changed { majors: (PgMajor::V15, PgMajor::V18), ..hidden("archive_library", "") },
+    Changed { majors: Majors::Since(PgMajor::V15), ..hidden("archive_library", "") },
     always(
         "synchronous_standby_names",
         CLONE,
@@ -84,7 +91,7 @@ const CHANGED: [Changed; 20] = [
         "no standby follows a clone, and its commits would wait for ever",
     ),
     Changed {
-        majors: (PgMajor::V17, PgMajor::V18),
+        majors: Majors::Since(PgMajor::V17),
         ..always("synchronized_standby_slots", CLONE, "", "no standby follows a clone")
     },
     always(
@@ -94,7 +101,7 @@ const CHANGED: [Changed; 20] = [
         "it would take changes that its publishers keep for production",
     ),
     Changed {
-        majors: (PgMajor::V12, PgMajor::V14),
+        majors: Majors::Until(PgMajor::V14),
         // Debian's is in /run, where production's statistics are.
         ..always(
             "stats_temp_directory",
@@ -104,7 +111,7 @@ const CHANGED: [Changed; 20] = [
         )
     },
     Changed {
-        majors: (PgMajor::V12, PgMajor::V14),
+        majors: Majors::Until(PgMajor::V14),
         when: |look| leads_out(look.value) && !look.host.has(Path::new(look.value)),
         ..always(
             "stats_temp_directory",
@@ -149,42 +156,42 @@ const TOLD: [Told; 9] = [
     Told {
         name: "synchronous_standby_names",
         modes: &[Mode::Primary],
-        majors: EVERY,
+        majors: Majors::Every,
         when: is_set,
         what: "every commit waits until as many of them are connected. Where none will be: `ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();`",
     },
     Told {
         name: "synchronous_standby_names",
         modes: &[Mode::Standby],
-        majors: EVERY,
+        majors: Majors::Every,
         when: is_set,
         what: "once it is promoted, every commit waits until as many of them are connected. Where none will be: `ALTER SYSTEM SET synchronous_standby_names = ''; SELECT pg_reload_conf();`",
     },
     Told {
         name: "synchronized_standby_slots",
         modes: SERVING,
-        majors: (PgMajor::V17, PgMajor::V18),
+        majors: Majors::Since(PgMajor::V17),
         when: is_set,
         what: "these slots are not in a backup, and logical replication waits for them until they are made again",
     },
     Told {
         name: "primary_conninfo",
         modes: &[Mode::Standby],
-        majors: EVERY,
+        majors: Majors::Every,
         when: is_set,
         what: "it streams from there. If the primary is another server now: `ALTER SYSTEM SET primary_conninfo = '…'; SELECT pg_reload_conf();`",
     },
     Told {
         name: "log_directory",
         modes: SERVING,
-        majors: EVERY,
+        majors: Majors::Every,
         when: |look| look.there.is_on("logging_collector") && leads_out(look.value),
         what: "it logs there, beside the server that was backed up if that is on this host; and it does not start if it may not",
     },
     Told {
         name: "unix_socket_directories",
         modes: SERVING,
-        majors: EVERY,
+        majors: Majors::Every,
         when: |look| {
             let directories = look.there.list("unix_socket_directories");
             directories.iter().any(|directory| !is_there(look, directory))
@@ -194,14 +201,14 @@ const TOLD: [Told; 9] = [
     Told {
         name: "unix_socket_group",
         modes: ALL,
-        majors: EVERY,
+        majors: Majors::Every,
         when: |look| !look.value.is_empty() && !look.host.has_group(look.value),
         what: "this host has no such group, and the server does not start without: make it, or change the setting",
     },
     Told {
         name: "krb_server_keyfile",
         modes: ALL,
-        majors: EVERY,
+        majors: Majors::Every,
         when: |look| {
             let file = look.value.strip_prefix("FILE:").unwrap_or(look.value);
             file.starts_with('/') && !look.host.has(Path::new(file))
@@ -211,7 +218,7 @@ const TOLD: [Told; 9] = [
     Told {
         name: "huge_pages",
         modes: SERVING,
-        majors: EVERY,
+        majors: Majors::Every,
         when: |look| look.value.eq_ignore_ascii_case("on") && !look.host.has_huge_pages(),
         what: "this host has none set apart (vm.nr_hugepages), and the server does not start without: `huge_pages = try`",
     },
@@ -224,7 +231,7 @@ const fn always(
     value: &'static str,
     why: &'static str,
 ) -> Changed {
-    Changed { name, modes, majors: EVERY, when: |_| true, value, is_shown: true, why }
+    Changed { name, modes, majors: Majors::Every, when: |_| true, value, is_shown: true, why }
 }
 
 /// A row without which a clone would write into production's archive.
@@ -249,8 +256,13 @@ fn is_there(look: &Look<'_>, directories: &str) -> bool {
     paths.all(|directory| look.host.has(Path::new(directory)))
 }
 
-fn applies(purpose: Purpose, modes: &[Mode], majors: (PgMajor, PgMajor)) -> bool {
-    modes.contains(&purpose.mode) && majors.0 <= purpose.major && purpose.major <= majors.1
+fn applies(purpose: Purpose, modes: &[Mode], majors: Majors) -> bool {
+    let knows = match majors {
+        Majors::Every => true,
+        Majors::Since(first) => first <= purpose.major,
+        Majors::Until(last) => purpose.major <= last,
+    };
+    knows && modes.contains(&purpose.mode)
 }
 
 /// The settings that get another value than the backup's configuration gives them.
