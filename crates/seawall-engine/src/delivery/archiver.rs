@@ -101,7 +101,8 @@ impl ByArchiver {
                 (reached, since) = (end, Instant::now());
             }
             let stands_still = since.elapsed() >= STANDS_STILL.min(self.patience / 2);
-            let held_up = self.held_up.is_so(trouble.is_some() || stands_still);
+            let seems_to_fail = watch.sees_failures() || (stands_still && trouble.is_none());
+            let held_up = self.held_up.is_so(seems_to_fail);
             match trouble {
                 Some(error) if on_failure == OnFailure::GiveUp && !held_up => return Err(error),
                 Some(error) if !told => {

@@ -78,7 +78,7 @@ impl Watch {
             let hint = hint![self.check(), " prints the SQL that sets it."];
             return Some(Error::new(Code::SettingUnsuitable, what).with_hint(hint));
         }
-        if self.failures() >= FAILURES {
+        if self.sees_failures() {
             let wal = self.now.last_failed.as_deref().unwrap_or("a file");
             let what = format!("PostgreSQL's archiver fails on {wal}");
             return Some(Error::new(Code::WalNotArrived, what).with_hint(self.cause()));
@@ -89,6 +89,12 @@ impl Watch {
             let what = format!("PostgreSQL has archived {wal}, and not into this repository");
             Error::new(Code::WalNotArrived, what).with_hint(self.cause())
         })
+    }
+
+    /// Whether the archiver is seen to fail: it may be held up by one repository that it pushes to.
+    /// One that is not used, or archives elsewhere, is not.
+    pub const fn sees_failures(&self) -> bool {
+        self.failures() >= FAILURES
     }
 
     /// Failures in a row since the wait began.
@@ -165,7 +171,7 @@ mod tests {
         (watch.base.failed_count, watch.now.failed_count) = (10, 13);
         watch.now.last_failed = Some("000000010000000000000002".to_owned());
         let (code, text) = told(&watch).unwrap();
-        assert_eq!(code, Code::WalNotArrived);
+        assert!(code == Code::WalNotArrived && watch.sees_failures());
         assert!(text.contains("000000010000000000000002"), "{text}");
         assert!(text.contains("PostgreSQL's log"), "{text}");
         watch.now.command = "seawall wal push %p --cluster other".to_owned();
@@ -176,6 +182,7 @@ mod tests {
     #[test]
     fn without_a_command_nothing_is_waited_for() {
         assert_eq!(told(&watch("")).map(|(code, _)| code), Some(Code::SettingUnsuitable));
+        assert!(!watch("").sees_failures(), "no repository is to blame");
         let mut library = watch("");
         library.now.library = "basic_archive".to_owned();
         assert_eq!(told(&library), None, "it may succeed or fail");
