@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 mod damage;
+mod jobs;
 mod kills;
 mod memory;
 mod stores;
@@ -18,9 +19,11 @@ usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [
            --relations N   relations of a cluster with empty ones (100000)
            --limit-mb N    the limit (150)
            --dir D         where clusters are kept; those of bench serve here too
-       cargo xtask soak kills|damage|stores|timelines|trees|waldump [--rounds N] [--seed N]
+       cargo xtask soak kills|jobs|damage|stores|timelines|trees|waldump [--rounds N] [--seed N]
   kills    kill -9 of backup, push, restore and PostgreSQL before any call that makes something
            durable (500 rounds)
+  jobs     backups, restores and verifications that are cancelled or killed at any moment (300
+           rounds)
   damage   every kind of object of a repository spoilt in every way (1000 rounds)
   stores   every verb on a store that fails, is slow or answers too little (2000 rounds)
   timelines
@@ -35,6 +38,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     match *what {
         "memory" => memory::main(rest),
         "kills" => kills::KILLS.main(rest),
+        "jobs" => jobs::JOBS.main(rest),
         "damage" => damage::DAMAGE.main(rest),
         "stores" => stores::STORES.main(rest),
         "timelines" => timelines::TIMELINES.main(rest),
