@@ -282,3 +282,20 @@ fn two_jobs_of_a_cluster_see_each_other_wherever_their_processes_are() -> Result
     }
     Ok(())
 }
+
+#[test]
+fn a_statement_that_takes_minutes_ends_with_its_job() -> Result<()> {
+    let protected = stage()?;
+    protected.pg.psql("UPDATE ballast SET text = text || 'x'")?;
+    let spread =
+        json!({"version": 1, "cluster": "main", "verb": {"backup": {"spread_checkpoint": true}}});
+    let (job, mut input) = protected.command(["job"]).spawn_listening()?;
+    writeln!(input, "{spread}")?;
+    // PostgreSQL takes its time for the checkpoint, whoever is still there.
+    wait_until("a checkpoint", LIMIT, || Ok(sessions(&protected)?.contains("backup_start")))?;
+    drop(input);
+    let output = job.wait(Duration::from_secs(30))?;
+    prove_nothing_stays(&protected, By::Silence, &output)?;
+    ensure!(output.code() == Some(1), "the checkpoint was not spread: {}", output.stdout);
+    protected.backup().map(drop)
+}
