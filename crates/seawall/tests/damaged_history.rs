@@ -178,3 +178,50 @@ fn a_damaged_history_of_the_newest_timeline_leaves_the_others_and_there_is_a_way
     archive_everything(&site.server)?;
     site.is_well()
 }
+
+#[test]
+fn a_missing_history_is_told_and_nobody_takes_the_number_of_its_timeline() -> Result<()> {
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")?;
+    house.backup()?;
+    house.archive_everything()?;
+    let mut second = goes_on(&house, "second", 2)?;
+    second.stop(StopMode::Fast)?;
+    // The server it was made of goes on as well.
+    house.pg.psql("INSERT INTO t VALUES (9)")?;
+    house.archive_everything()?;
+    house.archive_everything()?;
+    let mut objects = house.objects()?.into_iter().map(|(path, _)| path);
+    let object = objects.find(|path| path.ends_with("history/00000002")).context("no history")?;
+    fs::remove_file(object)?;
+
+    let list = house.command(["wal", "list"]).fail(4)?;
+    tells(&list, "the history of timeline 2 is missing")?;
+    tells(&list, "wal push pg_wal/00000002.history")?;
+    let status = house.command(["status", "--max-rpo", "1h"]).fail(2)?;
+    ensure!(status.stdout.contains("the history of timeline 2 is missing"), "{status:?}");
+    let refused = house.restore("latest", ["--latest"]).fail(4)?;
+    tells(&refused, "`--timeline 1`")?;
+    tells(&refused, "wal push pg_wal/00000002.history")?;
+
+    house.restore("third", ["--latest", "--timeline", "1", "--as", "primary"]).succeed()?;
+    let mut third = open_restored(&house.room("third"))?;
+    let file = third.psql("SELECT pg_walfile_name(pg_current_wal_lsn())")?;
+    ensure!(file.starts_with("00000003"), "it took a number that is taken: {file}");
+    third.stop(StopMode::Fast)?;
+
+    // Another server that took the number all the same is refused before it archives any WAL.
+    let strange = house.room("00000002.history");
+    let lsn = house.pg.psql("SELECT pg_current_wal_lsn()")?;
+    fs::write(&strange, format!("1\t{}\tno recovery target specified\n", lsn.trim()))?;
+    let refused = house.command(["wal", "push"]).arg(&strange).fail(5)?;
+    tells(&refused, "another server that took that number")?;
+
+    let own = second.data_directory().join("pg_wal/00000002.history");
+    house.command(["wal", "push"]).arg(&own).succeed()?;
+    house.command(["wal", "list"]).succeed()?;
+    house.restore("again", ["--latest", "--timeline", "2"]).succeed()?;
+    let mut again = open_restored(&house.room("again"))?;
+    ensure!(again.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")? == "1,2");
+    again.stop(StopMode::Immediate)
+}

@@ -35,7 +35,7 @@ pub struct WalGap {
     pub end_lsn: Lsn,
 }
 
-/// A timeline's history that is damaged in one repository.
+/// A timeline's history that is damaged, or missing, in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DamagedTimeline {
     /// The repository's name.
@@ -59,6 +59,12 @@ impl DamagedTimeline {
         let (timeline, told_by) = (history.timeline, history.told_by);
         let (repository, message) = (repository.to_owned(), history.error().chain());
         Self { repository, line, timeline, told_by, message, history }
+    }
+
+    /// Whether there is WAL of the timeline and no history.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.history.is_missing()
     }
 
     /// What is wrong, and what to do.

@@ -153,6 +153,12 @@ impl Content {
         Self { bytes, segment: None, tablespaces: Vec::new(), is_stand_in: false }
     }
 
+    /// For a restore that only wants to know whether the number is taken.
+    fn stand_in(timeline: TimelineId, why: &str) -> Self {
+        let text = format!("# timeline {timeline} is taken: {why}\n");
+        Self { is_stand_in: true, ..Self::of_history(text.into_bytes()) }
+    }
+
     fn put(&self, destination: &Path) -> Result<()> {
         if let Some((segment, spans)) = &self.segment {
             put_parents(destination, *segment, spans, &self.bytes)?;
@@ -235,6 +241,13 @@ async fn history_content(
                 request.name
             )));
         }
+        // There is WAL of it: whoever began it has the number.
+        let is_beside = path.filter(|_| !request.standby).and_then(|path| path.spans.last());
+        if is_beside.is_some_and(|tip| tip.timeline < timeline)
+            && archive.timelines().await?.contains(&timeline)
+        {
+            return Ok(Content::stand_in(timeline, "its history is missing"));
+        }
         return Err(past_end(format!("{} is not archived", request.name)));
     };
     if let Some(path) = path.filter(|_| request.standby)
@@ -265,10 +278,7 @@ fn beside_the_restore(
     match beside.and_then(|path| path.spans.last()) {
         None => Err(failure),
         Some(tip) if timeline < tip.timeline => Err(past_end(failure.chain())),
-        Some(_) => {
-            let text = format!("# timeline {timeline} is taken: {}\n", failure.chain());
-            Ok(Content { is_stand_in: true, ..Content::of_history(text.into_bytes()) })
-        }
+        Some(_) => Ok(Content::stand_in(timeline, &failure.chain())),
     }
 }
 

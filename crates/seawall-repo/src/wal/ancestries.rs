@@ -26,11 +26,13 @@ use crate::records::HistoryFile;
 pub struct Ancestries {
     /// Each with its ancestors, by number.
     pub known: Vec<Ancestry>,
-    /// The histories that are damaged, by number.
+    /// The histories that are damaged, or missing though the archive has WAL of the timeline, by
+    /// number. The WAL of a timeline whose history is missing can be followed as far as it goes back
+    /// itself: it is among the known ones, without ancestors.
     pub damaged: Vec<DamagedHistory>,
 }
 
-/// A history that is archived and cannot be read.
+/// A history that is archived and cannot be read, or ought to be archived and is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedHistory {
     /// The timeline it is of.
@@ -54,10 +56,11 @@ impl Ancestries {
     /// # Errors
     /// Its history is damaged, and nothing else tells the same.
     pub fn of(&self, timeline: TimelineId) -> Result<Option<&Ancestry>> {
-        match self.lost().find(|lost| lost.timeline == timeline) {
-            Some(lost) => Err(lost.error()),
-            None => Ok(self.known.iter().find(|known| known.tip() == timeline)),
+        if let Some(known) = self.known.iter().find(|known| known.tip() == timeline) {
+            return Ok(Some(known));
         }
+        let lost = self.lost().find(|lost| lost.timeline == timeline);
+        lost.map_or(Ok(None), |lost| Err(lost.error()))
     }
 
     /// The timelines whose ancestors nobody knows.
@@ -67,10 +70,23 @@ impl Ancestries {
 }
 
 impl DamagedHistory {
+    /// Whether there is no such object.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.code == Code::ObjectMissing
+    }
+
+    /// What the history is: damaged, or missing.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        if self.is_missing() { "missing" } else { "damaged" }
+    }
+
     /// What is wrong, and the way out.
     #[must_use]
     pub fn error(&self) -> Error {
-        let what = format!("the history of timeline {} is damaged: {}", self.timeline, self.why);
+        let (timeline, word) = (self.timeline, self.word());
+        let what = format!("the history of timeline {timeline} is {word}: {}", self.why);
         Error::new(self.code, what)
             .with_pair(Key::Object, &self.object)
             .with_hint(self.way_out.clone())
@@ -167,12 +183,22 @@ impl WalArchive {
         Ok(histories.union(&wal).copied().collect())
     }
 
-    /// Every timeline with its ancestors, and which histories are damaged.
+    /// Every timeline with its ancestors, and which histories are damaged or missing.
     ///
     /// # Errors
     /// A store that fails.
     pub async fn ancestries(&self) -> Result<Ancestries> {
-        self.look_at_all(self.timelines().await?).await
+        let timelines = self.timelines().await?;
+        let mut all = self.look_at_all(timelines.iter().copied()).await?;
+        // A cluster may have come to the archive on a later timeline than the first: nothing that is
+        // archived is before that one.
+        for timeline in timelines.into_iter().skip(1) {
+            if self.look_at(timeline).await? == (None, None) {
+                all.damaged.push(self.missing_history(timeline)?);
+            }
+        }
+        all.damaged.sort_by_key(|damaged| damaged.timeline);
+        Ok(all)
     }
 
     /// The same of the timelines whose histories are archived.
@@ -299,6 +325,32 @@ impl WalArchive {
     }
 }
 
+impl WalArchive {
+    /// The history that a timeline of which there is WAL ought to have.
+    fn missing_history(&self, timeline: TimelineId) -> Result<DamagedHistory> {
+        let why = "WAL of the timeline is archived, and where it begins nobody knows".to_owned();
+        let way_out = hint![
+            store_again(timeline),
+            Action::PushWal { file: history_file(timeline).into() },
+            ". PostgreSQL does not push it again by itself."
+        ];
+        let (object, code) = (self.history_path(timeline)?, Code::ObjectMissing);
+        Ok(DamagedHistory { timeline, told_by: None, object, code, why, way_out })
+    }
+}
+
+/// The file, from where its server runs.
+fn history_file(timeline: TimelineId) -> String {
+    format!("pg_wal/{}", WalFileName::TimelineHistory(timeline))
+}
+
+/// Where the file is got from, to go on with the command.
+fn store_again(timeline: TimelineId) -> String {
+    format!(
+        "Store the file again, in the data directory of a server that is on timeline {timeline} or came from it: "
+    )
+}
+
 /// How a damaged history is replaced. PostgreSQL archives it once, when the timeline begins, and
 /// keeps it in `pg_wal` for ever (`RemoveOldXlogFiles` removes segments, xlog.c, 12–18).
 fn way_out(
@@ -310,13 +362,11 @@ fn way_out(
     let meanwhile = told_by.map_or_else(String::new, |other| {
         format!("Nothing is lost: the history of timeline {other} tells the same. ")
     });
-    let file = format!("pg_wal/{}", WalFileName::TimelineHistory(timeline));
     hint![
         meanwhile,
-        format!(
-            "Move {object} out of the repository {repository}, then store the file again, in the data directory of a server that is on timeline {timeline} or came from it: "
-        ),
-        Action::PushWal { file: file.into() },
+        format!("Move {object} out of the repository {repository}. Then: "),
+        store_again(timeline),
+        Action::PushWal { file: history_file(timeline).into() },
         ". PostgreSQL does not push it again by itself."
     ]
 }

@@ -47,6 +47,7 @@ impl WalArchive {
                     .map_err(|error| damaged(error.to_string()))?;
                 self.check_against_parents(&ancestry).await?;
                 self.check_against_descendants(&ancestry).await?;
+                self.check_against_own_wal(&ancestry).await?;
                 LineObject::History(timeline)
             }
             WalFileName::BackupHistory(..) => {
@@ -59,6 +60,28 @@ impl WalArchive {
         };
         let file = HistoryFile::new(name, content);
         self.create_history(&object, &file).await
+    }
+
+    /// WAL of the timeline that lies before its beginning was written by another server, on another
+    /// timeline of that number.
+    async fn check_against_own_wal(&self, ancestry: &Ancestry) -> Result<()> {
+        let timeline = ancestry.tip();
+        let Some(begin) = ancestry.span(timeline).map(|span| span.begin) else { return Ok(()) };
+        let covered = self.timeline_coverage(timeline).await?;
+        let Some(first) = covered.ranges.first() else { return Ok(()) };
+        // Its first segment begins with what the parent wrote.
+        if first.start >= self.segment_at(timeline, begin).start() {
+            return Ok(());
+        }
+        let what = format!(
+            "timeline {timeline} begins at {begin} by its history, and the archive has WAL of a timeline {timeline} from {} on: of another server that took that number",
+            first.start
+        );
+        Err(Error::new(Code::HistoryConflict, what).with_hint(hint![
+            "Let the server archive into a line of its own: ",
+            Action::Adopt { cluster: Some(self.line().cluster().clone()) },
+            "."
+        ]))
     }
 
     async fn create_history(

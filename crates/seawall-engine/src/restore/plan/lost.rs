@@ -1,4 +1,4 @@
-//! Timelines whose history is damaged: nobody knows where they began.
+//! Timelines whose history is damaged or missing: nobody knows where they began.
 
 use std::cmp::Reverse;
 
@@ -11,7 +11,7 @@ use super::BackupFacts;
 /// What a person should know of a timeline that cannot be looked at.
 pub fn warning_of_lost(lost: &DamagedHistory) -> Hint {
     let timeline = lost.timeline;
-    format!("What timeline {timeline} has and this one has not cannot be told: the history of timeline {timeline} is damaged.").into()
+    format!("What timeline {timeline} has and this one has not cannot be told: the history of timeline {timeline} is {}.", lost.word()).into()
 }
 
 /// Refuses to follow the newest of the timelines that are known where one that is not may be newer.

@@ -242,6 +242,10 @@ impl Health {
         }
         for damaged in &cluster.damaged_histories {
             let (repository, timeline) = (damaged.repository.clone(), damaged.timeline);
+            if damaged.is_missing() {
+                self.remark(Level::Critical, Remark::HistoryMissing { repository, timeline });
+                continue;
+            }
             let told_by = damaged.told_by;
             let level = if told_by.is_some() { Level::Warning } else { Level::Critical };
             self.remark(level, Remark::HistoryDamaged { repository, timeline, told_by });

@@ -140,6 +140,13 @@ pub enum Remark {
         /// The timeline whose history tells the same. Without one it cannot be restored.
         told_by: Option<TimelineId>,
     },
+    /// There is WAL of a timeline, and no history that says where it began.
+    HistoryMissing {
+        /// The repository's name.
+        repository: String,
+        /// The timeline.
+        timeline: TimelineId,
+    },
     /// No backup has the WAL it needs.
     NothingRestorable,
     /// A job did not end, and nothing is heard of it.
@@ -248,6 +255,11 @@ impl Remark {
                 format!("the history of timeline {timeline} is damaged in {repository}: it cannot be restored from there, and takes no WAL: "),
                 Action::ListWal,
                 " says how to replace it"
+            ],
+            Self::HistoryMissing { repository, timeline } => hint![
+                format!("the history of timeline {timeline} is missing in {repository}, which has WAL of it: nobody knows where it began, and a restore has to be told which timeline is meant: "),
+                Action::ListWal,
+                " says how to store it"
             ],
             Self::NothingRestorable => {
                 hint!["no backup has the WAL it needs: none can be restored; take one: ", backup()]
