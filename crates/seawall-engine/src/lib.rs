@@ -23,6 +23,7 @@ pub mod job;
 pub mod line_note;
 pub mod lines;
 pub mod liveness;
+pub mod named_twice;
 mod pace;
 pub mod restore;
 mod stored;

@@ -90,6 +90,15 @@ pub async fn stored_clusters(repository: &Repository) -> Result<Vec<ClusterName>
     Ok(names)
 }
 
+/// Proves that a repository holds a cluster.
+///
+/// # Errors
+/// [`Code::NoSuchCluster`], or a store that fails.
+pub async fn prove_stored(repository: &Repository, cluster: &ClusterName) -> Result<()> {
+    let stored = stored_clusters(repository).await?;
+    if stored.contains(cluster) { Ok(()) } else { Err(no_such_cluster(cluster, stored.iter())) }
+}
+
 /// The lines of a cluster, or of the only one a repository holds, the newest last; never empty.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use seawall_core::{BackupId, BranchNumber, ClusterName, LineId, Lsn, SystemId, TimelineId, Ulid};
 use seawall_engine::lines::{stored_lines, written_lines};
-use seawall_engine::survey::{Depth, JobState, NamedRepository, candidates, survey};
+use seawall_engine::survey::{Choices, Depth, JobState, NamedRepository, survey};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::Page;
@@ -178,5 +178,6 @@ async fn a_line_that_does_not_say_what_it_is_hides_no_backup_of_another() {
     here.store().create(&about, "spoilt".into()).await.unwrap();
     // Which of the two is written cannot be told; a backup that is named is of one of them.
     assert!(stored_lines(&here, Some(&cluster())).await.is_err());
-    assert!(candidates(&here, Some(&cluster())).await.unwrap().is_empty());
+    let choices = Choices::look(&[("here".to_owned(), here)], Some(&cluster())).await;
+    assert!(choices.backups.is_empty() && choices.failures.is_empty(), "{choices:?}");
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use futures_util::future::join_all;
 use seawall_core::{ClusterName, Error, Result};
 use seawall_engine::lines::{no_such_cluster, stored_clusters};
+use seawall_engine::named_twice::named_twice;
 use seawall_engine::survey::{
     ClusterSurvey, DamagedTimeline, Depth, NamedRepository, Surveyed, stored_bytes, survey_all,
 };
@@ -27,10 +28,29 @@ pub struct Overview {
     /// What could not be looked at.
     #[serde(skip)]
     problems: Vec<Problem>,
+    /// Second names of a repository: it is there once, under its first.
+    #[serde(skip)]
+    pub twice: Vec<NamedTwice>,
     #[serde(skip)]
     opened: Vec<Opened>,
     #[serde(skip)]
     runtime: Runtime,
+}
+
+/// A repository that is there under another name too.
+#[derive(Debug)]
+pub struct NamedTwice {
+    /// The second name.
+    name: String,
+    /// What is wrong with that.
+    pub error: Error,
+}
+
+impl NamedTwice {
+    /// Whether a cluster goes by it.
+    pub fn concerns(&self, target: &Target) -> bool {
+        target.places.iter().any(|place| place.name == self.name)
+    }
 }
 
 /// Something that could not be looked at.
@@ -84,6 +104,7 @@ impl Overview {
         depth: Depth,
     ) -> Result<Self> {
         let mut overview = Self::whatever_opens(&Context::new(config, flags)?, named, depth)?;
+        overview.twice.iter().for_each(|twice| render::warn(&twice.error));
         match overview.problems.pop() {
             Some(problem) if overview.opened.is_empty() => Err(problem.error),
             last => {
@@ -107,11 +128,23 @@ impl Overview {
         context.become_owner(None)?;
         let runtime = run::runtime()?;
         let places = if targets.is_empty() { context.places() } else { union(&targets) };
-        let (opened, repositories, mut problems) = runtime.block_on(open_all(places));
+        let Shelves { opened, repositories, mut problems, twice } =
+            runtime.block_on(open_all(places));
         let by_repository = context.config.clusters.is_empty() && !opened.is_empty();
         let clusters = runtime.block_on(async {
             if by_repository {
-                targets = stored_targets(&opened, cluster).await?;
+                targets = stored_targets(&opened).await?;
+            }
+            if let Some(name) = cluster {
+                targets.retain(|target| target.name == *name);
+                let is_due =
+                    |it: &Opened| context.config.clusters_in(&it.place.name).contains(name);
+                if !opened.is_empty() && !opened.iter().any(is_due) {
+                    prove_stored_somewhere(&opened, name, &mut problems).await?;
+                }
+            }
+            for target in &mut targets {
+                target.places.retain(|place| !twice.iter().any(|it| it.name == place.name));
             }
             let looked_at: Vec<_> = targets.iter().map(|target| named(target, &opened)).collect();
             let mut clusters = Vec::new();
@@ -122,7 +155,7 @@ impl Overview {
             }
             Ok::<_, Error>(clusters)
         })?;
-        Ok(Self { clusters, repositories, problems, opened, runtime })
+        Ok(Self { clusters, repositories, problems, twice, opened, runtime })
     }
 
     /// Adds something that could not be learned of a cluster.
@@ -199,37 +232,71 @@ fn union(targets: &[Target]) -> Vec<Place> {
     places
 }
 
-async fn open_all(places: Vec<Place>) -> (Vec<Opened>, Vec<RepositoryReport>, Vec<Problem>) {
-    let (mut opened, mut reports, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+/// Repositories, each under one name.
+#[derive(Default)]
+struct Shelves {
+    opened: Vec<Opened>,
+    repositories: Vec<RepositoryReport>,
+    problems: Vec<Problem>,
+    twice: Vec<NamedTwice>,
+}
+
+async fn open_all(places: Vec<Place>) -> Shelves {
+    let mut shelves = Shelves::default();
     let results = join_all(places.iter().map(|place| place.clone().open())).await;
     for (place, result) in places.into_iter().zip(results) {
         let (name, url) = (place.name, place.url.to_string());
         let format = result.as_ref().ok().map(|opened| opened.repository.format());
-        let of = Concerned::Repository(name.clone());
-        reports.push(RepositoryReport { name, url, stored_bytes: None, format });
         match result {
-            Ok(repository) => opened.push(repository),
-            Err(error) => problems.push(Problem { of, error }),
+            Ok(opened) => {
+                let before = shelves.opened.iter();
+                let before = before.map(|it| (it.place.name.as_str(), &it.repository));
+                if let Some(error) = named_twice(before, &name, &opened.repository) {
+                    shelves.twice.push(NamedTwice { name, error });
+                    continue;
+                }
+                shelves.opened.push(opened);
+            }
+            Err(error) => {
+                shelves.problems.push(Problem { of: Concerned::Repository(name.clone()), error });
+            }
         }
+        shelves.repositories.push(RepositoryReport { name, url, stored_bytes: None, format });
     }
-    (opened, reports, problems)
+    shelves
 }
 
-/// The clusters the repositories hold, for a command without configuration.
-async fn stored_targets(opened: &[Opened], named: Option<&ClusterName>) -> Result<Vec<Target>> {
+/// The clusters that repositories hold.
+async fn stored_names(opened: &[Opened]) -> Result<Vec<ClusterName>> {
     let mut names: Vec<ClusterName> = Vec::new();
     for opened in opened {
         names.extend(stored_clusters(&opened.repository).await?);
     }
     names.sort();
     names.dedup();
-    if let Some(named) = named
-        && !names.contains(named)
-    {
-        return Err(no_such_cluster(named, names.iter()));
+    Ok(names)
+}
+
+/// Proves that a cluster of which only repositories can know is in one of them. Where one did not
+/// answer that is not known, and it says why.
+async fn prove_stored_somewhere(
+    opened: &[Opened],
+    name: &ClusterName,
+    problems: &mut Vec<Problem>,
+) -> Result<()> {
+    let names = stored_names(opened).await?;
+    if names.contains(name) {
+        return Ok(());
     }
+    Err(match problems.pop() {
+        Some(unanswered) => unanswered.error,
+        None => no_such_cluster(name, names.iter()),
+    })
+}
+
+/// The clusters the repositories hold, for a command without configuration.
+async fn stored_targets(opened: &[Opened]) -> Result<Vec<Target>> {
     let places: Vec<Place> = opened.iter().map(|opened| opened.place.clone()).collect();
-    names.retain(|name| named.is_none_or(|named| name == named));
     let config_path = std::path::PathBuf::new();
     let target = |name| Target {
         name,
@@ -237,5 +304,5 @@ async fn stored_targets(opened: &[Opened], named: Option<&ClusterName>) -> Resul
         config_path: config_path.clone(),
         places: places.clone(),
     };
-    Ok(names.into_iter().map(target).collect())
+    Ok(stored_names(opened).await?.into_iter().map(target).collect())
 }

@@ -14,7 +14,7 @@ use seawall_testkit::StopMode;
 use seawall_testkit::faults::flip_bit;
 use seawall_testkit::process::wait_until;
 use serde_json::Value;
-use support::{LIMIT, Protected, archive_everything, files, tells};
+use support::{Arguments as _, LIMIT, Protected, archive_everything, files, tells};
 
 /// Gives the cluster a second repository, called `second`.
 fn add_second(house: &Protected) -> Result<PathBuf> {
@@ -199,4 +199,108 @@ fn a_backup_whose_store_does_not_answer_is_not_called_damaged() -> Result<()> {
     ensure!(told.contains(&warned), "{told}");
     fs::set_permissions(&commit, Permissions::from_mode(0o640))?;
     house.command(["verify"]).succeed().map(drop)
+}
+
+/// What a command is told where the repository is named by its place and key.
+fn at(place: &Path, key: &Path) -> Vec<String> {
+    let shown = |path: &Path| path.display().to_string();
+    vec!["--repo".to_owned(), shown(place), "--key".to_owned(), shown(key)]
+}
+
+#[test]
+fn a_cluster_that_is_not_in_the_repository_is_told_by_every_command() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    let second = add_second(&house)?;
+    house.command(["backup"]).succeed()?;
+    let given = at(&second, &house.places.key.with_file_name("second.key"));
+    let flags = [vec!["--repo".to_owned(), "second".to_owned()], given.clone()];
+    for verb in ["verify zzz", "list zzz", "info zzz", "show latest --cluster zzz", "wal list zzz"]
+    {
+        for flags in &flags {
+            let told = house.command(verb.split(' ')).args(flags.iter().map(String::as_str));
+            let told = told.fail(3).with_context(|| format!("{verb} {flags:?}"))?;
+            tells(&told, "SW0006")?;
+            ensure!(!told.stdout.contains("whole") && !told.stdout.contains("no backups"));
+        }
+        let told = house.seawall.command(verb.split(' '));
+        tells(&told.args(given.iter().map(String::as_str)).fail(3)?, "SW0006")?;
+    }
+    let request =
+        r#"{"version":1,"cluster":"zzz","verb":{"verify":{}},"repositories":[{"name":"second"}]}"#;
+    let file = house.room("request.json");
+    fs::write(&file, request)?;
+    let told = house.command(["job", "--request"]).arg(&file).fail(3)?;
+    ensure!(told.stdout.contains("SW0006"), "{}", told.stdout);
+    Ok(())
+}
+
+#[test]
+fn the_latest_is_decided_over_all_repositories_by_every_command() -> Result<()> {
+    let house = Protected::start()?;
+    add_second(&house)?;
+    let older = house.backup()?;
+    let newer = house.command(["backup", "--repo", "second", "--json"]).succeed()?.json()?;
+    let (older, newer) = (id(&older)?, id(&newer)?);
+
+    let show = house.command(["show", "latest", "--json"]).succeed()?;
+    ensure!(show.json()?["id"] == newer, "{}", show.stdout);
+    let planned = |word: &str| -> Result<_> {
+        house.restore("room", ["--backup", word, "--dry-run", "--json"]).succeed()
+    };
+    ensure!(planned("latest")?.json()?["backup"]["id"] == newer);
+    ensure!(planned("latest~1")?.json()?["backup"]["id"] == older);
+    let verify = house.command(["verify", "--backup", "latest"]).fail(3)?;
+    ensure!(verify.stdout.contains(&format!("whole backup {newer}")), "{}", verify.stdout);
+    ensure!(!verify.stdout.contains(older), "{}", verify.stdout);
+    tells(&verify, &format!("repository primary does not have backup {newer}"))?;
+
+    // Of one that does not answer it is not known what it has.
+    let (place, away) = (&house.places.repository, house.room("away"));
+    fs::rename(place, &away)?;
+    let plan = planned("latest")?;
+    ensure!(plan.json()?["backup"]["id"] == newer);
+    tells(&plan, "repository primary is passed over: ")?;
+    tells(&house.command(["show", "latest"]).run()?, "SW0301")?;
+    fs::rename(&away, place)?;
+
+    // What one repository has spoilt is taken from the other.
+    spoil(&newest_commit(place)?)?;
+    let plan = planned(older)?;
+    ensure!(plan.json()?["backup"]["id"] == older, "{}", plan.stdout);
+    Ok(())
+}
+
+#[test]
+fn one_repository_under_two_names_is_one() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    let link = house.room("link");
+    std::os::unix::fs::symlink(&house.places.repository, &link)?;
+    let only = fs::read_to_string(&house.places.config)?;
+    for place in [&house.places.repository, &link] {
+        let both = only
+            .replace("repositories = [\"primary\"]", "repositories = [\"primary\", \"second\"]");
+        let (url, key) = (place.display(), house.places.key.display());
+        let section =
+            format!("[repository.second]\nurl = \"file://{url}\"\nkey = {{ file = \"{key}\" }}");
+        fs::write(&house.places.config, format!("{both}\n{section}\n"))?;
+        let backup = house.command(["backup"]).fail(2)?;
+        tells(&backup, "SW0004")?;
+        tells(&backup, "repositories primary and second are one repository")?;
+        let list = house.command(["list", "--json"]).succeed()?;
+        let backups = list.json()?["clusters"][0]["backups"].clone();
+        ensure!(backups.as_array().is_some_and(|all| all.len() == 1), "{backups}");
+        ensure!(backups[0]["repositories"] == serde_json::json!(["primary"]), "{backups}");
+        tells(&list, "repositories primary and second are one repository")?;
+        let info = house.command(["info", "--json"]).succeed()?.json()?;
+        ensure!(info["repositories"].as_array().is_some_and(|all| all.len() == 1), "{info}");
+        let check = house.command(["check", "--json"]).run()?;
+        ensure!(check.stdout.contains("one_repository"), "{}", check.stdout);
+        let verify = house.command(["verify", "--json"]).succeed()?.json()?;
+        ensure!(verify["repositories"].as_array().is_some_and(|all| all.len() == 1), "{verify}");
+        let status = house.command(["status"]).run()?;
+        ensure!(status.stdout.contains("primary and second are one repository"), "{status:?}");
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ use super::{BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobReposit
 use crate::backup::{self, BackupReport, BackupRequest, Destination, DestinationReport};
 use crate::check::Severity;
 use crate::lines::current_line;
+use crate::named_twice::named_twice;
 
 /// The zstd level new data is compressed with unless the request says otherwise.
 pub const COMPRESSION_LEVEL: i32 = 1;
@@ -54,14 +55,17 @@ impl Job<'_> {
     ///
     /// # Errors
     /// Why the last of them cannot be used, when none can; what is the matter with the others is
-    /// told.
+    /// told. [`Code::ConfigInvalid`] where two of them are one: a backup would be in it twice.
     async fn destinations(&self) -> Result<(Vec<Destination>, Vec<DestinationReport>)> {
         let cluster = self.request.cluster.as_ref().ok_or_else(|| lacks("a cluster"))?;
         let repositories = &self.request.repositories;
         let (mut destinations, mut away) = (Vec::new(), Vec::new());
         for repository in repositories {
             match self.destination(repository, cluster).await {
-                Ok(destination) => destinations.push(destination),
+                Ok(destination) => {
+                    refuse_second_name(&destinations, &destination)?;
+                    destinations.push(destination);
+                }
                 Err(error) if repositories.len() == 1 => return Err(error),
                 Err(error) => {
                     let name = repository.name.clone();
@@ -160,6 +164,11 @@ impl Job<'_> {
             tell(Code::FilesLeftOut, path, &file.reason);
         }
     }
+}
+
+fn refuse_second_name(before: &[Destination], destination: &Destination) -> Result<()> {
+    let before = before.iter().map(|it| (it.name.as_str(), it.line.repository()));
+    named_twice(before, &destination.name, destination.line.repository()).map_or(Ok(()), Err)
 }
 
 fn end_of_backup(report: BackupReport) -> JobEnd {

@@ -1,6 +1,7 @@
 //! The verb check: the cluster and all its repositories.
 
 use seawall_core::{ClusterName, LocalPath, Result};
+use seawall_repo::Repository;
 
 use super::{
     CheckReport, CheckVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, lacks,
@@ -14,8 +15,8 @@ impl Job<'_> {
     pub(super) async fn check(&self, verb: &CheckVerb) -> Result<JobEnd> {
         let cluster = self.request.cluster.as_ref().ok_or_else(|| lacks("a cluster"))?;
         let mut repositories = Vec::new();
-        for repository in &self.request.repositories {
-            repositories.push(self.candidate(repository, cluster).await?);
+        for (repository, opened) in self.open_all().await.into_all() {
+            repositories.push(candidate(repository, opened, cluster).await?);
         }
         let request = CheckRequest {
             cluster: cluster.clone(),
@@ -39,19 +40,6 @@ impl Job<'_> {
         Ok(JobEnd::done(JobReport::Check(report), has_findings))
     }
 
-    async fn candidate(
-        &self,
-        repository: &JobRepository,
-        cluster: &ClusterName,
-    ) -> Result<Candidate> {
-        let url = repository.url.clone().ok_or_else(|| lacks("the URL of a repository"))?;
-        let line = match self.program.open(repository).await {
-            Ok(opened) => current_line(&opened, cluster).await,
-            Err(error) => Err(error),
-        };
-        Ok(Candidate { name: repository.name.clone(), url, line })
-    }
-
     fn tell_finding(&self, cluster: &ClusterName, finding: &Finding) {
         self.events.event(&JobEvent::Finding(JobFinding {
             id: finding.id.to_string(),
@@ -63,4 +51,14 @@ impl Job<'_> {
             fix: Some(finding.fix.clone()),
         }));
     }
+}
+
+async fn candidate(
+    repository: &JobRepository,
+    opened: Result<Repository>,
+    cluster: &ClusterName,
+) -> Result<Candidate> {
+    let url = repository.url.clone().ok_or_else(|| lacks("the URL of a repository"))?;
+    let line = async { current_line(&opened?, cluster).await }.await;
+    Ok(Candidate { name: repository.name.clone(), url, line })
 }

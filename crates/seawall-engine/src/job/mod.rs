@@ -13,6 +13,7 @@ mod priority;
 mod program;
 mod report;
 mod reporter;
+mod repositories;
 mod request;
 mod restore;
 mod starting;
@@ -31,6 +32,7 @@ use crate::host::Host;
 use crate::pace::Crew;
 use crate::restore::RestoreReport;
 use reporter::Reporter;
+use repositories::Repositories;
 use starting::Starting;
 
 pub use backup::{COMPRESSION_LEVEL, PACK_BYTES};

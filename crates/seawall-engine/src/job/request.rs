@@ -3,6 +3,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use seawall_core::{ClusterName, Code, Error, LocalPath, RateLimit, Result, Ulid};
 use seawall_store::StoreUrl;
 use serde::{Deserialize, Serialize};
@@ -327,7 +328,7 @@ fn without_values(message: &str, value: &Value) -> String {
 }
 
 macro_rules! optional_text {
-    ($name:ident, $type:ty) => {
+    ($name:ident, $type:ty, $parse:expr) => {
         mod $name {
             use serde::de::Error as _;
             use serde::{Deserialize, Deserializer, Serializer};
@@ -345,14 +346,30 @@ macro_rules! optional_text {
                 deserializer: D,
             ) -> std::result::Result<Option<$type>, D::Error> {
                 let text: Option<String> = Option::deserialize(deserializer)?;
-                text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+                text.map(|text| ($parse)(text.as_str()).map_err(D::Error::custom)).transpose()
             }
         }
     };
 }
 
-optional_text!(id, Ulid);
-optional_text!(url, StoreUrl);
+optional_text!(id, Ulid, job_id);
+optional_text!(url, StoreUrl, str::parse);
+
+/// A ULID in its one spelling: what is read here is written everywhere, and must be the same. Zero
+/// names a line's own facts, and no job.
+fn job_id(text: &str) -> std::result::Result<Ulid, &'static str> {
+    let id = Ulid::from_string(text).ok().filter(|id| id.to_string() == text);
+    let id =
+        id.ok_or("it is not 26 characters of Crockford's base32, of 128 bits, as a ULID is")?;
+    if id.is_nil() {
+        return Err("it is zero, and no job's");
+    }
+    let ms = i64::try_from(id.timestamp_ms()).ok();
+    match ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()) {
+        Some(_) => Ok(id),
+        None => Err("its time is after the year 9999, and cannot be shown"),
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -380,11 +397,34 @@ mod tests {
             (r#"{"version":1,"verb":{"check":{}},"speed":1}"#, "speed"),
             (r#"{"version":1,"verb":{"check":{"speed":1}}}"#, "speed"),
             (r#"{"version":1,"verb":{"check":{}},"budget":{"threads":0}}"#, "zero"),
-            (r#"{"version":1,"verb":{"check":{}},"id":"1"}"#, "invalid length"),
+            (r#"{"version":1,"verb":{"check":{}},"id":"1"}"#, "26 characters"),
         ] {
             let error = JobRequest::parse(json).unwrap_err();
             assert_eq!(error.code(), Code::JobRequestInvalid);
             assert!(error.message().contains(problem), "{json}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_a_ulid_in_its_one_spelling_and_none_is_changed() {
+        let asked = |id: &str| {
+            JobRequest::parse(&format!(r#"{{"version":1,"verb":{{"check":{{}}}},"id":"{id}"}}"#))
+        };
+        for id in ["01J8ZQ3V5W8ZJ6Q2K7M4N9P0RS", "00000000000000000000000001"] {
+            assert_eq!(asked(id).unwrap().id.unwrap().to_string(), id);
+        }
+        for id in [
+            "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "ZZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+            "00000000000000000000000000",
+            "01j8zq3v5w8zj6q2k7m4n9p0rs",
+            "01J8ZQ3V5W8ZJ6Q2K7M4N9P0RU",
+            "01J8ZQ3V5W8ZJ6Q2K7M4N9P0R",
+            "01J8ZQ3V5W8ZJ6Q2K7M4N9P0RSS",
+            "",
+        ] {
+            assert_eq!(asked(id).unwrap_err().code(), Code::JobRequestInvalid, "{id}");
         }
     }
 

@@ -2,22 +2,20 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use seawall_core::{
-    BackupId, Code, Error, LocalPath, Progress, Result, SystemId, TimelineId, hint,
-};
+use seawall_core::{BackupId, Code, Error, LocalPath, Result, SystemId, TimelineId, hint};
+use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
-use seawall_repo::{Line, Repository};
 
 use super::{
-    Job, JobEnd, JobEvent, JobReport, PlannedReport, RestoreVerb, RestoredReport, Restoring,
-    Starting, TargetVerb,
+    Job, JobEnd, JobEvent, JobReport, PlannedReport, Repositories, RestoreVerb, RestoredReport,
+    Restoring, Starting, TargetVerb,
 };
 use crate::cluster::PostmasterFile;
 use crate::restore::{
     PlannedRestore, Point, RestoreOptions, RestoreRequest, Target, TimelineChoice, find_programs,
     plan_restore,
 };
-use crate::survey::{Archiving, candidates, find_backup};
+use crate::survey::{Archiving, BackupState};
 use crate::whereabouts::Whereabouts;
 
 /// What the target is when none is given.
@@ -26,8 +24,9 @@ const LATEST: &str = "latest";
 impl Job<'_> {
     pub(super) async fn restore(&self, verb: &RestoreVerb) -> Result<JobEnd> {
         let restoring = self.program.restoring()?;
-        let (line, wal) = self.line_to_restore(verb).await?;
-        let request = self.restore_request(verb, &line).await?;
+        let mut repositories = self.open_all().await;
+        let Origin { line, wal, backup } = self.origin(&mut repositories, verb).await?;
+        let request = self.restore_request(verb, backup, &mut repositories).await?;
         let mut planned = plan_restore(&line, &wal, &request).await?;
         self.tell_of_living_server(&line, &wal, &mut planned).await?;
         let starting = self.starting(verb, restoring, &planned)?;
@@ -74,19 +73,23 @@ impl Job<'_> {
         end
     }
 
-    async fn restore_request(&self, verb: &RestoreVerb, line: &Line) -> Result<RestoreRequest> {
+    async fn restore_request(
+        &self,
+        verb: &RestoreVerb,
+        backup: Option<BackupId>,
+        repositories: &mut Repositories<'_>,
+    ) -> Result<RestoreRequest> {
         let asked_at = Timestamp::now();
         let (target, target_text) = verb.target(asked_at)?;
-        let backup = match &verb.backup {
-            Some(text) => Some(self.backup_in(line, text).await?),
-            None => None,
-        };
         let timeline = match verb.timeline.as_deref() {
             None => TimelineChoice::Current,
             Some("latest") => TimelineChoice::Latest,
             Some(text) => match text.parse::<u32>() {
                 Ok(number) => TimelineChoice::Id(TimelineId(number)),
-                Err(_) => TimelineChoice::OfBackup(self.backup_in(line, text).await?),
+                Err(_) => {
+                    let meant = self.backup_meant(repositories, text).await?;
+                    TimelineChoice::OfBackup(meant.ok_or_else(no_repository)?.backup.id)
+                }
             },
         };
         let LocalPath(into) = verb.into.clone();
@@ -103,13 +106,6 @@ impl Job<'_> {
             databases: verb.databases.clone(),
             starts: verb.start.is_some(),
         })
-    }
-
-    async fn backup_in(&self, line: &Line, text: &str) -> Result<BackupId> {
-        let candidates = candidates(line.repository(), Some(line.cluster())).await?;
-        let found = find_backup(text, candidates)?;
-        found.notes().for_each(|note| self.reporter.note(&note.into()));
-        Ok(found.backup.id)
     }
 
     /// A restore takes hours: what the start needs is looked for before.
@@ -171,62 +167,81 @@ impl Job<'_> {
         }
     }
 
-    /// The cluster's line in the first repository that has it, and can be read.
-    async fn line_to_restore(&self, verb: &RestoreVerb) -> Result<(Line, WalArchive)> {
-        let mut found = match &verb.backup {
-            // A backup may be in a line that is not written any more.
-            Some(backup) => self.lines_of_backup(backup).await,
-            None => {
-                let mut opened = Vec::new();
-                for repository in &self.request.repositories {
-                    opened.push((repository.name.clone(), self.program.open(repository).await));
-                }
-                Whereabouts::of_written(opened, self.request.cluster.as_ref()).await
-            }
+    /// The cluster's line in the first repository that has it, and can be read. Why others cannot is
+    /// told.
+    async fn origin(
+        &self,
+        repositories: &mut Repositories<'_>,
+        verb: &RestoreVerb,
+    ) -> Result<Origin> {
+        let (lines, backup) = match &verb.backup {
+            Some(word) => self.lines_of_backup(repositories, word).await?,
+            None => (self.lines_that_are_written(repositories).await, None),
         };
-        for (name, line) in found.lines {
+        let mut failures = repositories.take_all_failures();
+        for (name, line) in lines {
             match WalArchive::open(line.clone()).await {
                 Ok(wal) => {
-                    if !found.failures.is_empty() {
-                        let note = format!("restoring from repository {name}").into();
-                        self.events.event(&JobEvent::Note { note });
-                    }
-                    return Ok((line, wal));
+                    self.tell_passed_over(&name, failures);
+                    return Ok(Origin { line, wal, backup });
                 }
-                Err(error) => found.failures.push((name, error)),
+                Err(error) => failures.push((name, error)),
             }
         }
-        Err(self.all_but_last(found.failures).unwrap_or_else(|| {
-            Error::new(Code::NotConfigured, "there is no repository to restore from")
-                .with_hint("Name one: `--repo URL --key FILE`, or `--kit FILE`.")
-        }))
+        Err(self.all_but_last(failures).unwrap_or_else(no_repository))
     }
 
-    /// The line that has the backup, in the first repository that has it.
-    async fn lines_of_backup(&self, backup: &str) -> Whereabouts {
-        let mut found = Whereabouts::default();
-        for repository in &self.request.repositories {
-            let name = repository.name.clone();
-            let look = async {
-                let opened = self.program.open(repository).await?;
-                self.line_of_backup(&opened, backup).await
-            };
-            match look.await {
-                Ok(line) => {
-                    found.lines.push((name, line));
-                    break;
-                }
-                Err(error) => found.failures.push((name, error)),
-            }
+    /// The line that has the backup, in every repository that has it: those first in which it is
+    /// whole. It may be one that is not written any more.
+    async fn lines_of_backup(
+        &self,
+        repositories: &mut Repositories<'_>,
+        word: &str,
+    ) -> Result<(Vec<(String, Line)>, Option<BackupId>)> {
+        let Some(found) = self.backup_meant(repositories, word).await? else {
+            return Ok((Vec::new(), None));
+        };
+        let mut copies = found.backup.what;
+        copies.sort_by_key(|copy| copy.state != BackupState::Complete);
+        let lines = copies.into_iter().map(|copy| (copy.repository, copy.line));
+        Ok((lines.collect(), Some(found.backup.id)))
+    }
+
+    async fn lines_that_are_written(
+        &self,
+        repositories: &mut Repositories<'_>,
+    ) -> Vec<(String, Line)> {
+        let opened = repositories.clones().into_iter().map(|(name, opened)| (name, Ok(opened)));
+        let cluster = self.request.cluster.as_ref();
+        let found = Whereabouts::of_written(opened.collect(), cluster).await;
+        repositories.take_failures(found.failures);
+        found.lines
+    }
+
+    /// What a repository has that could not be asked is not known.
+    fn tell_passed_over(&self, used: &str, failures: Vec<(String, Error)>) {
+        if failures.is_empty() {
+            return;
         }
-        found
+        let tell = |note: String| self.events.event(&JobEvent::Note { note: note.into() });
+        for (name, error) in failures {
+            tell(format!("repository {name} is passed over: {}", error.chain()));
+        }
+        tell(format!("restoring from repository {used}"));
     }
+}
 
-    async fn line_of_backup(&self, repository: &Repository, backup: &str) -> Result<Line> {
-        let candidates = candidates(repository, self.request.cluster.as_ref()).await?;
-        let found = find_backup(backup, candidates)?;
-        repository.line(&found.backup.cluster, found.backup.what)
-    }
+/// Where a restore starts.
+struct Origin {
+    line: Line,
+    wal: WalArchive,
+    /// The backup that was asked for.
+    backup: Option<BackupId>,
+}
+
+fn no_repository() -> Error {
+    Error::new(Code::NotConfigured, "there is no repository to restore from")
+        .with_hint("Name one: `--repo URL --key FILE`, or `--kit FILE`.")
 }
 
 impl RestoreVerb {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use seawall_core::{Action, BackupId, Code, Progress, Result};
+use seawall_core::{Action, BackupId, Code, Error, Result, hint};
 use seawall_repo::Repository;
 
 use super::{
@@ -10,7 +10,8 @@ use super::{
     lacks,
 };
 use crate::check::{FindingId, Severity};
-use crate::survey::{candidates, find_backup};
+use crate::lines::prove_stored;
+use crate::survey::{Candidate, CopyAt, FoundBackup};
 use crate::verify::{self, VerifyReport, VerifyRequest};
 
 impl Job<'_> {
@@ -18,10 +19,18 @@ impl Job<'_> {
         if self.request.repositories.is_empty() {
             return Err(lacks("a repository"));
         }
+        let mut opened = self.open_all().await;
+        let wanted = match &verb.backup {
+            Some(word) => self.backup_meant(&mut opened, word).await?,
+            None => None,
+        };
         let (mut repositories, mut failed) = (Vec::new(), Vec::new());
-        for repository in &self.request.repositories {
+        for (repository, opened) in opened.into_all() {
             let name = repository.name.clone();
-            let report = match self.verify_one(repository, verb).await {
+            let look = async {
+                self.verify_one(repository, &opened?, verb.sample_percent, wanted.as_ref()).await
+            };
+            let report = match look.await {
                 Ok(report) => Some(report),
                 Err(error) => {
                     failed.push((name.clone(), error));
@@ -45,37 +54,21 @@ impl Job<'_> {
     async fn verify_one(
         &self,
         repository: &JobRepository,
-        verb: &VerifyVerb,
+        opened: &Repository,
+        sample_percent: u8,
+        wanted: Option<&FoundBackup<Vec<CopyAt>>>,
     ) -> Result<VerifyReport> {
-        let opened = self.program.open(repository).await?;
-        let request = VerifyRequest {
-            backups: self.named_backups(repository, &opened, verb).await?,
-            clusters: repository.clusters.clone(),
-            sample_percent: verb.sample_percent,
-            jobs: self.workers,
-            crew: self.crew.clone(),
-        };
-        let report = verify::run(&opened, &request, self.reporter.as_ref()).await?;
+        let clusters = repository.clusters.clone();
+        // That there is nothing of one that has to be there is a finding.
+        if let Some(named) = self.request.cluster.as_ref().filter(|it| !clusters.contains(it)) {
+            prove_stored(opened, named).await?;
+        }
+        let backups = wanted.map(|wanted| backups_in(&repository.name, wanted)).transpose()?;
+        let (jobs, crew) = (self.workers, self.crew.clone());
+        let request = VerifyRequest { backups, clusters, sample_percent, jobs, crew };
+        let report = verify::run(opened, &request, self.reporter.as_ref()).await?;
         self.tell_damage(repository, &report);
         Ok(report)
-    }
-
-    /// The backup that a word means, and those that `latest` passes over: else they would not be looked
-    /// at again.
-    async fn named_backups(
-        &self,
-        repository: &JobRepository,
-        opened: &Repository,
-        verb: &VerifyVerb,
-    ) -> Result<Option<BTreeSet<BackupId>>> {
-        let Some(word) = &verb.backup else { return Ok(None) };
-        let candidates = candidates(opened, self.request.cluster.as_ref()).await?;
-        let found = find_backup(word, candidates)?;
-        for note in found.notes() {
-            self.reporter.note(&format!("repository {}: {note}", repository.name).into());
-        }
-        let all = found.passed_over.iter().chain([&found.backup]);
-        Ok(Some(all.map(|one| one.id).collect()))
     }
 
     fn tell_damage(&self, repository: &JobRepository, report: &VerifyReport) {
@@ -114,4 +107,19 @@ impl Job<'_> {
             });
         }
     }
+}
+
+/// The backup that is meant, and those that `latest` passes over, as far as a repository has them:
+/// else they would not be looked at again.
+fn backups_in(repository: &str, wanted: &FoundBackup<Vec<CopyAt>>) -> Result<BTreeSet<BackupId>> {
+    let is_here =
+        |one: &&Candidate<Vec<CopyAt>>| one.what.iter().any(|copy| copy.repository == repository);
+    let meant = &wanted.backup;
+    if !is_here(&meant) {
+        let what = format!("repository {repository} does not have backup {}", meant.id);
+        return Err(Error::new(Code::NoSuchBackup, what)
+            .with_hint(hint![Action::List, " shows which repositories have it."]));
+    }
+    let all = wanted.passed_over.iter().filter(is_here).chain([meant]);
+    Ok(all.map(|one| one.id).collect())
 }

@@ -12,6 +12,7 @@
 
 mod archiving;
 mod backup;
+mod choices;
 mod cluster;
 mod collect;
 mod contradiction;
@@ -26,6 +27,7 @@ mod word;
 
 pub use archiving::{Archiving, ask_all};
 pub use backup::{BackupCopy, BackupState, KnownBackup};
+pub use choices::{Choices, CopyAt};
 pub use cluster::ClusterSurvey;
 pub use collect::{Depth, NamedRepository, Surveyed, survey, survey_all};
 pub use contradiction::Contradiction;
@@ -36,4 +38,4 @@ pub use repository::stored_bytes;
 pub use wal::{ArchivedWal, DamagedTimeline, WalGap};
 pub(crate) use window::LineSeen;
 pub use window::{RecoveryWindow, UnusableWal};
-pub use word::{Candidate, FoundBackup, candidates, find_backup};
+pub use word::{Candidate, FoundBackup, find_backup};

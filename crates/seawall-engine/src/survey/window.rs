@@ -12,7 +12,7 @@ use crate::wal::{BackupPlace, Look, Obstacle, Reach, list, reach};
 /// The moments a cluster can be restored to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RecoveryWindow {
-    /// The end of the oldest backup.
+    /// The end of the backup that is least far in the log.
     pub earliest: Timestamp,
     /// The last commit that is archived without a gap.
     pub latest: Timestamp,
@@ -39,10 +39,10 @@ impl UnusableWal {
 }
 
 impl ClusterSurvey {
-    /// From the end of the oldest backup to the last commit that follows the newest one without a
+    /// From the end of the backup that is least far in the log, as clocks can be wrong, to the last commit that follows the newest one without a
     /// gap, in the repository that leads farthest.
     pub(super) fn window(&self) -> Option<RecoveryWindow> {
-        let earliest = self.written_backups().next()?.finished_at?;
+        let earliest = self.written_backups().min_by_key(|backup| backup.age())?.finished_at?;
         Some(RecoveryWindow { earliest, latest: self.reach.as_ref()?.time })
     }
 }
@@ -103,4 +103,49 @@ pub(super) async fn reach_of(
         return Ok(None);
     }
     reach(archive, &places, Look::AtItsEnd).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use seawall_core::{BackupId, Code, Error, Lsn, Ulid};
+    use seawall_repo::BackupSummary;
+
+    use super::*;
+    use crate::survey::BackupState;
+
+    /// A whole backup of an id that stops there in the log, and ended at that second.
+    fn backup(id: u128, stop: u64, finished_s: i64) -> KnownBackup {
+        let summary =
+            BackupSummary { id: BackupId(Ulid(id)), info: Err(Error::new(Code::Internal, "x")) };
+        let line = "7-0".parse().unwrap();
+        let known = KnownBackup::of_line(&[summary], &BTreeMap::new(), line, "primary");
+        KnownBackup {
+            state: BackupState::Complete,
+            timeline: Some(TimelineId(1)),
+            stop_lsn: Some(Lsn(stop)),
+            finished_at: Some(Timestamp::from_second(finished_s).unwrap()),
+            ..known.into_iter().next().unwrap()
+        }
+    }
+
+    /// An id says when by a clock, or is what a caller chose.
+    #[test]
+    fn the_window_begins_with_the_backup_that_is_least_far_in_the_log() {
+        let mut cluster = ClusterSurvey::empty("main".parse().unwrap());
+        cluster.line = Some("7-0".parse().unwrap());
+        cluster.backups = vec![backup(1, 300, 30), backup(2, 100, 10), backup(3, 200, 20)];
+        let time = Timestamp::from_second(40).unwrap();
+        let reach = Reach {
+            backup: BackupId(Ulid(1)),
+            timeline: TimelineId(1),
+            lsn: Lsn(400),
+            time,
+            obstacle: None,
+        };
+        cluster.reach = Some(reach);
+        let window = cluster.window().unwrap();
+        assert_eq!((window.earliest.as_second(), window.latest.as_second()), (10, 40));
+    }
 }

@@ -1,13 +1,10 @@
 //! The words that name a backup: an id, a unique beginning of one, `latest`, `latest~1`.
 
-use seawall_core::{
-    Action, BackupId, ClusterName, Code, Error, LineId, Lsn, Result, TimelineId, hint,
-};
-use seawall_repo::{Line, Repository};
+use seawall_core::{Action, BackupId, ClusterName, Code, Error, Lsn, Result, TimelineId, hint};
 
 use super::BackupState;
-use crate::lines::{LineAge, several_clusters, stored_clusters};
-use crate::verify::{NotWhole, verdicts};
+use crate::lines::several_clusters;
+use crate::verify::NotWhole;
 
 /// A backup that may be meant.
 #[derive(Debug, Clone)]
@@ -46,6 +43,8 @@ impl<T> Candidate<T> {
 /// The backup that a word means.
 #[derive(Debug)]
 pub struct FoundBackup<T> {
+    /// The word.
+    word: String,
     /// It.
     pub backup: Candidate<T>,
     /// Newer ones, which `latest` does not mean since they are not known to be whole.
@@ -65,10 +64,8 @@ impl<T> FoundBackup<T> {
                 NotWhole::OtherFormat => "of another format",
                 NotWhole::Unread => "could not be read",
             };
-            format!(
-                "the latest that is known to be whole is {}: {id} is newer, and {why}",
-                self.backup.id
-            )
+            let (word, meant) = (&self.word, self.backup.id);
+            format!("of the backups known to be whole, {word} is {meant}: {id} is newer, and {why}")
         })
     }
 }
@@ -84,7 +81,7 @@ pub fn find_backup<T>(word: &str, mut candidates: Vec<Candidate<T>>) -> Result<F
             .with_hint(hint![Action::List, " shows the backups there are."])
     };
     if let Some(back) = generations_back(word)? {
-        return latest(back, candidates)?.ok_or_else(no_backup);
+        return latest(word, back, candidates)?.ok_or_else(no_backup);
     }
     candidates.retain(|one| one.id.matches(word));
     if candidates.len() > 1 {
@@ -94,65 +91,7 @@ pub fn find_backup<T>(word: &str, mut candidates: Vec<Candidate<T>>) -> Result<F
             .with_hint(format!("Say which: {}.", ids.join(", "))));
     }
     let backup = candidates.pop().ok_or_else(no_backup)?;
-    Ok(FoundBackup { backup, passed_over: Vec::new() })
-}
-
-/// Every backup in a repository, with its line; of one cluster, if it is named.
-///
-/// # Errors
-/// Those of the repository.
-pub async fn candidates(
-    repository: &Repository,
-    cluster: Option<&ClusterName>,
-) -> Result<Vec<Candidate<LineId>>> {
-    let mut candidates = Vec::new();
-    for name in stored_clusters(repository).await? {
-        if cluster.is_some_and(|wanted| *wanted != name) {
-            continue;
-        }
-        // By their names: one that does not say what it is may have the backup, or hide no other's.
-        let (mut found, mut ages) = (Vec::new(), Vec::new());
-        for id in repository.lines_of(&name).await? {
-            let line = repository.line(&name, id)?;
-            ages.extend(age_of(&line).await);
-            found.extend(in_line(&line).await?);
-        }
-        let written = ages.into_iter().max().map(|age| age.id);
-        found.iter_mut().for_each(|one| one.is_written = Some(one.what) == written);
-        candidates.append(&mut found);
-    }
-    Ok(candidates)
-}
-
-/// A line's place among those of its cluster, if it says what it is.
-async fn age_of(line: &Line) -> Option<LineAge> {
-    match line.about().await {
-        Ok(about) => about.map(|about| LineAge { created_us: about.created_us, id: line.id() }),
-        Err(error) => {
-            tracing::warn!("whether line {} is written is not known: {}", line.id(), error.chain());
-            None
-        }
-    }
-}
-
-/// The backups of a line, as if it were none that is written.
-async fn in_line(line: &Line) -> Result<Vec<Candidate<LineId>>> {
-    let verdicts = verdicts(line).await;
-    if let Some(error) = &verdicts.unread {
-        tracing::warn!("whether a backup was found damaged is not known: {}", error.chain());
-    }
-    let known = line.backups().await?.into_iter().map(|summary| {
-        let info = summary.info.as_ref().ok();
-        Candidate {
-            cluster: line.cluster().clone(),
-            id: summary.id,
-            state: BackupState::of(&summary.info, verdicts.known.get(&summary.id)),
-            is_written: false,
-            stop: info.map(|info| (info.stop_timeline, info.stop_lsn)),
-            what: line.id(),
-        }
-    });
-    Ok(known.collect())
+    Ok(FoundBackup { word: word.to_owned(), backup, passed_over: Vec::new() })
 }
 
 fn no_such(message: String) -> Error {
@@ -174,7 +113,11 @@ fn generations_back(word: &str) -> Result<Option<usize>> {
     }
 }
 
-fn latest<T>(back: usize, candidates: Vec<Candidate<T>>) -> Result<Option<FoundBackup<T>>> {
+fn latest<T>(
+    word: &str,
+    back: usize,
+    candidates: Vec<Candidate<T>>,
+) -> Result<Option<FoundBackup<T>>> {
     let (mut whole, mut others): (Vec<_>, Vec<_>) =
         candidates.into_iter().partition(|one| one.state == BackupState::Complete);
     if whole.is_empty() {
@@ -190,7 +133,7 @@ fn latest<T>(back: usize, candidates: Vec<Candidate<T>>) -> Result<Option<FoundB
     let Some(backup) = whole.into_iter().rev().nth(back) else { return Ok(None) };
     others.retain(|other| other.cluster == backup.cluster && other.is_newer_than(&backup));
     others.sort_by_key(|other| other.id);
-    Ok(Some(FoundBackup { backup, passed_over: others }))
+    Ok(Some(FoundBackup { word: word.to_owned(), backup, passed_over: others }))
 }
 
 #[cfg(test)]
@@ -231,8 +174,12 @@ mod tests {
         for word in ["latest~2", "latest~x", "latest~", "latests", ""] {
             assert_eq!(day(word).unwrap_err().code(), Code::NoSuchBackup, "{word}");
         }
-        let notes: Vec<String> = find_backup("latest", backups("main")).unwrap().notes().collect();
-        assert!(notes.len() == 1 && notes[0].ends_with("is newer, and damaged"), "{notes:?}");
+        for (word, is) in [("latest", "latest is 19700103"), ("latest~1", "latest~1 is 19700102")] {
+            let notes: Vec<String> = find_backup(word, backups("main")).unwrap().notes().collect();
+            assert!(notes.len() == 1 && notes[0].ends_with("is newer, and damaged"), "{notes:?}");
+            assert!(notes[0].starts_with("of the backups known to be whole, "), "{notes:?}");
+            assert!(notes[0].contains(is), "{notes:?}");
+        }
         assert_eq!(find_backup("19700104", backups("main")).unwrap().notes().count(), 0);
     }
 

@@ -100,6 +100,9 @@ fn statuses(path: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
         for problem in problems.iter().filter(|problem| problem.concerns(target)) {
             health.add_unseen(&problem.error);
         }
+        for twice in overview.twice.iter().filter(|twice| twice.concerns(target)) {
+            health.add_named_twice(&twice.error);
+        }
         statuses.push(Status { cluster: Some(cluster.name.clone()), health });
     }
     match problems.into_iter().next() {

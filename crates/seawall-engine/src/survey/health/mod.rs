@@ -132,6 +132,11 @@ impl Health {
         self.remark(Level::Critical, Remark::Unseen { why: why.chain() });
     }
 
+    /// Adds that a repository has two names: there are fewer copies than are meant.
+    pub fn add_named_twice(&mut self, what: &Error) {
+        self.remark(Level::Warning, Remark::RepositoryNamedTwice { names: what.chain() });
+    }
+
     fn tells(&self, remark: &Remark) -> bool {
         self.remarks.iter().any(|judged| judged.remark == *remark)
     }

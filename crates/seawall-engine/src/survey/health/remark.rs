@@ -21,6 +21,11 @@ pub enum Remark {
         /// Why.
         why: String,
     },
+    /// A repository is there under two names.
+    RepositoryNamedTwice {
+        /// Which.
+        names: String,
+    },
     /// Something of a backup is gone or spoilt.
     BackupDamaged {
         /// Which.
@@ -181,6 +186,7 @@ impl Remark {
         let backup = || Action::Backup { cluster: cluster.cloned() };
         match self {
             Self::Unseen { why } | Self::ServerOfAnotherCluster { why } => why.as_str().into(),
+            Self::RepositoryNamedTwice { names } => names.as_str().into(),
             Self::BackupDamaged { id } => format!("backup {id} is damaged").into(),
             Self::BackupUnreadable { id } => {
                 format!("backup {id} cannot be read: nobody knows whether it is whole").into()
