@@ -15,7 +15,9 @@ pub fn named_twice<'n>(
     let (first, _) = before.into_iter().find(|(_, other)| other.id() == id)?;
     let what =
         format!("repositories {first} and {name} are one repository: both say that they are {id}");
-    Some(Error::new(Code::ConfigInvalid, what).with_hint(
-        "Leave one of the two names out: a second copy needs a repository of its own.",
-    ))
+    Some(
+        Error::new(Code::ConfigInvalid, what).with_hint(
+            "Leave one of the two names out: a second copy needs a repository of its own.",
+        ),
+    )
 }
