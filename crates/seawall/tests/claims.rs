@@ -304,3 +304,30 @@ fn one_repository_under_two_names_is_one() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_window_with_a_hole_in_it_is_told_as_that() -> Result<()> {
+    let house = Protected::start()?;
+    let oldest = house.backup()?;
+    house.archive_everything()?;
+    house.archive_everything()?;
+    let missing = house.pg.psql("SELECT last_archived_wal FROM pg_stat_archiver")?;
+    house.archive_everything()?;
+    house.backup()?;
+    house.archive_everything()?;
+    let info = house.command(["info"]).succeed()?.stdout;
+    ensure!(info.contains("can be restored from ") && !info.contains("hole"), "{info}");
+    let range = format!("/{}/", segment_of(&missing)?);
+    let files = files(&house.places.repository)?.into_iter();
+    for wal in files.filter(|path| path.to_string_lossy().contains(&range)) {
+        fs::remove_file(wal)?;
+    }
+    let info = house.command(["info"]).succeed()?.stdout;
+    let line = info.lines().find(|line| line.contains("can be restored from "));
+    let line = line.context("no window")?;
+    ensure!(line.contains(", with a hole: WAL from "), "{oldest}\n{line}");
+    let info = house.command(["info", "--json"]).succeed()?.json()?;
+    let hole = &info["clusters"][0]["recovery_window"]["hole"];
+    ensure!(hole.as_str().is_some_and(|told| told.starts_with("WAL from ")), "{info}");
+    Ok(())
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use seawall_testkit::faults::Random;
+use seawall_testkit::faults::{Random, flip_bit};
 use seawall_testkit::ledger::{Bound, LedgerLog};
 use seawall_testkit::process::wait_until;
 use seawall_testkit::{Ledger, PgBin, PgCluster, oracles};
@@ -248,5 +248,54 @@ fn e62_the_age_of_a_file_in_the_store_means_nothing() -> Result<()> {
     let mut restored = open_restored(&house.room("room"))?;
     let verdict = prove_restored(&mut restored, &log, &Bound::Everything)?;
     ensure!(verdict.required >= 80, "{verdict:?}");
+    Ok(())
+}
+
+/// The objects that hold the files of backups.
+fn packs(house: &Protected) -> Result<Vec<PathBuf>> {
+    let is_pack = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "pack");
+    let packs: Vec<PathBuf> =
+        files(&house.places.repository)?.into_iter().filter(is_pack).collect();
+    ensure!(!packs.is_empty(), "no pack");
+    Ok(packs)
+}
+
+#[test]
+fn damage_leads_to_the_same_way_out_however_often_the_restore_is_tried() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    for pack in packs(&house)? {
+        flip_bit(&pack, fs::metadata(&pack)?.len() / 2)?;
+    }
+    let way_out = format!("seawall discard {}", house.room("room").display());
+    for _ in 0..2 {
+        let restore = house.restore("room", ["--latest"]).fail(4)?;
+        tells(&restore, &way_out)?;
+        tells(&restore, "PostgreSQL does not start on ")?;
+    }
+    house.command(["discard", "--yes"]).arg(house.room("room")).succeed()?;
+    ensure!(!house.room("room").exists());
+    Ok(())
+}
+
+#[test]
+fn a_pack_of_another_format_is_told_with_what_else_can_be_restored() -> Result<()> {
+    let house = Protected::start()?;
+    house.backup()?;
+    let of_older = packs(&house)?;
+    house.pg.psql("CREATE TABLE t AS SELECT md5(i::text) FROM generate_series(1, 20000) i")?;
+    house.backup()?;
+    let newer = packs(&house)?.into_iter().filter(|pack| !of_older.contains(pack));
+    for pack in newer {
+        let mut bytes = fs::read(&pack)?;
+        bytes.splice(8..10, 2u16.to_le_bytes());
+        let crc = crc32c::crc32c(bytes.get(..60).context("a header")?);
+        bytes.splice(60..64, crc.to_le_bytes());
+        fs::write(&pack, bytes)?;
+    }
+    let restore = house.restore("room", ["--latest"]).fail(1)?;
+    for part in ["SW0302", "seawall list", "--backup ID"] {
+        tells(&restore, part)?;
+    }
     Ok(())
 }

@@ -7,10 +7,11 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use jobs::{events, of_kind};
-use seawall_testkit::Output;
+use seawall_testkit::{Output, process};
 use serde_json::{Value, json};
 use support::{LIMIT, Protected, quiet_cluster};
 
@@ -185,6 +186,7 @@ fn what_is_no_request_is_refused_and_told_as_an_event() -> Result<()> {
         (r#"{"version":2,"verb":{"backup":{}}}"#, "version 2"),
         (r#"{"version":1,"verb":{"rewind":{}}}"#, "rewind"),
         (r#"{"version":1,"verb":{"backup":{}},"speed":9}"#, "speed"),
+        (r#"{"version":1,"version":1,"verb":{"backup":{}}}"#, "`version` is there twice"),
     ] {
         let output = seawall.command(["job"]).stdin(request).fail(2)?;
         let told = events(&output)?;
@@ -193,5 +195,49 @@ fn what_is_no_request_is_refused_and_told_as_an_event() -> Result<()> {
         ensure!(error["code"] == "SW0010", "{error}");
         ensure!(error["message"].as_str().is_some_and(|text| text.contains(problem)), "{error}");
     }
+    Ok(())
+}
+
+/// The commands of the page.
+fn page_commands() -> Result<Vec<&'static str>> {
+    let block = PAGE.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
+    Ok(block.context("no commands")?.lines().collect())
+}
+
+/// Runs a command of the page where the request is.
+fn replay(protected: &Protected, command: &str, room: &Path) -> Result<Output> {
+    let bin = protected.seawall.path().parent().context("no directory")?;
+    let path = std::env::join_paths([bin, Path::new("/usr/bin"), Path::new("/bin")])?;
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", command]).current_dir(room).env("PATH", path);
+    shell.env("SEAWALL_CONFIG", &protected.places.config);
+    process::run(&mut shell, None, LIMIT)
+}
+
+#[test]
+fn the_commands_of_the_page_do_the_job_and_a_pipe_that_is_closed_ends_it() -> Result<()> {
+    let protected = Protected::with(quiet_cluster()?, false)?;
+    let room = protected.room("requests");
+    protected.pg.owner().create_dir(&room, 0o777)?;
+    let request = r#"{"version":1,"cluster":"main","verb":{"backup":{}}}"#;
+    fs::write(room.join("request.json"), format!("{request}\n"))?;
+    let commands = page_commands()?;
+    ensure!(commands.len() == 2, "{commands:?}");
+    for command in commands {
+        let output = replay(&protected, command, &room)?;
+        let told = fs::read_to_string(room.join("events.jsonl"))?;
+        output.success().with_context(|| format!("{command}: {told}"))?;
+        let last = told.lines().last().context("nothing was told")?;
+        ensure!(last == r#"{"event":"end","outcome":"done"}"#, "{command}: {told}");
+    }
+    let told = replay(&protected, "cat request.json | seawall job", &room)?;
+    ensure!(told.stdout.contains("its standard input was closed"), "{}", told.stdout);
+    // A line of a file is obeyed as one of a pipe is.
+    fs::write(room.join("request.json"), format!("{request}\n{{\"cancel\":true}}\n"))?;
+    let told = replay(&protected, "seawall job < request.json", &room)?;
+    ensure!(told.stdout.contains("it was told to end"), "{}", told.stdout);
+    let list = protected.command(["list", "--json"]).succeed()?.json()?;
+    let backups = list["clusters"][0]["backups"].as_array().context("no backups")?;
+    ensure!(backups.len() == 2, "{list}");
     Ok(())
 }

@@ -11,6 +11,7 @@ mod check;
 mod event;
 mod priority;
 mod program;
+mod reading;
 mod report;
 mod reporter;
 mod repositories;

@@ -4,10 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{ClusterName, Code, Error, LocalPath, RateLimit, Result, Ulid};
+use seawall_core::{ClusterName, LocalPath, RateLimit, Ulid};
 use seawall_store::StoreUrl;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{Budget, Priority};
 use crate::check::FindingId;
@@ -21,7 +20,7 @@ pub const VERSION: u32 = 1;
 /// Written as JSON it holds its secrets, so it goes to the program that runs the job and nowhere
 /// else.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a request")]
 pub struct JobRequest {
     /// [`VERSION`].
     pub version: u32,
@@ -56,7 +55,7 @@ pub struct JobRequest {
 
 /// What a job does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "a verb")]
 pub enum Verb {
     /// Backs the cluster up into every repository.
     Backup(BackupVerb),
@@ -70,7 +69,7 @@ pub enum Verb {
 
 /// How to back up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object with the fields of `backup`")]
 pub struct BackupVerb {
     /// Notes to keep with it.
     pub annotations: BTreeMap<String, String>,
@@ -82,7 +81,7 @@ pub struct BackupVerb {
 
 /// What to restore, and how.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with the fields of `restore`")]
 pub struct RestoreVerb {
     /// The data directory to make; absolute.
     pub into: LocalPath,
@@ -124,7 +123,7 @@ const fn clone() -> Mode {
 
 /// How far a restore goes. A text is a time, `lsn:…`, `xid:…` or `name:…`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "a target")]
 pub enum TargetVerb {
     /// To the end of the archive.
     #[default]
@@ -139,7 +138,7 @@ pub enum TargetVerb {
 
 /// How a restored server is started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object with the fields of `start`")]
 pub struct StartVerb {
     /// The port: a clone takes the first free one from 5433, others the configured one.
     pub port: Option<u16>,
@@ -163,7 +162,7 @@ impl StartVerb {
 
 /// What to verify.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object with the fields of `verify`")]
 pub struct VerifyVerb {
     /// Only what this backup needs: its id, a unique beginning of it, or `latest`.
     pub backup: Option<String>,
@@ -173,7 +172,7 @@ pub struct VerifyVerb {
 
 /// How to check.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object with the fields of `check`")]
 pub struct CheckVerb {
     /// How long WAL may take to arrive.
     pub wal_timeout_ms: u64,
@@ -185,7 +184,7 @@ pub struct CheckVerb {
 
 /// A repository of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a repository")]
 pub struct JobRepository {
     /// What to call it.
     pub name: String,
@@ -208,7 +207,7 @@ pub struct JobRepository {
 
 /// What opens a repository.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "a key")]
 pub enum JobKey {
     /// The text of a key file or recovery kit.
     Text(String),
@@ -280,53 +279,6 @@ impl CheckVerb {
     }
 }
 
-impl JobRequest {
-    /// Reads a request.
-    ///
-    /// # Errors
-    /// [`Code::JobRequestInvalid`] for what is no request, or one of another version. No value of
-    /// the request is in the error: any may be a secret in the wrong place.
-    pub fn parse(json: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(json).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            invalid(format!("the request is not JSON, at line {line}, column {column}"))
-        })?;
-        match value.get("version").map(Value::as_u64) {
-            Some(Some(version)) if version == u64::from(VERSION) => {}
-            Some(Some(version)) => {
-                return Err(invalid(format!("the request has version {version}"))
-                    .with_hint(format!("This Seawall speaks version {VERSION}.")));
-            }
-            Some(None) | None => return Err(invalid("the request has no version".to_owned())),
-        }
-        let request = serde_json::from_value(value.clone());
-        request.map_err(|error| invalid(without_values(&error.to_string(), &value)))
-    }
-}
-
-fn invalid(what: String) -> Error {
-    Error::new(Code::JobRequestInvalid, what).with_hint("docs/job.md has every field of a request.")
-}
-
-/// A message in which no text of the request is left.
-fn without_values(message: &str, value: &Value) -> String {
-    match value {
-        Value::String(text) if text.is_empty() => message.to_owned(),
-        Value::String(text) => {
-            let quoted = format!("{text:?}");
-            let quoted = quoted.get(1..quoted.len() - 1).unwrap_or(text);
-            message.replace(quoted, "***").replace(text.as_str(), "***")
-        }
-        Value::Array(values) => {
-            values.iter().fold(message.to_owned(), |told, value| without_values(&told, value))
-        }
-        Value::Object(fields) => {
-            fields.values().fold(message.to_owned(), |told, value| without_values(&told, value))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => message.to_owned(),
-    }
-}
-
 macro_rules! optional_text {
     ($name:ident, $type:ty, $parse:expr) => {
         mod $name {
@@ -357,7 +309,7 @@ optional_text!(url, StoreUrl, str::parse);
 
 /// A ULID in its one spelling: what is read here is written everywhere, and must be the same. Zero
 /// names a line's own facts, and no job.
-fn job_id(text: &str) -> std::result::Result<Ulid, &'static str> {
+fn job_id(text: &str) -> Result<Ulid, &'static str> {
     let id = Ulid::from_string(text).ok().filter(|id| id.to_string() == text);
     let id =
         id.ok_or("it is not 26 characters of Crockford's base32, of 128 bits, as a ULID is")?;
@@ -373,6 +325,8 @@ fn job_id(text: &str) -> std::result::Result<Ulid, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use seawall_core::Code;
+
     use super::*;
 
     const WHOLE: &str = r#"{"version":1,"id":"01J8ZQ3V5W8ZJ6Q2K7M4N9P0RS","verb":{"backup":{"annotations":{"why":"test"},"spread_checkpoint":true,"wal_timeout_ms":1000}},"cluster":"main","repositories":[{"name":"primary","url":"file:///srv/seawall","key":{"text":"seawall-key-1-hunter2"},"compression_level":3,"pack_bytes":1048576,"clusters":["main"]}],"connection":"host=db1 password=hunter2","data_directory":"/data","budget":{"threads":2,"memory_bytes":67108864,"heaps":1},"rate":"50MB/s","priority":"low"}"#;
@@ -440,6 +394,33 @@ mod tests {
         ] {
             let error = JobRequest::parse(json).unwrap_err();
             assert!(!format!("{error:?}").contains("ter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_in_words_and_says_where() {
+        for (rest, told) in [
+            (
+                r#""repositories":[{"name":"a","key":{"text":"x","e":"e"}}]"#,
+                "an object with one key",
+            ),
+            (r#""repositories":{"name":"a"}"#, "an object is where a list belongs"),
+            (r#""verb":5"#, "a text, or an object with one key"),
+            (r#""verb":{"verify":7}"#, "where an object with the fields of `verify` belongs"),
+            (r#""verb":{"verify":{"sample_percent":"all"}}"#, "a text is where a number belongs"),
+            (r#""verb":{"check":{"e":1}}"#, "`e` is unknown; known are `wal_timeout_ms`"),
+            (r#""verb":{"restore":{}}"#, "`into` is missing"),
+            (r#""verb":{"backup":{"annotations":{"a":"1","a":"2"}}}"#, "`a` is there twice"),
+        ] {
+            let error = JobRequest::parse(&format!("{{\"version\":1,{rest}}}")).unwrap_err();
+            let message = error.message();
+            assert!(message.contains(told), "{rest}: {message}");
+            assert!(message.contains(", at line 1, column "), "{message}");
+            for raw in
+                ["struct", "enum", "variant", "invalid", "u64", "u8", "map", "sequence", "***"]
+            {
+                assert!(!message.contains(raw), "{message}");
+            }
         }
     }
 }

@@ -144,7 +144,7 @@ pub async fn plan_restore(
         },
     };
     let planned = open_planned(line, wal, request, plan.clone(), resumed).await;
-    planned.map_err(|error| tell_damaged(&plan, error))
+    planned.map_err(|error| tell_way_out(&plan, resumed, &request.into, error))
 }
 
 /// Opens what a plan starts from, and completes the plan with what is in it.
@@ -165,7 +165,10 @@ async fn open_planned(
             Code::NoSuchBackup,
             format!("backup {id} is not what it was when the restore was planned"),
         )
-        .with_hint("Remove the directory that was restored into, and start anew.")
+        .with_hint(hint![
+            Action::Discard { directory: request.into.as_path().into() },
+            " makes room to start anew."
+        ])
     })?;
     if resumed.is_none() {
         if let Some(databases) = &manifest.commit.info.databases {
@@ -190,8 +193,22 @@ async fn open_planned(
     Ok(planned)
 }
 
-/// Where a backup is damaged, and was known to be, the error says what else there is.
+/// What is left to do where a backup cannot be read. Of a directory that was begun to be written
+/// that is the same however often it is tried.
+fn tell_way_out(plan: &RestorePlan, resumed: Option<Resumed>, into: &Path, error: Error) -> Error {
+    match resumed {
+        Some(Resumed { is_complete: false, .. }) => tell_unstartable(error, into),
+        Some(_) | None => tell_damaged(plan, error),
+    }
+}
+
+/// Where a backup is of another format, or is damaged and was known to be, the error says what else
+/// there is.
 fn tell_damaged(plan: &RestorePlan, error: Error) -> Error {
+    if error.code() == Code::UnknownFormat {
+        let why = error.hint().map(|hint| hint![hint.clone(), " "]).unwrap_or_default();
+        return error.with_hint(hint![why, other_backups()]);
+    }
     match &plan.backup.found_damaged {
         Some(told) if error.exit_class() == ExitClass::Integrity => error.with_hint(format!(
             "{told} Another repository may be whole; `--backup ID` starts from another backup."
@@ -623,8 +640,9 @@ impl PlannedRestore {
         wal: &dyn WalSource,
         options: &RestoreOptions,
     ) -> Result<ProvenRestore> {
-        let plan = self.plan.clone();
-        self.prove_all(wal, options).await.map_err(|error| tell_damaged(&plan, error))
+        let (plan, resumed, into) = (self.plan.clone(), self.resumed, self.request.into.clone());
+        let proven = self.prove_all(wal, options).await;
+        proven.map_err(|error| tell_way_out(&plan, resumed, &into, error))
     }
 
     async fn prove_all(
@@ -737,18 +755,29 @@ impl ProvenRestore {
     }
 }
 
-/// Damage that was met while files were written: what became of the directory, and what else there
-/// is.
+/// What was met while files were written and cannot be read: what became of the directory, and what
+/// else there is.
 fn tell_unstartable(error: Error, into: &Path) -> Error {
-    if error.exit_class() != ExitClass::Integrity {
+    let others = if error.code() == Code::UnknownFormat {
+        other_backups()
+    } else if error.exit_class() == ExitClass::Integrity {
+        hint![
+            Action::Verify,
+            " tells which backups are whole, and restores pass over the others; another repository may \
+             have this one whole."
+        ]
+    } else {
         return error;
-    }
+    };
     error.with_hint(hint![
         format!("PostgreSQL does not start on {}. ", into.display()),
-        Action::Verify,
-        " tells which backups are whole, and restores pass over the others; another repository may have \
-         this one whole. Before that, ",
+        others,
+        " Before that, ",
         Action::Discard { directory: into.into() },
         " makes room."
     ])
+}
+
+fn other_backups() -> Hint {
+    hint![Action::List, " shows what backups there are; `--backup ID` starts from another one."]
 }

@@ -132,6 +132,12 @@ impl ClusterSurvey {
         whole.filter(|backup| Some(backup.line) == self.line)
     }
 
+    /// The backup that is least far in the log: clocks can be wrong, and so can the ids they give.
+    #[must_use]
+    pub fn oldest_backup(&self) -> Option<&KnownBackup> {
+        self.written_backups().min_by_key(|backup| backup.age())
+    }
+
     /// The backup that is farthest in the log.
     #[must_use]
     pub fn newest_backup(&self) -> Option<&KnownBackup> {
@@ -147,12 +153,10 @@ fn windows<S: Serializer>(
     #[derive(Serialize)]
     struct Window<'a> {
         repository: &'a str,
-        recovery_window: Option<RecoveryWindow>,
+        recovery_window: Option<&'a RecoveryWindow>,
     }
-    serializer.collect_seq(
-        alone.iter().map(|(repository, survey)| Window {
-            repository,
-            recovery_window: survey.recovery_window,
-        }),
-    )
+    serializer.collect_seq(alone.iter().map(|(repository, survey)| Window {
+        repository,
+        recovery_window: survey.recovery_window.as_ref(),
+    }))
 }

@@ -18,7 +18,7 @@ use super::window::reach_of;
 use super::{ArchivedWal, ClusterSurvey, ForeignWal, KnownBackup, KnownJob, UnusableWal};
 use crate::lines::{KnownLine, LineAge, lines_of, newest_of};
 use crate::verify::verdicts;
-use crate::wal::{Reach, WalListing, list};
+use crate::wal::{Obstacle, Reach, WalListing, list};
 
 /// So many clusters are looked at at once: each asks for much at once itself.
 const CLUSTERS_AT_ONCE: usize = 4;
@@ -243,7 +243,28 @@ impl ClusterSurvey {
             }
         }
         self.backups = backups.into_values().collect();
-        self.recovery_window = self.window();
+        self.recovery_window = self.window(self.hole(shelves));
+    }
+
+    /// What keeps the log from being replayed from the oldest backup to where the repository that
+    /// leads farthest leads. A restore reads one repository, so that one has to have all of it.
+    fn hole(&self, shelves: &[Shelf]) -> Option<String> {
+        let oldest = self.oldest_backup()?.id;
+        let far = |reach: &Reach| (reach.timeline, reach.lsn);
+        let end = self.reach.as_ref().map(far)?;
+        let has_oldest = |shelf: &&Shelf| {
+            shelf.backups.iter().any(|backup| backup.id == oldest && backup.is_complete())
+        };
+        let ways: Vec<&Reach> =
+            shelves.iter().filter(has_oldest).filter_map(|shelf| shelf.reach.as_ref()).collect();
+        if ways.iter().any(|reach| reach.hole.is_none() && far(reach) == end) {
+            return None;
+        }
+        let hole = ways.iter().find_map(|reach| reach.hole.as_ref());
+        Some(hole.map_or_else(
+            || "no repository leads from the one to the other".to_owned(),
+            Obstacle::to_string,
+        ))
     }
 }
 

@@ -77,7 +77,7 @@ mod tests {
 
     fn reach_of(obstacle: Option<Obstacle>, lsn: u64, time: Timestamp) -> ClusterSurvey {
         let (backup, timeline) = (BackupId(Ulid(7)), TimelineId(2));
-        let reach = Some(Reach { backup, timeline, lsn: Lsn(lsn), time, obstacle });
+        let reach = Some(Reach { backup, timeline, lsn: Lsn(lsn), time, obstacle, hole: None });
         ClusterSurvey { reach, ..ClusterSurvey::empty("main".parse().unwrap()) }
     }
 

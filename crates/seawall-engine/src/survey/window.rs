@@ -10,12 +10,14 @@ use crate::verify::verdicts;
 use crate::wal::{BackupPlace, Look, Obstacle, Reach, list, reach};
 
 /// The moments a cluster can be restored to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RecoveryWindow {
     /// The end of the backup that is least far in the log.
     pub earliest: Timestamp,
     /// The last commit that is archived without a gap.
     pub latest: Timestamp,
+    /// What keeps some of the moments between from being restored.
+    pub hole: Option<String>,
 }
 
 /// Why archived WAL of a repository is of no use to its newest backup.
@@ -39,11 +41,11 @@ impl UnusableWal {
 }
 
 impl ClusterSurvey {
-    /// From the end of the backup that is least far in the log, as clocks can be wrong, to the last commit that follows the newest one without a
+    /// From the end of the oldest backup to the last commit that follows the newest one without a
     /// gap, in the repository that leads farthest.
-    pub(super) fn window(&self) -> Option<RecoveryWindow> {
-        let earliest = self.written_backups().min_by_key(|backup| backup.age())?.finished_at?;
-        Some(RecoveryWindow { earliest, latest: self.reach.as_ref()?.time })
+    pub(super) fn window(&self, hole: Option<String>) -> Option<RecoveryWindow> {
+        let earliest = self.oldest_backup()?.finished_at?;
+        Some(RecoveryWindow { earliest, latest: self.reach.as_ref()?.time, hole })
     }
 }
 
@@ -143,9 +145,10 @@ mod tests {
             lsn: Lsn(400),
             time,
             obstacle: None,
+            hole: None,
         };
         cluster.reach = Some(reach);
-        let window = cluster.window().unwrap();
+        let window = cluster.window(None).unwrap();
         assert_eq!((window.earliest.as_second(), window.latest.as_second()), (10, 40));
     }
 }

@@ -97,6 +97,8 @@ pub struct Reach {
     pub time: Timestamp,
     /// What keeps archived WAL behind that from being replayed.
     pub obstacle: Option<Obstacle>,
+    /// What the WAL from the oldest backup up to there cannot be replayed across.
+    pub hole: Option<Obstacle>,
 }
 
 /// How the log behind a backup is looked at.
@@ -145,15 +147,31 @@ pub async fn reach(
             nearest.get_or_insert(Obstacle::Hole { range, why });
             continue;
         }
+        let hole = hole_from_oldest(archive, &ancestries, backups, lsn).await?;
         return Ok(Some(Reach {
             backup: backup.id,
             timeline: ancestry.timeline_at(Lsn(lsn.0.saturating_sub(1))),
             lsn,
             time: last_commit.map_or(backup.finished_at, |time| time.max(backup.finished_at)),
             obstacle: nearest,
+            hole,
         }));
     }
     Ok(None)
+}
+
+/// What keeps the log from being replayed from the oldest backup on up to an LSN.
+async fn hole_from_oldest(
+    archive: &WalArchive,
+    ancestries: &[Ancestry],
+    backups: &[BackupPlace],
+    to: Lsn,
+) -> Result<Option<Obstacle>> {
+    let oldest = backups.iter().min_by_key(|backup| (backup.stop_timeline, backup.stop_lsn));
+    let way = oldest.and_then(|oldest| Some((oldest, newest_from(ancestries, oldest)?)));
+    let Some((oldest, ancestry)) = way else { return Ok(None) };
+    let own = replayable(archive, ancestry, oldest.start_lsn, Look::AtItsEnd).await?;
+    Ok(own.obstacle.filter(|_| own.lsn < to))
 }
 
 fn newest_from<'a>(ancestries: &'a [Ancestry], backup: &BackupPlace) -> Option<&'a Ancestry> {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{ByteSize, Code, Result};
-use seawall_engine::survey::{ArchivedWal, ClusterSurvey, Depth, UnusableWal, ask_all};
+use seawall_engine::survey::{
+    ArchivedWal, ClusterSurvey, Depth, RecoveryWindow, UnusableWal, ask_all,
+};
 
 use super::list::{backups_table, when};
 use super::wal::gaps;
@@ -81,11 +83,7 @@ fn cluster_text(cluster: &ClusterSurvey, style: Style, now: Timestamp) -> String
     }
     let mut text = format!("{}\n", style.bold(&title));
     if let Some(window) = &cluster.recovery_window {
-        text.push_str(&format!(
-            "  can be restored from {} to {}\n",
-            crate::render::utc(window.earliest),
-            when(window.latest, now)
-        ));
+        text.push_str(&format!("  can be restored from {}\n", window_text(window, now)));
     }
     for (repository, alone) in &cluster.alone {
         text.extend(alone_text(cluster, repository, alone, now));
@@ -127,6 +125,12 @@ fn cluster_text(cluster: &ClusterSurvey, style: Style, now: Timestamp) -> String
     text
 }
 
+fn window_text(window: &RecoveryWindow, now: Timestamp) -> String {
+    let (from, to) = (crate::render::utc(window.earliest), when(window.latest, now));
+    let hole = window.hole.as_ref().map(|hole| format!(", with a hole: {hole}"));
+    format!("{from} to {to}{}", hole.unwrap_or_default())
+}
+
 /// Up to where one repository leads without the others, if that is not where all of them lead.
 fn alone_text(
     all: &ClusterSurvey,
@@ -134,12 +138,9 @@ fn alone_text(
     alone: &ClusterSurvey,
     now: Timestamp,
 ) -> Option<String> {
-    let leads = match alone.recovery_window {
-        window if window == all.recovery_window || !alone.is_seen_wholly() => return None,
-        Some(window) => {
-            let earliest = crate::render::utc(window.earliest);
-            format!("{earliest} to {}", when(window.latest, now))
-        }
+    let leads = match &alone.recovery_window {
+        window if *window == all.recovery_window || !alone.is_seen_wholly() => return None,
+        Some(window) => window_text(window, now),
         None => "nothing can be restored".to_owned(),
     };
     Some(format!("  from {repository} alone: {leads}\n"))

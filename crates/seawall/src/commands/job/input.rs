@@ -1,8 +1,10 @@
 use std::io::{BufRead, BufReader, Read, stdin};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 
+use rustix::fs::FileType;
 use seawall_core::{Code, Error, Result, ResultExt};
 use seawall_engine::job::{Cancel, Events, JobEvent};
 use serde::Deserialize;
@@ -20,7 +22,8 @@ struct Told {
 }
 
 /// Reads the request, the first line of standard input, and listens to what comes then: the job ends
-/// when that says so, or when there is nobody any more who could.
+/// when that says so, or when there is nobody any more who could. Of a file the end says nothing:
+/// nobody holds it open.
 ///
 /// # Errors
 /// [`Code::JobRequestInvalid`] if there is no such line.
@@ -48,10 +51,17 @@ fn obey(input: &mut impl BufRead, cancel: &Cancel, events: &dyn Events) {
                 repository: None,
                 error: invalid("a line of standard input is not understood; the job goes on"),
             }),
+            Ok(None) if is_file(&stdin()) => return,
             Ok(None) => return cancel.cancel("its standard input was closed"),
             Err(error) => return cancel.cancel(&error.chain()),
         }
     }
+}
+
+/// Whether a stream is a regular file. One that cannot be asked is taken for a pipe.
+fn is_file(stream: &impl AsFd) -> bool {
+    rustix::fs::fstat(stream)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 fn says_cancel(line: &str) -> bool {
