@@ -149,6 +149,12 @@ fn tree(directory: &Path) -> Result<BTreeSet<(PathBuf, Vec<u8>)>> {
     Ok(found)
 }
 
+/// How a backup failed.
+fn code_of(made: Result<BackupReport>) -> Option<Code> {
+    let error = made.err()?.downcast::<Error>().ok()?;
+    Some(error.code())
+}
+
 /// The first destination has the backup; why the second has not.
 fn only_first(report: &BackupReport) -> Result<&Error> {
     let [first, second] = report.destinations.as_slice() else {
@@ -283,9 +289,24 @@ async fn a_backup_under_the_id_of_another_that_runs_leaves_its_records_alone() -
     let request = two.request()?;
     let path = two.second.paths().path(&LineObject::Pin(request.id.0, 0))?;
     two.memory.create(&path, "a record of the other".into()).await?;
-    let report = into_both(&two.house.line, &two.second, &request, &NoProgress).await?;
-    ensure!(only_first(&report)?.code() == Code::ObjectExists);
+    let refused = into_both(&two.house.line, &two.second, &request, &NoProgress).await;
+    ensure!(code_of(refused) == Some(Code::ObjectExists));
     ensure!(two.memory.read(&path).await? == "a record of the other", "it is gone");
+    ensure!(two.house.line.attempts().await?.is_empty(), "the first repository waits for it");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_repository_has_under_an_id_no_other_gets_another_backup_under() -> Result<()> {
+    let two = Two::new().await?;
+    let request = two.request()?;
+    let broken = Faulty::new(Arc::new(two.memory.clone())).choose(|_, _, _| Some(Fault::Io));
+    let second = two.second.through(|_| Arc::new(broken));
+    only_first(&into_both(&two.house.line, &second, &request, &NoProgress).await?)?;
+
+    let refused = into_both(&two.house.line, &two.second, &request, &NoProgress).await;
+    ensure!(code_of(refused) == Some(Code::ObjectExists));
+    ensure!(two.second.backups().await?.is_empty(), "another backup has the id");
     Ok(())
 }
 

@@ -21,6 +21,9 @@ use super::request::Destination;
 /// How often those who wait see whether they should tell that they live.
 pub(super) const PULSE: Duration = Duration::from_secs(10);
 
+/// How long a repository may take to be told that a backup was given up.
+pub(crate) const GIVING_UP: Duration = Duration::from_secs(10);
+
 /// The destinations that have not failed, and what each has so far.
 pub(super) struct Going<T>(Vec<Member<T>>);
 
@@ -124,6 +127,21 @@ impl<'p> LeftBehind<'p> {
         last.unwrap_or_else(|| Error::new(Code::Internal, "a backup has no destination"))
     }
 
+    /// What is wrong in one repository may be right in the others. That another backup of the cluster
+    /// runs, or that the id is taken, concerns all of them: where it does not show yet it would be a
+    /// second backup, or another one under the same id.
+    ///
+    /// # Errors
+    /// [`Code::BackupRunning`], [`Code::ObjectExists`].
+    pub fn refuse_second(&mut self) -> Result<()> {
+        let is_second =
+            |error: &Error| matches!(error.code(), Code::BackupRunning | Code::ObjectExists);
+        match self.failures.iter().position(|(_, error)| is_second(error)) {
+            Some(at) => Err(self.failures.swap_remove(at).1),
+            None => Ok(()),
+        }
+    }
+
     /// Why the destination at this place failed, if it did.
     pub fn take(&mut self, place: usize) -> Option<Error> {
         let at = self.failures.iter().position(|(failed, _)| *failed == place)?;
@@ -135,11 +153,11 @@ impl<'p> LeftBehind<'p> {
     pub async fn clean_up(&self, id: BackupId) {
         let unpin = |destination: &Arc<Destination>| {
             let destination = Arc::clone(destination);
-            async move { destination.line.unpin(id.0).await }
+            async move { timeout(GIVING_UP, destination.line.unpin(id.0)).await }
         };
         let give_up = |destination: &Arc<Destination>| {
             let destination = Arc::clone(destination);
-            async move { give_up(&destination.line, id).await }
+            async move { timeout(GIVING_UP, give_up(&destination.line, id)).await }
         };
         join(join_all(self.traces.iter().map(unpin)), join_all(self.attempts.iter().map(give_up)))
             .await;

@@ -49,6 +49,7 @@ use session::{Begun, Ended};
 use source::{FilesSource, PageRule, Reading, ReplayLimit, Source as _};
 
 pub(crate) use destination::give_up;
+pub(crate) use going::GIVING_UP;
 pub(crate) use look::survey_cluster;
 pub use report::{BackupReport, DestinationReport, Kept};
 pub use request::{BackupRequest, Destination};
@@ -109,11 +110,13 @@ impl Backup<'_> {
         };
         let going = Going::all(self.destinations, request.store_timeout);
         let going = going.last(left, prove).await?;
+        left.refuse_second()?;
         let delivery: &dyn WalDelivery = &self.delivery(&seen);
         let survey = seen.refuse_unfit(delivery).await?;
 
         let enter = async |to: &Arc<Destination>, ()| enter(to, id).await;
         let mut going = going.each(left, enter).await?;
+        left.refuse_second().inspect_err(|_| going.give_up(left))?;
         progress.stage(Stage::WaitingForPostgres, None);
         let mut begun = going.once(left, session::begin(request, &seen, id)).await?;
         let going = self.prepare(going, left, (&seen, delivery), &mut begun).await?;

@@ -104,7 +104,12 @@ impl ByArchiver {
             let seems_to_fail = watch.sees_failures() || (stands_still && trouble.is_none());
             let held_up = self.held_up.is_so(seems_to_fail);
             match trouble {
-                Some(error) if on_failure == OnFailure::GiveUp && !held_up => return Err(error),
+                // One that is not used, or archives elsewhere, is not held up by a repository.
+                Some(error)
+                    if on_failure == OnFailure::GiveUp && !(held_up && watch.sees_failures()) =>
+                {
+                    return Err(error);
+                }
                 Some(error) if !told => {
                     progress.note(&waiting_on(&error, held_up));
                     told = true;

@@ -23,8 +23,8 @@ pub const COMPRESSION_LEVEL: i32 = 1;
 /// A pack is closed when it has so many bytes, unless the request says otherwise.
 pub const PACK_BYTES: u64 = 64 << 20;
 
-/// How long a repository may take to be told that a backup was given up.
-const GIVING_UP: Duration = Duration::from_secs(10);
+/// Of several repositories each may take at least so long to do one thing.
+const STORE_PATIENCE_MIN: Duration = Duration::from_secs(60);
 
 impl Job<'_> {
     pub(super) async fn backup(&self, verb: &BackupVerb) -> Result<JobEnd> {
@@ -38,7 +38,7 @@ impl Job<'_> {
             crew: self.crew.clone(),
             fast_checkpoint: !verb.spread_checkpoint,
             wal_timeout: verb.wal_timeout(),
-            store_timeout: verb.wal_timeout(),
+            store_timeout: verb.wal_timeout().max(STORE_PATIENCE_MIN),
             archiver_is_held_up: !away.is_empty(),
             program: concat!("seawall ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
@@ -88,14 +88,16 @@ impl Job<'_> {
     /// Notes that what was begun has ended: it is taken over from anywhere then, and at once.
     pub(super) async fn give_up_backup(&self) {
         let begun = mem::take(&mut *self.backed_up.lock().unwrap_or_else(PoisonError::into_inner));
-        let give_up =
-            async |line: &Line| match timeout(GIVING_UP, backup::give_up(line, BackupId(self.id)))
-                .await
-            {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!("{}", error.context("giving a backup up").chain()),
-                Err(_) => tracing::warn!("giving a backup up: the repository does not answer"),
-            };
+        let give_up = async |line: &Line| match timeout(
+            backup::GIVING_UP,
+            backup::give_up(line, BackupId(self.id)),
+        )
+        .await
+        {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("{}", error.context("giving a backup up").chain()),
+            Err(_) => tracing::warn!("giving a backup up: the repository does not answer"),
+        };
         join_all(begun.iter().map(give_up)).await;
     }
 

@@ -28,6 +28,7 @@ use seawall_core::{Code, Error, ExitClass, Result, ResultExt, Ulid};
 use seawall_pgwire::{Config, Sessions};
 use seawall_repo::{Line, new_ulid};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 use crate::host::Host;
 use crate::pace::Crew;
@@ -63,6 +64,10 @@ const DESTINATION_BYTES_MORE: usize = 20 << 20;
 /// A store that does not answer keeps a thread for as long as it likes, and the end of a job is put
 /// off by so much at most.
 const UNANSWERED: Duration = Duration::from_secs(10);
+
+/// How long the threads of a job may take to end: as long as a disk may take to write out what it was
+/// given.
+const THREADS_END: Duration = Duration::from_secs(120);
 
 /// What a worker of a verification holds: a segment of WAL as it is stored, and the part of it that
 /// is proven.
@@ -174,13 +179,15 @@ pub fn run(
             end = job.work() => end,
         };
         // What the work was done with has been dropped: its threads have nothing to do any more.
-        job.crew.ended().await;
+        if timeout(THREADS_END, job.crew.ended()).await.is_err() {
+            tracing::warn!("a thread waits for a disk or a repository that does not answer");
+        }
         job.sessions.end().await;
         job.reporter.end();
         if end.ending == Ending::Cancelled {
             job.give_up_backup().await;
         }
-        job.with_running(end)
+        job.with_running(end).await
     });
     runtime.shutdown_timeout(UNANSWERED);
     end

@@ -1,14 +1,17 @@
 //! The verb restore: plan, agree, prove, write, start.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use seawall_core::{BackupId, Code, Error, LocalPath, Result, SystemId, TimelineId, hint};
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;
+use tokio::time::sleep;
 
 use super::{
-    Job, JobEnd, JobEvent, JobReport, PlannedReport, Repositories, RestoreVerb, RestoredReport,
-    Restoring, Starting, TargetVerb,
+    Ending, Job, JobEnd, JobEvent, JobReport, PlannedReport, Repositories, RestoreVerb,
+    RestoredReport, Restoring, Starting, TargetVerb,
 };
 use crate::cluster::PostmasterFile;
 use crate::restore::{
@@ -20,6 +23,12 @@ use crate::whereabouts::Whereabouts;
 
 /// What the target is when none is given.
 const LATEST: &str = "latest";
+
+/// A server writes `postmaster.pid` within so many looks after it was begun, if it comes so far.
+const NOTE_LOOKS: u32 = 30;
+
+/// Between two of these looks.
+const NOTE_LOOK: Duration = Duration::from_millis(100);
 
 impl Job<'_> {
     pub(super) async fn restore(&self, verb: &RestoreVerb) -> Result<JobEnd> {
@@ -58,10 +67,18 @@ impl Job<'_> {
 
     /// The end of a job that had restored something before it failed: nobody is left with a server
     /// that runs and was not told of.
-    pub(super) fn with_running(&self, mut end: JobEnd) -> JobEnd {
+    pub(super) async fn with_running(&self, mut end: JobEnd) -> JobEnd {
         let Some(restore) = self.restored() else { return end };
         let Some(error) = end.error.take() else { return end };
-        let running = PostmasterFile::read(&restore.data_directory);
+        let mut running = PostmasterFile::read(&restore.data_directory);
+        // One that was begun when the job was told to end has not written its note yet.
+        for _ in 0..NOTE_LOOKS {
+            if running.is_some() || end.ending != Ending::Cancelled {
+                break;
+            }
+            sleep(NOTE_LOOK).await;
+            running = PostmasterFile::read(&restore.data_directory);
+        }
         end.error = Some(match running.zip(self.program.restoring().ok()) {
             Some((running, restoring)) => {
                 with_running(&error, running.port, &restoring.stop_command(&restore))

@@ -1,6 +1,6 @@
 //! WAL that is archived beside that of the timeline whose server is protected.
 
-use seawall_core::{Action, BackupId, ClusterName, Hint, Lsn, Result, TimelineId, hint};
+use seawall_core::{Action, BackupId, ClusterName, ExitClass, Hint, Lsn, Result, TimelineId, hint};
 use seawall_repo::layout::LineObject;
 use seawall_repo::records::Head;
 use seawall_repo::wal::{LsnRange, WalArchive};
@@ -67,8 +67,13 @@ impl ForeignWal {
             return Ok(Vec::new());
         }
         let line = archive.line();
-        let head: Head =
-            line.repository().read_record(&line.paths().path(&LineObject::Head(head))?).await?;
+        let path = line.paths().path(&LineObject::Head(head))?;
+        let head: Head = match line.repository().read_record(&path).await {
+            Ok(head) => head,
+            // `verify` tells of it.
+            Err(error) if error.exit_class() == ExitClass::Integrity => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
         let came_after = |(listed, left_at, mut ranges): (&TimelineListing, _, Vec<LsnRange>)| {
             let archived_to = ranges.last()?.end;
             let before = head.wal.iter().filter(|wal| wal.timeline == listed.timeline);

@@ -47,6 +47,8 @@ pub struct DamagedTimeline {
     pub timeline: TimelineId,
     /// The timeline whose history tells the same. Without one it cannot be restored.
     pub told_by: Option<TimelineId>,
+    /// Whether there is WAL of the timeline and no history at all.
+    pub is_missing: bool,
     /// What is wrong.
     pub message: String,
     /// The same with the way out.
@@ -58,13 +60,8 @@ impl DamagedTimeline {
     pub(super) fn new(history: DamagedHistory, line: LineId, repository: &str) -> Self {
         let (timeline, told_by) = (history.timeline, history.told_by);
         let (repository, message) = (repository.to_owned(), history.error().chain());
-        Self { repository, line, timeline, told_by, message, history }
-    }
-
-    /// Whether there is WAL of the timeline and no history.
-    #[must_use]
-    pub fn is_missing(&self) -> bool {
-        self.history.is_missing()
+        let is_missing = history.is_missing();
+        Self { repository, line, timeline, told_by, is_missing, message, history }
     }
 
     /// What is wrong, and what to do.

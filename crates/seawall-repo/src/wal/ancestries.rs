@@ -63,6 +63,14 @@ impl Ancestries {
         lost.map_or(Ok(None), |lost| Err(lost.error()))
     }
 
+    /// Adds what was seen of the next timeline.
+    fn add(&mut self, timeline: TimelineId, (ancestry, damaged): Looked) {
+        let is_lost = ancestry.is_none() && damaged.is_some();
+        let known = ancestry.unwrap_or_else(|| Ancestry::root(timeline));
+        self.known.extend((!is_lost).then_some(known));
+        self.damaged.extend(damaged);
+    }
+
     /// The timelines whose ancestors nobody knows.
     pub fn lost(&self) -> impl Iterator<Item = &DamagedHistory> {
         self.damaged.iter().filter(|damaged| damaged.told_by.is_none())
@@ -92,6 +100,9 @@ impl DamagedHistory {
             .with_hint(self.way_out.clone())
     }
 }
+
+/// What is known of a timeline's ancestors, and what is wrong with its own history.
+type Looked = (Option<Ancestry>, Option<DamagedHistory>);
 
 /// What the archive tells of a timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,47 +199,43 @@ impl WalArchive {
     /// # Errors
     /// A store that fails.
     pub async fn ancestries(&self) -> Result<Ancestries> {
-        let timelines = self.timelines().await?;
-        let mut all = self.look_at_all(timelines.iter().copied()).await?;
+        let mut looks = self.look_at_all(self.timelines().await?).await?;
         // A cluster may have come to the archive on a later timeline than the first: nothing that is
         // archived is before that one.
-        for timeline in timelines.into_iter().skip(1) {
-            if self.look_at(timeline).await? == (None, None) {
-                all.damaged.push(self.missing_history(timeline)?);
-            }
+        let mut all = Ancestries::default();
+        for (timeline, looked) in looks.drain(..looks.len().min(1)) {
+            all.add(timeline, looked);
         }
-        all.damaged.sort_by_key(|damaged| damaged.timeline);
+        for (timeline, looked) in looks {
+            let is_missing = looked == (None, None);
+            all.add(timeline, looked);
+            all.damaged.extend(is_missing.then(|| self.missing_history(timeline)).transpose()?);
+        }
         Ok(all)
     }
 
     /// The same of the timelines whose histories are archived.
     pub(super) async fn archived_histories(&self) -> Result<Ancestries> {
-        self.look_at_all(self.history_timelines().await?).await
+        let mut all = Ancestries::default();
+        for (timeline, looked) in self.look_at_all(self.history_timelines().await?).await? {
+            all.add(timeline, looked);
+        }
+        Ok(all)
     }
 
     async fn look_at_all(
         &self,
         timelines: impl IntoIterator<Item = TimelineId>,
-    ) -> Result<Ancestries> {
+    ) -> Result<Vec<(TimelineId, Looked)>> {
         let timelines: Vec<TimelineId> = timelines.into_iter().collect();
         let looks: Vec<_> = timelines.iter().map(|it| self.look_at(*it).boxed()).collect();
         let looks: Vec<_> = stream::iter(looks).buffered(READS_AT_ONCE).try_collect().await?;
-        let mut all = Ancestries::default();
-        for (timeline, (ancestry, damaged)) in timelines.into_iter().zip(looks) {
-            let is_lost = ancestry.is_none() && damaged.is_some();
-            let known = ancestry.unwrap_or_else(|| Ancestry::root(timeline));
-            all.known.extend((!is_lost).then_some(known));
-            all.damaged.extend(damaged);
-        }
-        Ok(all)
+        Ok(timelines.into_iter().zip(looks).collect())
     }
 
     /// What is known of a timeline's ancestors, and what is wrong with its own history. Of one whose
     /// object is whole it is read once.
-    pub(super) async fn look_at(
-        &self,
-        timeline: TimelineId,
-    ) -> Result<(Option<Ancestry>, Option<DamagedHistory>)> {
+    pub(super) async fn look_at(&self, timeline: TimelineId) -> Result<Looked> {
         if let Some(known) = self.memory().ancestries.get(&timeline) {
             return Ok((Some(known.clone()), None));
         }

@@ -247,7 +247,7 @@ impl Health {
         }
         for damaged in &cluster.damaged_histories {
             let (repository, timeline) = (damaged.repository.clone(), damaged.timeline);
-            if damaged.is_missing() {
+            if damaged.is_missing {
                 self.remark(Level::Critical, Remark::HistoryMissing { repository, timeline });
                 continue;
             }
