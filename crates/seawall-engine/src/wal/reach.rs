@@ -160,7 +160,8 @@ pub async fn reach(
     Ok(None)
 }
 
-/// What keeps the log from being replayed from the oldest backup on up to an LSN.
+/// What is missing of the log from the oldest backup on up to an LSN, by names alone: there may be years
+/// of it.
 async fn hole_from_oldest(
     archive: &WalArchive,
     ancestries: &[Ancestry],
@@ -170,8 +171,17 @@ async fn hole_from_oldest(
     let oldest = backups.iter().min_by_key(|backup| (backup.stop_timeline, backup.stop_lsn));
     let way = oldest.and_then(|oldest| Some((oldest, newest_from(ancestries, oldest)?)));
     let Some((oldest, ancestry)) = way else { return Ok(None) };
-    let own = replayable(archive, ancestry, oldest.start_lsn, Look::AtItsEnd).await?;
-    Ok(own.obstacle.filter(|_| own.lsn < to))
+    let archived = archive.archived(ancestry, oldest.start_lsn).await?;
+    let mut end = oldest.start_lsn;
+    for part in archived {
+        if end >= to || part.start > end {
+            let range = LsnRange { start: end, end: part.start.min(to) };
+            let why = "nothing is archived there".to_owned();
+            return Ok((end < to).then_some(Obstacle::Hole { range, why }));
+        }
+        end = end.max(part.end);
+    }
+    Ok(None)
 }
 
 fn newest_from<'a>(ancestries: &'a [Ancestry], backup: &BackupPlace) -> Option<&'a Ancestry> {
