@@ -23,8 +23,9 @@ use support::{Protected, archive_everything, tells};
 use sweep::Sweep;
 
 /// Any spoilt object of any kind: `verify` names it and ends with 4. A restore that needs it
-/// writes nothing; one that does not gives what the whole repository gave. `wal fetch` never
-/// claims that a segment does not exist.
+/// writes nothing, or, where the harm is in the body of a pack and met while it is written, leaves
+/// what cannot start; one that does not need it gives what the whole repository gave. `wal fetch`
+/// never claims that a segment does not exist.
 ///
 /// By docs/format.md, 10 the deletion of pins is not noticed, nor is that of objects newer than
 /// the newest head; every other object here is older. What only an attempt that died had written
@@ -126,10 +127,26 @@ fn restored_whole_or_not_at_all(site: &Site, mutation: &Mutation) -> Result<()> 
         return Ok(fs::remove_dir_all(target)?);
     }
     ensure!(output.code() != Some(1), "no clear reason:\n{}", output.stderr);
-    ensure!(is_empty(&target)?, "refused after writing: {:?}\n{}", names(&target)?, output.stderr);
+    if !is_empty(&target)? {
+        cannot_start(site, mutation, &target, &output)?;
+    }
     if target.exists() {
         fs::remove_dir(target)?;
     }
+    Ok(())
+}
+
+/// Bodies of packs are proven as they are written: nothing else that is spoilt, and no pack of
+/// another length, is met that late.
+fn cannot_start(site: &Site, mutation: &Mutation, target: &Path, output: &Output) -> Result<()> {
+    let in_a_body =
+        mutation.kind == Kind::Pack && matches!(mutation.harm, Harm::Flip(_) | Harm::Swap(_));
+    ensure!(in_a_body, "refused after writing: {:?}\n{}", names(target)?, output.stderr);
+    ensure!(output.code() == Some(4), "{}\n{}", output.status, output.stderr);
+    tells(output, "PostgreSQL does not start on ")?;
+    ensure!(!target.join("global/pg_control").exists(), "what is incomplete could be started");
+    site.protected.command(["discard", "--yes"]).arg(target).succeed()?;
+    ensure!(is_empty(target)?, "discard left {:?}", names(target)?);
     Ok(())
 }
 
