@@ -15,7 +15,7 @@ use seawall_repo::records::About;
 use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 
-use crate::lines::{KnownLine, LineAge, lines_of};
+use crate::lines::{KnownLine, LineAge, adopt_it, lines_of};
 
 /// A line of a cluster in a repository, as far as planning is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,17 +225,6 @@ fn named_otherwise(cluster: &ClusterName, own: SystemId, other: SystemId) -> Err
     let what =
         format!("the server is cluster {own}, and {cluster} in the repository is cluster {other}");
     Error::new(Code::ClusterMismatch, what).with_hint(adopt_it(cluster))
-}
-
-/// What to do where a server does not fit the line of its name.
-#[must_use]
-pub fn adopt_it(cluster: &ClusterName) -> Hint {
-    hint![
-        format!("If this is {cluster} after pg_upgrade, initdb or a snapshot that was put back, "),
-        "give it a new line: ",
-        Action::Adopt { cluster: Some(cluster.clone()) },
-        "."
-    ]
 }
 
 fn about(

@@ -11,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod adopt;
+mod as_bytes;
 mod as_text;
 pub mod backup;
 pub mod check;
@@ -26,6 +27,7 @@ pub mod liveness;
 pub mod named_twice;
 mod pace;
 pub mod restore;
+pub mod restored;
 mod stored;
 pub mod survey;
 pub mod verify;

@@ -4,7 +4,7 @@
 //! is the one a command means that names none. This is the one place that decides which that is.
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use seawall_core::{Action, ClusterName, Code, Error, LineId, Result, hint};
+use seawall_core::{Action, ClusterName, Code, Error, Hint, LineId, Result, hint};
 use seawall_repo::records::About;
 use seawall_repo::{Line, READS_AT_ONCE, Repository};
 
@@ -165,6 +165,17 @@ pub fn several_clusters<'a>(names: impl Iterator<Item = &'a ClusterName>) -> Err
     let names: Vec<&str> = names.map(ClusterName::as_str).collect();
     Error::new(Code::Usage, "there are several clusters, and none is named")
         .with_hint(format!("Name one: {}.", names.join(", ")))
+}
+
+/// What to do where a server does not fit the line of its name.
+#[must_use]
+pub fn adopt_it(cluster: &ClusterName) -> Hint {
+    hint![
+        format!("If this is {cluster} after pg_upgrade, initdb or a snapshot that was put back, "),
+        "give it a new line: ",
+        Action::Adopt { cluster: Some(cluster.clone()) },
+        "."
+    ]
 }
 
 #[cfg(test)]

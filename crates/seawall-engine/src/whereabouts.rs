@@ -4,7 +4,7 @@ use seawall_core::{ClusterName, Error, Result};
 use seawall_repo::{Line, Repository};
 
 use crate::lines::{stored_lines, written_lines};
-use crate::restore::RestoreState;
+use crate::restored::RestoreState;
 
 /// Where a line is.
 #[derive(Debug, Default)]

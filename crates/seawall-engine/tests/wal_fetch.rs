@@ -11,9 +11,9 @@ use archive_support::wal::{SYSTEM_ID, WalWriter};
 use archive_support::*;
 use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId, TimelineId};
 use seawall_engine::cluster::PostmasterFile;
+use seawall_engine::restored::PromotionNote;
 use seawall_engine::wal::{
-    FetchRequest, PromotionNote, RestorePath, WhileAway, fetch, fetch_kept, keep_recovering,
-    while_away,
+    FetchRequest, RestorePath, WhileAway, fetch, fetch_kept, keep_recovering, while_away,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::TimelineSpan;

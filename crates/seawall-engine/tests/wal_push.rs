@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use archive_support::wal::{SYSTEM_ID, WalWriter};
 use archive_support::*;
 use seawall_core::{BranchNumber, Code, LineId, Lsn, SystemId, Ulid};
-use seawall_engine::restore::plan::Removals;
-use seawall_engine::restore::{
-    Mode, PlannedBackup, RestorePlan, RestoreRequest, RestoreState, Stop, Target, TargetAction,
-    TimelineChoice,
+use seawall_engine::restore::{RestoreRequest, Target, TimelineChoice};
+use seawall_engine::restored::{
+    Asked, Mode, PlannedBackup, Removals, RestorePlan, RestoreState, Stop, TargetAction,
 };
+
 use seawall_engine::wal::{PushReport, PushRequest, WalPlace, list, push};
 use seawall_pgdata::PgMajor;
 
@@ -190,13 +190,13 @@ fn restored(mode: Mode) -> RestoreState {
         then,
         left_out_databases: Vec::new(),
         ignores_invalid_pages: false,
-        required: seawall_engine::restore::RequiredParameters::default(),
+        required: seawall_engine::restored::RequiredParameters::default(),
         settings: Vec::new(),
         asked_at: None,
         server: None,
         warnings: Vec::new(),
     };
-    RestoreState::new(Ulid(2), &request, plan)
+    RestoreState::new(Ulid(2), Asked::from(&request), plan)
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use seawall_core::{Lsn, WalSegment};
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{Event, EventKind, ReaderStart, WalFacts, WalReader};
+use seawall_pgdata::wal::{ReaderStart, TablespaceChange, WalFacts, WalReader};
 use seawall_repo::wal::{FactsPart, LsnRange, WalArchive};
 use seawall_store::Metered;
 use std::sync::Arc;
@@ -321,9 +321,8 @@ async fn a_segment_tells_of_the_tablespaces_whose_records_end_in_it() {
         let spans: Vec<_> = fixture.archive.ancestry(T1).await.unwrap().spans().collect();
         for (at, (segment, _)) in segments(&log).into_iter().enumerate() {
             let read = fixture.archive.read_segment(segment, &spans).await.unwrap().unwrap();
-            let is_created = |event: &&Event| {
-                event.lsn == lsn && matches!(event.kind, EventKind::TablespaceCreated { .. })
-            };
+            let is_created =
+                |change: &&TablespaceChange| change.lsn == lsn && change.created_in.is_some();
             let told = read.tablespaces.iter().filter(is_created).count() == 1;
             let ends_here = segment.start() < end && end <= segment.end();
             assert_eq!(told, ends_here, "{before_end} bytes before the end, segment {segment}");

@@ -12,6 +12,7 @@ mod codes;
 mod commands;
 mod edges;
 mod hazards;
+mod rooms;
 mod sources;
 
 pub fn main(arguments: &[&str]) -> Result<()> {
@@ -24,6 +25,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     let sources = rust_files(root)?;
     let mut findings = edges::check(&metadata)?;
     findings.extend(sources::check(&sources, sources::LONG_FILES));
+    findings.extend(rooms::check(&sources));
     findings.extend(codes::check(root)?);
     findings.extend(commands::check(&sources));
 

@@ -10,8 +10,6 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use crate::restore::Listening;
-
 /// What `postmaster.pid` of a live server says (pidfile.h, 12–18).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PostmasterFile {
@@ -25,6 +23,15 @@ pub struct PostmasterFile {
     pub socket_directory: PathBuf,
     /// `ready`, `standby` and others.
     pub status: String,
+}
+
+/// Where a server is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// The directory of its Unix socket; empty if it has none.
+    pub socket_directory: PathBuf,
+    /// Its port.
+    pub port: u16,
 }
 
 impl PostmasterFile {

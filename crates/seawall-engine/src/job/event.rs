@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::JobReport;
 use crate::check::Severity;
-use crate::restore::RestorePlan;
+use crate::restored::RestorePlan;
 
 /// What a job tells while it goes on: `docs/job.md` has every field.
 #[derive(Debug, Serialize)]

@@ -8,7 +8,8 @@ use super::Started;
 use crate::backup::{BackupReport, DestinationReport};
 use crate::check::Finding;
 use crate::cluster::ClusterLink;
-use crate::restore::{RestorePlan, RestoreReport};
+use crate::restore::RestoreReport;
+use crate::restored::RestorePlan;
 use crate::verify::VerifyReport;
 
 /// What a job did, by its verb.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Budget, Priority};
 use crate::check::FindingId;
-use crate::restore::{Mode, TablespaceMapping, TargetAction};
+use crate::restored::{Mode, TablespaceMapping, TargetAction};
 
 /// The version of requests and events that this program speaks.
 pub const VERSION: u32 = 1;
@@ -104,7 +104,7 @@ pub struct RestoreVerb {
     #[serde(default)]
     pub tablespaces: Vec<TablespaceMapping>,
     /// The databases that are wanted; all if there is none.
-    #[serde(default, with = "crate::restore::as_bytes::names")]
+    #[serde(default, with = "crate::as_bytes::names")]
     pub databases: Vec<OsString>,
     /// Whether the content of the files is proven before a byte is written.
     #[serde(default)]

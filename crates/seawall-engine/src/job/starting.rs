@@ -9,11 +9,13 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::{Events, JobEvent, Restoring, StartVerb};
+use crate::cluster::Listening;
 use crate::cluster::PostmasterFile;
 use crate::restore::{
-    DEFAULT_ROLE, Ended, Listen, Listening, Login, Mode, Recovered, RestoreReport, StartOptions,
-    Stretch, find_programs, look_at_databases, start as start_server,
+    DEFAULT_ROLE, Ended, Listen, Login, Recovered, RestoreReport, StartOptions, Stretch,
+    find_programs, look_at_databases, start as start_server,
 };
+use crate::restored::Mode;
 
 /// A server that was started.
 #[derive(Debug)]

@@ -3,13 +3,11 @@ use std::ops::ControlFlow;
 use async_trait::async_trait;
 use seawall_core::{Lsn, Result};
 use seawall_pgdata::history::Ancestry;
+use seawall_pgdata::wal::TablespaceChange;
 use seawall_pgdata::wal::{Event, EventKind, LastRecord, ParameterChange, WalFacts};
 use seawall_repo::wal::{Ancestries, Detail, FactsPart, LogStep, WalArchive, WalHole};
 
-use super::{
-    CoveredSpan, Fact, RecordPlace, TablespaceChange, UnreadableWal, WalCoverage, WalSource,
-    XactFact,
-};
+use super::{CoveredSpan, Fact, RecordPlace, UnreadableWal, WalCoverage, WalSource, XactFact};
 
 #[async_trait]
 impl WalSource for WalArchive {
@@ -55,13 +53,7 @@ impl WalSource for WalArchive {
         from: Lsn,
         to: Lsn,
     ) -> Result<Vec<TablespaceChange>> {
-        let mut parts = self.facts(ancestry, from, to);
-        let mut changes = Vec::new();
-        while let Some(part) = parts.next().await? {
-            let FactsPart::Facts { facts, .. } = part else { continue };
-            changes.extend(facts.events.iter().filter_map(TablespaceChange::of));
-        }
-        Ok(changes)
+        self.tablespace_changes(ancestry, from, to).await
     }
 
     async fn parameter_changes(

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use seawall_core::{Action, Code, Error, Lsn, Result, TimelineId, hint};
 use seawall_pgdata::history::Ancestry;
 
-use super::plan::{Branch, Chosen, LeftBehind};
-use super::{CommitPlace, Fact, WalSource};
+use super::plan::{Branch, Chosen};
+use super::{Fact, WalSource};
+use crate::restored::{CommitPlace, LeftBehind};
 
 /// Every other timeline with what is archived of it from where it goes its own way.
 pub(super) async fn branches(

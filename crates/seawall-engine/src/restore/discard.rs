@@ -12,12 +12,13 @@ use seawall_pgdata::control::DbState;
 use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use seawall_pgdata::tablespace_map::{Tablespace, TablespaceMap};
 
-use super::identity::{DirectoryIdentity, is_mount_point};
 use super::lock::DirectoryLock;
 use super::start::{RunningServer, StopMode, stop};
-use super::state::RestoreProgress;
-use super::tablespace_note::TablespaceNote;
-use super::{Mode, RestoreState, TargetAction};
+use crate::restored::{
+    DirectoryIdentity, Mode, RestoreProgress, RestoreState, TablespaceNote, TargetAction,
+    is_mount_point,
+};
+
 use crate::cluster::{is_lost_and_found, read_control};
 use crate::durable::{local, remove, sync_directory};
 

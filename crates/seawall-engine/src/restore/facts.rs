@@ -1,15 +1,12 @@
 //! What a plan needs to know of the WAL in a repository, and who answers for it.
 
-use std::ffi::OsStr;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{Lsn, Oid, Result, Xid};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{Event, EventKind, ParameterChange, XactEndKind};
+use seawall_pgdata::wal::{ParameterChange, TablespaceChange, XactEndKind};
 use seawall_repo::wal::Ancestries;
 
 /// Where a record is.
@@ -147,32 +144,6 @@ impl Fact {
             | Self::Prepared { .. }
             | Self::Unreadable(_) => None,
         }
-    }
-}
-
-/// A record that makes a tablespace, or removes one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TablespaceChange {
-    /// The tablespace.
-    pub tablespace: Oid,
-    /// Where the record begins.
-    pub lsn: Lsn,
-    /// The directory that it is made in, by replay the same as at first; empty for one in place.
-    /// `None` if the tablespace is removed.
-    pub created_in: Option<PathBuf>,
-}
-
-impl TablespaceChange {
-    /// What an event says of tablespaces.
-    pub(crate) fn of(event: &Event) -> Option<Self> {
-        let (tablespace, created_in) = match &event.kind {
-            EventKind::TablespaceCreated { tablespace, path } => {
-                (*tablespace, Some(PathBuf::from(OsStr::from_bytes(path))))
-            }
-            EventKind::TablespaceDropped { tablespace } => (*tablespace, None),
-            _ => return None,
-        };
-        Some(Self { tablespace, lsn: event.lsn, created_in })
     }
 }
 

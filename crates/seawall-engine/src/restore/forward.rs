@@ -14,17 +14,16 @@ use seawall_repo::Line;
 use super::branches::ancestry_of;
 use super::execute::retarget;
 use super::lock::DirectoryLock;
-use super::plan::{NamedDatabase, record_position};
-use super::preflight::OwnPlaces;
+use super::plan::record_position;
+use crate::restored::{Mode, NamedDatabase, OwnPlaces, RestorePlan, RestoreState, TargetAction};
+
 use super::run::plan_request;
 use super::start::{
     Ended, Login, Recovered, StartOptions, StopMode, Stretch, find_programs, look_at_databases,
     replay_waits_at, server_of, start, stop,
 };
-use super::{
-    Mode, Point, RestorePlan, RestoreRequest, RestoreState, Target, TargetAction, TimelineChoice,
-    WalSource,
-};
+use super::{Point, RestoreRequest, Target, TimelineChoice, WalSource};
+
 use crate::cluster::{PostmasterFile, read_control};
 use crate::durable::{local, publish};
 

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use seawall_core::{Hint, Lsn, Result};
 use seawall_pgdata::history::Ancestry;
 
-use super::plan::{CommitPlace, RemovalLog, RestorePlan, TOLD, shown};
+use super::plan::{RemovalLog, TOLD, shown};
 use super::{Fact, Point, Target, WalSource};
+use crate::restored::{CommitPlace, RestorePlan};
 
 /// How much WAL behind the target is looked at: its index is small, and an archive may be long.
 const LOOK_AHEAD_BYTES: u64 = 1 << 30;

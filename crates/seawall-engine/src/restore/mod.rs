@@ -6,7 +6,6 @@
 //! ```
 
 mod archive;
-pub(crate) mod as_bytes;
 mod branches;
 mod configuration;
 mod discard;
@@ -14,7 +13,6 @@ mod execute;
 mod facts;
 mod forward;
 mod future;
-mod identity;
 mod lock;
 mod look_ahead;
 mod other_lines;
@@ -23,26 +21,15 @@ mod preflight;
 mod request;
 mod run;
 mod start;
-mod state;
-mod tablespace_note;
 mod target;
 
-pub(crate) use preflight::OwnPlaces;
-
-pub use configuration::{PlannedSetting, RequiredParameters};
 pub use discard::Discard;
-pub use facts::{
-    CoveredSpan, Fact, RecordPlace, TablespaceChange, UnreadableWal, WalCoverage, WalSource,
-    XactFact,
-};
+pub use facts::{CoveredSpan, Fact, RecordPlace, UnreadableWal, WalCoverage, WalSource, XactFact};
 pub use forward::{ForwardOptions, Moved, PlannedForward, plan_forward, state_to_move};
-pub use identity::DirectoryIdentity;
-pub use plan::{CommitPlace, PathSpan, PlannedBackup, RestorePlan, Stop};
-pub use request::{Mode, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice};
+pub use request::{RestoreRequest, TimelineChoice};
 pub use run::{PlannedRestore, ProvenRestore, RestoreOptions, RestoreReport, plan_restore};
 pub use start::{
-    Archives, DEFAULT_ROLE, Ended, LeftOut, Listen, Listening, Login, PromoteOptions, Promoted,
-    Recovered, StartOptions, Stretch, find_programs, look_at_databases, promote, start,
+    Archives, DEFAULT_ROLE, Ended, LeftOut, Listen, Login, PromoteOptions, Promoted, Recovered,
+    StartOptions, Stretch, find_programs, look_at_databases, promote, start,
 };
-pub use state::{Asked, RestoreProgress, RestoreState};
 pub use target::{Point, Target};

@@ -16,23 +16,25 @@ use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
 use super::branches::{ancestry_of, archived_from, branches};
-use super::configuration::{
-    Configuration, Host, Purpose, RequiredParameters, changed, read_configuration, warnings,
-};
+use super::configuration::{Configuration, Host, Purpose, changed, read_configuration, warnings};
 use super::execute::Execution;
 use super::look_ahead::look_ahead;
 use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
 use super::plan::{
-    BackupFacts, Branch, Chosen, Decision, LeftBehind, LivingServer, NamedDatabase, PlanInput,
-    PlannedBackup, Planner, Removals, choose_timeline, databases_left_out, path_to,
-    record_position, warning_of_invalid_pages, warning_of_lost, warnings_of,
+    BackupFacts, Branch, Chosen, Decision, PlanInput, Planner, choose_timeline, databases_left_out,
+    path_to, record_position, warning_of_invalid_pages, warning_of_lost, warnings_of,
 };
-use super::preflight::{
-    OwnPlaces, look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap,
+use crate::restored::{
+    LeftBehind, LivingServer, Mode, NamedDatabase, OwnPlaces, PlannedBackup, Removals,
+    RequiredParameters, RestorePlan, RestoreProgress, RestoreState, TargetAction,
 };
+
+use super::preflight::{look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap};
+
 use super::start::find_programs;
-use super::state::{RestoreProgress, RestoreState};
-use super::{Mode, Point, RestorePlan, RestoreRequest, Target, TargetAction, WalSource, future};
+
+use super::{Point, RestoreRequest, Target, WalSource, future};
+
 use crate::pace::{Crew, Pace};
 use crate::stored::{Layout, Proven, Sources, inconsistent, prove_backup};
 use crate::verify::{NotWhole, Verdict, Verdicts, verdicts};
@@ -75,7 +77,7 @@ pub struct RestoreReport {
     /// What was planned.
     pub plan: RestorePlan,
     /// Where the cluster is.
-    #[serde(serialize_with = "super::as_bytes::path::shown")]
+    #[serde(serialize_with = "crate::as_bytes::path::shown")]
     pub data_directory: PathBuf,
     /// Its major version.
     #[serde(serialize_with = "crate::as_text::serialize")]

@@ -7,8 +7,8 @@ use seawall_core::{
 };
 use seawall_pgwire::Config;
 
-use crate::adopt::adopt_it;
 use crate::cluster::Server;
+use crate::lines::adopt_it;
 
 /// How long a server may take to answer: a monitor waits for it.
 const ANSWER: Duration = Duration::from_secs(10);

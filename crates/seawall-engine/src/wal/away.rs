@@ -6,9 +6,9 @@ use seawall_core::{TimelineId, WalFileName, WalSegmentSize};
 use super::FetchRequest;
 use super::fetch::path_in_force;
 use super::keeping::{kept_history, timeline_of_history};
-use super::promotion_note::PromotionNote;
 use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
+use crate::restored::PromotionNote;
 
 /// What to do about a file that cannot be had now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use seawall_core::{
     WalSegmentSize, hint,
 };
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
+use seawall_pgdata::wal::TablespaceChange;
 use seawall_repo::Line;
 use seawall_repo::wal::{SegmentRead, WalArchive};
 
@@ -17,7 +18,7 @@ use super::keeping::{cut_off, kept_history, never_exists, no_first_history, time
 use super::server::RecoveringServer;
 use super::wanted::{RestorePath, Wanted};
 use crate::durable::{Survives, put_beside};
-use crate::restore::{OwnPlaces, TablespaceChange, WalSource as _};
+use crate::restored::OwnPlaces;
 
 /// What recovery calls the file it wants a history in.
 const RECOVERY_HISTORY: &str = "RECOVERYHISTORY";
@@ -144,9 +145,8 @@ struct Content {
 
 impl Content {
     fn of_segment(read: SegmentRead, segment: WalSegment, spans: Vec<TimelineSpan>) -> Self {
-        let tablespaces = read.tablespaces.iter().filter_map(TablespaceChange::of).collect();
         let segment = Some((segment, spans));
-        Self { bytes: read.bytes, segment, tablespaces, is_stand_in: false }
+        Self { bytes: read.bytes, segment, tablespaces: read.tablespaces, is_stand_in: false }
     }
 
     const fn of_history(bytes: Vec<u8>) -> Self {

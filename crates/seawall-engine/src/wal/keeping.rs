@@ -16,7 +16,7 @@ use seawall_pgdata::history::Ancestry;
 
 use super::server::{RECOVERY_SIGNAL, RecoveringServer, STANDBY_SIGNAL};
 use crate::durable::{local, publish};
-use crate::restore::{Mode, RestoreState};
+use crate::restored::{Mode, RestoreState};
 
 /// The first timeline of every cluster, which has no history (`readTimeLineHistory`, timeline.c).
 const FIRST: TimelineId = TimelineId(1);

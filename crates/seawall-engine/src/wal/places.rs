@@ -6,7 +6,7 @@ use seawall_core::{
 use seawall_repo::Repository;
 use seawall_repo::wal::WalArchive;
 
-use crate::adopt::adopt_it;
+use crate::lines::adopt_it;
 use crate::lines::lines_of;
 
 /// A repository WAL goes to.

@@ -16,7 +16,7 @@ use seawall_pgdata::wal::page::LONG_HEADER_BYTES;
 use seawall_repo::wal::{HistoryStored, LsnRange, SegmentKind, WalArchive};
 
 use super::WalPlace;
-use crate::restore::{Mode, RestoreState};
+use crate::restored::{Mode, RestoreState};
 
 /// A file PostgreSQL wants archived.
 #[derive(Debug, Clone)]

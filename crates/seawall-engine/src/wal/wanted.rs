@@ -3,7 +3,7 @@
 use seawall_core::{LineId, Lsn, TimelineId, WalSegment};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 
-use crate::restore::{RestoreState, Stop};
+use crate::restored::{RestoreState, Stop};
 
 /// The way a restore goes through the log, as its state file tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct RestorePath {
 
 impl From<&RestoreState> for RestorePath {
     fn from(state: &RestoreState) -> Self {
-        let span = |span: &crate::restore::PathSpan| TimelineSpan {
+        let span = |span: &crate::restored::PathSpan| TimelineSpan {
             timeline: span.timeline,
             begin: span.begin,
             end: span.end,

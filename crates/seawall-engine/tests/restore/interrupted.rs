@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use seawall_core::{Code, ExitClass, Hint, NoProgress, Progress, Stage};
-use seawall_engine::restore::{
-    RestoreOptions, RestoreProgress, RestoreRequest, RestoreState, TablespaceMapping, Target,
-};
+use seawall_engine::restore::{RestoreOptions, RestoreRequest, Target};
+use seawall_engine::restored::{RestoreProgress, RestoreState, TablespaceMapping};
 use seawall_testkit::ledger::Bound;
 use seawall_testkit::{Ledger, faults};
 

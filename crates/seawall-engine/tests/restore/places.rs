@@ -3,7 +3,8 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Result, ensure};
 use seawall_core::Code;
-use seawall_engine::restore::{Mode, TablespaceMapping, Target, plan_restore};
+use seawall_engine::restore::{Target, plan_restore};
+use seawall_engine::restored::{Mode, TablespaceMapping};
 use seawall_testkit::Ledger;
 use seawall_testkit::ledger::Bound;
 

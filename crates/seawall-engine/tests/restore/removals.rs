@@ -2,8 +2,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result, ensure};
-use seawall_engine::restore::plan::{Removal, Removals, Removed};
 use seawall_engine::restore::{Point, Target, plan_restore};
+use seawall_engine::restored::{Removal, Removals, Removed};
 use seawall_testkit::{PgBin, PgCluster, TestDir};
 
 use crate::house::House;

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use seawall_core::{Code, Ulid};
 use seawall_engine::restore::{
-    Archives, Login, Point, PromoteOptions, Promoted, Recovered, StartOptions, Stop, Target,
-    TargetAction, promote, start,
+    Archives, Login, Point, PromoteOptions, Promoted, Recovered, StartOptions, Target, promote,
+    start,
 };
+use seawall_engine::restored::{Stop, TargetAction};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::{Conninfo, Environment};
 use seawall_testkit::PgCluster;

@@ -1,6 +1,7 @@
 use anyhow::{Context, Result, ensure};
 use seawall_core::{Code, TimelineId};
-use seawall_engine::restore::{Mode, Point, Stop, Target, TimelineChoice, plan_restore};
+use seawall_engine::restore::{Point, Target, TimelineChoice, plan_restore};
+use seawall_engine::restored::{Mode, Stop};
 use seawall_testkit::ledger::Bound;
 use seawall_testkit::{Ledger, PgBin, PgCluster, StopMode};
 

@@ -13,9 +13,9 @@ use seawall_core::{BackupId, NoProgress};
 use seawall_engine::Crew;
 use seawall_engine::backup::{self, BackupReport, BackupRequest, Destination};
 use seawall_engine::restore::{
-    Mode, RestoreOptions, RestoreReport, RestoreRequest, Target, TargetAction, TimelineChoice,
-    plan_restore,
+    RestoreOptions, RestoreReport, RestoreRequest, Target, TimelineChoice, plan_restore,
 };
+use seawall_engine::restored::{Mode, TargetAction};
 use seawall_engine::verify::{self, VerifyReport, VerifyRequest};
 use seawall_pgwire::{Config, Environment};
 use seawall_repo::keys::{KeyFile, Unlock};

@@ -1,6 +1,10 @@
 //! What a stretch of WAL is remembered for: ends of transactions, restore points, events, and
 //! the blocks it changes.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
 use seawall_core::{BlockNumber, Lsn, Oid, PgTimestamp, TimelineId, Xid};
 
 use super::block_ref::RelFileLocator;
@@ -141,6 +145,33 @@ impl EventKind {
             | Self::Prepared { .. }
             | Self::RecordOverwritten { .. } => false,
         }
+    }
+}
+
+/// A record that makes a tablespace, or removes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceChange {
+    /// The tablespace.
+    pub tablespace: Oid,
+    /// Where the record begins.
+    pub lsn: Lsn,
+    /// The directory that it is made in, by replay the same as at first; empty for one in place.
+    /// `None` if the tablespace is removed.
+    pub created_in: Option<PathBuf>,
+}
+
+impl TablespaceChange {
+    /// What an event says of tablespaces.
+    #[must_use]
+    pub fn of(event: &Event) -> Option<Self> {
+        let (tablespace, created_in) = match &event.kind {
+            EventKind::TablespaceCreated { tablespace, path } => {
+                (*tablespace, Some(PathBuf::from(OsStr::from_bytes(path))))
+            }
+            EventKind::TablespaceDropped { tablespace } => (*tablespace, None),
+            _ => return None,
+        };
+        Some(Self { tablespace, lsn: event.lsn, created_in })
     }
 }
 

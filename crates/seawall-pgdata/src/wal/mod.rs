@@ -32,7 +32,7 @@ pub use changes::{
     BrokenMap, BrokenReason, ChangedBlocks, DatabaseDirectory, RelationChanges, RelationState,
 };
 pub use end::{EndOfWal, EndReason};
-pub use facts::{CommitRow, Event, EventKind, RestorePoint, TimeMark, WalFacts};
+pub use facts::{CommitRow, Event, EventKind, RestorePoint, TablespaceChange, TimeMark, WalFacts};
 pub use fragment::{FRAGMENT_CAP_BYTES, FragmentBytes, HeadFragment, HeadState, TailFragment};
 pub use operation::{Operation, PayloadFault};
 pub use page::{PageContext, PageFault, PageHeader};

@@ -2,7 +2,7 @@
 
 use seawall_core::{Lsn, Result};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::wal::{ChangedBlocks, LastRecord, WalFacts};
+use seawall_pgdata::wal::{ChangedBlocks, LastRecord, TablespaceChange, WalFacts};
 
 use super::walk::{Detail, LogStep, LogWalker, WalHole};
 use super::{LsnRange, WalArchive};
@@ -84,6 +84,25 @@ impl WalArchive {
                 }
             }
             is_first = false;
+        }
+        Ok(changes)
+    }
+
+    /// What records that end in (`from`, `to`] do to tablespaces, in LSN order.
+    ///
+    /// # Errors
+    /// Damage, or a store that fails.
+    pub async fn tablespace_changes(
+        &self,
+        ancestry: &Ancestry,
+        from: Lsn,
+        to: Lsn,
+    ) -> Result<Vec<TablespaceChange>> {
+        let mut parts = self.facts(ancestry, from, to);
+        let mut changes = Vec::new();
+        while let Some(part) = parts.next().await? {
+            let FactsPart::Facts { facts, .. } = part else { continue };
+            changes.extend(facts.events.iter().filter_map(TablespaceChange::of));
         }
         Ok(changes)
     }

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use seawall_core::{Action, Code, Error, Lsn, Result, WalSegment, hint};
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_pgdata::wal::page::{LONG_HEADER_BYTES, WAL_PAGE_BYTES, header_bytes};
-use seawall_pgdata::wal::{Event, EventKind, HeadFragment, PageContext, PageHeader};
+use seawall_pgdata::wal::{Event, HeadFragment, PageContext, PageHeader, TablespaceChange};
 use seawall_store::ObjectPath;
 
 use super::listing::{Listed, RangeCursor};
@@ -26,7 +26,7 @@ pub struct SegmentRead {
     pub covered_to: Lsn,
     /// The tablespaces that are made and dropped by records that end in it: replay makes them in
     /// directories that others may use.
-    pub tablespaces: Vec<Event>,
+    pub tablespaces: Vec<TablespaceChange>,
 }
 
 /// A segment while it is put together.
@@ -69,7 +69,7 @@ impl WalArchive {
             let head = opened.range.index.head.as_ref();
             may_cross |= head.is_some_and(HeadFragment::may_end_tablespace_creation);
             let events = opened.range.index.facts.events.into_iter();
-            tablespaces.extend(events.filter(|event| is_of_tablespace(event, *wanted)));
+            tablespaces.extend(events.filter_map(|event| tablespace_change(&event, *wanted)));
         }
         if may_cross {
             tablespaces = self.tablespaces_across(whole, path).await?;
@@ -92,7 +92,7 @@ impl WalArchive {
         &self,
         segment: LsnRange,
         path: &[TimelineSpan],
-    ) -> Result<Vec<Event>> {
+    ) -> Result<Vec<TablespaceChange>> {
         let Some(own) = path.last() else { return Ok(Vec::new()) };
         let ancestry = self.ancestry(own.timeline).await?;
         let before = Lsn(segment.start.0.saturating_sub(1));
@@ -102,7 +102,7 @@ impl WalArchive {
         while let Some(step) = walk.next().await? {
             let LogStep::Range { index, .. } = step else { continue };
             let events = index.facts.events.into_iter();
-            tablespaces.extend(events.filter(|event| is_of_tablespace(event, segment)));
+            tablespaces.extend(events.filter_map(|event| tablespace_change(&event, segment)));
         }
         Ok(tablespaces)
     }
@@ -246,12 +246,9 @@ impl Assembly {
     }
 }
 
-fn is_of_tablespace(event: &Event, range: LsnRange) -> bool {
-    let is_one = matches!(
-        event.kind,
-        EventKind::TablespaceCreated { .. } | EventKind::TablespaceDropped { .. }
-    );
-    is_one && range.start < event.end_lsn && event.end_lsn <= range.end
+fn tablespace_change(event: &Event, range: LsnRange) -> Option<TablespaceChange> {
+    let ends_here = range.start < event.end_lsn && event.end_lsn <= range.end;
+    TablespaceChange::of(event).filter(|_| ends_here)
 }
 
 fn hole_in(segment: WalSegment, hole: LsnRange) -> Error {

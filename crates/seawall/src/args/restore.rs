@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueEnum};
-use seawall_engine::restore::{TablespaceMapping, TargetAction};
+use seawall_engine::restored::{TablespaceMapping, TargetAction};
 
 use super::{ClusterArgs, JsonArgs, RepositoryArgs, WorkArgs, parse_duration};
 

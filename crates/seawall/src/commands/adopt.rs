@@ -6,7 +6,7 @@ use seawall_core::{Code, Error, LineId, Result};
 use seawall_engine::adopt::{Adoption, adopt, facts_of_lines};
 use seawall_engine::cluster::{Server, ServerFacts, prove_own_files};
 use seawall_engine::line_note;
-use seawall_engine::restore::RestoreState;
+use seawall_engine::restored::RestoreState;
 use seawall_pgdata::control::ControlFile;
 use serde_json::json;
 

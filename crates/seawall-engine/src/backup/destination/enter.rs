@@ -14,12 +14,12 @@ use seawall_repo::{Attempt, Line};
 use super::history::store_history;
 use super::journal::Journal;
 use super::parent::{Inheritance, Parent};
-use crate::adopt::adopt_it;
 use crate::backup::going::{Failed, Journaled};
 use crate::backup::look::Seen;
 use crate::backup::request::Destination;
 use crate::host::Host;
 use crate::line_note;
+use crate::lines::adopt_it;
 use crate::liveness::{Life, life_of};
 
 /// A destination that knows of the backup.

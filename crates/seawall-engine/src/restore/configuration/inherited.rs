@@ -8,8 +8,8 @@ use std::path::{Component, Path};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::Conninfo;
 
-use super::{Configuration, Host, PlannedSetting, missing};
-use crate::restore::{Mode, TargetAction};
+use super::{Configuration, Host, missing};
+use crate::restored::{Mode, PlannedSetting, TargetAction};
 
 /// What a server is restored for.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::backed_up::TLS_FILES;
 use super::{Configuration, Host, Purpose};
-use crate::restore::Mode;
+use crate::restored::Mode;
 
 /// Libraries that do work of their own in the background, in a clone too.
 const WITH_JOBS: [&str; 6] =
@@ -120,7 +120,7 @@ mod tests {
 
     use super::super::configuration;
     use super::*;
-    use crate::restore::TargetAction;
+    use crate::restored::TargetAction;
 
     fn told(mode: Mode, lines: &[(&str, &str)]) -> String {
         let purpose = Purpose { mode, then: TargetAction::Promote, major: PgMajor::V15 };

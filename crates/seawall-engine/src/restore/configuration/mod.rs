@@ -9,12 +9,9 @@ mod required;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 pub(super) use backed_up::read as read_configuration;
 pub(super) use host::Host;
 pub(super) use inherited::{Purpose, changed, warnings};
-pub use required::RequiredParameters;
 
 /// Where PostgreSQL listens unless it is told otherwise.
 const DEFAULT_PORT: u16 = 5432;
@@ -57,20 +54,6 @@ impl Configuration {
     pub fn port(&self) -> u16 {
         self.text("port").and_then(|port| port.parse().ok()).unwrap_or(DEFAULT_PORT)
     }
-}
-
-/// A setting that a restored server gets otherwise than it was backed up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedSetting {
-    /// Its name.
-    pub name: String,
-    /// Its value, not quoted.
-    pub value: String,
-    /// What the backup's configuration says, if it says something else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub was: Option<String>,
-    /// Why it is changed.
-    pub why: String,
 }
 
 #[cfg(test)]

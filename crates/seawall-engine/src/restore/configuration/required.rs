@@ -3,25 +3,9 @@
 
 use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::wal::ParameterChange;
-use serde::{Deserialize, Serialize};
 
-use super::{Configuration, PlannedSetting};
-
-/// The settings of which a server that replays WAL must not have less than the one that wrote it.
-/// From 14 on it pauses if it can be read by then; else, and before 14, it shuts down.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequiredParameters {
-    /// `max_connections`.
-    pub max_connections: u32,
-    /// `max_worker_processes`.
-    pub max_worker_processes: u32,
-    /// `max_wal_senders`.
-    pub max_wal_senders: u32,
-    /// `max_prepared_transactions`.
-    pub max_prepared_transactions: u32,
-    /// `max_locks_per_transaction`.
-    pub max_locks_per_transaction: u32,
-}
+use super::Configuration;
+use crate::restored::{PlannedSetting, RequiredParameters};
 
 /// A setting's name, what is demanded, and PostgreSQL's default (12–18).
 pub(in crate::restore) type Demand = (&'static str, u32, u32);

@@ -15,9 +15,8 @@ use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::manifest::{BackupInfo, Entry, EntryKind, ManifestReader};
 use tokio::runtime::Handle;
 
-use super::super::Mode;
-use super::super::state::RestoreState;
-use super::super::tablespace_note::TablespaceNote;
+use crate::restored::{Mode, RestoreState, TablespaceNote};
+
 use super::external::{self, Placed};
 use super::journal::Journal;
 use super::settings::{append_settings, recovery_settings};

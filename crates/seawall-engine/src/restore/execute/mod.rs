@@ -27,13 +27,16 @@ use seawall_repo::manifest::ManifestReader;
 use seawall_repo::new_ulid;
 use tokio::runtime::Handle;
 
-use super::identity::DirectoryIdentity;
 use super::lock::DirectoryLock;
-use super::plan::NamedDatabase;
+use crate::restored::{
+    Asked, DirectoryIdentity, NamedDatabase, RestorePlan, RestoreProgress, RestoreState,
+    TablespaceNote,
+};
+
 use super::preflight::{being_discarded, look_at_directory, look_at_tablespaces};
-use super::state::{RestoreProgress, RestoreState};
-use super::tablespace_note::TablespaceNote;
-use super::{RestorePlan, RestoreReport, RestoreRequest};
+
+use super::{RestoreReport, RestoreRequest};
+
 use crate::durable::create_directory;
 use crate::pace::{Pace, StopWhenDropped};
 use crate::stored::{Layout, Proven, Sources};
@@ -131,7 +134,7 @@ impl Execution {
         let root = self.layout.root();
         let state = RestoreState {
             directory: Some(DirectoryIdentity::of(root)?),
-            ..RestoreState::new(id, &self.request, self.plan.clone())
+            ..RestoreState::new(id, Asked::from(&self.request), self.plan.clone())
         };
         state.write(root, self.directory_mode() & 0o640)?;
         Ok(state)

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use seawall_core::{Code, Error, Result, TimelineId};
 
-use super::super::{Mode, RequiredParameters, RestorePlan, Stop};
 use crate::config_text::{name_of, quoted};
+use crate::restored::{Mode, RequiredParameters, RestorePlan, Stop};
 
 const BEGIN: &str = "# Written by a restore of Seawall; see seawall.restore for what was planned.";
 const END: &str = "# End of what a restore of Seawall wrote.";

@@ -3,22 +3,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use seawall_core::{Code, Error, Oid, Result, printable};
 use seawall_repo::manifest::Database;
-use serde::{Deserialize, Serialize};
 
-/// A database as it was when a backup began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamedDatabase {
-    /// Its number, which is the name of its directories, and which never changes.
-    pub oid: Oid,
-    /// What it was called, as it is shown.
-    pub name: String,
-}
-
-impl From<&Database> for NamedDatabase {
-    fn from(database: &Database) -> Self {
-        Self { oid: database.oid, name: printable(&String::from_utf8_lossy(&database.name)) }
-    }
-}
+use crate::restored::NamedDatabase;
 
 /// Databases that `initdb` makes have lower numbers (`FirstNormalObjectId`, transam.h). They are
 /// always restored: connections and new databases begin there.

@@ -5,8 +5,9 @@ use seawall_pgdata::history::Ancestry;
 
 use super::resolver::{Cut, TargetFacts, not_archived, verify_tells};
 use super::timeline::{no_such_backup, shown};
-use super::{BackupFacts, CommitPlace, RemovalLog, Resolver, Stop};
+use super::{BackupFacts, RemovalLog, Resolver};
 use crate::restore::{CoveredSpan, Point, RecordPlace, Target, UnreadableWal, WalCoverage};
+use crate::restored::{CommitPlace, Stop};
 use crate::verify::NotWhole;
 
 /// What is known of a line along the ancestry that is followed.

@@ -9,59 +9,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use jiff::Timestamp;
 use seawall_core::{ByteSize, Lsn, Oid, Xid, printable};
 use seawall_repo::manifest::Database;
-use serde::{Deserialize, Serialize};
 
 use crate::restore::{Fact, XactFact};
+use crate::restored::{Removal, Removals, Removed};
 
 /// How many are told on each side of a target.
 pub(in crate::restore) const TOLD: usize = 3;
-
-/// What was removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Removed {
-    /// Relations were dropped, truncated or rewritten.
-    Relations,
-    /// A database was dropped.
-    Database,
-}
-
-/// A transaction that removed files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removal {
-    /// What it removed.
-    pub removed: Removed,
-    /// The transaction.
-    pub xid: Xid,
-    /// The record that removes: the commit, or that of the database's removal.
-    pub lsn: Lsn,
-    /// When it committed, by the server's clock; `None` where that is not within what was looked at.
-    pub time: Option<Timestamp>,
-    /// The database that was dropped, or in which relations were.
-    pub database: Option<Oid>,
-    /// What that was called when the backup began; bytes that are not UTF-8 are replaced.
-    pub database_name: Option<String>,
-    /// The target to give to `--before`: nothing of it has happened there.
-    pub before: String,
-}
-
-/// The removals nearest to where replay stops.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removals {
-    /// Those that are kept, the last one first.
-    pub kept: Vec<Removal>,
-    /// Where the first record lies that was looked at.
-    pub looked_from: Lsn,
-    /// Those that are left out, the first one first.
-    pub left_out: Vec<Removal>,
-    /// Up to here there is no other one that is left out.
-    pub looked_to: Lsn,
-    /// Nothing is archived behind that.
-    pub reached_end: bool,
-}
 
 /// Notices removals among the log's facts, which come in LSN order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -263,6 +218,7 @@ mod tests {
 
     use super::*;
     use crate::restore::RecordPlace;
+    use jiff::Timestamp;
 
     const DROP: Lsn = Lsn(1000);
 

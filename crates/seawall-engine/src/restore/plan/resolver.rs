@@ -1,8 +1,9 @@
 use jiff::Timestamp;
 use seawall_core::{Action, Code, Error, Hint, Lsn, Result, Xid, hint, printable};
 
-use super::{CommitPlace, RemovalLog};
+use super::RemovalLog;
 use crate::restore::{Fact, Point, RecordPlace, Target, UnreadableWal, XactFact};
+use crate::restored::CommitPlace;
 
 /// The position where a target cuts the log: everything before it is wanted, nothing from it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

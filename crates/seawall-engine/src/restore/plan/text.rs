@@ -4,8 +4,9 @@ use seawall_core::{Action, ByteSize, Hint, hint};
 
 use super::removals::{kept_lines, undone_lines};
 use super::timeline::{commits_of, shown as moment};
-use super::{CommitPlace, LeftBehind, LivingServer, RestorePlan, Stop};
-use crate::restore::{Mode, TargetAction};
+use crate::restored::{
+    CommitPlace, LeftBehind, LivingServer, Mode, NamedDatabase, RestorePlan, Stop, TargetAction,
+};
 
 impl RestorePlan {
     /// The plan as a person reads it: a line for each thing it decides.
@@ -48,7 +49,7 @@ impl RestorePlan {
             format!("target        {}", self.target),
         ];
         if !self.left_out_databases.is_empty() {
-            let shown = |it: &super::NamedDatabase| format!("{} (OID {})", it.name, it.oid);
+            let shown = |it: &NamedDatabase| format!("{} (OID {})", it.name, it.oid);
             let shown: Vec<String> = self.left_out_databases.iter().map(shown).collect();
             lines.push(format!("without       databases {}", shown.join(", ")));
         }

@@ -19,35 +19,11 @@ use jiff::Timestamp;
 use seawall_core::{Action, BackupId, Code, Error, Lsn, Result, TimelineId, counted, hint};
 use seawall_pgdata::history::Ancestry;
 use seawall_repo::wal::Ancestries;
-use serde::{Deserialize, Serialize};
 
+use super::BackupFacts;
 use super::lost::{refuse_newer, refuse_rivals};
-use super::{BackupFacts, CommitPlace};
 use crate::restore::TimelineChoice;
-
-/// What is archived of a timeline beside the one that is followed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftBehind {
-    /// The timeline.
-    pub timeline: TimelineId,
-    /// From here on it is another past than the one followed.
-    pub after: Lsn,
-    /// Commits from there on.
-    pub commits: u64,
-    /// Some of its WAL cannot be read, so there may be more.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub perhaps_more: bool,
-    /// The last of them.
-    pub last_commit: Option<CommitPlace>,
-}
-
-impl LeftBehind {
-    /// Whether there is anything to lose.
-    #[must_use]
-    pub const fn has_commits(&self) -> bool {
-        self.commits > 0 || self.perhaps_more
-    }
-}
+use crate::restored::LeftBehind;
 
 /// A timeline beside the one that is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use seawall_pgdata::history::Ancestry;
 use seawall_repo::wal::{Ancestries, DamagedHistory};
 use seawall_store::ObjectPath;
 
-use super::{BackupFacts, Branch, Chosen, CommitPlace, LeftBehind, choose_timeline};
+use super::{BackupFacts, Branch, Chosen, choose_timeline};
 use crate::restore::TimelineChoice::{Current, Id, Latest};
+use crate::restored::{CommitPlace, LeftBehind};
 
 fn ancestry(timeline: u32, history: &str) -> Ancestry {
     let timeline = TimelineId(timeline);

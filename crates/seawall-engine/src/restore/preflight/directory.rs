@@ -1,4 +1,3 @@
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -6,12 +5,12 @@ use std::path::Path;
 
 use seawall_core::{Action, Code, Error, Result, hint};
 
-use crate::cluster::{PostmasterFile, is_lost_and_found, read_control};
-use crate::durable::{UNFINISHED_SUFFIX, local};
-use crate::restore::state::{Asked, RestoreProgress};
-use crate::restore::{RestoreRequest, RestoreState};
+use crate::cluster::{PostmasterFile, read_control};
+use crate::durable::local;
+use crate::restore::RestoreRequest;
+use crate::restored::{Asked, RestoreProgress, RestoreState, names};
+
 use seawall_pgdata::control::NO_CHECKPOINT;
-use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 
 /// Looks at the directory to restore into, and writes nothing. Returns the state of an
 /// interrupted restore that `request` goes on with.
@@ -40,22 +39,6 @@ pub fn look(into: &Path, request: &RestoreRequest) -> Result<Option<RestoreState
     }
     prove_owner(into, metadata.uid())?;
     Ok(None)
-}
-
-/// The names in a directory, without what a restore may have left that died at its first step, and
-/// without what a file system is made with.
-pub(super) fn names(directory: &Path) -> Result<Vec<OsString>> {
-    let leftover = format!("{RESTORE_STATE_FILE}{UNFINISHED_SUFFIX}");
-    let read = |error| local(error, "reading", directory);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(read)? {
-        let entry = entry.map_err(read)?;
-        let name = entry.file_name();
-        if name != leftover.as_str() && !is_lost_and_found(&entry.path()) {
-            names.push(name);
-        }
-    }
-    Ok(names)
 }
 
 fn resume(into: &Path, request: &RestoreRequest) -> Result<RestoreState> {
@@ -155,7 +138,9 @@ fn refuse_postmaster(directory: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restore::{Mode, Target, TargetAction, TimelineChoice};
+    use crate::restore::{Target, TimelineChoice};
+    use crate::restored::{Mode, TargetAction};
+    use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 
     fn request() -> RestoreRequest {
         RestoreRequest {

@@ -2,10 +2,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use seawall_core::{Code, Error, Result};
 use seawall_pgdata::tablespace_map::TablespaceMap;
+
+use crate::restored::resolved;
 
 /// Proves that neither the data directory nor a tablespace goes into the repository or into a data
 /// directory, by whatever names they are called: there they would be backed up, counted or removed
@@ -42,16 +44,6 @@ fn inside(place: &Path, what: &str, of: &Path) -> Error {
 
 fn is_data_directory(path: &Path) -> bool {
     path.join("PG_VERSION").exists() && path.join("global/pg_control").exists()
-}
-
-/// A path without the links on it, as far as it is there.
-pub(super) fn resolved(path: &Path) -> PathBuf {
-    let there = path.ancestors().find_map(|it| Some((it, it.canonicalize().ok()?)));
-    let Some((ancestor, real)) = there else { return path.to_owned() };
-    match path.strip_prefix(ancestor) {
-        Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
-        _ => real,
-    }
 }
 
 #[cfg(test)]

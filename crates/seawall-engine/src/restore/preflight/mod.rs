@@ -1,13 +1,11 @@
 //! Looks that are taken before a byte is written: at the places to write to, and at everything
 //! that will be read.
 
-mod creations;
 mod directory;
 mod inside;
 mod space;
 mod tablespaces;
 
-pub(crate) use creations::OwnPlaces;
 pub(super) use directory::{being_discarded, look as look_at_directory};
 pub(super) use inside::prove_outside;
 pub(super) use space::prove_space;

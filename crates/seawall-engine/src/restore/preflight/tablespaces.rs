@@ -7,10 +7,8 @@ use seawall_pgdata::PgMajor;
 use seawall_pgdata::relation_path::tablespace_version_directory;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 
-use super::directory::{names, prove_parent};
-use super::inside::resolved;
-use crate::restore::TablespaceMapping;
-use crate::restore::tablespace_note::{Noted, TablespaceNote};
+use super::directory::prove_parent;
+use crate::restored::{Noted, TablespaceMapping, TablespaceNote, names, resolved};
 
 /// Where the tablespaces of a backup go: its map, with other places filled in.
 ///

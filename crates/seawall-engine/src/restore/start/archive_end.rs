@@ -9,9 +9,10 @@ use seawall_pgdata::history::Ancestry;
 use seawall_repo::wal::{Ancestries, WalArchive};
 
 use crate::cluster::read_control;
+use crate::restore::WalSource;
 use crate::restore::branches::archived_from;
 use crate::restore::plan::record_position;
-use crate::restore::{CommitPlace, RestoreState, WalSource};
+use crate::restored::{CommitPlace, RestoreState};
 use crate::wal::RestorePath;
 
 /// The archives a standby's WAL comes from.

@@ -11,8 +11,8 @@ use seawall_pgwire::Connection;
 use super::{Login, Recovered, failed};
 use crate::cluster::PostmasterFile;
 use crate::durable::local;
-use crate::restore::RestorePlan;
-use crate::restore::plan::{FIRST_NORMAL_OID, NamedDatabase, quoted};
+use crate::restore::plan::{FIRST_NORMAL_OID, quoted};
+use crate::restored::{NamedDatabase, RestorePlan};
 
 const DATABASES: &str =
     "SELECT oid, datname, datistemplate, datallowconn FROM pg_catalog.pg_database ORDER BY oid";

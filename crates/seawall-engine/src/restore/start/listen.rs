@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use seawall_core::{Code, Error, Result};
 
-use crate::restore::Mode;
+use crate::restored::Mode;
 
 /// The ports tried when none is given: those after PostgreSQL's own.
 const PORTS: std::ops::Range<u16> = 5433..5533;

@@ -4,6 +4,8 @@ use seawall_core::Code;
 use seawall_core::{Result, ResultExt};
 use seawall_pgwire::{Connection, Conninfo, ConninfoError, Environment};
 
+use crate::cluster::Listening;
+
 /// The superuser, where nothing says who it is.
 pub const DEFAULT_ROLE: &str = "postgres";
 
@@ -14,15 +16,6 @@ pub struct Login {
     /// Role and password, if they are in the connection string; where it leads counts for nothing.
     options: Conninfo,
     environment: Environment,
-}
-
-/// Where a server is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listening {
-    /// The directory of its Unix socket; empty if it has none.
-    pub socket_directory: PathBuf,
-    /// Its port.
-    pub port: u16,
 }
 
 impl Login {

@@ -21,14 +21,14 @@ use seawall_pgdata::control::{ControlFile, DbState, NO_CHECKPOINT};
 use seawall_pgwire::Connection;
 use tokio::time::sleep;
 
-use super::{Mode, RestorePlan, TargetAction};
 use crate::cluster::{PostmasterFile, read_control};
 use crate::durable::local;
+use crate::restored::{Mode, RestorePlan, TargetAction};
 
 pub use archive_end::{Archives, LeftOut};
 pub use databases::{Ended, Stretch, look_at_databases};
 pub use listen::Listen;
-pub use login::{DEFAULT_ROLE, Listening, Login};
+pub use login::{DEFAULT_ROLE, Login};
 pub use programs::find_programs;
 pub(in crate::restore) use promote::replay_waits_at;
 pub use promote::{PromoteOptions, Promoted, promote};

@@ -8,7 +8,7 @@ use seawall_pgdata::history::Ancestry;
 
 use crate::durable::local;
 use crate::restore::plan::record_position;
-use crate::restore::{RestorePlan, Stop};
+use crate::restored::{RestorePlan, Stop};
 
 /// Where recovery ended, as the history file of the timeline it began tells; `None` if there is no
 /// such file, or not yet.
@@ -156,8 +156,9 @@ mod tests {
     use seawall_core::{BranchNumber, LineId, SystemId, Ulid};
 
     use super::*;
-    use crate::restore::plan::{CommitPlace, PathSpan, PlannedBackup};
-    use crate::restore::{Mode, RequiredParameters, TargetAction};
+    use crate::restored::{
+        CommitPlace, Mode, PathSpan, PlannedBackup, RequiredParameters, TargetAction,
+    };
 
     const T1: TimelineId = TimelineId(1);
     const T2: TimelineId = TimelineId(2);
@@ -192,7 +193,7 @@ mod tests {
             wal_end: END,
             last_commit_kept: None,
             first_commit_left_out: None,
-            removals: crate::restore::plan::Removals::default(),
+            removals: crate::restored::Removals::default(),
             left_behind: Vec::new(),
             then: TargetAction::Promote,
             left_out_databases: Vec::new(),

@@ -16,8 +16,7 @@ use super::{Login, PAUSE, RunningServer, outcome};
 use crate::cluster::{PostmasterFile, read_control};
 use crate::restore::lock::DirectoryLock;
 use crate::restore::plan::warning_of_invalid_pages;
-use crate::restore::{RestorePlan, RestoreState};
-use crate::wal::PromotionNote;
+use crate::restored::{PromotionNote, RestorePlan, RestoreState};
 
 /// A server is a standby as long as this file is in its data directory.
 const STANDBY_SIGNAL: &str = "standby.signal";

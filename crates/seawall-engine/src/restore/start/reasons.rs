@@ -8,7 +8,7 @@ use seawall_pgwire::Connection;
 
 use super::log::ServerLog;
 use super::{Login, failed};
-use crate::restore::RequiredParameters;
+use crate::restored::RequiredParameters;
 
 /// What PostgreSQL needs for others to read while it replays (`ProcArrayApplyRecoveryInfo`,
 /// procarray.c).

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use seawall_core::{Code, Error, Result};
 use seawall_engine::restore::{
-    ForwardOptions, Login, Point, Recovered, RestoreState, Target, plan_forward, state_to_move,
+    ForwardOptions, Login, Point, Recovered, Target, plan_forward, state_to_move,
 };
+use seawall_engine::restored::RestoreState;
 use seawall_engine::whereabouts::Whereabouts;
 use seawall_repo::Line;
 use seawall_repo::wal::WalArchive;

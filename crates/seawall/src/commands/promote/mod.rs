@@ -7,9 +7,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{Action, ClusterName, Hint, Result, hint};
-use seawall_engine::restore::{
-    self, Archives, DEFAULT_ROLE, Login, PromoteOptions, Promoted, RestoreState,
-};
+use seawall_engine::restore::{self, Archives, DEFAULT_ROLE, Login, PromoteOptions, Promoted};
+use seawall_engine::restored::RestoreState;
 use seawall_engine::whereabouts::Whereabouts;
 use seawall_repo::wal::WalArchive;
 

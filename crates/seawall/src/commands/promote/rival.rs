@@ -4,7 +4,7 @@ use std::path::Path;
 
 use seawall_core::{ClusterName, Result};
 use seawall_engine::cluster::read_control;
-use seawall_engine::restore::{Mode, RestoreState};
+use seawall_engine::restored::{Mode, RestoreState};
 
 use crate::commands::living;
 use crate::config::Config;

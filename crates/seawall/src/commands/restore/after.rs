@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 use seawall_core::Result;
+use seawall_engine::cluster::Listening;
 use seawall_engine::job::{RestoredReport, Started};
-use seawall_engine::restore::{
-    DEFAULT_ROLE, Listening, Mode, Recovered, RestoreReport, TargetAction, find_programs,
-};
+use seawall_engine::restore::{DEFAULT_ROLE, Recovered, RestoreReport, find_programs};
+use seawall_engine::restored::{Mode, TargetAction};
 use seawall_pgwire::quote_conninfo_value;
 use serde_json::json;
 

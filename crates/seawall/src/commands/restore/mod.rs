@@ -13,7 +13,8 @@ use seawall_engine::job::{
     TargetVerb, VERSION, Verb,
 };
 use seawall_engine::lines::several_clusters;
-use seawall_engine::restore::{DEFAULT_ROLE, Login, Mode, PlannedRestore, RestorePlan};
+use seawall_engine::restore::{DEFAULT_ROLE, Login, PlannedRestore};
+use seawall_engine::restored::{Mode, RestorePlan};
 use serde_json::Value;
 
 use crate::args::RestoreArgs;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use seawall_core::{ClusterName, Code, Error, Result};
-use seawall_engine::restore::RestoreState;
+use seawall_engine::restored::RestoreState;
 use seawall_engine::wal::{
     FetchRequest, RestorePath, WhileAway, fetch, fetch_kept, keep_recovering, while_away,
 };

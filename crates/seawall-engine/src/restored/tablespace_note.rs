@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use seawall_core::{Action, Code, Error, Result, Ulid, hint};
 use serde::{Deserialize, Serialize};
 
-use super::preflight::OwnPlaces;
+use super::own_places::OwnPlaces;
 use super::state::{RestoreProgress, RestoreState};
 use crate::durable::{local, remove, sync_directory};
 
@@ -20,19 +20,19 @@ const VERSION: u32 = 1;
 /// (`TABLESPACE_VERSION_DIRECTORY`). PostgreSQL looks at nothing else there, and neither does a
 /// backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct TablespaceNote {
+pub(crate) struct TablespaceNote {
     version: u32,
     /// The restore whose files are here.
     #[serde(with = "crate::as_text")]
     pub restore_id: Ulid,
     /// The data directory they belong to, for people.
-    #[serde(with = "super::as_bytes::path")]
+    #[serde(with = "crate::as_bytes::path")]
     pub data_directory: PathBuf,
 }
 
 /// What is said of a tablespace's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Noted {
+pub(crate) enum Noted {
     /// Nothing.
     Not,
     /// A restore died as it began, before its note was whole.

@@ -48,7 +48,7 @@ impl PromotionNote {
     }
 
     /// Whether it was written for this run of the server.
-    pub(super) fn holds_for(data_directory: &Path, server: &PostmasterFile) -> bool {
+    pub(crate) fn holds_for(data_directory: &Path, server: &PostmasterFile) -> bool {
         let read = fs::read(data_directory.join(PROMOTION_NOTE_FILE)).ok();
         let note = read.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
         note.is_some_and(|note| note == Self::of(server))

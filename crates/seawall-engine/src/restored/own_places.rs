@@ -11,14 +11,13 @@ use std::path::{Path, PathBuf};
 
 use seawall_core::{Action, Code, Error, Lsn, Oid, Result, Ulid, hint};
 use seawall_pgdata::tablespace_map::TablespaceMap;
+use seawall_pgdata::wal::TablespaceChange;
 
-use super::directory::names;
-use super::inside::resolved;
+use super::directory::{names, resolved};
+use super::state::RestoreState;
+use super::tablespace_note::TablespaceNote;
 use crate::cluster::TablespaceLinks;
 use crate::durable::local;
-use crate::restore::TablespaceChange;
-use crate::restore::state::RestoreState;
-use crate::restore::tablespace_note::TablespaceNote;
 
 /// Where a cluster's own tablespaces are: what is there may be written to.
 #[derive(Debug, Clone, PartialEq, Eq)]

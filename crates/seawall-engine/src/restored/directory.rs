@@ -1,5 +1,6 @@
-//! What tells a directory from every copy of it.
+//! A directory as it is: what tells it from every copy of it, where it really is, and what is in it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,9 +8,11 @@ use std::time::UNIX_EPOCH;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use seawall_core::Result;
+use seawall_pgdata::exclusion::RESTORE_STATE_FILE;
 use serde::{Deserialize, Serialize};
 
-use crate::durable::local;
+use crate::cluster::is_lost_and_found;
+use crate::durable::{UNFINISHED_SUFFIX, local};
 
 /// A directory, as far as it can be told from its copies.
 ///
@@ -18,7 +21,7 @@ use crate::durable::local;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryIdentity {
     /// Where it is, without links on the way.
-    #[serde(with = "super::as_bytes::path")]
+    #[serde(with = "crate::as_bytes::path")]
     path: PathBuf,
     /// The file system's number.
     device: u64,
@@ -32,7 +35,7 @@ pub struct DirectoryIdentity {
 
 impl DirectoryIdentity {
     /// The one of a directory.
-    pub(super) fn of(directory: &Path) -> Result<Self> {
+    pub(crate) fn of(directory: &Path) -> Result<Self> {
         let failed = |error| local(error, "looking at", directory);
         let path = fs::canonicalize(directory).map_err(failed)?;
         let metadata = fs::symlink_metadata(directory).map_err(failed)?;
@@ -43,7 +46,7 @@ impl DirectoryIdentity {
 
     /// How this one, as it was, and the one that is `now` in its place differ; `None` if they are
     /// the same.
-    pub(super) fn differs_from(&self, now: &Self) -> Option<&'static str> {
+    pub(crate) fn differs_from(&self, now: &Self) -> Option<&'static str> {
         if self.inode != now.inode || self.born_ns != now.born_ns {
             Some("it was copied from there")
         } else if self.path != now.path {
@@ -58,19 +61,45 @@ impl DirectoryIdentity {
     }
 
     /// Whether it is the root of a file system of which nothing tells it from another one's.
-    pub(super) fn is_any_root(&self) -> bool {
+    pub(crate) fn is_any_root(&self) -> bool {
         self.born_ns.is_none() && is_mount_point(&self.path)
     }
 }
 
 /// Whether something is mounted at a directory.
-pub(super) fn is_mount_point(directory: &Path) -> bool {
+pub(crate) fn is_mount_point(directory: &Path) -> bool {
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     let attribute = statx(CWD, directory, flags, StatxFlags::BASIC_STATS)
         .is_ok_and(|it| it.stx_attributes.contains(StatxAttributes::MOUNT_ROOT));
     let device = |path: &Path| fs::symlink_metadata(path).map(|it| it.dev()).ok();
     // Before Linux 5.8 there is no such attribute.
     attribute || directory.parent().is_some_and(|parent| device(parent) != device(directory))
+}
+
+/// A path without the links on it, as far as it is there.
+pub(crate) fn resolved(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|it| Some((it, it.canonicalize().ok()?)));
+    let Some((ancestor, real)) = there else { return path.to_owned() };
+    match path.strip_prefix(ancestor) {
+        Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+        _ => real,
+    }
+}
+
+/// The names in a directory, without what a restore may have left that died at its first step, and
+/// without what a file system is made with.
+pub(crate) fn names(directory: &Path) -> Result<Vec<OsString>> {
+    let leftover = format!("{RESTORE_STATE_FILE}{UNFINISHED_SUFFIX}");
+    let read = |error| local(error, "reading", directory);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        let name = entry.file_name();
+        if name != leftover.as_str() && !is_lost_and_found(&entry.path()) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

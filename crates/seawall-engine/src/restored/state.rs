@@ -1,4 +1,3 @@
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -9,10 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
-use super::identity::DirectoryIdentity;
-use super::{
-    Mode, PathSpan, RestorePlan, RestoreRequest, TablespaceMapping, TargetAction, TimelineChoice,
-};
+use super::{Asked, DirectoryIdentity, Mode, PathSpan, RestorePlan};
 
 /// The version this program writes.
 const VERSION: u32 = 1;
@@ -27,47 +23,6 @@ pub enum RestoreProgress {
     Complete,
     /// It is being removed: `pg_control` is gone.
     Discarding,
-}
-
-/// What was asked for, in words that the same command repeats.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Asked {
-    /// The target as it was typed.
-    pub target: String,
-    /// The backup that was chosen by hand.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backup: Option<String>,
-    /// The timeline that was chosen by hand.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeline: Option<String>,
-    /// What the result is for.
-    pub mode: Mode,
-    /// What PostgreSQL does at the target.
-    pub then: TargetAction,
-    /// Other places for tablespaces.
-    pub tablespaces: Vec<TablespaceMapping>,
-    /// The databases that were wanted; all if there is none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "super::as_bytes::names")]
-    pub databases: Vec<OsString>,
-}
-
-impl From<&RestoreRequest> for Asked {
-    fn from(request: &RestoreRequest) -> Self {
-        Self {
-            target: request.target_text.clone(),
-            backup: request.backup.map(|id| id.0.to_string()),
-            timeline: match request.timeline {
-                TimelineChoice::Current => None,
-                TimelineChoice::Latest => Some("latest".to_owned()),
-                TimelineChoice::Id(id) => Some(id.to_string()),
-                TimelineChoice::OfBackup(id) => Some(id.0.to_string()),
-            },
-            mode: request.mode,
-            then: request.then,
-            tablespaces: request.tablespaces.clone(),
-            databases: request.databases.clone(),
-        }
-    }
 }
 
 /// The note a restore keeps in the data directory, `seawall.restore`.
@@ -97,9 +52,8 @@ pub struct RestoreState {
 impl RestoreState {
     /// The state of a restore that begins.
     #[must_use]
-    pub fn new(restore_id: Ulid, request: &RestoreRequest, plan: RestorePlan) -> Self {
+    pub const fn new(restore_id: Ulid, asked: Asked, plan: RestorePlan) -> Self {
         let progress = RestoreProgress::InProgress;
-        let asked = Asked::from(request);
         Self { version: VERSION, restore_id, progress, asked, plan, directory: None }
     }
 
@@ -163,11 +117,11 @@ impl RestoreState {
     }
 
     /// The same state, with all files there.
-    pub(super) fn completed(&self) -> Self {
+    pub(crate) fn completed(&self) -> Self {
         Self { progress: RestoreProgress::Complete, ..self.clone() }
     }
 
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| {
             Error::new(Code::Internal, "the restore state is not JSON").with_source(error)
         })?;
@@ -176,7 +130,7 @@ impl RestoreState {
     }
 
     /// Writes the state; durable when it returns.
-    pub(super) fn write(&self, data_directory: &Path, mode: u32) -> Result<()> {
+    pub(crate) fn write(&self, data_directory: &Path, mode: u32) -> Result<()> {
         durable::publish(&data_directory.join(RESTORE_STATE_FILE), &self.to_bytes()?, mode)
     }
 }
