@@ -339,10 +339,10 @@ fn a_range_of_wal_says_what_its_name_says_and_what_was_committed_last() {
     assert_eq!(opened.bytes, bytes(object, "/chunks/0/plaintext"));
     let commits = &opened.range.index.facts.commits;
     assert_eq!((commits.len(), commits[0].xid), (1, 700));
-    let last = opened.range.summary.last_commit.unwrap();
+    let last = opened.range.so_far.last_commit.unwrap();
     assert_eq!(
         (last.lsn, last.end_lsn, last.time),
         (commits[0].lsn, commits[0].end_lsn, commits[0].time)
     );
-    assert_eq!((opened.range.summary.since, opened.range.summary.minimal_from), (name.start, None));
+    assert_eq!((opened.range.so_far.since, opened.range.so_far.minimal_from), (name.start, None));
 }

@@ -16,7 +16,7 @@ use seawall_pgdata::wal::{
 };
 use seawall_repo::keys::{EpochKeys, Keyring};
 use seawall_repo::layout::WalRangeName;
-use seawall_repo::wal::LogSummary;
+use seawall_repo::wal::LogSoFar;
 use seawall_repo::wal::range::{RangeSealer, open_range, read_index, read_range};
 use seawall_store::ObjectPath;
 
@@ -248,10 +248,10 @@ proptest! {
         let keyring = keyring();
         let bytes: Vec<u8> = (0..8192u32).map(|i| (i % 251) as u8 ^ noise).collect();
         let mut sealer = RangeSealer::new(SYSTEM_ID, 1).unwrap();
-        let summary = LogSummary::of(&index);
-        let object = sealer.seal(&keyring, &path(), &index, summary, &bytes).unwrap();
+        let so_far = LogSoFar::of(&index);
+        let object = sealer.seal(&keyring, &path(), &index, so_far, &bytes).unwrap();
         let opened = open_range(&keyring, &path(), name(), &object).unwrap();
-        prop_assert_eq!(opened.range.summary, summary);
+        prop_assert_eq!(opened.range.so_far, so_far);
         prop_assert_eq!(opened.range.index, index);
         prop_assert_eq!(opened.range.system_id, SYSTEM_ID);
         prop_assert_eq!(opened.bytes, bytes);
@@ -270,8 +270,8 @@ fn small_range(keyring: &Keyring) -> Vec<u8> {
     let page = &log.bytes[..8192];
     indexer.feed(page);
     let index = indexer.finish().unwrap();
-    let summary = LogSummary::of(&index);
-    RangeSealer::new(SYSTEM_ID, 1).unwrap().seal(keyring, &path(), &index, summary, page).unwrap()
+    let so_far = LogSoFar::of(&index);
+    RangeSealer::new(SYSTEM_ID, 1).unwrap().seal(keyring, &path(), &index, so_far, page).unwrap()
 }
 
 #[test]
@@ -313,8 +313,8 @@ fn a_range_must_end_where_another_can_begin() {
     indexer.feed(&log.bytes[..cut]);
     let index = indexer.finish().unwrap();
     let mut sealer = RangeSealer::new(SYSTEM_ID, 1).unwrap();
-    let summary = LogSummary::of(&index);
-    let error = sealer.seal(&keyring(), &path(), &index, summary, &log.bytes[..cut]).unwrap_err();
+    let so_far = LogSoFar::of(&index);
+    let error = sealer.seal(&keyring(), &path(), &index, so_far, &log.bytes[..cut]).unwrap_err();
     assert_eq!(error.code(), Code::Internal);
 }
 

@@ -5,7 +5,7 @@
 //! local directory, an object store, an SFTP server and a gateway can all keep the same promises;
 //! a conformance suite holds every adapter to them.
 //!
-//! [`open`] gives the store behind a [`StoreUrl`]. [`Retry`], [`Limited`], [`TimeLimited`] and
+//! [`open`] gives the store behind a [`StoreUrl`]. [`Retrying`], [`Limited`], [`TimeLimited`] and
 //! [`Metered`] are stores in front of another one. [`direct`] is for whoever moves large files on local disks.
 //!
 //! # Features
@@ -38,7 +38,7 @@ mod url;
 pub use call::Call;
 pub use credentials::Credentials;
 pub use error::{ObjectPlace, StoreError};
-pub use layer::{Counts, Limited, Limits, Metered, Retry, RetryPolicy, TimeLimited};
+pub use layer::{Counts, Limited, Limits, Metered, RetryPolicy, Retrying, TimeLimited};
 pub use open::{OpenOptions, open, open_or_create};
 pub use path::{InvalidObjectPath, ObjectPath, ObjectPrefix, RESERVED_SUFFIX};
 pub use store::{

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use crate::fs::{FsOptions, FsStore};
 use crate::{
-    Credentials, Limited, Limits, ObjectPlace, Retry, RetryPolicy, Store, StoreError, StoreUrl,
+    Credentials, Limited, Limits, ObjectPlace, RetryPolicy, Retrying, Store, StoreError, StoreUrl,
 };
 
 /// How a store is opened.
@@ -58,7 +58,7 @@ fn layered(store: Arc<dyn Store>, options: &OpenOptions) -> Arc<dyn Store> {
         store = Arc::new(Limited::new(store, options.limits.clone()));
     }
     if options.retry != RetryPolicy::NEVER {
-        store = Arc::new(Retry::new(store, options.retry));
+        store = Arc::new(Retrying::new(store, options.retry));
     }
     store
 }

@@ -162,7 +162,7 @@ fn the_latest_is_one_backup_to_every_command_and_a_newer_damaged_one_is_told() -
     let newer = house.backup()?;
     let (older, newer) = (id(&older)?, id(&newer)?);
     spoil(&newest_commit(&house.places.repository)?)?;
-    let note = format!("{newer} is newer, and damaged");
+    let note = format!("{newer} is newer, and is damaged");
 
     let show = house.command(["show", "latest", "--json"]).succeed()?;
     ensure!(show.json()?["id"] == older, "{}", show.stdout);

@@ -90,7 +90,7 @@ impl Teller<'_> {
 pub(super) struct LeftBehind<'p> {
     teller: Teller<'p>,
     /// Whether some repository of the cluster is known to fail.
-    anybody: Arc<AtomicBool>,
+    some_repository_fails: Arc<AtomicBool>,
     failures: Vec<(usize, Error)>,
     /// Those whose records are of no use to a later attempt.
     traces: Vec<Arc<Destination>>,
@@ -99,15 +99,21 @@ pub(super) struct LeftBehind<'p> {
 }
 
 impl<'p> LeftBehind<'p> {
-    /// `anybody` becomes true when somebody fails.
-    pub const fn new(teller: Teller<'p>, anybody: Arc<AtomicBool>) -> Self {
-        Self { teller, anybody, failures: Vec::new(), traces: Vec::new(), attempts: Vec::new() }
+    /// `some_repository_fails` becomes true when a destination is left behind.
+    pub const fn new(teller: Teller<'p>, some_repository_fails: Arc<AtomicBool>) -> Self {
+        Self {
+            teller,
+            some_repository_fails,
+            failures: Vec::new(),
+            traces: Vec::new(),
+            attempts: Vec::new(),
+        }
     }
 
     /// Goes on without a destination.
     fn leave<T>(&mut self, member: &Member<T>, failed: Failed) {
         let destination = &member.destination;
-        self.anybody.store(true, Ordering::Relaxed);
+        self.some_repository_fails.store(true, Ordering::Relaxed);
         let Failed { error, fruitless } = failed;
         let list = if fruitless { &mut self.traces } else { &mut self.attempts };
         list.push(Arc::clone(destination));

@@ -34,7 +34,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::cluster::{ScanOptions, Server, Survey};
-use crate::delivery::{ByArchiver, HeldUp, SharedServer, WalDelivery, WalNeeded};
+use crate::delivery::{ByArchiver, HandOver, SharedServer, WalDelivery, WalNeeded};
 use crate::liveness::Running;
 use crate::pace::Pace;
 use copying::copy;
@@ -76,9 +76,9 @@ pub async fn run(
     let (started, id) = (Timestamp::now(), request.id);
     let _running = Running::begin(id)?;
     let teller = Teller { progress, several: destinations.len() > 1 };
-    let held_up = Arc::new(AtomicBool::new(request.archiver_is_held_up));
-    let mut left = LeftBehind::new(teller, Arc::clone(&held_up));
-    let backup = Backup { request, destinations, id, started, teller, held_up: &held_up };
+    let some_repository_fails = &Arc::new(AtomicBool::new(request.other_repository_is_away));
+    let mut left = LeftBehind::new(teller, Arc::clone(some_repository_fails));
+    let backup = Backup { request, destinations, id, started, teller, some_repository_fails };
     let made = backup.make(&mut left).await;
     left.clean_up(id).await;
     made.map_err(|error| match destinations.first() {
@@ -96,7 +96,7 @@ struct Backup<'b> {
     started: Timestamp,
     teller: Teller<'b>,
     /// Whether some repository is known to fail, to which WAL goes.
-    held_up: &'b Arc<AtomicBool>,
+    some_repository_fails: &'b Arc<AtomicBool>,
 }
 
 impl Backup<'_> {
@@ -153,9 +153,9 @@ impl Backup<'_> {
 
     /// The way in which the cluster's WAL comes into the repositories.
     fn delivery(self, seen: &Seen) -> ByArchiver {
-        let is_so = Arc::clone(self.held_up);
-        let held_up = HeldUp::new(&seen.data_directory, self.teller.several, is_so);
-        ByArchiver { patience: self.request.wal_timeout, held_up }
+        let fails = Arc::clone(self.some_repository_fails);
+        let hand_over = HandOver::new(&seen.data_directory, self.teller.several, fails);
+        ByArchiver { patience: self.request.wal_timeout, hand_over }
     }
 
     /// Proves that WAL comes into each repository: if it does not, now is the time to find out, not

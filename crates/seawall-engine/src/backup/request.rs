@@ -31,7 +31,7 @@ pub struct BackupRequest {
     /// One alone is waited for as long as it takes.
     pub store_timeout: Duration,
     /// A repository to which WAL goes too is away, and no destination: the archiver is held up.
-    pub archiver_is_held_up: bool,
+    pub other_repository_is_away: bool,
     /// The program's name and version, for the manifest.
     pub program: String,
 }

@@ -18,7 +18,7 @@ use super::unreadable::{Unreadable, unreadable};
 
 /// What was found at a path of the cluster.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundPath {
     /// The path relative to the data directory, tablespaces below `pg_tblspc/<oid>`.
     pub path: Vec<u8>,
     /// Where to open it.
@@ -79,14 +79,14 @@ const LOST_AND_FOUND: &str = "lost+found";
 /// # Errors
 /// [`seawall_core::Code::ClusterUnreadable`], once for all paths that cannot be read, also if a
 /// tablespace is not where its link leads, and whatever `sink` returns.
-pub fn scan(options: &ScanOptions, sink: &mut dyn FnMut(Found) -> Result<()>) -> Result<()> {
+pub fn scan(options: &ScanOptions, sink: &mut dyn FnMut(FoundPath) -> Result<()>) -> Result<()> {
     walk(options, sink)?.refuse()
 }
 
 /// As [`scan`], with what could not be read for a result.
 pub(super) fn walk(
     options: &ScanOptions,
-    sink: &mut dyn FnMut(Found) -> Result<()>,
+    sink: &mut dyn FnMut(FoundPath) -> Result<()>,
 ) -> Result<Unreadable> {
     let root = fs::canonicalize(&options.root).map_err(|error| unreadable(&options.root, error))?;
     let ScanOptions { major, tablespaces, links, .. } = options;
@@ -111,7 +111,7 @@ struct Scan<'s> {
     /// Device and inode of the directories that are open, the outermost first.
     above: Vec<(u64, u64)>,
     unreadable: Unreadable,
-    sink: &'s mut dyn FnMut(Found) -> Result<()>,
+    sink: &'s mut dyn FnMut(FoundPath) -> Result<()>,
 }
 
 /// One step through a directory. A directory sorts twice: its own entry by its name, what is in it
@@ -311,9 +311,9 @@ fn described(
     kind: FileKind,
     metadata: &Metadata,
     link: Option<PathBuf>,
-) -> Found {
+) -> FoundPath {
     let is_file = metadata.is_file();
-    Found {
+    FoundPath {
         path,
         location,
         kind,

@@ -19,7 +19,7 @@ mod unreadable;
 pub use archiver::{Archiver, is_push_of};
 pub use control::{read_control, read_control_bytes};
 pub(crate) use essentials::prove_essentials;
-pub use files::{FileKind, Found, ScanOptions, scan};
+pub use files::{FileKind, FoundPath, ScanOptions, scan};
 pub(crate) use files::{is_lost_and_found, modified_us};
 pub use links::{LinkRules, stays_inside};
 pub use own_files::prove_own_files;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use seawall_core::Result;
 use seawall_pgdata::own_places::{is_own_directory, is_own_file};
 
-use super::files::{FileKind, Found, ScanOptions, walk};
+use super::files::{FileKind, FoundPath, ScanOptions, walk};
 use super::links::{LinkRules, stays_inside};
 use super::unreadable::{Unreadable, denied, unreadable};
 
@@ -61,7 +61,7 @@ pub fn survey(options: &ScanOptions) -> Result<Survey> {
 }
 
 impl Survey {
-    fn note(&mut self, root: &Path, options: &ScanOptions, found: Found) {
+    fn note(&mut self, root: &Path, options: &ScanOptions, found: FoundPath) {
         let path = path_of(&found.path);
         let list = match (found.link, found.kind) {
             (Some(target), _) => {

@@ -8,7 +8,7 @@ use seawall_repo::wal::LsnRange;
 use tokio::time::{Instant, sleep};
 
 use super::watch::Watch;
-use super::{HeldUp, SharedServer, WalDelivery, WalNeeded};
+use super::{HandOver, SharedServer, WalDelivery, WalNeeded};
 use crate::cluster::{Server, ServerFacts};
 
 /// How often the archive is looked at.
@@ -24,7 +24,7 @@ pub(crate) struct ByArchiver {
     /// How long nothing new may arrive.
     pub patience: Duration,
     /// Another repository may fail, to which it pushes as well.
-    pub held_up: HeldUp,
+    pub hand_over: HandOver,
 }
 
 /// What to do when the archiver is seen to fail.
@@ -102,7 +102,7 @@ impl ByArchiver {
             }
             let stands_still = since.elapsed() >= STANDS_STILL.min(self.patience / 2);
             let seems_to_fail = watch.sees_failures() || (stands_still && trouble.is_none());
-            let held_up = self.held_up.is_so(seems_to_fail);
+            let held_up = self.hand_over.is_needed(seems_to_fail);
             match trouble {
                 // One that is not used, or archives elsewhere, is not held up by a repository.
                 Some(error)
@@ -117,7 +117,7 @@ impl ByArchiver {
                 Some(_) | None => {}
             }
             if held_up {
-                self.held_up.hand_over(needed, end).await?;
+                self.hand_over.store_waiting(needed, end).await?;
                 if archive.contiguous_end(ancestry, from).await? > end {
                     continue;
                 }

@@ -16,29 +16,34 @@ use seawall_repo::wal::SegmentKind;
 
 use super::WalNeeded;
 
-/// Whether the archiver is held up, and where its WAL waits.
+/// Whether a backup hands WAL over itself, and where that waits.
 #[derive(Debug, Clone)]
-pub(crate) struct HeldUp {
+pub(crate) struct HandOver {
     pg_wal: PathBuf,
     several: bool,
-    is_so: Arc<AtomicBool>,
+    some_repository_fails: Arc<AtomicBool>,
 }
 
-impl HeldUp {
-    /// The WAL is in this data directory, and goes into several repositories or one; `is_so` becomes
-    /// true when some repository fails.
-    pub fn new(data_directory: &Path, several: bool, is_so: Arc<AtomicBool>) -> Self {
-        Self { pg_wal: data_directory.join("pg_wal"), several, is_so }
+impl HandOver {
+    /// The WAL is in this data directory, and goes into several repositories or one;
+    /// `some_repository_fails` may become true later.
+    pub fn new(
+        data_directory: &Path,
+        several: bool,
+        some_repository_fails: Arc<AtomicBool>,
+    ) -> Self {
+        Self { pg_wal: data_directory.join("pg_wal"), several, some_repository_fails }
     }
 
-    /// Whether the archiver is held up, as far as that can be known: some repository has failed, or
-    /// there are several and the archiver seems to fail.
-    pub fn is_so(&self, archiver_seems_to_fail: bool) -> bool {
-        self.is_so.load(Ordering::Relaxed) || (self.several && archiver_seems_to_fail)
+    /// Whether the archiver is held up by a repository, as far as that can be known: some repository
+    /// has failed, or there are several and the archiver seems to fail.
+    pub fn is_needed(&self, archiver_seems_to_fail: bool) -> bool {
+        self.some_repository_fails.load(Ordering::Relaxed)
+            || (self.several && archiver_seems_to_fail)
     }
 
     /// Stores the segments from `from` on that wait for the archiver.
-    pub(super) async fn hand_over(&self, needed: WalNeeded<'_>, from: Lsn) -> Result<()> {
+    pub(super) async fn store_waiting(&self, needed: WalNeeded<'_>, from: Lsn) -> Result<()> {
         let WalNeeded { archive, ancestry, range } = needed;
         let size = archive.segment_size();
         let mut segment = WalSegment::containing(ancestry.tip(), from, size);

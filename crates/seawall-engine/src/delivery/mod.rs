@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use crate::cluster::{Server, ServerFacts};
 
 pub(crate) use archiver::ByArchiver;
-pub(crate) use hand_over::HeldUp;
+pub(crate) use hand_over::HandOver;
 
 /// WAL that has to be in a repository.
 #[derive(Debug, Clone, Copy)]

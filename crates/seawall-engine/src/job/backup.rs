@@ -39,7 +39,7 @@ impl Job<'_> {
             fast_checkpoint: !verb.spread_checkpoint,
             wal_timeout: verb.wal_timeout(),
             store_timeout: verb.wal_timeout().max(STORE_PATIENCE_MIN),
-            archiver_is_held_up: !away.is_empty(),
+            other_repository_is_away: !away.is_empty(),
             program: concat!("seawall ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         self.note_backup(&destinations);

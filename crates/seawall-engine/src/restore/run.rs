@@ -16,7 +16,9 @@ use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
 use super::branches::{ancestry_of, archived_from, branches};
-use super::configuration::{Configuration, Host, Purpose, changed, read_configuration, warnings};
+use super::configuration::{
+    Configuration, Purpose, ServerHost, changed, read_configuration, warnings,
+};
 use super::execute::Execution;
 use super::look_ahead::look_ahead;
 use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
@@ -601,7 +603,7 @@ impl PlannedRestore {
     async fn plan_settings(&mut self, wal: &dyn WalSource) -> Result<()> {
         let major = self.major()?;
         self.plan.required = self.required(wal).await?;
-        let host = Host::with_programs(find_programs(major).ok().as_deref());
+        let host = ServerHost::with_programs(find_programs(major).ok().as_deref());
         let (mode, then) = (self.plan.mode, self.plan.then);
         let purpose = Purpose { mode, then, major };
         self.plan.settings = self.plan.required.missing_in(&self.configuration);

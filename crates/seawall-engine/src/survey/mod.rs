@@ -32,7 +32,7 @@ pub use cluster::ClusterSurvey;
 pub use collect::{Depth, NamedRepository, Surveyed, survey, survey_all};
 pub use contradiction::Contradiction;
 pub use foreign::ForeignWal;
-pub use health::{Health, Judged, Level, Limits, Remark, health};
+pub use health::{Health, Judged, Level, Remark, Thresholds, health};
 pub use jobs::{JobState, KnownJob};
 pub use repository::stored_bytes;
 pub use wal::{ArchivedWal, DamagedTimeline, WalGap};

@@ -4,7 +4,6 @@ use seawall_core::{Action, BackupId, ClusterName, Code, Error, Lsn, Result, Time
 
 use super::BackupState;
 use crate::lines::several_clusters;
-use crate::verify::NotWhole;
 
 /// A backup that may be meant.
 #[derive(Debug, Clone)]
@@ -59,12 +58,7 @@ impl<T> FoundBackup<T> {
             BackupState::Not(why) => Some((one.id, why)),
         };
         self.passed_over.iter().filter_map(told).map(|(id, why)| {
-            let why = match why {
-                NotWhole::Damaged => "damaged",
-                NotWhole::OtherFormat => "of another format",
-                NotWhole::Unread => "could not be read",
-            };
-            let (word, meant) = (&self.word, self.backup.id);
+            let (word, meant, why) = (&self.word, self.backup.id, why.predicate());
             format!("of the backups known to be whole, {word} is {meant}: {id} is newer, and {why}")
         })
     }
@@ -141,6 +135,7 @@ mod tests {
     use seawall_core::Ulid;
 
     use super::*;
+    use crate::verify::NotWhole;
 
     /// A backup of a day, whose stop is there in the log of timeline 1.
     fn backup(cluster: &str, day: u64, state: BackupState) -> Candidate<u64> {
@@ -176,7 +171,10 @@ mod tests {
         }
         for (word, is) in [("latest", "latest is 19700103"), ("latest~1", "latest~1 is 19700102")] {
             let notes: Vec<String> = find_backup(word, backups("main")).unwrap().notes().collect();
-            assert!(notes.len() == 1 && notes[0].ends_with("is newer, and damaged"), "{notes:?}");
+            assert!(
+                notes.len() == 1 && notes[0].ends_with("is newer, and is damaged"),
+                "{notes:?}"
+            );
             assert!(notes[0].starts_with("of the backups known to be whole, "), "{notes:?}");
             assert!(notes[0].contains(is), "{notes:?}");
         }

@@ -27,8 +27,19 @@ impl NotWhole {
             _ => Self::Unread,
         }
     }
+
+    /// The end of a sentence about the thing.
+    #[must_use]
+    pub const fn predicate(self) -> &'static str {
+        match self {
+            Self::Damaged => "is damaged",
+            Self::OtherFormat => "is of another format",
+            Self::Unread => "could not be read",
+        }
+    }
 }
 
+/// In a column.
 impl fmt::Display for NotWhole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

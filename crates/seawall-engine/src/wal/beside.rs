@@ -19,18 +19,18 @@ const RECOVERY_FILE: &str = "RECOVERYXLOG";
 
 /// A parent's part of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Parent {
+struct ParentPart {
     segment: WalSegment,
     /// Where its child left it, in the segment.
     end_bytes: usize,
 }
 
 /// The timelines that wrote the beginning of `segment`, of those on the way to its own.
-fn parents(segment: WalSegment, spans: &[TimelineSpan]) -> Vec<Parent> {
+fn parents(segment: WalSegment, spans: &[TimelineSpan]) -> Vec<ParentPart> {
     let inside = spans.iter().filter(|span| span.timeline != segment.timeline).filter_map(|span| {
         let end = span.end.filter(|end| *end > segment.start() && *end < segment.end())?;
         let end_bytes = usize::try_from(end.bytes_since(segment.start())).ok()?;
-        Some(Parent { segment: WalSegment { timeline: span.timeline, ..segment }, end_bytes })
+        Some(ParentPart { segment: WalSegment { timeline: span.timeline, ..segment }, end_bytes })
     });
     inside.collect()
 }

@@ -111,7 +111,7 @@ impl House {
             fast_checkpoint: true,
             wal_timeout: LIMIT,
             store_timeout: LIMIT,
-            archiver_is_held_up: false,
+            other_repository_is_away: false,
             program: "test".to_owned(),
         })
     }

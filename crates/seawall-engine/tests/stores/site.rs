@@ -199,7 +199,7 @@ impl Site {
             fast_checkpoint: true,
             wal_timeout: LIMIT,
             store_timeout: LIMIT,
-            archiver_is_held_up: false,
+            other_repository_is_away: false,
             program: "test".to_owned(),
         };
         let destination = Destination {

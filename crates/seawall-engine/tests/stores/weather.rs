@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seawall_store::testing::{Call, Fault, Faulty};
-use seawall_store::{Retry, RetryPolicy, Store};
+use seawall_store::{RetryPolicy, Retrying, Store};
 use seawall_testkit::faults::Random;
 
 /// How a store behaves in one round.
@@ -95,7 +95,7 @@ impl Weather {
         let wait = Duration::from_millis(1);
         let policy = RetryPolicy { times: 3, first_wait: wait, longest_wait: wait };
         if self.asked_again {
-            (Arc::new(Retry::new(Arc::clone(&faulty) as _, policy)), faulty)
+            (Arc::new(Retrying::new(Arc::clone(&faulty) as _, policy)), faulty)
         } else {
             (Arc::clone(&faulty) as _, faulty)
         }

@@ -6,7 +6,7 @@ use seawall_pgdata::history::Ancestry;
 use super::ingest::crossing_facts;
 use super::listing::Listed;
 use super::range::WalRange;
-use super::summary::{LastCommit, LogSummary};
+use super::so_far::{LastCommit, LogSoFar};
 use super::{LsnRange, WalArchive};
 
 /// How many seams that nobody proved when they were stored are proven on the way; where there are
@@ -44,11 +44,11 @@ impl WalArchive {
         let Some(complete_to) = self.complete_to(ancestry, from, end, &last).await? else {
             return Ok(None);
         };
-        let Some(summary) = self.summary_from(ancestry, from, last).await? else { return Ok(None) };
-        if summary.minimal_from.is_some_and(|lsn| lsn >= from) {
+        let Some(so_far) = self.so_far_from(ancestry, from, last).await? else { return Ok(None) };
+        if so_far.minimal_from.is_some_and(|lsn| lsn >= from) {
             return Ok(None);
         }
-        let last_commit = summary.last_commit.filter(|commit| commit.lsn >= from);
+        let last_commit = so_far.last_commit.filter(|commit| commit.lsn >= from);
         Ok(Some(LogEnd { complete_to, hole, last_commit }))
     }
 
@@ -81,20 +81,20 @@ impl WalArchive {
 
     /// What the log says from `from` on, or from somewhere before, up to the end of `last`. `None` if
     /// ranges do not continue each other, or too many have to be asked.
-    async fn summary_from(
+    async fn so_far_from(
         &self,
         ancestry: &Ancestry,
         from: Lsn,
         last: WalRange,
-    ) -> Result<Option<LogSummary>> {
-        let mut known = last.summary;
+    ) -> Result<Option<LogSoFar>> {
+        let mut known = last.so_far;
         for _ in 0..SEAMS_MAX {
             let seam = known.since;
             if seam <= from || known.minimal_from.is_some_and(|lsn| lsn >= from) {
                 return Ok(Some(known));
             }
             let Some(before) = self.read_up_to(ancestry, seam).await? else { return Ok(None) };
-            let mut earlier = before.summary;
+            let mut earlier = before.so_far;
             if before.index.end == seam {
                 let Some(after) = self.read_from(ancestry, seam).await? else { return Ok(None) };
                 match crossing_facts(&before.index, &after.index) {
@@ -102,7 +102,7 @@ impl WalArchive {
                     Err(_) => return Ok(None),
                 }
             }
-            known = LogSummary {
+            known = LogSoFar {
                 since: earlier.since,
                 minimal_from: known.minimal_from.or(earlier.minimal_from),
                 last_commit: known.last_commit.or(earlier.last_commit),
@@ -142,7 +142,7 @@ impl WalArchive {
         let facts = &mut range.index.facts;
         facts.commits.retain(|commit| commit.end_lsn <= end);
         facts.events.retain(|event| event.end_lsn <= end);
-        range.summary = LogSummary::of(&range.index);
+        range.so_far = LogSoFar::of(&range.index);
         // A record that goes on behind the range is of what was left.
         range.index.tail = None;
         Ok(range)

@@ -18,7 +18,7 @@ mod names;
 pub mod range;
 mod records;
 mod segment;
-mod summary;
+mod so_far;
 mod walk;
 
 pub use ancestries::{Ancestries, DamagedHistory};
@@ -32,7 +32,7 @@ pub use names::listing_splits;
 pub(crate) use names::wal_of;
 pub use records::RecordsAround;
 pub use segment::SegmentRead;
-pub use summary::{LastCommit, LogSummary};
+pub use so_far::{LastCommit, LogSoFar};
 pub use walk::{Detail, LogStep, LogWalker, WalHole};
 
 use std::fmt;

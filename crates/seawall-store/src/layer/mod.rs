@@ -28,7 +28,7 @@ use crate::{
 
 pub use limited::{Limited, Limits};
 pub use metered::{Counts, Metered};
-pub use retry::{Retry, RetryPolicy};
+pub use retry::{RetryPolicy, Retrying};
 pub use time_limit::TimeLimited;
 
 /// What a layer does around the calls that go through it.

@@ -57,13 +57,13 @@ impl RetryPolicy {
 /// alone knows what has arrived.
 ///
 /// When and how long to wait is the crate backon's.
-pub type Retry = Layered<Patience>;
+pub type Retrying = Layered<Patience>;
 
-/// What a [`Retry`] store goes by.
+/// What a [`Retrying`] store goes by.
 #[derive(Debug)]
 pub struct Patience(RetryPolicy);
 
-impl Retry {
+impl Retrying {
     /// Asks `inner` again as the policy says.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
@@ -139,9 +139,9 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn patient(store: Faulty) -> (Arc<Faulty>, Retry) {
+    fn patient(store: Faulty) -> (Arc<Faulty>, Retrying) {
         let faulty = Arc::new(store);
-        (Arc::clone(&faulty), Retry::new(faulty, RetryPolicy::default()))
+        (Arc::clone(&faulty), Retrying::new(faulty, RetryPolicy::default()))
     }
 
     #[tokio::test(start_paused = true)]

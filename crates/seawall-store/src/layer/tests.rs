@@ -61,7 +61,7 @@ async fn a_store_that_is_asked_again_keeps_every_promise_however_often_it_does_n
             let repeated = !matches!(call, Call::Create | Call::Write | Call::Finish);
             (repeated && number % 3 == 0).then_some(Fault::Unavailable)
         });
-        Arc::new(Retry::new(Arc::new(faulty), policy)) as Arc<dyn Store>
+        Arc::new(Retrying::new(Arc::new(faulty), policy)) as Arc<dyn Store>
     })
     .await;
 }

@@ -12,7 +12,7 @@ use crate::{Store, StoreError};
 /// A store that is not waited for longer than a while: a call that takes longer has failed
 /// ([`StoreError::Unavailable`]). The store may still do it.
 ///
-/// It goes outside of [`Retry`](super::Retry): what counts is how long the caller waits.
+/// It goes outside of [`Retrying`](super::Retrying): what counts is how long the caller waits.
 pub type TimeLimited = Layered<TimeLimit>;
 
 /// How long an answer of a [`TimeLimited`] store is waited for.

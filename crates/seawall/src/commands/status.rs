@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use seawall_core::{ClusterName, Error, Result, seconds_of};
-use seawall_engine::survey::{Depth, Health, Level, Limits, ask_all, health};
+use seawall_engine::survey::{Depth, Health, Level, Thresholds, ask_all, health};
 use serde::Serialize;
 use serde_json::json;
 
@@ -80,7 +80,7 @@ fn all_unknown(path: Option<&Path>, args: &StatusArgs, error: &Error) -> Vec<Sta
 }
 
 fn statuses(path: Option<&Path>, args: &StatusArgs) -> Result<Vec<Status>> {
-    let limits = Limits { max_age: args.max_age, max_rpo: args.max_rpo };
+    let limits = Thresholds { max_age: args.max_age, max_rpo: args.max_rpo };
     let named = args.cluster.cluster.as_ref();
     // Read before the process becomes another user.
     let context = Context::new(path, &args.repository)?;

@@ -106,17 +106,17 @@ struct LargeFile {
 impl Collector {
     /// Begins the manifest.
     pub async fn begin(destination: &Arc<Destination>, ready: Ready) -> Result<Self> {
-        let Ready { journal, dead, parent, packs, maps } = ready;
+        let Ready { journal, dead, predecessor, packs, maps } = ready;
         let line = destination.line.clone();
         let id = new_ulid(Timestamp::now())?;
         let path = line.paths().path(&LineObject::Manifest(id))?;
         let mut manifest_part = Vec::new();
         let manifest = ManifestWriter::begin(line.keyring(), id, &path, &mut manifest_part)?;
         let manifest_object = line.store().create_large(&path).await?;
-        let (resumed, parent) = parent.unzip();
+        let (resumed, predecessor) = predecessor.unzip();
         let emitted = Arc::<AtomicU64>::default();
         let (into, results) =
-            PackingInto::new(Arc::clone(destination), parent, Arc::clone(&emitted));
+            PackingInto::new(Arc::clone(destination), predecessor, Arc::clone(&emitted));
         Ok(Self {
             line,
             into: Some(into),

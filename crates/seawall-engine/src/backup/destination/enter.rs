@@ -13,7 +13,7 @@ use seawall_repo::{Attempt, Line};
 
 use super::history::store_history;
 use super::journal::Journal;
-use super::parent::{Inheritance, Parent};
+use super::predecessor::{Inheritance, Predecessor};
 use crate::backup::going::{Failed, Journaled};
 use crate::backup::look::Seen;
 use crate::backup::request::Destination;
@@ -37,7 +37,7 @@ pub(in crate::backup) struct Ready {
     /// As of [`Entered`].
     pub dead: Vec<BackupId>,
     /// What need not be read for it, and the attempt that it comes from.
-    pub parent: Option<(BackupId, Parent)>,
+    pub predecessor: Option<(BackupId, Predecessor)>,
     /// Packs and maps that it has already.
     pub packs: Vec<PackInfo>,
     pub maps: Vec<MapInfo>,
@@ -120,7 +120,7 @@ pub(in crate::backup) async fn prepare(
     store_history(line, &seen.data_directory, start.timeline).await?;
     let Entered { journal, dead, inheritance } = entered;
     let (packs, maps) = (Vec::new(), Vec::new());
-    let mut ready = Ready { journal, dead, parent: None, packs, maps };
+    let mut ready = Ready { journal, dead, predecessor: None, packs, maps };
     if let Some(inheritance) = inheritance {
         inherit(line, seen, start, inheritance, &mut ready, note).await?;
     }
@@ -221,8 +221,8 @@ async fn inherit(
     inheritance.maps.iter().for_each(|map| journal.map(*map));
     ready.packs.clone_from(&inheritance.packs);
     ready.maps.clone_from(&inheritance.maps);
-    let parent = inheritance.adopt(changes, seen.control.relseg_size);
-    ready.parent = Some((id, parent));
+    let predecessor = inheritance.adopt(changes, seen.control.relseg_size);
+    ready.predecessor = Some((id, predecessor));
     Ok(())
 }
 

@@ -6,7 +6,7 @@ mod enter;
 mod file_copies;
 mod history;
 mod journal;
-mod parent;
+mod predecessor;
 mod publish;
 
 pub(super) use collector::{Collected, Collector};
@@ -15,5 +15,5 @@ pub(super) use enter::{
 };
 pub(super) use journal::Journal;
 pub(crate) use journal::give_up;
-pub(super) use parent::Parent;
+pub(super) use predecessor::Predecessor;
 pub(super) use publish::{Published, Whole, publish};

@@ -19,10 +19,10 @@ use seawall_repo::pack::PackInfo;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::destination::Parent;
+use super::destination::Predecessor;
 use super::request::Destination;
 use super::source::{Packing, Wanted};
-use crate::cluster::Found;
+use crate::cluster::FoundPath;
 use packer::DestinationsPacker;
 
 /// The scan runs at most so many paths ahead of a manifest, which bounds what is held out of order.
@@ -69,7 +69,7 @@ pub(super) struct PackingInto {
     /// The destination.
     pub destination: Arc<Destination>,
     /// What need not be read for it.
-    pub parent: Option<Parent>,
+    pub predecessor: Option<Predecessor>,
     /// How many paths its manifest has; its collector counts.
     pub emitted: Arc<AtomicU64>,
     results: mpsc::Sender<Packed>,
@@ -79,11 +79,11 @@ impl PackingInto {
     /// A destination to pack for, and what comes for its collector.
     pub fn new(
         destination: Arc<Destination>,
-        parent: Option<Parent>,
+        predecessor: Option<Predecessor>,
         emitted: Arc<AtomicU64>,
     ) -> (Self, mpsc::Receiver<Packed>) {
         let (results, collected) = mpsc::channel(RESULTS_WAITING);
-        (Self { destination, parent, emitted, results }, collected)
+        (Self { destination, predecessor, emitted, results }, collected)
     }
 
     /// A destination that has failed has nobody who collects.
@@ -119,10 +119,11 @@ impl Packing for DestinationsPacking {
         DestinationsPacker::new(&self.all, self.runtime.clone())
     }
 
-    fn found(&self, sequence: u64, found: &Found, entry: &Entry) -> Result<Wanted> {
+    fn found(&self, sequence: u64, found: &FoundPath, entry: &Entry) -> Result<Wanted> {
         self.refuse_nobody()?;
         let lacks = |into: &PackingInto| {
-            let known = into.parent.as_ref().and_then(|parent| parent.content(found));
+            let known =
+                into.predecessor.as_ref().and_then(|predecessor| predecessor.content(found));
             let Some(content) = known else { return !into.is_gone() };
             let entry = Entry { content: Some(content), ..entry.clone() };
             hand_over(&into.results, Packed::Entry { sequence, entry, reused: true });

@@ -52,14 +52,14 @@ impl PackSink {
     }
 
     /// Opens a pack.
-    pub async fn begin(&mut self) -> Result<Option<PackInfo>> {
+    pub async fn begin(&mut self) -> Result<()> {
         let id = new_ulid(Timestamp::now())?;
         let path = self.line.paths().path(&LineObject::Pack(id))?;
         let writer = self.line.store().create_large(&path).await?;
         let mut part = new_part();
         let builder = PackBuilder::begin(self.line.keyring(), id, &path, &mut part)?;
         self.open = Some(OpenPack { builder, writer, part, since: Instant::now() });
-        Ok(None)
+        Ok(())
     }
 
     /// Adds a frame to the open pack.
@@ -77,12 +77,12 @@ impl PackSink {
     }
 
     /// Sends what there is of the open pack.
-    pub async fn write_part(&mut self) -> Result<Option<PackInfo>> {
+    pub async fn write_part(&mut self) -> Result<()> {
         if let Some(open) = &mut self.open {
             let part = mem::replace(&mut open.part, new_part());
             open.writer.write(Bytes::from(part)).await?;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Whether the open pack is full or old. To be asked between files' pieces, so that no piece

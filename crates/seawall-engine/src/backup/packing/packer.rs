@@ -6,7 +6,7 @@ use seawall_pgdata::page::is_all_zero;
 use seawall_repo::envelope::Compressor;
 use seawall_repo::hash::{BlockHash, ContentHasher, FullBlockHash};
 use seawall_repo::manifest::{Content, Entry};
-use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameBody, FramePayload, PackInfo};
+use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameBody, FramePayload};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -109,11 +109,11 @@ impl DestinationsPacker {
 
     /// Does what some packs need of their stores, for all of these at once: the slowest takes as
     /// long as all.
-    fn serve(
+    fn serve<T>(
         &mut self,
         needs: impl Fn(usize, &PackSink) -> bool,
-        act: &impl AsyncFn(&mut PackSink) -> Result<Option<PackInfo>>,
-    ) {
+        act: &impl AsyncFn(&mut PackSink) -> Result<T>,
+    ) -> Vec<(usize, T)> {
         let acting: Vec<_> = self
             .sinks
             .iter_mut()
@@ -123,14 +123,23 @@ impl DestinationsPacker {
             .map(async |(place, sink)| (place, act(&mut sink.packs).await))
             .collect();
         if acting.is_empty() {
-            return;
+            return Vec::new();
         }
+        let mut done = Vec::new();
         for (place, outcome) in self.runtime.block_on(join_all(acting)) {
             match outcome {
-                Ok(Some(pack)) => self.give(place, Packed::Pack(pack)),
-                Ok(None) => {}
+                Ok(outcome) => done.push((place, outcome)),
                 Err(error) => self.lose(place, error),
             }
+        }
+        done
+    }
+
+    /// Finishes some packs, for all of these at once, and hands them to their destinations.
+    fn finish(&mut self, which: impl Fn(&PackSink) -> bool) {
+        self.lose_those_gone();
+        for (place, pack) in self.serve(|_, packs| which(packs), &PackSink::finish) {
+            pack.into_iter().for_each(|pack| self.give(place, Packed::Pack(pack)));
         }
     }
 
@@ -248,14 +257,12 @@ impl Packer for DestinationsPacker {
     }
 
     fn rotate(&mut self) -> Result<()> {
-        self.lose_those_gone();
-        self.serve(|_, packs| packs.is_full(), &PackSink::finish);
+        self.finish(PackSink::is_full);
         Ok(())
     }
 
     fn end(&mut self) -> Result<()> {
-        self.lose_those_gone();
-        self.serve(|_, packs| !packs.needs_pack(), &PackSink::finish);
+        self.finish(|packs| !packs.needs_pack());
         Ok(())
     }
 }

@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::backup::source::{Absent, Bundle, ReplayLimit, SpanRead, Wanted, WholeRead};
-    use crate::cluster::{Found, LinkRules, TablespaceLinks};
+    use crate::cluster::{FoundPath, LinkRules, TablespaceLinks};
     use crate::pace::Crew;
 
     /// What was handed over: the content of files by path, and those who wanted it.
@@ -161,7 +161,7 @@ mod tests {
             Ok(self.clone())
         }
 
-        fn found(&self, _: u64, _: &Found, entry: &Entry) -> Result<Wanted> {
+        fn found(&self, _: u64, _: &FoundPath, entry: &Entry) -> Result<Wanted> {
             Ok(Wanted::new([true, name(entry) != "base/1/3"]))
         }
 

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use seawall_core::{Code, Error, Result};
 use seawall_repo::manifest::{Entry, LeftOut, PageError};
 
-use crate::cluster::Found;
+use crate::cluster::FoundPath;
 use crate::pace::Pace;
 
 pub(super) use bundle::Bundle;
@@ -49,7 +49,7 @@ pub(super) trait Packing: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Code::Interrupted`] when nobody is left who wants anything.
-    fn found(&self, sequence: u64, found: &Found, entry: &Entry) -> Result<Wanted>;
+    fn found(&self, sequence: u64, found: &FoundPath, entry: &Entry) -> Result<Wanted>;
 
     /// The next path, which has no content.
     ///

@@ -11,7 +11,7 @@ use seawall_repo::pack::{BLOCK_BYTES, BlobSize};
 use super::files::FilesSource;
 use super::task::{CopyRule, FoundFile, SMALL_FILE_BYTES, SPAN_BYTES, Span, Task, Work};
 use super::{Packing, Wanted, bundle};
-use crate::cluster::{FileKind, Found};
+use crate::cluster::{FileKind, FoundPath};
 
 /// How long the scan pauses when it is too far ahead.
 const AHEAD_PAUSE: Duration = Duration::from_millis(2);
@@ -39,7 +39,7 @@ impl<'p, P: Packing> Planner<'p, P> {
     }
 
     /// Plans what is to be done about the next path.
-    pub fn found(&mut self, found: &Found) -> Result<()> {
+    pub fn found(&mut self, found: &FoundPath) -> Result<()> {
         self.keep_pace()?;
         let sequence = self.sequence;
         self.sequence += 1;
@@ -84,7 +84,7 @@ impl<'p, P: Packing> Planner<'p, P> {
         self.source.pace.refuse_stopped()
     }
 
-    fn rule(&self, found: &Found) -> CopyRule {
+    fn rule(&self, found: &FoundPath) -> CopyRule {
         match &found.kind {
             FileKind::Relation(file) => CopyRule::Replayed {
                 relation_block: Some(
@@ -121,7 +121,7 @@ impl<'p, P: Packing> Planner<'p, P> {
         &self,
         to: &Wanted,
         file: &FoundFile,
-        found: &Found,
+        found: &FoundPath,
         relation_block: Option<BlockNumber>,
     ) -> Result<()> {
         let blocks = u32::try_from(found.size_bytes.div_ceil(BLOCK_BYTES as u64));
@@ -154,7 +154,7 @@ impl<'p, P: Packing> Planner<'p, P> {
 }
 
 /// The manifest's entry of what was found, still without content.
-fn file_entry(found: &Found) -> Entry {
+fn file_entry(found: &FoundPath) -> Entry {
     let (kind, link_target) = match &found.kind {
         FileKind::Directory => (EntryKind::Directory, None),
         FileKind::Symlink(target) => (EntryKind::Symlink, Some(target.clone().into())),

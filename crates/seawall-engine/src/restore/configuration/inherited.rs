@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use seawall_pgdata::PgMajor;
 use seawall_pgwire::Conninfo;
 
-use super::{Configuration, Host, missing};
+use super::{Configuration, ServerHost, missing};
 use crate::restored::{Mode, PlannedSetting, TargetAction};
 
 /// What a server is restored for.
@@ -22,7 +22,7 @@ pub(in crate::restore) struct Purpose {
 /// What a row of the tables is judged by.
 struct Look<'l> {
     there: &'l Configuration,
-    host: &'l Host,
+    host: &'l ServerHost,
     purpose: Purpose,
     /// What the configuration sets the setting to; nothing if it does not.
     value: &'l str,
@@ -269,7 +269,7 @@ fn applies(purpose: Purpose, modes: &[Mode], majors: Majors) -> bool {
 pub(in crate::restore) fn changed(
     purpose: Purpose,
     there: &Configuration,
-    host: &Host,
+    host: &ServerHost,
 ) -> Vec<PlannedSetting> {
     let rows = CHANGED.iter().filter(|row| applies(purpose, row.modes, row.majors));
     rows.filter_map(|row| {
@@ -289,7 +289,7 @@ pub(in crate::restore) fn changed(
 pub(in crate::restore) fn warnings(
     purpose: Purpose,
     there: &Configuration,
-    host: &Host,
+    host: &ServerHost,
 ) -> Vec<String> {
     let rows = TOLD.iter().filter(|row| applies(purpose, row.modes, row.majors));
     let told = rows.filter_map(|row| {
@@ -322,8 +322,8 @@ mod tests {
         Purpose { mode, then: TargetAction::Promote, major }
     }
 
-    fn host() -> Host {
-        Host::with_programs(None)
+    fn host() -> ServerHost {
+        ServerHost::with_programs(None)
     }
 
     /// What a setting becomes.

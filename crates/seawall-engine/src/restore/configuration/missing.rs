@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::backed_up::TLS_FILES;
-use super::{Configuration, Host, Purpose};
+use super::{Configuration, Purpose, ServerHost};
 use crate::restored::Mode;
 
 /// Libraries that do work of their own in the background, in a clone too.
@@ -28,7 +28,7 @@ const COMMANDS: [(&str, &str); 2] = [
 ];
 
 /// The settings and files of TLS that are neither on this host nor restored, if TLS is on.
-pub(super) fn tls_files(there: &Configuration, host: &Host) -> Vec<(&'static str, String)> {
+pub(super) fn tls_files(there: &Configuration, host: &ServerHost) -> Vec<(&'static str, String)> {
     if !there.is_on("ssl") {
         return Vec::new();
     }
@@ -46,7 +46,7 @@ pub(super) fn tls_files(there: &Configuration, host: &Host) -> Vec<(&'static str
 }
 
 /// What a person should know.
-pub(super) fn warnings(purpose: Purpose, there: &Configuration, host: &Host) -> Vec<String> {
+pub(super) fn warnings(purpose: Purpose, there: &Configuration, host: &ServerHost) -> Vec<String> {
     let mut warnings = Vec::new();
     if purpose.mode == Mode::Clone {
         warnings.extend(jobs(there));
@@ -63,7 +63,7 @@ pub(super) fn warnings(purpose: Purpose, there: &Configuration, host: &Host) -> 
     warnings
 }
 
-fn libraries(mode: Mode, there: &Configuration, host: &Host) -> Vec<String> {
+fn libraries(mode: Mode, there: &Configuration, host: &ServerHost) -> Vec<String> {
     let path: Vec<&str> =
         there.text("dynamic_library_path").unwrap_or("$libdir").split(':').collect();
     let mut warnings = Vec::new();
@@ -81,7 +81,7 @@ fn libraries(mode: Mode, there: &Configuration, host: &Host) -> Vec<String> {
 }
 
 /// PostgreSQL does not start where it can listen on none of its addresses.
-fn addresses(there: &Configuration, host: &Host) -> Option<String> {
+fn addresses(there: &Configuration, host: &ServerHost) -> Option<String> {
     let listed = there.list("listen_addresses");
     let is_foreign =
         |text: &&str| text.parse::<IpAddr>().is_ok_and(|address| !host.has_address(address));
@@ -93,7 +93,7 @@ fn addresses(there: &Configuration, host: &Host) -> Option<String> {
     })
 }
 
-fn commands(there: &Configuration, host: &Host) -> Vec<String> {
+fn commands(there: &Configuration, host: &ServerHost) -> Vec<String> {
     let missing = COMMANDS.iter().filter_map(|(setting, what)| {
         // The whole command may hold secrets; its program does not.
         let program = there.text(setting)?.split_whitespace().next()?.trim_matches(['"', '\'']);
@@ -124,7 +124,7 @@ mod tests {
 
     fn told(mode: Mode, lines: &[(&str, &str)]) -> String {
         let purpose = Purpose { mode, then: TargetAction::Promote, major: PgMajor::V15 };
-        warnings(purpose, &configuration(lines), &Host::with_programs(None)).join("\n")
+        warnings(purpose, &configuration(lines), &ServerHost::with_programs(None)).join("\n")
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             ("ssl_cert_file", "/etc/passwd"),
             ("ssl_ca_file", "/nowhere/ca.crt"),
         ]);
-        let host = Host::with_programs(None);
+        let host = ServerHost::with_programs(None);
         let missing = |there: &Configuration| {
             let files = tls_files(there, &host).into_iter().map(|(_, file)| file);
             files.collect::<Vec<_>>().join(" ")

@@ -2,16 +2,16 @@
 //! that it must not have as it was.
 
 mod backed_up;
-mod host;
 mod inherited;
 mod missing;
 mod required;
+mod server_host;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use backed_up::read as read_configuration;
-pub(super) use host::Host;
 pub(super) use inherited::{Purpose, changed, warnings};
+pub(super) use server_host::ServerHost;
 
 /// Where PostgreSQL listens unless it is told otherwise.
 const DEFAULT_PORT: u16 = 5432;

@@ -15,13 +15,13 @@ use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestReader};
 use tokio::runtime::Handle;
 
 use super::journal::Journal;
-use super::worker::{FileJob, Job, Worker, crc_of_zeroes};
+use super::worker::{FileToWrite, Worker, WriteTask, crc_of_zeroes};
 use crate::cluster::stays_inside;
 use crate::durable::{create_directory, create_file, local};
 use crate::pace::Pace;
 use crate::stored::{Layout, Sources};
 
-/// Jobs that wait for a worker.
+/// Tasks that wait for a worker.
 const JOBS_WAITING: usize = 16;
 
 /// Small files that are written together at most.
@@ -78,12 +78,12 @@ impl Writing<'_> {
         }
     }
 
-    fn work(&self, runtime: &Handle, receiver: &Mutex<Receiver<Job>>) -> Result<()> {
+    fn work(&self, runtime: &Handle, receiver: &Mutex<Receiver<WriteTask>>) -> Result<()> {
         let (sources, pace) = (Arc::clone(&self.sources), Arc::clone(&self.pace));
         let mut worker = Worker::new(sources, runtime.clone(), pace, self.piece_bytes)?;
-        while let Some(job) = next(receiver) {
+        while let Some(task) = next(receiver) {
             self.pace.refuse_stopped()?;
-            worker.work(&job, &mut |file, crc| {
+            worker.work(&task, &mut |file, crc| {
                 let bytes = file.entry.size_bytes();
                 self.progress.advance(bytes);
                 self.journal.note(file.number, crc, bytes, self.layout)
@@ -93,7 +93,7 @@ impl Writing<'_> {
     }
 
     /// Goes through the manifest, makes directories and links, and gives files to the workers.
-    fn find(&self, runtime: &Handle, jobs: &SyncSender<Job>) -> Result<Vec<String>> {
+    fn find(&self, runtime: &Handle, tasks: &SyncSender<WriteTask>) -> Result<Vec<String>> {
         let mut notes = Vec::new();
         let mut number = 0;
         for page in 0..self.manifest.pages() {
@@ -102,58 +102,60 @@ impl Writing<'_> {
             for entry in entries {
                 self.pace.refuse_stopped()?;
                 let location = self.layout.resolve(entry.path())?;
-                let job = FileJob { number, location, entry };
+                let wanted = FileToWrite { number, location, entry };
                 number += 1;
-                match self.look(job, &mut notes)? {
+                match self.look(wanted, &mut notes)? {
                     None => {}
-                    Some(job) => match job.entry.content {
-                        Some(Content::Mapped { .. }) => send(jobs, Job::Mapped(Box::new(job)))?,
-                        Some(Content::Blob { pack, frame, .. }) => {
-                            small.entry(Some((pack, frame))).or_default().push(job);
+                    Some(file) => match file.entry.content {
+                        Some(Content::Mapped { .. }) => {
+                            send(tasks, WriteTask::Mapped(Box::new(file)))?;
                         }
-                        None => small.entry(None).or_default().push(job),
+                        Some(Content::Blob { pack, frame, .. }) => {
+                            small.entry(Some((pack, frame))).or_default().push(file);
+                        }
+                        None => small.entry(None).or_default().push(file),
                     },
                 }
             }
-            send_small(small, jobs)?;
+            send_small(small, tasks)?;
         }
         Ok(notes)
     }
 
     /// Makes what is not a file; gives back a file that is still to be written.
-    fn look(&self, job: FileJob, notes: &mut Vec<String>) -> Result<Option<FileJob>> {
-        if !Layout::restores(job.entry.path()) {
+    fn look(&self, wanted: FileToWrite, notes: &mut Vec<String>) -> Result<Option<FileToWrite>> {
+        if !Layout::restores(wanted.entry.path()) {
             return Ok(None);
         }
-        match job.entry.kind {
+        match wanted.entry.kind {
             EntryKind::Directory => {
-                create_directory(&job.location, job.entry.mode | 0o700).map(|()| None)
+                create_directory(&wanted.location, wanted.entry.mode | 0o700).map(|()| None)
             }
-            EntryKind::Symlink => self.link(&job.entry, &job.location, notes).map(|()| None),
+            EntryKind::Symlink => self.link(&wanted.entry, &wanted.location, notes).map(|()| None),
             EntryKind::File => {
-                let finished = self.journal.finished(job.number).is_some();
-                let there = fs::symlink_metadata(&job.location).ok();
+                let finished = self.journal.finished(wanted.number).is_some();
+                let there = fs::symlink_metadata(&wanted.location).ok();
                 let same =
-                    there.is_some_and(|it| it.is_file() && it.len() == job.entry.size_bytes());
+                    there.is_some_and(|it| it.is_file() && it.len() == wanted.entry.size_bytes());
                 if finished && same {
-                    self.progress.advance(job.entry.size_bytes());
+                    self.progress.advance(wanted.entry.size_bytes());
                     return Ok(None);
                 }
-                if self.layout.leaves_out(job.entry.path()) {
-                    return self.hole(&job).map(|()| None);
+                if self.layout.leaves_out(wanted.entry.path()) {
+                    return self.hole(&wanted).map(|()| None);
                 }
-                Ok(Some(job))
+                Ok(Some(wanted))
             }
         }
     }
 
     /// A file of a database that is left out: as long as it was, and one hole.
-    fn hole(&self, job: &FileJob) -> Result<()> {
-        let bytes = job.entry.size_bytes();
-        let file = create_file(&job.location, job.entry.mode)?;
-        file.set_len(bytes).map_err(|error| local(error, "writing", &job.location))?;
+    fn hole(&self, wanted: &FileToWrite) -> Result<()> {
+        let bytes = wanted.entry.size_bytes();
+        let file = create_file(&wanted.location, wanted.entry.mode)?;
+        file.set_len(bytes).map_err(|error| local(error, "writing", &wanted.location))?;
         self.progress.advance(bytes);
-        self.journal.note(job.number, crc_of_zeroes(0, bytes), bytes, self.layout)
+        self.journal.note(wanted.number, crc_of_zeroes(0, bytes), bytes, self.layout)
     }
 
     /// A link out of the data directory is made for nobody: through it the restored server would
@@ -183,25 +185,25 @@ impl Writing<'_> {
     }
 }
 
-fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
+fn next(receiver: &Mutex<Receiver<WriteTask>>) -> Option<WriteTask> {
     receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
-fn send(jobs: &SyncSender<Job>, job: Job) -> Result<()> {
-    jobs.send(job).map_err(|_| Error::new(Code::Internal, "no thread writes files any more"))
+fn send(tasks: &SyncSender<WriteTask>, task: WriteTask) -> Result<()> {
+    tasks.send(task).map_err(|_| Error::new(Code::Internal, "no thread writes files any more"))
 }
 
 /// Small files by pack and frame; empty ones are in none.
-type SmallFiles = BTreeMap<Option<(Ulid, u32)>, Vec<FileJob>>;
+type SmallFiles = BTreeMap<Option<(Ulid, u32)>, Vec<FileToWrite>>;
 
 /// Sends small files in the order of their frames, so that each frame is read once.
-fn send_small(small: SmallFiles, jobs: &SyncSender<Job>) -> Result<()> {
+fn send_small(small: SmallFiles, tasks: &SyncSender<WriteTask>) -> Result<()> {
     let mut batch = Vec::new();
     for files in small.into_values() {
         batch.extend(files);
         if batch.len() >= SMALL_FILES_MAX {
-            send(jobs, Job::Small(std::mem::take(&mut batch)))?;
+            send(tasks, WriteTask::Small(std::mem::take(&mut batch)))?;
         }
     }
-    if batch.is_empty() { Ok(()) } else { send(jobs, Job::Small(batch)) }
+    if batch.is_empty() { Ok(()) } else { send(tasks, WriteTask::Small(batch)) }
 }

@@ -18,7 +18,7 @@ use crate::stored::{
 
 /// A file to write.
 #[derive(Debug)]
-pub(super) struct FileJob {
+pub(super) struct FileToWrite {
     /// Which entry of the manifest it is.
     pub number: u32,
     pub location: PathBuf,
@@ -27,11 +27,11 @@ pub(super) struct FileJob {
 
 /// What is written together.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum WriteTask {
     /// A file with a block map.
-    Mapped(Box<FileJob>),
+    Mapped(Box<FileToWrite>),
     /// Small files, those of one frame beside each other.
-    Small(Vec<FileJob>),
+    Small(Vec<FileToWrite>),
 }
 
 /// Reads frames and writes files.
@@ -69,18 +69,18 @@ impl Worker {
     /// Writes files; `done` is told the CRC-32C of each.
     pub fn work(
         &mut self,
-        job: &Job,
-        done: &mut dyn FnMut(&FileJob, u32) -> Result<()>,
+        task: &WriteTask,
+        done: &mut dyn FnMut(&FileToWrite, u32) -> Result<()>,
     ) -> Result<()> {
-        match job {
-            Job::Small(files) => {
+        match task {
+            WriteTask::Small(files) => {
                 for file in files {
                     let crc = self.small(file)?;
                     done(file, crc)?;
                 }
                 Ok(())
             }
-            Job::Mapped(file) => {
+            WriteTask::Mapped(file) => {
                 let Some(Content::Mapped { leaves, .. }) = &file.entry.content else {
                     return Err(Error::new(Code::Internal, "a small file came as a large one"));
                 };
@@ -91,23 +91,23 @@ impl Worker {
     }
 
     /// Writes a file that is a piece of a frame, or empty.
-    fn small(&mut self, job: &FileJob) -> Result<u32> {
-        let bytes: &[u8] = match &job.entry.content {
+    fn small(&mut self, wanted: &FileToWrite) -> Result<u32> {
+        let bytes: &[u8] = match &wanted.entry.content {
             Some(Content::Blob { pack, frame, offset, hashes }) => {
                 self.open_frame(*pack, *frame)?;
                 let start = *offset as usize;
-                let end = start.saturating_add(length_of(&job.entry)?);
+                let end = start.saturating_add(length_of(&wanted.entry)?);
                 let bytes = self.reader.payload().get(start..end);
-                let bytes = bytes.ok_or_else(|| wrong_frame(&job.entry))?;
-                prove_blocks(&self.sources, &job.entry, bytes, hashes)?;
+                let bytes = bytes.ok_or_else(|| wrong_frame(&wanted.entry))?;
+                prove_blocks(&self.sources, &wanted.entry, bytes, hashes)?;
                 bytes
             }
             _ => &[],
         };
         self.pace.take(bytes.len() as u64)?;
-        let file = create_file(&job.location, job.entry.mode)?;
+        let file = create_file(&wanted.location, wanted.entry.mode)?;
         std::io::Write::write_all(&mut &file, bytes)
-            .map_err(|error| crate::durable::local(error, "writing", &job.location))?;
+            .map_err(|error| crate::durable::local(error, "writing", &wanted.location))?;
         Ok(crc32c::crc32c(bytes))
     }
 
@@ -128,17 +128,18 @@ impl Worker {
     }
 
     /// Writes a file whose blocks are in frames of its own.
-    fn mapped(&mut self, job: &FileJob, leaves: &LeafPair) -> Result<u32> {
+    fn mapped(&mut self, wanted: &FileToWrite, leaves: &LeafPair) -> Result<u32> {
         self.open = None;
-        let size_bytes = job.entry.size_bytes();
+        let size_bytes = wanted.entry.size_bytes();
         let sources = Arc::clone(&self.sources);
         let (map, hashes) = self.runtime.block_on(read_leaves(&sources, leaves))?;
         if map.file_bytes != size_bytes || hashes.len() != map.blocks() as usize {
-            return Err(wrong_frame(&job.entry));
+            return Err(wrong_frame(&wanted.entry));
         }
         let parts = self.runtime.block_on(parts(&sources, &map, self.read_bytes))?;
-        let sink = FileSink::create(&job.location, job.entry.mode, size_bytes, &mut self.behind)?;
-        let mut target = Target { job, hashes: &hashes, size_bytes, sink, crc: 0 };
+        let sink =
+            FileSink::create(&wanted.location, wanted.entry.mode, size_bytes, &mut self.behind)?;
+        let mut target = Target { wanted, hashes: &hashes, size_bytes, sink, crc: 0 };
         let mut ahead = ReadAhead {
             sources: &self.sources,
             runtime: &self.runtime,
@@ -163,7 +164,7 @@ impl Worker {
 
 /// A file that is being written, and what is known of it.
 struct Target<'f> {
-    job: &'f FileJob,
+    wanted: &'f FileToWrite,
     hashes: &'f [BlockHash],
     size_bytes: u64,
     sink: FileSink<'f>,
@@ -199,7 +200,7 @@ impl Target<'_> {
             let payload = reader.payload();
             if payload.len() as u64 != length || !reader.block_hashes().eq(expected.iter().copied())
             {
-                return Err(wrong_frame(&self.job.entry));
+                return Err(wrong_frame(&self.wanted.entry));
             }
             self.crc = crc32c::crc32c_append(self.crc, payload);
             self.sink.write(offset, payload)?;

@@ -302,12 +302,7 @@ impl Planner {
             warnings.push(format!("Newer backup {} is not used: {why}.", backup.id));
         }
         for (id, why) in self.input.unusable.iter().filter(|(id, _)| *id > chosen.id) {
-            let why = match why {
-                NotWhole::Damaged => "is damaged",
-                NotWhole::OtherFormat => "is of another format",
-                NotWhole::Unread => "could not be read",
-            };
-            warnings.push(format!("Newer backup {id} {why} and is not used."));
+            warnings.push(format!("Newer backup {id} {} and is not used.", why.predicate()));
         }
         warnings
     }

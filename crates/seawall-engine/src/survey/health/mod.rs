@@ -37,7 +37,7 @@ pub enum Level {
 
 /// What a cluster must keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct Thresholds {
     /// How old the newest backup may be.
     pub max_age: Duration,
     /// Of how long commits may be lost.
@@ -74,7 +74,7 @@ pub struct Judged {
 pub fn health(
     cluster: &ClusterSurvey,
     server: Result<&Archiving, &Error>,
-    limits: Limits,
+    limits: Thresholds,
     now: Timestamp,
 ) -> Health {
     let mut health = judged(cluster, server, limits, now);
@@ -93,7 +93,7 @@ pub fn health(
 fn judged(
     cluster: &ClusterSurvey,
     server: Result<&Archiving, &Error>,
-    limits: Limits,
+    limits: Thresholds,
     now: Timestamp,
 ) -> Health {
     let mut health = Health::new();
@@ -146,7 +146,7 @@ impl Health {
         self.remarks.push(Judged { level, remark });
     }
 
-    fn backups(&mut self, cluster: &ClusterSurvey, limits: Limits, now: Timestamp) {
+    fn backups(&mut self, cluster: &ClusterSurvey, limits: Thresholds, now: Timestamp) {
         let newest = cluster.newest_backup();
         for backup in &cluster.backups {
             let id = backup.id;
@@ -209,7 +209,7 @@ impl Health {
         &mut self,
         cluster: &ClusterSurvey,
         archiving: &Archiving,
-        limits: Limits,
+        limits: Thresholds,
         now: Timestamp,
     ) {
         if !archiving.own_archiver {
@@ -293,8 +293,8 @@ mod tests {
     use super::super::ArchivedWal;
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { max_age: Duration::from_secs(60), max_rpo: Duration::from_secs(60) };
+    const LIMITS: Thresholds =
+        Thresholds { max_age: Duration::from_secs(60), max_rpo: Duration::from_secs(60) };
 
     fn main() -> ClusterSurvey {
         ClusterSurvey::empty("main".parse().unwrap())

@@ -14,7 +14,7 @@ use seawall_pgdata::wal::RangeIndex;
 use seawall_store::StoreError;
 
 use super::range::RangeSealer;
-use super::summary::LogSummary;
+use super::so_far::LogSoFar;
 use super::walk::filler_index;
 use super::{LsnRange, WalArchive};
 use crate::layout::{LineObject, WalRangeName};
@@ -219,8 +219,8 @@ impl WalArchive {
             }
             let Some(gap) = missing.first().copied() else { return Ok(new_bytes) };
             let index = gap_index(stretch, piece, gap)?;
-            let summary = self.prove_seams(stretch, ancestry, &index, &there).await?;
-            match self.create_range(&index, summary, stretch.slice(gap)).await? {
+            let so_far = self.prove_seams(stretch, ancestry, &index, &there).await?;
+            match self.create_range(&index, so_far, stretch.slice(gap)).await? {
                 Some(name) => {
                     gap.subtract_from(&mut missing);
                     seen.insert(name);
@@ -237,7 +237,7 @@ impl WalArchive {
     async fn create_range(
         &self,
         index: &RangeIndex,
-        summary: LogSummary,
+        so_far: LogSoFar,
         bytes: &[u8],
     ) -> Result<Option<WalRangeName>> {
         let name = WalRangeName {
@@ -248,7 +248,7 @@ impl WalArchive {
         };
         let path = self.line().paths().path(&LineObject::WalHot(name))?;
         let mut sealer = RangeSealer::new(self.system_id(), self.compression_level())?;
-        let object = sealer.seal(self.line().keyring(), &path, index, summary, bytes)?;
+        let object = sealer.seal(self.line().keyring(), &path, index, so_far, bytes)?;
         match self.line().store().create(&path, object.into()).await {
             Ok(()) => Ok(Some(name)),
             Err(StoreError::AlreadyExists { .. }) => Ok(None),

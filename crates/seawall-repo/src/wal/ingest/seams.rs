@@ -7,7 +7,7 @@ use seawall_pgdata::wal::{Link, RangeChain, RangeIndex, StitchFault, WalFacts};
 use super::stretch::Stretch;
 use crate::wal::listing::Listed;
 use crate::wal::range::WalRange;
-use crate::wal::summary::LogSummary;
+use crate::wal::so_far::LogSoFar;
 use crate::wal::{LsnRange, WalArchive};
 
 impl WalArchive {
@@ -20,19 +20,19 @@ impl WalArchive {
         ancestry: &Ancestry,
         index: &RangeIndex,
         there: &[Listed],
-    ) -> Result<LogSummary> {
+    ) -> Result<LogSoFar> {
         let range = LsnRange { start: index.start, end: index.end };
-        let mut summary = LogSummary::of(index);
+        let mut so_far = LogSoFar::of(index);
         if let Some((listed, before)) = self.range_before(ancestry, index, there).await? {
             let crossing = crossing_facts(&before.index, index)
                 .map_err(|fault| discontinuous(stretch, &listed, range.start, fault))?;
-            summary = before.summary.continued(&crossing, index);
+            so_far = before.so_far.continued(&crossing, index);
         }
         if let Some((listed, after)) = self.range_after(index, there).await? {
             crossing_facts(index, &after.index)
                 .map_err(|fault| discontinuous(stretch, &listed, range.end, fault))?;
         }
-        Ok(summary)
+        Ok(so_far)
     }
 
     async fn range_before(

@@ -13,7 +13,7 @@ use seawall_pgdata::wal::{
 use super::{CHUNK_BYTES, WalRange};
 use crate::hash::BlockHash;
 use crate::layout::WalRangeName;
-use crate::wal::summary::{LastCommit, LogSummary};
+use crate::wal::so_far::{LastCommit, LogSoFar};
 use crate::{Damage, varint};
 
 #[derive(Debug, Encode, Decode)]
@@ -48,12 +48,12 @@ pub(super) struct FooterBody {
     #[n(14)]
     padding_from: Option<u64>,
     #[n(15)]
-    summary: SummaryBody,
+    so_far: SoFarBody,
 }
 
 #[derive(Debug, Encode, Decode)]
 #[cbor(map)]
-struct SummaryBody {
+struct SoFarBody {
     #[cbor(n(0), with = "crate::cbor::lsn")]
     since: Lsn,
     #[n(1)]
@@ -112,7 +112,7 @@ impl FooterBody {
             first_record: index.first_record.map(|record| (record.lsn.0, record.prev.0)),
             last_record: index.last_record.map(|record| (record.lsn.0, record.end.0)),
             padding_from: index.padding_from.map(|lsn| lsn.0),
-            summary: SummaryBody::of(&range.summary),
+            so_far: SoFarBody::of(&range.so_far),
         }
     }
 
@@ -162,7 +162,7 @@ impl FooterBody {
         Ok(WalRange {
             system_id: self.system_id,
             page_hashes: page_hashes(&self.page_hashes, start, end)?,
-            summary: self.summary.summary(start, end)?,
+            so_far: self.so_far.read(start, end)?,
             chunk_lengths: chunk_lengths(&self.chunk_lengths, end.bytes_since(start))?,
             index_at: self.index_at,
             index,
@@ -170,17 +170,17 @@ impl FooterBody {
     }
 }
 
-impl SummaryBody {
-    fn of(summary: &LogSummary) -> Self {
+impl SoFarBody {
+    fn of(so_far: &LogSoFar) -> Self {
         let commit = |commit: LastCommit| (commit.lsn.0, commit.end_lsn.0, commit.time.0);
         Self {
-            since: summary.since,
-            minimal_from: summary.minimal_from.map(|lsn| lsn.0),
-            last_commit: summary.last_commit.map(commit),
+            since: so_far.since,
+            minimal_from: so_far.minimal_from.map(|lsn| lsn.0),
+            last_commit: so_far.last_commit.map(commit),
         }
     }
 
-    fn summary(self, start: Lsn, end: Lsn) -> Result<LogSummary, Damage> {
+    fn read(self, start: Lsn, end: Lsn) -> Result<LogSoFar, Damage> {
         let since = self.since;
         let within = |lsn: u64| since.0 <= lsn && lsn < end.0;
         let sound = since <= start
@@ -196,7 +196,7 @@ impl SummaryBody {
             end_lsn: Lsn(end_lsn),
             time: PgTimestamp(time),
         };
-        Ok(LogSummary {
+        Ok(LogSoFar {
             since,
             minimal_from: self.minimal_from.map(Lsn),
             last_commit: self.last_commit.map(commit),

@@ -12,7 +12,7 @@ use seawall_core::{Lsn, SystemId};
 use seawall_pgdata::wal::RangeIndex;
 use seawall_pgdata::wal::page::WAL_PAGE_BYTES;
 
-use super::summary::LogSummary;
+use super::so_far::LogSoFar;
 use crate::hash::{BlockHash, ContentHasher};
 
 pub use open::{OpenedRange, open_range, read_events, read_index, read_range};
@@ -31,7 +31,7 @@ pub struct WalRange {
     /// A hash for each part of a WAL page that the range holds, in order.
     pub page_hashes: Vec<BlockHash>,
     /// What the log says up to its end.
-    pub summary: LogSummary,
+    pub so_far: LogSoFar,
     /// The lengths of the chunks of section 1.
     chunk_lengths: Vec<u32>,
     /// Offset and length of the index chunk.

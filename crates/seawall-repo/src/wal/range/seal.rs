@@ -12,7 +12,7 @@ use crate::envelope::{Compressor, ObjectKind, ObjectSealer, Section};
 use crate::keys::Keyring;
 use crate::layout::WalRangeName;
 use crate::wal::index::{self, Bounds};
-use crate::wal::summary::LogSummary;
+use crate::wal::so_far::LogSoFar;
 use crate::{Damage, cbor, error};
 
 /// zstd level of WAL unless told otherwise: higher ones gain a tenth and cost three times the time.
@@ -42,7 +42,7 @@ impl RangeSealer {
         })
     }
 
-    /// Makes the object at `path` of the range's bytes and their index; `summary` is of the log up to
+    /// Makes the object at `path` of the range's bytes and their index; `so_far` is of the log up to
     /// the range's end.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl RangeSealer {
         keyring: &Keyring,
         path: &ObjectPath,
         index: &RangeIndex,
-        summary: LogSummary,
+        so_far: LogSoFar,
         bytes: &[u8],
     ) -> Result<Vec<u8>> {
         check_shape(index, bytes)?;
@@ -81,7 +81,7 @@ impl RangeSealer {
             page_hashes: page_parts(index.start, bytes)
                 .map(|(_, part)| part_hash(keyring.hasher(), part))
                 .collect(),
-            summary,
+            so_far,
             chunk_lengths,
             index_at: (offset, length),
         };

@@ -13,7 +13,7 @@ use seawall_repo::map::{MapInfo, MapReader};
 use seawall_repo::pack::{BLOCK_BYTES, FrameTable, PackInfo};
 use seawall_repo::records::Pin;
 
-use crate::cluster::{FileKind, Found};
+use crate::cluster::{FileKind, FoundPath};
 
 /// How many objects are looked at at once.
 const READS: usize = 16;
@@ -28,7 +28,7 @@ struct Finished {
 
 /// The files an attempt finished, and what WAL says has changed since it began.
 #[derive(Debug)]
-pub(in crate::backup) struct Parent {
+pub(in crate::backup) struct Predecessor {
     entries: BTreeMap<Vec<u8>, Finished>,
     changes: ChangedBlocks,
     relation_segment_blocks: u32,
@@ -112,18 +112,18 @@ impl Inheritance {
     }
 
     /// The files, for whoever knows what has changed since the attempt began.
-    pub fn adopt(self, changes: ChangedBlocks, relation_segment_blocks: u32) -> Parent {
-        Parent { entries: self.entries, changes, relation_segment_blocks }
+    pub fn adopt(self, changes: ChangedBlocks, relation_segment_blocks: u32) -> Predecessor {
+        Predecessor { entries: self.entries, changes, relation_segment_blocks }
     }
 }
 
-impl Parent {
+impl Predecessor {
     /// The content of a file that certainly has not changed since the attempt copied it.
     ///
     /// Only relations' main and init forks can be certain: every change of their pages is in WAL.
     /// A file of another size was extended or cut, perhaps without a record of its zero pages. One
     /// of another age may have been written to while no server ran, as `pg_checksums` does.
-    pub fn content(&self, found: &Found) -> Option<Content> {
+    pub fn content(&self, found: &FoundPath) -> Option<Content> {
         let FileKind::Relation(file) = &found.kind else { return None };
         if !matches!(file.fork, Fork::Main | Fork::Init) {
             return None;
@@ -205,15 +205,15 @@ mod tests {
         Inheritance::of(id, records).unwrap()
     }
 
-    fn parent(changes: ChangedBlocks) -> Parent {
+    fn predecessor(changes: ChangedBlocks) -> Predecessor {
         inheritance().adopt(changes, 131_072)
     }
 
-    fn found() -> Found {
+    fn found() -> FoundPath {
         let Some(RelationPath::File(file)) = RelationPath::parse(PATH, PgMajor::V15) else {
             panic!("a relation");
         };
-        Found {
+        FoundPath {
             path: PATH.to_vec(),
             location: PathBuf::new(),
             kind: FileKind::Relation(file),
@@ -241,15 +241,17 @@ mod tests {
 
     #[test]
     fn only_a_file_that_is_the_same_in_every_respect_is_taken_over() {
-        let untouched = parent(ChangedBlocks::new());
+        let untouched = predecessor(ChangedBlocks::new());
         assert!(untouched.content(&found()).is_some());
-        assert!(untouched.content(&Found { size_bytes: 24576, ..found() }).is_none());
+        assert!(untouched.content(&FoundPath { size_bytes: 24576, ..found() }).is_none());
         // `pg_checksums --enable` writes every page and no WAL.
-        assert!(untouched.content(&Found { modified_us: 8, ..found() }).is_none());
-        assert!(untouched.content(&Found { kind: FileKind::Plain, ..found() }).is_none());
-        assert!(untouched.content(&Found { path: b"base/5/16385".to_vec(), ..found() }).is_none());
+        assert!(untouched.content(&FoundPath { modified_us: 8, ..found() }).is_none());
+        assert!(untouched.content(&FoundPath { kind: FileKind::Plain, ..found() }).is_none());
+        assert!(
+            untouched.content(&FoundPath { path: b"base/5/16385".to_vec(), ..found() }).is_none()
+        );
         let mut changes = ChangedBlocks::new();
         changes.mark(LOCATOR, Fork::Main, 1);
-        assert!(parent(changes).content(&found()).is_none());
+        assert!(predecessor(changes).content(&found()).is_none());
     }
 }

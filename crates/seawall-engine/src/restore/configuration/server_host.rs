@@ -5,12 +5,12 @@ use nix::unistd::Group;
 
 /// What a restored server finds on this host, as far as its configuration needs it.
 #[derive(Debug, Clone)]
-pub(in crate::restore) struct Host {
+pub(in crate::restore) struct ServerHost {
     /// Where server programs have the libraries they load; `None` if that is not known.
     libraries: Option<PathBuf>,
 }
 
-impl Host {
+impl ServerHost {
     /// This host, with the directory of the server's programs, if they are here.
     pub fn with_programs(programs: Option<&Path>) -> Self {
         Self { libraries: programs.and_then(libraries_beside) }
@@ -87,13 +87,13 @@ mod tests {
         for file in ["bin/postgres", "lib/postgresql/plpgsql.so", "own/mine.so"] {
             fs::write(root.path().join(file), "").unwrap();
         }
-        let host = Host::with_programs(Some(&root.path().join("bin")));
+        let host = ServerHost::with_programs(Some(&root.path().join("bin")));
         let own = root.path().join("own").display().to_string();
         assert!(host.has_library("plpgsql", &[]) && host.has_library("$libdir/plpgsql.so", &[]));
         assert!(!host.has_library("mine", &["$libdir"]));
         assert!(host.has_library("mine", &["$libdir", &own]));
         assert!(host.has_library(&format!("{own}/mine"), &[]));
         assert!(!host.has_library(&format!("{own}/other"), &[]));
-        assert!(Host::with_programs(None).has_library("anything", &[]), "it is not known");
+        assert!(ServerHost::with_programs(None).has_library("anything", &[]), "it is not known");
     }
 }

@@ -14,10 +14,10 @@ pub struct LastCommit {
     pub time: PgTimestamp,
 }
 
-/// What the log says from [`LogSummary::since`] up to the end of a range, as it was archived when
+/// What the log says from [`LogSoFar::since`] up to the end of a range, as it was archived when
 /// the range was stored. Whoever wants to know that much need not read what lies between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogSummary {
+pub struct LogSoFar {
     /// From here on.
     pub since: Lsn,
     /// The newest record from which on `wal_level` is `minimal`
@@ -27,7 +27,7 @@ pub struct LogSummary {
     pub last_commit: Option<LastCommit>,
 }
 
-impl LogSummary {
+impl LogSoFar {
     /// Of one range alone.
     #[must_use]
     pub fn of(index: &RangeIndex) -> Self {
