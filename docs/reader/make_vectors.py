@@ -30,6 +30,7 @@ KEY_FILE_BYTES = counting(0x60)
 PASSPHRASE = "correct horse — battery staple"
 SLOTS = ["01KDY6XR800000000000000001", "01KDY6XR800000000000000002"]
 PACK, MAP = "01KDY6XR800000000000000003", "01KDY6XR800000000000000004"
+CHANGED_MAP = "01KDY6XR80000000000000000B"
 MANIFESTS = ["01KDY6XR800000000000000007", "01KDY6XR800000000000000008"]
 BACKUPS = ["01KDY6XR800000000000000009", "01KDY6XR80000000000000000A"]
 SECOND_SLOTS = ["01KDY6XR800000000000000005", "01KDY6XR800000000000000006"]
@@ -219,22 +220,28 @@ def wal_object():
 
 
 BLOCK = b"seawall " * 1024
+LATER_BLOCK = b"harbour " * 1024
 SMALL_FILES = [(b"PG_VERSION", b"15\n"), (b"global/zeros", bytes(100))]
 
 
 def pack_object():
-    """Two frames: one block of a relation, compressed; two small files, one of them zeros."""
+    """Three frames: one block of a relation, compressed; two small files, one of them zeros; a
+    block that was added to the relation later."""
     block, files = BLOCK, SMALL_FILES
     frames = [
         frame(block, {0: 0, 1: b"base/1/1259", 2: 0, 3: 1}),
         frame(b"".join(text for _, text in files),
               {0: 2, 5: [[path, len(text)] for path, text in files]}),
+        frame(LATER_BLOCK, {0: 1, 4: [[b"base/1/1259", 8192, [1]]]}),
     ]
-    chunks = [(1, frames[0], {"compress": True}), (1, frames[1], {})]
-    lengths = [16 + len(zstandard.ZstdCompressor(level=3).compress(frames[0])) + 16,
-               16 + len(frames[1]) + 16]
-    hashes = [HASHES.frame_hash([block]), HASHES.frame_hash([text for _, text in files])]
-    footer = cbor({0: 2, 1: varints(*lengths), 2: b"".join(hashes), 3: b"\x00\x02"})
+    compressed = {"compress": True}
+    chunks = [(1, frames[0], compressed), (1, frames[1], {}), (1, frames[2], compressed)]
+    packed = zstandard.ZstdCompressor(level=3).compress
+    lengths = [16 + len(packed(frames[0])) + 16, 16 + len(frames[1]) + 16,
+               16 + len(packed(frames[2])) + 16]
+    hashes = [HASHES.frame_hash([block]), HASHES.frame_hash([text for _, text in files]),
+              HASHES.frame_hash([LATER_BLOCK])]
+    footer = cbor({0: 3, 1: varints(*lengths), 2: b"".join(hashes), 3: b"\x00\x02\x01"})
     return plain_object(PACK_NAME, reader.PACK, counting(0xC4), footer, chunks)
 
 
@@ -268,20 +275,30 @@ def commit(number, pages, pack_pages, maps, manifests):
     }
     if number:
         about[30] = reader.ulid_bytes(BACKUPS[0])
+        about[2] = 1
     footer = cbor([about, {22: pages, 23: pack_pages, 24: maps, 38: manifests}])
     name = f"{LINE}/backup/{BACKUPS[number]}/00000000"
     return plain_object(name, reader.COMMIT, counting(0xC8 + number), footer)
 
 
 def two_backups(pack):
-    """A map, and two manifests with their commits. The second backup has one directory more, on a
-    page of its own between two pages of the first."""
+    """Two maps, and two manifests with their commits. In the second backup a relation is longer, by
+    a block that was added and one of zeros, and shares its hashes with the first; this is on a page
+    of its own, and the other page is the first's."""
     pack_id, map_id = reader.ulid_bytes(PACK), reader.ulid_bytes(MAP)
     block_map = cbor({0: 1, 1: 8192, 2: 16, 3: [pack_id], 4: varints(1, 1, 0)})
     leaves = [(1, block_map, {}), (2, HASHES.block_hash(BLOCK), {})]
     maps = plain_object(f"{LINE}/map/{MAP}", reader.MAP, counting(0xC5), cbor({0: 1, 1: 1}), leaves)
     addresses = [[0, *place, HASHES.object_hash(text)]
                  for place, (_, text, _) in zip(places(maps), leaves)]
+
+    # One exception in the delta frame, the next of zeros.
+    changed_map = cbor({0: 3, 1: 8192, 2: 16, 3: [pack_id], 4: varints(1, 1, 0),
+                        5: varints(1, 1, 2, 0, 0, 0),
+                        6: HASHES.block_hash(LATER_BLOCK) + bytes(8)})
+    changed_maps = plain_object(f"{LINE}/map/{CHANGED_MAP}", reader.MAP, counting(0xCA),
+                                cbor({0: 1, 1: 0}), [(1, changed_map, {})])
+    changed = [0, *places(changed_maps)[0], HASHES.object_hash(changed_map)]
 
     def file(path, size, content):
         return {0: path, 1: 1, 2: 0o600, 3: size, 4: CREATED_US, 5: content}
@@ -298,7 +315,10 @@ def two_backups(pack):
     chunks = [(1, cbor(page), {}) for page in pages] + [(2, cbor(packs), {})]
     first = plain_object(f"{LINE}/manifest/{MANIFESTS[0]}", reader.MANIFEST, counting(0xC6),
                          cbor({0: 2, 1: 1}), chunks)
-    added = cbor([[], [], [{0: b"base/2", 1: 0, 2: 0o700}]])
+    added = cbor([[pack_id], [reader.ulid_bytes(CHANGED_MAP), map_id], [
+        pages[0][2][0],
+        file(b"base/1/1259", 3 * 8192, [1, changed, [1, *addresses[1][1:]], [0]]),
+    ]])
     second = plain_object(f"{LINE}/manifest/{MANIFESTS[1]}", reader.MANIFEST, counting(0xC7),
                           cbor({0: 1, 1: 0}), [(1, added, {})])
     map_list, manifests = [reference(MAP, maps)], [reference(MANIFESTS[0], first)]
@@ -310,11 +330,11 @@ def two_backups(pack):
         return [[index, 0, *places(first)[2], 1]]
 
     before = commit(0, pages_of_first(0), packs_of_first(0), map_list, manifests)
-    own = page_address(b"base/2", 0, 0, second, 1)
-    begin, end = pages_of_first(1)
-    after = commit(1, [begin, own, end], packs_of_first(1), map_list,
+    own = page_address(version, 0, 0, second, 2)
+    after = commit(1, [own, pages_of_first(1)[1]], packs_of_first(1),
+                   [reference(CHANGED_MAP, changed_maps), *map_list],
                    [reference(MANIFESTS[1], second), *manifests])
-    return [maps, first, before, second, after]
+    return [maps, first, before, changed_maps, second, after]
 
 
 def page():
@@ -342,6 +362,21 @@ def leaf():
     meaning = [{"blocks": 20, "pack": PACK, "first_frame": 7}, {"blocks": 19},
                {"blocks": 1, "pack": MAP, "first_frame": 300}]
     return {"cbor": encoded, "file_bytes": 39 * 8192 + 100, "runs": meaning}
+
+
+def changed_leaf():
+    """The same file, later: block 17 is of zeros, 38 and 39 are in a delta frame, and so is block 40,
+    which is new. Block 39 has its full length now."""
+    packs = [reader.ulid_bytes(PACK), reader.ulid_bytes(MAP), reader.ulid_bytes(CHANGED_MAP)]
+    exceptions = varints(17, 0, 20, 3, 5, 0, 0, 3, 5, 1, 0, 3, 6, 31)
+    hashes = [bytes(8)] + [counting(start, 8) for start in (1, 2, 3)]
+    encoded = cbor({0: 41, 1: 8192, 2: 16, 3: packs, 4: varints(20, 1, 7, 19, 0, 1, 2, 300),
+                    5: exceptions, 6: b"".join(hashes)})
+    meaning = [{"block": 17}, {"block": 38, "frame": 5, "slot": 0},
+               {"block": 39, "frame": 5, "slot": 1}, {"block": 40, "frame": 6, "slot": 31}]
+    for one, own in zip(meaning, hashes):
+        one["hash"] = own
+    return {"cbor": encoded, "pack": CHANGED_MAP, "exceptions": meaning}
 
 
 def pieces():
@@ -391,6 +426,7 @@ def vectors():
         "objects": objects(),
         "page": page(),
         "leaf": leaf(),
+        "changed_leaf": changed_leaf(),
     }
 
 
@@ -422,16 +458,16 @@ def read_back(made):
         footer_hash = HASHES.object_hash(pack["footer"])
         found = reader.Pack(repository, LINE, reader.ulid_bytes(PACK), len(pack["bytes"]),
                             footer_hash)
-        assert [len(found.frame(number)[1]) for number in (0, 1)] == [8192, 103]
+        assert [len(found.frame(number)[1]) for number in (0, 1, 2)] == [8192, 103, 8192]
         before, after = reader.backups(repository)
-        files = {**dict(SMALL_FILES), b"base/1/1259": BLOCK}
-        for backup, more in (before, []), (after, [b"base/2"]):
-            assert backup.places[22][0][1] == len(more), "the first page is the first manifest's"
-            paths = [entry[0] for entry in backup.entries()]
-            assert paths == sorted([*files, *more])
+        assert after.places[22][1][1] == 1, "the last page is the first manifest's"
+        for backup, relation in (before, BLOCK), (after, BLOCK + LATER_BLOCK + bytes(8192)):
+            files = {**dict(SMALL_FILES), b"base/1/1259": relation}
+            assert [entry[0] for entry in backup.entries()] == sorted(files)
             for entry in backup.entries():
-                blocks = [block or bytes(100) for block in backup.blocks(entry)]
-                assert b"".join(blocks) == files.get(entry[0], b"")
+                size = min(8192, entry[3])
+                blocks = [block or bytes(size) for block in backup.blocks(entry)]
+                assert b"".join(blocks) == files[entry[0]]
 
 
 def main():

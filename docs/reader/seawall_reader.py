@@ -471,10 +471,13 @@ class Pack(Object):
         if kind == 0:
             blocks = cut(payload)
             fits = len(blocks) == descriptor[3]
-        elif kind == 2:
+        elif kind in (1, 2):
             blocks, at = [], 0
-            for _, length in descriptor[5]:
-                blocks += cut(payload[at : at + length])
+            for _, length, *numbers in descriptor[4 if kind == 1 else 5]:
+                part = cut(payload[at : at + length])
+                if kind == 1 and len(part) != len(numbers[0]):
+                    self.damaged(f"frame {number} has other blocks than its descriptor says")
+                blocks += part
                 at += length
             fits = at == len(payload)
         else:
@@ -597,8 +600,10 @@ class Backup:
         content = entry.get(5)
         if content is None:
             return
-        pieces = self.small(entry) if content[0] == 0 else self.large(entry)
-        hashes = cut(content[4] if content[0] == 0 else self.leaf(content[2], 2), 8)
+        if content[0] == 0:
+            pieces, hashes = self.small(entry), cut(content[4], 8)
+        else:
+            pieces, hashes = self.large(entry)
         number = -1
         for number, block in enumerate(pieces):
             found = bytes(8) if block is None else self.repository.block_hash(block)
@@ -622,43 +627,89 @@ class Backup:
         pack.damaged(f"frame {number} does not hold {entry[0]} at {offset}")
 
     def large(self, entry):
+        """The blocks of a file with a block map, and their hashes."""
         try:
             leaf = decode_cbor(self.leaf(entry[5][1], 1))
-            runs = Cursor(leaf[4])
-        except (ValueError, KeyError) as error:
+            runs, exceptions = self.runs(leaf), self.exceptions(leaf)
+        except (ValueError, KeyError, IndexError) as error:
             self.object.damaged(f"block map of {entry[0]}: {error}")
-        if leaf.get(5):
-            raise Refused(f"{entry[0]} uses exceptions, unknown to this reader")
         if sorted(leaf[3]) != sorted(entry[5][3]):
             self.object.damaged(f"{entry[0]} is in other packs than its page says")
         size = (leaf[0] - 1) * BLOCK + leaf[1]
         if size != entry[3] or not 1 <= leaf[1] <= BLOCK:
             self.object.damaged(f"the block map of {entry[0]} is for {size} bytes, not {entry[3]}")
-        block = 0
-        while runs.at < len(leaf[4]):
-            end, pack = block + runs.varint(), runs.varint()
-            if pack == 0:
-                yield from (None for _ in range(block, end))
-                block = end
-                continue
-            number = runs.varint()
-            while block < end:
-                count = min(leaf[2], end - block)
-                yield from self.base_frame(leaf[3][pack - 1], number, entry, block, count)
-                block, number = block + count, number + 1
-        if block != leaf[0]:
-            self.object.damaged(f"the runs of {entry[0]} cover {block} of {leaf[0]} blocks")
+        covered = runs[-1][1] if runs else 0
+        behind = [block for block in sorted(exceptions) if block >= covered]
+        if covered > leaf[0] or behind != list(range(covered, leaf[0])):
+            self.object.damaged(f"the runs of {entry[0]} cover {covered} of {leaf[0]} blocks")
+        hashes = cut(self.leaf(entry[5][2], 2), 8)[: leaf[0]]
+        if len(hashes) < covered:
+            self.object.damaged(f"{entry[0]} has {len(hashes)} hashes for {covered} blocks")
+        hashes += [b""] * (leaf[0] - len(hashes))
+        for block, (*_, found) in exceptions.items():
+            hashes[block] = found
+        return self.joined(entry, leaf, runs, exceptions), hashes
 
-    def base_frame(self, ulid, number, entry, first, count):
+    @staticmethod
+    def runs(leaf):
+        """[first block, block behind the last, pack or nothing, first frame]"""
+        cursor, found, block = Cursor(leaf[4]), [], 0
+        while cursor.at < len(leaf[4]):
+            first, block = block, block + cursor.varint()
+            pack = cursor.varint()
+            found.append([first, block, *((leaf[3][pack - 1], cursor.varint()) if pack else (None, 0))])
+        return found
+
+    @staticmethod
+    def exceptions(leaf):
+        """block: (pack or nothing, frame, slot, hash)"""
+        cursor, found, block = Cursor(leaf.get(5, b"")), {}, -1
+        hashes = cut(leaf.get(6, b""), 8)
+        for own in hashes:
+            block, pack = block + 1 + cursor.varint(), cursor.varint()
+            place = (leaf[3][pack - 1], cursor.varint(), cursor.varint()) if pack else (None, 0, 0)
+            found[block] = (*place, own)
+        if cursor.at != len(leaf.get(5, b"")):
+            raise ValueError("exceptions without hashes")
+        return found
+
+    def joined(self, entry, leaf, runs, exceptions):
+        for first, behind, pack, number in runs:
+            for block in range(first, behind, leaf[2]):
+                count = min(leaf[2], behind - block)
+                blocks = [None] * count
+                if pack is not None:
+                    blocks = self.base_frame(pack, number, entry, block, count)
+                number += 1
+                for at, own in enumerate(blocks, block):
+                    yield self.exception(entry, at, exceptions[at]) if at in exceptions else own
+        for block in range(runs[-1][1] if runs else 0, leaf[0]):
+            yield self.exception(entry, block, exceptions[block])
+
+    def frame(self, ulid, number, entry):
         if ulid not in self.known:
             self.object.damaged(f"{entry[0]} is in pack {ulid_text(ulid)}, which is not listed")
-        descriptor, payload = self.pack(ulid).frame(number)
-        end = min((first + count) * BLOCK, entry[3])
-        if descriptor != {0: 0, 1: entry[0], 2: first, 3: count} or len(payload) != (
-            end - first * BLOCK
-        ):
+        return self.pack(ulid).frame(number)
+
+    def exception(self, entry, block, place):
+        pack, number, slot, _ = place
+        if pack is None:
+            return None
+        descriptor, payload = self.frame(pack, number, entry)
+        at = 0
+        for path, length, blocks in descriptor.get(4, []):
+            if path == entry[0] and block in blocks and slot == blocks.index(block):
+                return cut(payload[at : at + length])[slot]
+            at, slot = at + length, slot - len(blocks)
+        self.pack(pack).damaged(f"frame {number} does not hold block {block} of {entry[0]}")
+
+    def base_frame(self, ulid, number, entry, first, count):
+        descriptor, payload = self.frame(ulid, number, entry)
+        blocks = cut(payload)
+        head = {key: descriptor.get(key) for key in (0, 1, 2)}
+        if head != {0: 0, 1: entry[0], 2: first} or len(blocks) < count:
             self.pack(ulid).damaged(f"frame {number} does not hold {entry[0]} from {first} on")
-        return cut(payload)
+        return blocks[:count]
 
 
 def resolved(page):

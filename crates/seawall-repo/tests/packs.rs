@@ -11,7 +11,7 @@ use seawall_repo::keys::{EpochKeys, Keyring};
 use seawall_repo::manifest::{Content, Entry, EntryKind, ManifestWriter};
 use seawall_repo::map::{BlockMapBuilder, MapBuilder};
 use seawall_repo::pack::{
-    BlobSize, FrameBody, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo,
+    BundleSize, DeltaFile, FrameBody, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo,
 };
 use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
 
@@ -60,12 +60,12 @@ fn round_trip(files: &Files) -> Files {
     let mut out = Vec::new();
     let mut pack = PackBuilder::begin(&keyring, PACK, &path(), &mut out).unwrap();
     let mut bundles: Vec<Files> = Vec::new();
-    let mut size = BlobSize::default();
+    let mut size = BundleSize::default();
     for (name, bytes) in files {
-        let with = size.with(name, bytes.len() as u64);
+        let with = size.with_file(name, bytes.len() as u64);
         if bundles.is_empty() || !with.fits() {
             bundles.push(Vec::new());
-            size = BlobSize::default().with(name, bytes.len() as u64);
+            size = BundleSize::default().with_file(name, bytes.len() as u64);
         } else {
             size = with;
         }
@@ -124,11 +124,11 @@ fn as_many_files_as_fit_are_one_frame_and_one_more_is_refused() {
     let keyring = keyring();
     // Heads of one, two and three bytes for names, lengths and their number.
     for (name_bytes, file_bytes) in [(7, 0), (20, 30), (60, 36), (250, 300), (300, 20)] {
-        let mut size = BlobSize::default();
+        let mut size = BundleSize::default();
         let mut files = Files::new();
         loop {
             let name = format!("{:0width$}", files.len(), width = name_bytes).into_bytes();
-            let with = size.with(&name, file_bytes as u64);
+            let with = size.with_file(&name, file_bytes as u64);
             let fits = with.fits();
             files.push((name, vec![1; file_bytes]));
             if !fits {
@@ -142,6 +142,56 @@ fn as_many_files_as_fit_are_one_frame_and_one_more_is_refused() {
         assert_eq!(refused.code(), Code::Internal, "{name_bytes} {file_bytes}");
         files.pop();
         add(&keyring, &mut pack, &files, &mut out).unwrap();
+    }
+}
+
+#[test]
+fn scattered_blocks_of_several_files_are_one_frame_and_open_again_as_what_they_were() {
+    let keyring = keyring();
+    let block = |fill: u8| vec![fill; BLOCK_BYTES];
+    let file = |path: &[u8], length, blocks: &[u32]| DeltaFile {
+        path: path.to_vec().into(),
+        length,
+        blocks: blocks.to_vec(),
+    };
+    // The last block of the first file is short.
+    let files = [file(b"base/1/1", 8192 + 100, &[3, 9]), file(b"base/1/2", 16384, &[0, 131_071])];
+    let blocks = [block(1), vec![2; 100], block(3), block(4)];
+    let payload = blocks.concat();
+    let hashes: Vec<_> = blocks.iter().map(|block| keyring.hasher().block(block)).collect();
+    let size = BundleSize::default().with_blocks(b"base/1/1", 2).with_blocks(b"base/1/2", 2);
+    assert!(size.fits());
+    assert!(!size.with_blocks(b"base/1/3", 29).fits(), "33 blocks");
+
+    let mut out = Vec::new();
+    let mut pack = PackBuilder::begin(&keyring, PACK, &path(), &mut out).unwrap();
+    let delta = FramePayload::Delta { files: &files };
+    assert_eq!(pack.frame(&body(delta, &payload).unwrap(), &hashes, &mut out).unwrap(), 0);
+    let info = pack.finish(&mut out).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", directory.path().display()).parse().unwrap();
+        let store: Arc<dyn Store> = open_or_create(&url, &OpenOptions::default()).await.unwrap();
+        store.create(&path(), Bytes::from(out)).await.unwrap();
+        let table = FrameTable::read(store.as_ref(), &keyring, &path(), &info).await.unwrap();
+        let mut frames = table.fetch(store.as_ref(), 0, 1).await.unwrap();
+        let mut reader = FrameReader::new().unwrap();
+        reader.open(&table, &mut frames, 0).unwrap();
+        let expected = blocks.iter().zip(&hashes);
+        let expected = expected.map(|(block, hash)| (block.as_slice(), hash.short()));
+        assert!(reader.blocks().eq(expected));
+    });
+
+    for (what, file) in [
+        ("a block that is not there", file(b"a", 8192, &[1, 2])),
+        ("blocks out of order", file(b"a", 16384, &[2, 1])),
+        ("no block", file(b"a", 0, &[])),
+    ] {
+        let payload = vec![1; file.length as usize];
+        let files = [file];
+        let refused = body(FramePayload::Delta { files: &files }, &payload);
+        assert_eq!(refused.unwrap_err().code(), Code::Internal, "{what}");
     }
 }
 
@@ -200,5 +250,8 @@ fn what_a_restore_would_refuse_is_not_sealed() {
     let map = builder.finish(2 * 8192).unwrap();
     let sealed = maps.add(&map, &[[0; 8]], &mut out);
     assert_eq!(sealed.unwrap_err().code(), Code::Internal, "a block without a hash");
-    maps.add(&map, &[[0; 8]; 2], &mut out).unwrap();
+    let leaves = maps.add(&map, &[[0; 8]; 2], &mut out).unwrap();
+    let sealed = maps.add_changed(&map, leaves.hashes, 1, &mut out);
+    assert_eq!(sealed.unwrap_err().code(), Code::Internal, "a leaf of too few hashes");
+    maps.add_changed(&map, leaves.hashes, 3, &mut out).unwrap();
 }

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use seawall_core::{LineId, Ulid};
-use seawall_repo::Repository;
+use seawall_core::{BackupId, LineId, Ulid};
 use seawall_repo::envelope::{ObjectKind, WholeObject};
+use seawall_repo::hash::BlockHash;
 use seawall_repo::keys::{EpochKeys, KeyFile, KeySlot, Keyring, Secret, SlotMethod, Unlock};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::manifest::{Commit, Content, EntryKind, Page};
-use seawall_repo::map::{BlockMap, BlockSource};
+use seawall_repo::map::{BlockMap, BlockSource, Exception, ExceptionSource, MapReader};
 use seawall_repo::pack::{FrameReader, FrameTable, PackInfo};
 use seawall_repo::wal::range::open_range;
+use seawall_repo::{Line, Repository};
 use seawall_store::{ObjectPath, OpenOptions, Store, open_or_create};
 use serde_json::Value;
 
@@ -174,7 +175,10 @@ async fn the_vectors_laid_out_in_a_directory_are_a_repository() {
     let small = [b"15\n".as_slice(), &[0; 100]].concat();
     assert_eq!(reader.open(&table, &mut frames, 1).unwrap(), small);
 
-    // The second backup reads pages of the first one's manifest, before and after its own.
+    let later = b"harbour ".repeat(1024);
+    assert_eq!(reader.open(&table, &mut frames, 2).unwrap(), later);
+
+    // The second backup has a page of its own, and one of the first one's manifest.
     let backups = line.backups().await.unwrap();
     let [before, after] = backups.as_slice() else { panic!("two backups") };
     let after_info = after.info.as_ref().unwrap();
@@ -190,10 +194,29 @@ async fn the_vectors_laid_out_in_a_directory_are_a_repository() {
         }
         paths.push((reader.commit.parts.manifests.len(), files));
     }
-    let files = |names: &[&str]| names.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let before: Vec<Vec<u8>> = files(&["PG_VERSION", "base/1/1259", "global/zeros"]);
-    let after = files(&["PG_VERSION", "base/1/1259", "base/2", "global/zeros"]);
-    assert_eq!(paths, [(1, before), (2, after)]);
+    let names = ["PG_VERSION", "base/1/1259", "global/zeros"].map(|name| name.as_bytes().to_vec());
+    assert_eq!(paths, [(1, names.to_vec()), (2, names.to_vec())]);
+
+    // A relation that grew has its first hash with the backup before, and the others of its own.
+    let blocks = [b"seawall ".repeat(1024), later];
+    let [first, second] = blocks.map(|block| line.keyring().hasher().block(&block).short());
+    assert_eq!(relation_hashes(&line, before.id).await, [first]);
+    assert_eq!(relation_hashes(&line, after.id).await, [first, second, [0; 8]]);
+}
+
+/// The hashes of `base/1/1259` in a backup.
+async fn relation_hashes(line: &Line, id: BackupId) -> Vec<BlockHash> {
+    let reader = line.manifest(id).await.unwrap().unwrap();
+    let entries = reader.page(line.store(), 0).await.unwrap();
+    let Some(Content::Mapped { leaves, .. }) = &entries[1].content else { panic!("in a map") };
+    let open = async |id| {
+        let info = *reader.commit.parts.maps.iter().find(|map| map.id == id).unwrap();
+        let path = line.paths().path(&LineObject::Map(id)).unwrap();
+        MapReader::read(line.store(), line.keyring(), &path, &info).await.unwrap()
+    };
+    let map = open(leaves.runs.map).await.runs(line.store(), &leaves.runs).await.unwrap();
+    let hashes = open(leaves.hashes.map).await.hashes(line.store(), &leaves.hashes).await.unwrap();
+    map.hashes(hashes).unwrap()
 }
 
 #[tokio::test]
@@ -323,6 +346,31 @@ fn a_leaf_is_the_same_bytes_and_means_the_same_runs() {
         };
         assert_eq!(run.source, source);
     }
+}
+
+#[test]
+fn a_leaf_of_a_file_that_changed_is_the_same_bytes_and_means_the_same_exceptions() {
+    let vectors = vectors();
+    let encoded = bytes(&vectors, "/changed_leaf/cbor");
+    let map = BlockMap::decode(&encoded).unwrap();
+    assert_eq!(map.encode(), encoded);
+    let pack = ulid(text(&vectors, "/changed_leaf/pack"));
+    let number = |value: &Value| value.as_u64().unwrap() as u32;
+    let expected = list(&vectors, "/changed_leaf/exceptions").iter().map(|one| Exception {
+        block: number(&one["block"]),
+        source: match one.get("frame") {
+            None => ExceptionSource::Zero,
+            Some(frame) => {
+                ExceptionSource::Delta { pack, frame: number(frame), slot: number(&one["slot"]) }
+            }
+        },
+        hash: array(one, "/hash"),
+    });
+    let expected: Vec<Exception> = expected.collect();
+    assert_eq!(map.exceptions, expected);
+    // It is what becomes of the leaf of before.
+    let before = BlockMap::decode(&bytes(&vectors, "/leaf/cbor")).unwrap();
+    assert_eq!(before.changed(41 * 8192, &expected), Some(map));
 }
 
 #[test]

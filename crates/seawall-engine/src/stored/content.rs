@@ -1,5 +1,6 @@
 //! The bytes of a backup's files.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use seawall_core::{Error, Result};
@@ -8,9 +9,10 @@ use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable};
 
+use super::deltas::DeltaBlocks;
 use super::sources::{Sources, inconsistent};
 
-/// Consecutive frames of a file.
+/// Consecutive frames of a file. Some of their blocks may be those of before: exceptions win.
 pub(crate) struct Batch {
     pub table: Arc<FrameTable>,
     pub first_frame: u32,
@@ -21,9 +23,19 @@ pub(crate) struct Batch {
 
 /// A part of a file.
 pub(crate) enum Part {
-    Zero { bytes: u64 },
+    Zero {
+        bytes: u64,
+    },
     Stored(Batch),
+    /// Blocks that are all exceptions.
+    Scattered {
+        first_block: u32,
+        blocks: u32,
+    },
 }
+
+/// Delta frames kept while a file is read that is held in memory.
+const DELTA_BYTES: usize = 1 << 20;
 
 /// Reads a whole file, proven to be what was backed up.
 ///
@@ -58,6 +70,10 @@ pub(crate) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
                         let zeroes = zeroes.map_err(|_| wrong_frame(entry))?;
                         bytes.resize(bytes.len().saturating_add(zeroes), 0);
                     }
+                    Part::Scattered { first_block, blocks } => {
+                        let end = block_offset(first_block.saturating_add(blocks), size_bytes);
+                        bytes.resize(usize::try_from(end).map_err(|_| wrong_frame(entry))?, 0);
+                    }
                     Part::Stored(batch) => {
                         let first = batch.first_frame;
                         let mut frames =
@@ -66,12 +82,17 @@ pub(crate) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
                             reader.open(&batch.table, &mut frames, frame)?;
                             bytes.extend_from_slice(reader.payload());
                         }
+                        // The last frame may have been one of a longer file.
+                        let end = block_offset(batch.first_block + batch.blocks, size_bytes);
+                        bytes.truncate(usize::try_from(end).map_err(|_| wrong_frame(entry))?);
                     }
                 }
             }
             if bytes.len() as u64 != size_bytes {
                 return Err(wrong_frame(entry));
             }
+            let mut deltas = DeltaBlocks::new(DELTA_BYTES)?;
+            deltas.overlay(sources, &mut bytes, 0, &map.exceptions).await?;
             prove_blocks(sources, entry, &bytes, hashes.as_flattened())?;
             Ok(bytes)
         }
@@ -95,7 +116,7 @@ pub(crate) fn prove_blocks(
     if same { Ok(()) } else { Err(wrong_frame(entry)) }
 }
 
-/// A file's block map, and the hashes of its blocks.
+/// A file's block map, and the hashes of all its blocks.
 pub(crate) async fn read_leaves(
     sources: &Sources,
     leaves: &LeafPair,
@@ -103,6 +124,8 @@ pub(crate) async fn read_leaves(
     let (runs, hashes) = sources.map_of(leaves)?;
     let map = runs.runs(sources.store(), &leaves.runs).await?;
     let hashes = hashes.hashes(sources.store(), &leaves.hashes).await?;
+    let too_few = || inconsistent("a block map has blocks without hashes".to_owned());
+    let hashes = map.hashes(hashes).ok_or_else(too_few)?;
     Ok((map, hashes))
 }
 
@@ -110,17 +133,14 @@ pub(crate) async fn read_leaves(
 pub(crate) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for run in &map.runs {
+        let end = run.first_block.saturating_add(run.blocks);
         let BlockSource::Frames { pack, first_frame } = run.source else {
-            let end = run.first_block.saturating_add(run.blocks);
-            let bytes =
-                block_offset(end, map.file_bytes) - block_offset(run.first_block, map.file_bytes);
-            parts.push(Part::Zero { bytes });
+            zero_parts(map, run.first_block..end, &mut parts);
             continue;
         };
         let table = sources.table(sources.pack_number(pack)?).await?;
         let last = first_frame.saturating_add(run.frames()).saturating_sub(1);
         let (mut frame, mut block) = (first_frame, run.first_block);
-        let end = run.first_block.saturating_add(run.blocks);
         while frame <= last && block < end {
             let frames = table.frames_within(frame, last, read_bytes);
             let blocks = frames.saturating_mul(FRAME_BLOCKS).min(end - block);
@@ -136,7 +156,33 @@ pub(crate) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) ->
             block += blocks;
         }
     }
+    zero_parts(map, map.run_blocks()..map.blocks(), &mut parts);
     Ok(parts)
+}
+
+/// The parts of blocks that no frame has in their order: zero blocks, and exceptions.
+fn zero_parts(map: &BlockMap, range: Range<u32>, parts: &mut Vec<Part>) {
+    let mut next = range.start;
+    for exception in map.exceptions_within(range.clone()) {
+        push_zeroes(map, next..exception.block, parts);
+        next = exception.block.saturating_add(1);
+        match parts.last_mut() {
+            Some(Part::Scattered { first_block, blocks })
+                if *first_block + *blocks == exception.block =>
+            {
+                *blocks += 1;
+            }
+            _ => parts.push(Part::Scattered { first_block: exception.block, blocks: 1 }),
+        }
+    }
+    push_zeroes(map, next..range.end, parts);
+}
+
+fn push_zeroes(map: &BlockMap, range: Range<u32>, parts: &mut Vec<Part>) {
+    if !range.is_empty() {
+        let offset = |block| block_offset(block, map.file_bytes);
+        parts.push(Part::Zero { bytes: offset(range.end) - offset(range.start) });
+    }
 }
 
 /// Where a block begins; the file's end for the one after its last.

@@ -2,6 +2,7 @@
 //! each belongs. Restore and verify read them.
 
 mod content;
+mod deltas;
 mod layout;
 mod proof;
 mod sources;
@@ -9,6 +10,7 @@ mod sources;
 pub(crate) use content::{
     Batch, Part, block_offset, length_of, parts, prove_blocks, read_file, read_leaves, wrong_frame,
 };
+pub(crate) use deltas::DeltaBlocks;
 pub(crate) use layout::Layout;
 pub(crate) use proof::{Proven, prove_backup};
 pub(crate) use sources::{Sources, inconsistent};

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use seawall_core::{Error, Progress, Result, Stage, Ulid};
 use seawall_repo::manifest::{Content, Entry, ManifestReader};
-use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
+use seawall_repo::map::{BlockMap, BlockSource, ExceptionSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FrameKind};
 
 use super::layout::Layout;
@@ -93,21 +93,21 @@ struct Use {
 
 /// What an entry uses. What it says is compared with its leaves.
 async fn look(sources: &Sources, entry: &Entry) -> Result<Vec<Use>> {
-    let blocks = entry.size_bytes().div_ceil(BLOCK_BYTES as u64);
     let path = String::from_utf8_lossy(entry.path());
     let contradiction = |what: &str| inconsistent(format!("the backup's entry of {path} {what}"));
     match &entry.content {
         None => Ok(Vec::new()),
         Some(Content::Blob { pack, frame, .. }) => {
             let pack = sources.pack_number(*pack)?;
-            let blocks = u32::try_from(blocks).map_err(|_| contradiction("is too long"))?;
+            let blocks = u32::try_from(entry.size_bytes().div_ceil(BLOCK_BYTES as u64))
+                .map_err(|_| contradiction("is too long"))?;
             Ok(vec![Use { pack, first: *frame, frames: 1, blocks, kind: FrameKind::Blob }])
         }
         Some(Content::Mapped { leaves, packs }) => {
             let looked = look_at_leaves(sources, leaves).await;
             let (uses, map, hashes) =
                 looked.map_err(|error| error.context(format_args!("file {path}")))?;
-            if map.file_bytes != entry.size_bytes() || hashes as u64 != blocks {
+            if map.file_bytes != entry.size_bytes() || hashes < map.run_blocks() as usize {
                 return Err(contradiction("has another length than its block map"));
             }
             let (named, used) = (sorted(packs.clone()), sorted(map.packs()));
@@ -144,7 +144,24 @@ async fn look_at_leaves(
             });
         }
     }
+    for (pack, frame, blocks) in deltas(&map) {
+        let pack = sources.pack_number(pack)?;
+        uses.push(Use { pack, first: frame, frames: 1, blocks, kind: FrameKind::Delta });
+    }
     Ok((uses, map, hashes.len()))
+}
+
+/// The delta frames of a file, and how many blocks in a row each has of it.
+fn deltas(map: &BlockMap) -> Vec<(Ulid, u32, u32)> {
+    let mut deltas: Vec<(Ulid, u32, u32)> = Vec::new();
+    for exception in &map.exceptions {
+        let ExceptionSource::Delta { pack, frame, .. } = exception.source else { continue };
+        match deltas.last_mut() {
+            Some(last) if (last.0, last.1) == (pack, frame) => last.2 += 1,
+            _ => deltas.push((pack, frame, 1)),
+        }
+    }
+    deltas
 }
 
 /// The frames of all packs: a byte each for the kind, and a bit for whether the backup uses it.

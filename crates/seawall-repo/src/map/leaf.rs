@@ -2,62 +2,12 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use seawall_core::Ulid;
 
+use super::block_map::{BlockMap, BlockSource, Exception, ExceptionSource, Run, number_in};
+use crate::hash::BlockHash;
 use crate::pack::FRAME_BLOCKS;
 use crate::{Damage, cbor, varint};
 
-/// Where a run of blocks is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BlockSource {
-    /// The blocks are all zero and stored nowhere.
-    Zero,
-    /// In base frames with consecutive numbers.
-    Frames {
-        /// The pack.
-        pack: Ulid,
-        /// The frame of the run's first block.
-        first_frame: u32,
-    },
-}
-
-/// Consecutive blocks with one source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// The first block, within the file.
-    pub first_block: u32,
-    /// How many.
-    pub blocks: u32,
-    /// Where they are.
-    pub source: BlockSource,
-}
-
-impl Run {
-    /// How many frames the run takes.
-    #[must_use]
-    pub const fn frames(&self) -> u32 {
-        match self.source {
-            BlockSource::Zero => 0,
-            BlockSource::Frames { .. } => self.blocks.div_ceil(FRAME_BLOCKS),
-        }
-    }
-}
-
-/// Where all blocks of one file are.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct BlockMap {
-    /// Runs that cover the file from block 0 on, without gaps.
-    pub runs: Vec<Run>,
-    /// The file's length in bytes.
-    pub file_bytes: u64,
-}
-
 const BLOCK_BYTES: u64 = crate::pack::BLOCK_BYTES as u64;
-
-const fn blocks_of(file_bytes: u64) -> u64 {
-    file_bytes.div_ceil(BLOCK_BYTES)
-}
-
-/// Files have at most this many blocks: 1 GiB segments have 131072; other files may be longer.
-const BLOCKS_MAX: u64 = u32::MAX as u64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -74,98 +24,126 @@ struct Leaf {
     runs: ByteVec,
     #[n(5)]
     exceptions: Option<ByteVec>,
+    #[n(6)]
+    exception_hashes: Option<ByteVec>,
 }
 
 impl BlockMap {
-    /// How many blocks the file has; the last may be short.
-    #[must_use]
-    pub fn blocks(&self) -> u32 {
-        // No map of a longer file is made: `BlockMapBuilder::finish` and `MapBuilder::add`.
-        u32::try_from(blocks_of(self.file_bytes)).unwrap_or(u32::MAX)
-    }
-
-    /// The packs the blocks are in, each once.
-    #[must_use]
-    pub fn packs(&self) -> Vec<Ulid> {
-        let mut packs: Vec<Ulid> = Vec::new();
-        for run in &self.runs {
-            if let BlockSource::Frames { pack, .. } = run.source
-                && !packs.contains(&pack)
-            {
-                packs.push(pack);
-            }
-        }
-        packs
-    }
-
     /// The leaf's plaintext.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut packs: Vec<Ulid> = Vec::new();
-        let mut runs = Vec::new();
-        for run in &self.runs {
-            varint::put(&mut runs, u64::from(run.blocks));
-            match run.source {
-                BlockSource::Zero => varint::put(&mut runs, 0),
-                BlockSource::Frames { pack, first_frame } => {
-                    let index =
-                        packs.iter().rposition(|known| *known == pack).unwrap_or_else(|| {
-                            packs.push(pack);
-                            packs.len() - 1
-                        });
-                    varint::put(&mut runs, index as u64 + 1);
-                    varint::put(&mut runs, u64::from(first_frame));
-                }
-            }
-        }
+        let runs = encode_runs(&self.runs, &mut packs);
+        let exceptions = encode_exceptions(&self.exceptions, &mut packs);
+        let hashes = self.exceptions.iter().flat_map(|exception| exception.hash).collect();
+        let if_any = |bytes: Vec<u8>| (!bytes.is_empty()).then(|| ByteVec::from(bytes));
         cbor::encode(&Leaf {
             blocks: self.blocks(),
             last_block_bytes: last_block_bytes(self.file_bytes),
             frame_blocks: FRAME_BLOCKS,
             packs,
             runs: runs.into(),
-            exceptions: None,
+            exceptions: if_any(exceptions),
+            exception_hashes: if_any(hashes),
         })
     }
 
     /// Reads a leaf.
     ///
     /// # Errors
-    /// [`Damage::Content`] if the runs do not cover the file exactly, or need what this program
-    /// does not know.
+    /// [`Damage::Content`] if some block has no place or several.
     pub fn decode(plaintext: &[u8]) -> Result<Self, Damage> {
         let leaf: Leaf = cbor::decode(plaintext)?;
         let bad = |what: &str| Damage::Content(format!("a block map {what}"));
-        if leaf.exceptions.is_some_and(|exceptions| !exceptions.is_empty()) {
-            return Err(bad("has exceptions, which this program does not know"));
-        }
         if leaf.frame_blocks != FRAME_BLOCKS {
             return Err(bad("has frames of another size than this program knows"));
         }
-        let mut rest: &[u8] = &leaf.runs;
-        let mut runs = Vec::new();
-        let mut next = 0u32;
-        while !rest.is_empty() {
-            let mut take = || varint::take(&mut rest).and_then(|value| u32::try_from(value).ok());
-            let cut = || bad("is cut");
-            let blocks = take().filter(|blocks| *blocks > 0).ok_or_else(cut)?;
-            let source = match take().ok_or_else(cut)? {
-                0 => BlockSource::Zero,
-                index => BlockSource::Frames {
-                    pack: *leaf.packs.get(index as usize - 1).ok_or_else(cut)?,
-                    first_frame: take().ok_or_else(cut)?,
-                },
-            };
-            runs.push(Run { first_block: next, blocks, source });
-            next = next.checked_add(blocks).ok_or_else(cut)?;
-        }
-        let map = Self { runs, file_bytes: file_bytes(leaf.blocks, leaf.last_block_bytes) };
-        if next == leaf.blocks && map.blocks() == leaf.blocks {
-            Ok(map)
-        } else {
-            Err(bad("does not cover its file"))
+        let hashes = leaf.exception_hashes.as_deref().map_or(&[][..], Vec::as_slice);
+        let exceptions = leaf.exceptions.as_deref().map_or(&[][..], Vec::as_slice);
+        let map = Self {
+            runs: decode_runs(&leaf.runs, &leaf.packs).ok_or_else(|| bad("is cut"))?,
+            exceptions: decode_exceptions(exceptions, hashes, &leaf.packs)
+                .ok_or_else(|| bad("has exceptions that are cut"))?,
+            file_bytes: file_bytes(leaf.blocks, leaf.last_block_bytes),
+        };
+        let fits = map.blocks() == leaf.blocks && map.is_sound();
+        if fits { Ok(map) } else { Err(bad("does not cover its file")) }
+    }
+}
+
+fn encode_runs(runs: &[Run], packs: &mut Vec<Ulid>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for run in runs {
+        varint::put(&mut bytes, u64::from(run.blocks));
+        match run.source {
+            BlockSource::Zero => varint::put(&mut bytes, 0),
+            BlockSource::Frames { pack, first_frame } => {
+                varint::put(&mut bytes, number_in(packs, pack) as u64 + 1);
+                varint::put(&mut bytes, u64::from(first_frame));
+            }
         }
     }
+    bytes
+}
+
+fn decode_runs(mut rest: &[u8], packs: &[Ulid]) -> Option<Vec<Run>> {
+    let mut runs = Vec::new();
+    let mut first_block = 0u32;
+    while !rest.is_empty() {
+        let blocks = take(&mut rest).filter(|blocks| *blocks > 0)?;
+        let source = match take(&mut rest)?.checked_sub(1) {
+            None => BlockSource::Zero,
+            Some(number) => BlockSource::Frames {
+                pack: *packs.get(number as usize)?,
+                first_frame: take(&mut rest)?,
+            },
+        };
+        runs.push(Run { first_block, blocks, source });
+        first_block = first_block.checked_add(blocks)?;
+    }
+    Some(runs)
+}
+
+fn encode_exceptions(exceptions: &[Exception], packs: &mut Vec<Ulid>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut next = 0;
+    for exception in exceptions {
+        varint::put(&mut bytes, u64::from(exception.block.saturating_sub(next)));
+        next = exception.block.saturating_add(1);
+        match exception.source {
+            ExceptionSource::Zero => varint::put(&mut bytes, 0),
+            ExceptionSource::Delta { pack, frame, slot } => {
+                varint::put(&mut bytes, number_in(packs, pack) as u64 + 1);
+                varint::put(&mut bytes, u64::from(frame));
+                varint::put(&mut bytes, u64::from(slot));
+            }
+        }
+    }
+    bytes
+}
+
+fn decode_exceptions(mut rest: &[u8], hashes: &[u8], packs: &[Ulid]) -> Option<Vec<Exception>> {
+    let (hashes, cut): (&[BlockHash], _) = hashes.as_chunks();
+    let mut exceptions = Vec::new();
+    let mut next = 0u32;
+    for hash in hashes {
+        let block = next.checked_add(take(&mut rest)?)?;
+        let source = match take(&mut rest)?.checked_sub(1) {
+            None => ExceptionSource::Zero,
+            Some(number) => ExceptionSource::Delta {
+                pack: *packs.get(number as usize)?,
+                frame: take(&mut rest)?,
+                slot: take(&mut rest)?,
+            },
+        };
+        exceptions.push(Exception { block, source, hash: *hash });
+        next = block.checked_add(1)?;
+    }
+    (rest.is_empty() && cut.is_empty()).then_some(exceptions)
+}
+
+fn take(bytes: &mut &[u8]) -> Option<u32> {
+    varint::take(bytes).and_then(|value| u32::try_from(value).ok())
 }
 
 fn last_block_bytes(file_bytes: u64) -> u32 {
@@ -184,71 +162,29 @@ fn file_bytes(blocks: u32, last_block_bytes: u32) -> u64 {
     }
 }
 
-/// Collects runs in block order and joins what continues.
-#[derive(Debug, Clone, Default)]
-pub struct BlockMapBuilder {
-    runs: Vec<Run>,
-}
-
-impl BlockMapBuilder {
-    /// The next blocks are all zero.
-    pub fn zero(&mut self, blocks: u32) {
-        self.push(blocks, BlockSource::Zero);
-    }
-
-    /// The next blocks are in one base frame.
-    pub fn frame(&mut self, blocks: u32, pack: Ulid, frame: u32) {
-        debug_assert!(blocks <= FRAME_BLOCKS, "a frame holds no more blocks");
-        self.push(blocks, BlockSource::Frames { pack, first_frame: frame });
-    }
-
-    /// Appends the runs of blocks that follow.
-    pub fn append(&mut self, later: Self) {
-        for run in later.runs {
-            self.push(run.blocks, run.source);
-        }
-    }
-
-    /// The map of a file of `file_bytes`; `None` if the runs do not cover it exactly.
-    #[must_use]
-    pub fn finish(self, file_bytes: u64) -> Option<BlockMap> {
-        let covered: u64 = self.runs.iter().map(|run| u64::from(run.blocks)).sum();
-        let map = BlockMap { runs: self.runs, file_bytes };
-        (covered <= BLOCKS_MAX && covered == blocks_of(file_bytes)).then_some(map)
-    }
-
-    fn push(&mut self, blocks: u32, source: BlockSource) {
-        let first_block = self.runs.last().map_or(0, |last| last.first_block + last.blocks);
-        if let Some(last) = self.runs.last_mut() {
-            let continues = match (last.source, source) {
-                (BlockSource::Zero, BlockSource::Zero) => true,
-                (
-                    BlockSource::Frames { pack, first_frame },
-                    BlockSource::Frames { pack: next_pack, first_frame: next_frame },
-                ) => {
-                    // Only full frames may stand before another frame of the same run.
-                    pack == next_pack
-                        && last.blocks % FRAME_BLOCKS == 0
-                        && first_frame.checked_add(last.blocks / FRAME_BLOCKS) == Some(next_frame)
-                }
-                _ => false,
-            };
-            if continues {
-                last.blocks += blocks;
-                return;
-            }
-        }
-        self.runs.push(Run { first_block, blocks, source });
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::BlockMapBuilder;
     use super::*;
     use proptest::prelude::*;
 
     fn pack(n: u128) -> Ulid {
         Ulid(n)
+    }
+
+    fn delta(block: u32, frame: u32, slot: u32) -> Exception {
+        let source = ExceptionSource::Delta { pack: pack(9), frame, slot };
+        Exception { block, source, hash: [1; 8] }
+    }
+
+    /// Five full frames and a short one.
+    fn base() -> BlockMap {
+        let mut builder = BlockMapBuilder::default();
+        for frame in 0..5 {
+            builder.frame(16, pack(1), frame);
+        }
+        builder.frame(3, pack(1), 5);
+        builder.finish(83 * 8192).unwrap()
     }
 
     #[test]
@@ -282,6 +218,66 @@ mod tests {
         let mut map = builder.finish(2 * 8192).unwrap();
         map.file_bytes = 8192;
         assert!(BlockMap::decode(&map.encode()).is_err());
+        map.file_bytes = 3 * 8192;
+        assert!(BlockMap::decode(&map.encode()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_grew_has_exceptions_behind_its_runs_and_one_that_shrank_shorter_runs() {
+        let grown = base().changed(85 * 8192, &[delta(7, 0, 0), delta(83, 0, 1), delta(84, 0, 2)]);
+        let grown = grown.unwrap();
+        assert_eq!((grown.run_blocks(), grown.exceptions.len()), (83, 3));
+        assert_eq!(BlockMap::decode(&grown.encode()).unwrap(), grown);
+        assert!(base().changed(85 * 8192, &[delta(84, 0, 0)]).is_none(), "block 83 is nowhere");
+        let shrunk = grown.changed(20 * 8192, &[]).unwrap();
+        assert_eq!((shrunk.run_blocks(), shrunk.exceptions.len()), (20, 1));
+        assert_eq!(BlockMap::decode(&shrunk.encode()).unwrap(), shrunk);
+        // What was cut off does not come back with the length.
+        assert!(shrunk.changed(85 * 8192, &[]).is_none());
+    }
+
+    #[test]
+    fn a_block_of_another_length_is_another_block() {
+        let short = 83 * 8192 - 100;
+        assert!(base().changed(short, &[]).is_none());
+        let map = base().changed(short, &[delta(82, 0, 0)]).unwrap();
+        assert!(map.changed(83 * 8192, &[]).is_none());
+        assert!(map.changed(84 * 8192, &[delta(83, 1, 0)]).is_none());
+        assert!(map.changed(84 * 8192, &[delta(82, 1, 0), delta(83, 1, 1)]).is_some());
+    }
+
+    #[test]
+    fn exceptions_that_contradict_each_other_are_refused() {
+        let with = |exceptions: &[Exception]| {
+            let map = BlockMap { exceptions: exceptions.to_vec(), ..base() };
+            BlockMap::decode(&map.encode()).is_ok()
+        };
+        assert!(with(&[delta(3, 0, 0), delta(4, 0, 1)]));
+        assert!(!with(&[delta(83, 0, 0)]), "behind the end");
+        let zero = Exception { source: ExceptionSource::Zero, ..delta(3, 0, 0) };
+        assert!(!with(&[zero]), "a zero block with a hash");
+        assert!(with(&[Exception { hash: [0; 8], ..zero }]));
+        assert!(
+            !with(&[Exception { hash: [0; 8], ..delta(3, 0, 0) }]),
+            "a block with a zero's hash"
+        );
+    }
+
+    /// What a block of a modelled file holds: a pack's frame and slot, or nothing.
+    type Model = Vec<Option<(u128, u32, u32)>>;
+
+    /// Where the map has a block.
+    fn place(map: &BlockMap, block: u32) -> Option<(u128, u32, u32)> {
+        if let [exception] = map.exceptions_within(block..block + 1) {
+            return match exception.source {
+                ExceptionSource::Zero => None,
+                ExceptionSource::Delta { pack, frame, slot } => Some((pack.0, frame, slot)),
+            };
+        }
+        let run = map.runs.iter().find(|run| run.end() > block).unwrap();
+        let BlockSource::Frames { pack, first_frame } = run.source else { return None };
+        let at = block - run.first_block;
+        Some((pack.0, first_frame + at / 16, at % 16))
     }
 
     proptest! {
@@ -298,6 +294,50 @@ mod tests {
             }
             let map = builder.finish((blocks * 8192).saturating_sub(cut)).unwrap();
             prop_assert_eq!(BlockMap::decode(&map.encode()).unwrap(), map);
+        }
+
+        /// A file is changed, cut and extended, and each of its maps says of every block where it
+        /// was stored last.
+        #[test]
+        fn maps_of_a_file_through_its_history_say_where_each_block_was_stored_last(
+            first in 1u32..100,
+            history in proptest::collection::vec(
+                (1u32..120, proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..20)),
+                0..12,
+            ),
+        ) {
+            let mut builder = BlockMapBuilder::default();
+            let mut model = Model::new();
+            for (frame, start) in (0..).zip((0..first).step_by(16)) {
+                let count = (first - start).min(16);
+                builder.frame(count, pack(1), frame);
+                model.extend((0..count).map(|slot| Some((1, frame, slot))));
+            }
+            let mut map = builder.finish(u64::from(first) * 8192).unwrap();
+            for (round, (blocks, touched)) in (2u128..).zip(history) {
+                let before = model.len() as u32;
+                let mut changes: std::collections::BTreeMap<u32, bool> =
+                    (before..blocks).map(|block| (block, false)).collect();
+                changes.extend(touched.iter().map(|(at, zero)| (at.index(blocks as usize) as u32, *zero)));
+                let exceptions: Vec<Exception> = (0u32..).zip(&changes).map(|(slot, (block, zero))| {
+                    if *zero {
+                        return Exception { block: *block, source: ExceptionSource::Zero, hash: [0; 8] };
+                    }
+                    let source = ExceptionSource::Delta { pack: pack(round), frame: slot / 32, slot: slot % 32 };
+                    Exception { block: *block, source, hash: [2; 8] }
+                }).collect();
+                model.resize(blocks as usize, None);
+                for exception in &exceptions {
+                    model[exception.block as usize] = match exception.source {
+                        ExceptionSource::Zero => None,
+                        ExceptionSource::Delta { pack, frame, slot } => Some((pack.0, frame, slot)),
+                    };
+                }
+                map = map.changed(u64::from(blocks) * 8192, &exceptions).unwrap();
+                map = BlockMap::decode(&map.encode()).unwrap();
+                let found: Model = (0..blocks).map(|block| place(&map, block)).collect();
+                prop_assert_eq!(&found, &model);
+            }
         }
 
         #[test]

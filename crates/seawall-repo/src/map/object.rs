@@ -1,5 +1,5 @@
 use minicbor::{Decode, Encode};
-use seawall_core::{Result, Ulid};
+use seawall_core::{Error, Result, Ulid};
 use seawall_store::{ObjectPath, Store};
 
 use super::BlockMap;
@@ -107,18 +107,44 @@ impl MapBuilder {
         hashes: &[BlockHash],
         out: &mut Vec<u8>,
     ) -> Result<LeafPair> {
-        let encoded = map.encode();
-        let unreadable = |damage: &Damage| error::unreadable("block map", damage);
-        let read = BlockMap::decode(&encoded).map_err(|damage| unreadable(&damage))?;
-        if read != *map || read.blocks() as usize != hashes.len() {
+        if map.blocks() as usize != hashes.len() {
             let what = format!("{} blocks have {} hashes", map.blocks(), hashes.len());
             return Err(unreadable(&Damage::Content(what)));
         }
-        let runs = self.leaf(Section::FIRST, &encoded, out)?;
-        self.footer.leaves += 1;
+        let runs = self.runs(map, out)?;
         let hashes = self.leaf(Section::SECOND, hashes.as_flattened(), out)?;
         self.footer.hash_leaves += 1;
         Ok(LeafPair { runs, hashes })
+    }
+
+    /// Adds the leaf of a file of which some blocks changed: the hashes of the others stay where
+    /// they are, `hash_count` of them.
+    ///
+    /// # Errors
+    /// As for [`MapBuilder::add`].
+    pub fn add_changed(
+        &mut self,
+        map: &BlockMap,
+        hashes: LeafAddress,
+        hash_count: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<LeafPair> {
+        if (map.run_blocks() as usize) > hash_count {
+            let what = format!("{} blocks have {hash_count} hashes", map.run_blocks());
+            return Err(unreadable(&Damage::Content(what)));
+        }
+        Ok(LeafPair { runs: self.runs(map, out)?, hashes })
+    }
+
+    fn runs(&mut self, map: &BlockMap, out: &mut Vec<u8>) -> Result<LeafAddress> {
+        let encoded = map.encode();
+        let read = BlockMap::decode(&encoded).map_err(|damage| unreadable(&damage))?;
+        if read != *map {
+            return Err(unreadable(&Damage::Content("it is not the map that was made".to_owned())));
+        }
+        let address = self.leaf(Section::FIRST, &encoded, out)?;
+        self.footer.leaves += 1;
+        Ok(address)
     }
 
     fn leaf(
@@ -142,6 +168,10 @@ impl MapBuilder {
         let length_bytes = self.sealer.finish(&footer, out)?;
         Ok(MapInfo { id: self.id, length_bytes, footer_hash })
     }
+}
+
+fn unreadable(damage: &Damage) -> Error {
+    error::unreadable("block map", damage)
 }
 
 /// Reads leaves of one map object.
@@ -186,7 +216,7 @@ impl MapReader {
         BlockMap::decode(&plaintext).map_err(|damage| damage.at(&self.path))
     }
 
-    /// Reads the hashes of a file's blocks.
+    /// Reads the hashes of a file's blocks, of those at least that are no exceptions.
     ///
     /// # Errors
     /// Damage, or a store that fails.

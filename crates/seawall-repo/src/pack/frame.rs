@@ -20,6 +20,8 @@ const DESCRIPTOR_BYTES_MAX: u64 = u16::MAX as u64;
 pub enum FrameKind {
     /// Consecutive blocks of one file.
     Base,
+    /// Scattered blocks of one file or several.
+    Delta,
     /// Whole small files.
     Blob,
 }
@@ -28,14 +30,16 @@ impl FrameKind {
     pub(super) const fn number(self) -> u8 {
         match self {
             Self::Base => 0,
+            Self::Delta => 1,
             Self::Blob => 2,
         }
     }
 
-    /// `None` for kinds that this format has and this program does not write or read.
+    /// `None` for kinds that this format does not have.
     pub(super) const fn from_number(number: u8) -> Option<Self> {
         match number {
             0 => Some(Self::Base),
+            1 => Some(Self::Delta),
             2 => Some(Self::Blob),
             _ => None,
         }
@@ -54,6 +58,8 @@ struct Descriptor {
     first_block: Option<u32>,
     #[n(3)]
     blocks: Option<u32>,
+    #[n(4)]
+    deltas: Option<Vec<DeltaFile>>,
     #[n(5)]
     files: Option<Vec<BlobFile>>,
 }
@@ -67,6 +73,29 @@ struct BlobFile {
     length: u32,
 }
 
+/// What a delta frame has of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct DeltaFile {
+    /// The file, relative to the data directory.
+    #[n(0)]
+    pub path: ByteVec,
+    /// How many bytes of the payload are its blocks.
+    #[n(1)]
+    pub length: u32,
+    /// Its blocks, ascending; only the last may be short.
+    #[n(2)]
+    pub blocks: Vec<u32>,
+}
+
+impl DeltaFile {
+    fn is_sound(&self) -> bool {
+        (self.length as usize).div_ceil(BLOCK_BYTES) == self.blocks.len()
+            && self.blocks.is_sorted_by(|one, next| one < next)
+            && !self.blocks.is_empty()
+    }
+}
+
 /// What goes into a frame besides its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FramePayload<'a> {
@@ -76,6 +105,11 @@ pub enum FramePayload<'a> {
         path: &'a [u8],
         /// The number of the first block within the file.
         first_block: u32,
+    },
+    /// Scattered blocks, those of one file after those of another.
+    Delta {
+        /// The files in the order of their bytes.
+        files: &'a [DeltaFile],
     },
     /// Whole files, one after another: path and length.
     Blob {
@@ -88,6 +122,7 @@ impl FramePayload<'_> {
     pub(super) const fn kind(&self) -> FrameKind {
         match self {
             Self::Base { .. } => FrameKind::Base,
+            Self::Delta { .. } => FrameKind::Delta,
             Self::Blob { .. } => FrameKind::Blob,
         }
     }
@@ -99,6 +134,7 @@ impl FramePayload<'_> {
             path: None,
             first_block: None,
             blocks: None,
+            deltas: None,
             files: None,
         };
         match self {
@@ -108,6 +144,7 @@ impl FramePayload<'_> {
                 let blocks = u32::try_from(payload_bytes.div_ceil(BLOCK_BYTES));
                 descriptor.blocks = Some(blocks.map_err(|_| too_long("a frame's payload"))?);
             }
+            Self::Delta { files } => descriptor.deltas = Some(files.to_vec()),
             Self::Blob { files } => {
                 let file = |(path, length): &(Vec<u8>, u32)| BlobFile {
                     path: path.clone().into(),
@@ -147,25 +184,38 @@ fn too_long(what: &str) -> Error {
     Error::new(Code::Internal, format!("{what} is longer than the format can say"))
 }
 
-/// How much of a blob frame its files take: the bytes they have, and those that name them.
+/// How much of a frame its files take: the bytes they have, and those that name them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct BlobSize {
+pub struct BundleSize {
     files: u64,
     payload_bytes: u64,
     /// The names and lengths, without what stands before the first.
     names_bytes: u64,
 }
 
-impl BlobSize {
-    /// The size with one more file.
+impl BundleSize {
+    /// The size with one more file, whole.
     #[must_use]
-    pub fn with(self, path: &[u8], file_bytes: u64) -> Self {
+    pub fn with_file(self, path: &[u8], file_bytes: u64) -> Self {
+        self.with(path, file_bytes, 0)
+    }
+
+    /// The size with so many blocks of one more file.
+    #[must_use]
+    pub fn with_blocks(self, path: &[u8], blocks: u64) -> Self {
+        // The longest that the number of a block, or of blocks, can be.
+        const NUMBER_BYTES: u64 = 5;
+        let numbers_bytes = blocks.saturating_add(1).saturating_mul(NUMBER_BYTES);
+        self.with(path, blocks.saturating_mul(BLOCK_BYTES as u64), numbers_bytes)
+    }
+
+    fn with(self, path: &[u8], bytes: u64, numbers_bytes: u64) -> Self {
         let path_bytes = path.len() as u64;
-        let named = 1 + cbor::head_bytes(path_bytes) + path_bytes + cbor::head_bytes(file_bytes);
+        let named = 1 + cbor::head_bytes(path_bytes) + path_bytes + cbor::head_bytes(bytes);
         Self {
             files: self.files.saturating_add(1),
-            payload_bytes: self.payload_bytes.saturating_add(file_bytes),
-            names_bytes: self.names_bytes.saturating_add(named),
+            payload_bytes: self.payload_bytes.saturating_add(bytes),
+            names_bytes: self.names_bytes.saturating_add(named).saturating_add(numbers_bytes),
         }
     }
 
@@ -188,7 +238,7 @@ impl BlobSize {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Opened {
     pub payload_bytes: usize,
-    /// Each file's bytes in the payload; one for a base frame.
+    /// How long each file's part of the payload is; a base frame has one.
     pub pieces: Vec<usize>,
 }
 
@@ -203,9 +253,14 @@ pub(super) fn split(plaintext: &[u8], kind: FrameKind) -> std::result::Result<Op
     let payload_bytes = length_at.checked_sub(length).ok_or_else(|| bad("is cut"))?;
     let descriptor: Descriptor =
         cbor::decode(plaintext.get(payload_bytes..length_at).unwrap_or_default())?;
-    let pieces = match (kind, &descriptor.files) {
-        (FrameKind::Base, None) => vec![payload_bytes],
-        (FrameKind::Blob, Some(files)) => files.iter().map(|file| file.length as usize).collect(),
+    let pieces = match (kind, &descriptor.deltas, &descriptor.files) {
+        (FrameKind::Base, None, None) => vec![payload_bytes],
+        (FrameKind::Delta, Some(files), None) if files.iter().all(DeltaFile::is_sound) => {
+            files.iter().map(|file| file.length as usize).collect()
+        }
+        (FrameKind::Blob, None, Some(files)) => {
+            files.iter().map(|file| file.length as usize).collect()
+        }
         _ => return Err(bad("is of another kind than the frame table says")),
     };
     let sound = descriptor.kind == kind.number()

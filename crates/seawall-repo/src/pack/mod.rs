@@ -7,7 +7,7 @@ mod reader;
 
 pub use body::FrameBody;
 pub use builder::{PackBuilder, PackInfo};
-pub use frame::{BlobSize, FRAME_BLOCKS, FrameKind, FramePayload, PAYLOAD_BYTES_MAX};
+pub use frame::{BundleSize, DeltaFile, FRAME_BLOCKS, FrameKind, FramePayload, PAYLOAD_BYTES_MAX};
 pub use reader::{FrameReader, FrameTable, Frames};
 
 /// The bytes of a block, PostgreSQL's page.

@@ -171,6 +171,8 @@ pub struct FrameReader {
     decompressor: Decompressor,
     plaintext: Vec<u8>,
     payload_bytes: usize,
+    /// How the payload is cut into blocks.
+    pieces: Vec<usize>,
     hashes: Vec<FullBlockHash>,
 }
 
@@ -181,7 +183,8 @@ impl FrameReader {
     /// [`seawall_core::Code::Internal`] if zstd cannot be set up.
     pub fn new() -> Result<Self> {
         let decompressor = Decompressor::new()?;
-        Ok(Self { decompressor, plaintext: Vec::new(), payload_bytes: 0, hashes: Vec::new() })
+        let (plaintext, pieces, hashes) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { decompressor, plaintext, payload_bytes: 0, pieces, hashes })
     }
 
     /// The payload of the frame that was opened last.
@@ -194,6 +197,11 @@ impl FrameReader {
     /// that names the wrong frame is noticed by them.
     pub fn block_hashes(&self) -> impl Iterator<Item = BlockHash> {
         self.hashes.iter().map(FullBlockHash::short)
+    }
+
+    /// The blocks of the frame that was opened last, and their hashes.
+    pub fn blocks(&self) -> impl Iterator<Item = (&[u8], BlockHash)> {
+        blocks_of(self.payload(), &self.pieces).zip(self.block_hashes())
     }
 
     /// Opens one frame out of `frames`, proves it by its hash, and gives its payload.
@@ -236,6 +244,7 @@ impl FrameReader {
         self.hashes.clear();
         let blocks = blocks_of(payload, &opened.pieces);
         self.hashes.extend(blocks.map(|block| table.hasher.block(block)));
+        self.pieces = opened.pieces;
         if Some(&table.hasher.frame(&self.hashes)) == table.table.hashes.get(index) {
             Ok(opened.payload_bytes)
         } else {

@@ -2,7 +2,7 @@
 
 use seawall_core::Result;
 use seawall_repo::manifest::{Entry, PageError};
-use seawall_repo::pack::BlobSize;
+use seawall_repo::pack::BundleSize;
 
 use super::worker::narrow;
 
@@ -27,7 +27,7 @@ pub(in crate::backup) struct Bundle {
     /// Path and length of each.
     pub names: Vec<(Vec<u8>, u32)>,
     pub files: Vec<BundledFile>,
-    size: BlobSize,
+    size: BundleSize,
 }
 
 /// A file in a bundle.
@@ -56,12 +56,12 @@ impl Bundle {
 
     /// Whether a file still fits.
     pub(super) fn has_room_for(&self, file: &SmallRead) -> bool {
-        fits(self.size.with(file.entry.path(), file.bytes.len() as u64))
+        fits(self.size.with_file(file.entry.path(), file.bytes.len() as u64))
     }
 
     pub(super) fn add(&mut self, file: SmallRead) -> Result<()> {
         let SmallRead { sequence, entry, bytes, errors, read_bytes } = file;
-        self.size = self.size.with(entry.path(), bytes.len() as u64);
+        self.size = self.size.with_file(entry.path(), bytes.len() as u64);
         self.names.push((entry.path().to_vec(), narrow(bytes.len())?));
         let (offset, length) = (narrow(self.payload.len())?, bytes.len());
         self.payload.extend_from_slice(&bytes);
@@ -71,6 +71,6 @@ impl Bundle {
 }
 
 /// Whether files of that size together are to share a frame.
-pub(super) fn fits(size: BlobSize) -> bool {
+pub(super) fn fits(size: BundleSize) -> bool {
     size.payload_bytes() <= BUNDLE_BYTES && size.fits()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use seawall_core::{BlockNumber, Code, Error, Result};
 use seawall_pgdata::own_places::is_own_file;
 use seawall_repo::manifest::{Entry, EntryKind};
-use seawall_repo::pack::{BLOCK_BYTES, BlobSize};
+use seawall_repo::pack::{BLOCK_BYTES, BundleSize};
 
 use super::files::FilesSource;
 use super::task::{CopyRule, FoundFile, SMALL_FILE_BYTES, SPAN_BYTES, Span, Task, Work};
@@ -30,7 +30,7 @@ pub(super) struct Planner<'p, P> {
 #[derive(Default)]
 struct Bundled {
     files: Vec<FoundFile>,
-    size: BlobSize,
+    size: BundleSize,
 }
 
 impl<'p, P: Packing> Planner<'p, P> {
@@ -99,7 +99,7 @@ impl<'p, P: Packing> Planner<'p, P> {
     }
 
     fn small(&mut self, to: Wanted, file: FoundFile) -> Result<()> {
-        let with = |size: BlobSize| size.with(file.entry.path(), file.entry.size_bytes());
+        let with = |size: BundleSize| size.with_file(file.entry.path(), file.entry.size_bytes());
         let bundled = self.bundles.entry(to.clone()).or_default();
         let mut full = Vec::new();
         if !bundle::fits(with(bundled.size)) {

@@ -1,10 +1,11 @@
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use seawall_core::{Code, Error, Result, Ulid};
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
-use seawall_repo::map::LeafPair;
+use seawall_repo::map::{BlockMap, Exception, LeafPair};
 use seawall_repo::pack::{FRAME_BLOCKS, FrameReader, Frames};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -13,8 +14,12 @@ use super::sink::{FileSink, WriteBehind};
 use crate::durable::create_file;
 use crate::pace::Pace;
 use crate::stored::{
-    Batch, Part, Sources, block_offset, length_of, parts, prove_blocks, read_leaves, wrong_frame,
+    Batch, DeltaBlocks, Part, Sources, block_offset, length_of, parts, prove_blocks, read_leaves,
+    wrong_frame,
 };
+
+/// Delta frames are kept while one file is written, as much as so many pieces.
+const PIECES_OF_DELTAS: usize = 4;
 
 /// A file to write.
 #[derive(Debug)]
@@ -41,13 +46,14 @@ pub(super) struct Worker {
     pace: Arc<Pace>,
     reader: FrameReader,
     behind: WriteBehind,
+    deltas: DeltaBlocks,
     read_bytes: u64,
     /// The pack and frame `reader` holds.
     open: Option<(Ulid, u32)>,
 }
 
 impl Worker {
-    /// `piece_bytes` is how much is read and written at a time; about five times as much is held.
+    /// `piece_bytes` is how much is read and written at a time; about nine times as much is held.
     pub fn new(
         sources: Arc<Sources>,
         runtime: Handle,
@@ -61,6 +67,7 @@ impl Worker {
             pace,
             reader: FrameReader::new()?,
             behind,
+            deltas: DeltaBlocks::new(piece_bytes.saturating_mul(PIECES_OF_DELTAS))?,
             read_bytes: piece_bytes as u64,
             open: None,
         })
@@ -139,7 +146,13 @@ impl Worker {
         let parts = self.runtime.block_on(parts(&sources, &map, self.read_bytes))?;
         let sink =
             FileSink::create(&wanted.location, wanted.entry.mode, size_bytes, &mut self.behind)?;
-        let mut target = Target { wanted, hashes: &hashes, size_bytes, sink, crc: 0 };
+        let overlay = Overlay {
+            sources: &sources,
+            runtime: &self.runtime,
+            deltas: &mut self.deltas,
+            bytes: Vec::new(),
+        };
+        let mut target = Target { wanted, map: &map, hashes: &hashes, overlay, sink, crc: 0 };
         let mut ahead = ReadAhead {
             sources: &self.sources,
             runtime: &self.runtime,
@@ -150,6 +163,9 @@ impl Worker {
         for part in &parts {
             match part {
                 Part::Zero { bytes } => target.crc = crc_of_zeroes(target.crc, *bytes),
+                Part::Scattered { first_block, blocks } => {
+                    target.scattered(*first_block..first_block + blocks, &self.pace)?;
+                }
                 Part::Stored(batch) => {
                     let mut frames = ahead.take()?;
                     target.reserve(batch);
@@ -165,15 +181,36 @@ impl Worker {
 /// A file that is being written, and what is known of it.
 struct Target<'f> {
     wanted: &'f FileToWrite,
+    map: &'f BlockMap,
     hashes: &'f [BlockHash],
-    size_bytes: u64,
+    overlay: Overlay<'f>,
     sink: FileSink<'f>,
     crc: u32,
 }
 
+/// Blocks that lie elsewhere than those around them.
+struct Overlay<'f> {
+    sources: &'f Sources,
+    runtime: &'f Handle,
+    deltas: &'f mut DeltaBlocks,
+    /// The bytes they are put into.
+    bytes: Vec<u8>,
+}
+
+impl Overlay<'_> {
+    /// The bytes from `first_block` on, with these in their places.
+    fn put(&mut self, bytes: &[u8], first_block: u32, exceptions: &[Exception]) -> Result<&[u8]> {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        let overlay = self.deltas.overlay(self.sources, &mut self.bytes, first_block, exceptions);
+        self.runtime.block_on(overlay)?;
+        Ok(&self.bytes)
+    }
+}
+
 impl Target<'_> {
     fn offset(&self, block: u32) -> u64 {
-        block_offset(block, self.size_bytes)
+        block_offset(block, self.map.file_bytes)
     }
 
     fn reserve(&mut self, batch: &Batch) {
@@ -193,20 +230,59 @@ impl Target<'_> {
             let block = batch.first_block + index * FRAME_BLOCKS;
             let end = block.saturating_add(FRAME_BLOCKS).min(batch.first_block + batch.blocks);
             let offset = self.offset(block);
-            let length = self.offset(end) - offset;
-            pace.take(length)?;
+            let length = narrow(self.offset(end) - offset)?;
+            pace.take(length as u64)?;
             reader.open(&batch.table, frames, batch.first_frame + index)?;
+            let exceptions = self.map.exceptions_within(block..end);
             let expected = self.hashes.get(block as usize..end as usize).unwrap_or_default();
-            let payload = reader.payload();
-            if payload.len() as u64 != length || !reader.block_hashes().eq(expected.iter().copied())
-            {
+            // More than is wanted where the frame was one of a longer file.
+            let payload = reader.payload().get(..length).unwrap_or_default();
+            let mut others = exceptions.iter().map(|exception| exception.block).peekable();
+            let is_same = (block..end).zip(expected).zip(reader.block_hashes()).all(
+                |((block, expected), found)| {
+                    others.next_if_eq(&block).is_some() || *expected == found
+                },
+            );
+            if payload.len() != length || !is_same {
                 return Err(wrong_frame(&self.wanted.entry));
             }
-            self.crc = crc32c::crc32c_append(self.crc, payload);
-            self.sink.write(offset, payload)?;
+            if exceptions.is_empty() {
+                self.crc = crc32c::crc32c_append(self.crc, payload);
+                self.sink.write(offset, payload)?;
+            } else {
+                self.write(offset, payload, block, exceptions)?;
+            }
         }
         Ok(())
     }
+
+    /// Writes blocks that are all exceptions.
+    fn scattered(&mut self, blocks: Range<u32>, pace: &Pace) -> Result<()> {
+        for block in blocks.clone().step_by(FRAME_BLOCKS as usize) {
+            let end = block.saturating_add(FRAME_BLOCKS).min(blocks.end);
+            let offset = self.offset(block);
+            let zeroes = vec![0; narrow(self.offset(end) - offset)?];
+            pace.take(zeroes.len() as u64)?;
+            self.write(offset, &zeroes, block, self.map.exceptions_within(block..end))?;
+        }
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        offset: u64,
+        bytes: &[u8],
+        first_block: u32,
+        exceptions: &[Exception],
+    ) -> Result<()> {
+        let bytes = self.overlay.put(bytes, first_block, exceptions)?;
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        self.sink.write(offset, bytes)
+    }
+}
+
+fn narrow(bytes: u64) -> Result<usize> {
+    usize::try_from(bytes).map_err(|_| Error::new(Code::Internal, "a frame is longer than memory"))
 }
 
 /// Reads the next frames while those before are decoded and written.
@@ -223,7 +299,7 @@ impl ReadAhead<'_> {
     fn start(&mut self) {
         let batch = self.parts.find_map(|part| match part {
             Part::Stored(batch) => Some(batch),
-            Part::Zero { .. } => None,
+            Part::Zero { .. } | Part::Scattered { .. } => None,
         });
         let Some(batch) = batch else { return };
         let (sources, table) = (Arc::clone(self.sources), Arc::clone(&batch.table));
