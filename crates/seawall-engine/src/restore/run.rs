@@ -716,7 +716,7 @@ impl PlannedRestore {
     ) -> Execution {
         let jobs = options.jobs.max(1);
         // A worker holds two pieces that were read, two to be written, and a decoded frame.
-        let piece_bytes = (options.memory_bytes / (jobs * 6)).clamp(256 << 10, 4 << 20);
+        let piece_bytes = (options.memory_bytes / (jobs * 10)).clamp(256 << 10, 4 << 20);
         Execution {
             request: self.request,
             plan: self.plan,
