@@ -12,6 +12,7 @@ mod codes;
 mod commands;
 mod edges;
 mod hazards;
+mod map;
 mod rooms;
 mod sources;
 
@@ -26,6 +27,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     let mut findings = edges::check(&metadata)?;
     findings.extend(sources::check(&sources, sources::LONG_FILES));
     findings.extend(rooms::check(&sources));
+    findings.extend(map::check(root, &sources)?);
     findings.extend(codes::check(root)?);
     findings.extend(commands::check(&sources));
 

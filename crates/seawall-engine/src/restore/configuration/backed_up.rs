@@ -10,6 +10,7 @@ use seawall_repo::manifest::{Entry, EntryKind, ExternalFile, INCLUDED, ManifestR
 
 use super::Configuration;
 use crate::config_text::{Include, include_of, name_of, value_of};
+use crate::restored::resolved;
 use crate::stored::{Sources, read_file};
 
 /// A configuration file is kept up to this size.
@@ -219,14 +220,7 @@ fn restored_at(named: &Path, into: &Path) -> Option<PathBuf> {
     if named.is_relative() {
         return Some(plain(named));
     }
-    resolved(named).strip_prefix(resolved(into)).ok().map(Path::to_owned)
-}
-
-/// A path without links, as far as it is there.
-fn resolved(path: &Path) -> PathBuf {
-    let there = path.ancestors().find_map(|it| Some((it, it.canonicalize().ok()?)));
-    let Some((named, real)) = there else { return plain(path) };
-    path.strip_prefix(named).map_or_else(|_| plain(path), |rest| plain(&real.join(rest)))
+    plain(&resolved(named)).strip_prefix(plain(&resolved(into))).ok().map(Path::to_owned)
 }
 
 /// What a path may be called within the data directory: for an absolute one, every end of it, the
