@@ -67,9 +67,14 @@ fn rust_files(root: &Path) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
+/// What cargo marks a directory with that it builds in, whatever that is called: a room may be called
+/// `target`.
+const BUILT: &str = "CACHEDIR.TAG";
+
 fn is_skipped(directory: &Path) -> bool {
     let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
-    name.is_none_or(|name| name == "target" || name == "node_modules" || name.starts_with('.'))
+    name.is_none_or(|name| name == "node_modules" || name.starts_with('.'))
+        || directory.join(BUILT).exists()
 }
 
 fn read(root: &Path, path: &Path) -> Result<Source> {
@@ -85,13 +90,21 @@ mod tests {
     #[test]
     fn build_directories_and_other_files_are_not_looked_at() {
         let root = tempfile::tempdir().unwrap();
-        for path in ["crates/a/src/lib.rs", "crates/a/README.md", "target/b.rs", ".git/c.rs"] {
+        let built = format!("target/{BUILT}");
+        for path in [
+            "crates/a/src/lib.rs",
+            "crates/a/src/target/mod.rs",
+            "crates/a/README.md",
+            &built,
+            "target/b.rs",
+            ".git/c.rs",
+        ] {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "text").unwrap();
         }
         let sources = rust_files(root.path()).unwrap();
         let paths: Vec<&str> = sources.iter().map(|source| source.path.as_str()).collect();
-        assert_eq!(paths, ["crates/a/src/lib.rs"]);
+        assert_eq!(paths, ["crates/a/src/lib.rs", "crates/a/src/target/mod.rs"]);
     }
 }
