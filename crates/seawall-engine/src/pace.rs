@@ -24,6 +24,15 @@ impl Crew {
         Self { meter: Arc::new(RateMeter::new(limit)), members: Arc::default() }
     }
 
+    /// One more thread, or whatever else is waited for, which keeps what is returned as long as it
+    /// works.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        let members = Arc::clone(&self.members);
+        members.send_modify(|members| *members += 1);
+        Member(members)
+    }
+
     /// Waits until no thread of it is left. They end by themselves when what they work for is
     /// dropped.
     pub async fn ended(&self) {
@@ -66,9 +75,7 @@ impl Pace {
     /// One more thread, which keeps what is returned as long as it works.
     #[must_use]
     pub fn member(&self) -> Member {
-        let members = Arc::clone(&self.crew.members);
-        members.send_modify(|members| *members += 1);
-        Member(members)
+        self.crew.member()
     }
 
     /// Waits until that many bytes may be moved.

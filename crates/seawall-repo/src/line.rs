@@ -241,6 +241,18 @@ impl Line {
         Ok(!self.generations(id).await?.is_empty())
     }
 
+    /// Whether the backup is there. One that was given up is not.
+    ///
+    /// # Errors
+    /// Its commit is damaged, or a store that fails.
+    pub async fn has_backup(&self, id: BackupId) -> Result<bool> {
+        let generations = self.generations(id).await?;
+        if generations.is_empty() {
+            return Ok(false);
+        }
+        Ok(self.newest_commit(id, generations).await?.is_some())
+    }
+
     async fn backup_ids(&self) -> Result<Vec<BackupId>> {
         let names = self.numbered("backup").await?;
         let ids: BTreeSet<Ulid> = names.into_iter().map(|name| name.id).collect();

@@ -1,8 +1,11 @@
 //! One backup into several repositories, as a user has it.
 
+#[path = "support/jobs.rs"]
+mod jobs;
 mod support;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -11,9 +14,10 @@ use anyhow::{Context, Result, ensure};
 use seawall_testkit::StopMode;
 use seawall_testkit::faults::SmallDisk;
 use seawall_testkit::oracles::Dump;
-use seawall_testkit::process::run;
+use seawall_testkit::process::{run, wait_until};
 use serde_json::Value;
-use support::{Protected, open_restored, tells};
+use jobs::{events, of_kind};
+use support::{LIMIT, Protected, open_restored, tells};
 
 /// A protected cluster with some 20 MB that compress badly, and a second repository with a key of
 /// its own.
@@ -160,4 +164,40 @@ fn a_repository_that_is_away_does_not_keep_the_other_from_its_backup() -> Result
     drop(open_restored(&two.house.room("room"))?);
     fs::rename(&away, &two.second)?;
     two.is_mended()
+}
+
+/// One repository had the backup when the job was told to end, and the other still waited for WAL.
+#[test]
+fn a_cancelled_backup_says_which_repositories_have_it_all_the_same() -> Result<()> {
+    let two = Two::with(None)?;
+    let house = &two.house;
+    let pushed = house.pg.psql("SHOW archive_command")?;
+    let only_first = pushed.replace("wal push", "wal push --repo primary");
+    ensure!(only_first != pushed, "{pushed}");
+    let flag = house.room("only-first");
+    let either = format!("if test -e {}; then {only_first}; else {pushed}; fi", flag.display());
+    house.pg.psql(&format!("ALTER SYSTEM SET archive_command = $${either}$$"))?;
+    house.pg.psql("SELECT pg_reload_conf()")?;
+
+    let (job, mut input) = house.command(["job"]).spawn_listening()?;
+    writeln!(input, r#"{{"version":1,"cluster":"main","verb":{{"backup":{{}}}},"rate":"15MB/s"}}"#)?;
+    wait_until("copying", LIMIT, || Ok(job.stdout_so_far().contains("\"copying\"")))?;
+    fs::write(&flag, "")?;
+    wait_until("the first", LIMIT, || Ok(!two.backups("primary")?.is_empty()))?;
+    writeln!(input, r#"{{"cancel":true}}"#)?;
+    let output = job.wait(LIMIT)?;
+    ensure!(output.code() == Some(1), "{}", output.stdout);
+    let told = events(&output)?;
+    ensure!(told.last().context("nothing")?["outcome"] == "cancelled", "{}", output.stdout);
+    let report = &of_kind(&told, "report").next().context("no report")?["report"];
+    ensure!(report["verb"] == "backup" && report["state"] == "cancelled", "{report}");
+    ensure!(report["repositories"] == serde_json::json!(["primary"]), "{report}");
+    ensure!(report["destinations"][1]["state"] == "cancelled", "{report}");
+    let error = &of_kind(&told, "error").last().context("no error")?["error"];
+    let message = error["message"].as_str().context("no message")?;
+    ensure!(error["code"] == "SW0009", "{error}");
+    ensure!(message.ends_with(" is complete in primary\nit is not in second"), "{message}");
+    two.has("primary", report)?;
+    ensure!(two.backups("second")?.is_empty());
+    Ok(())
 }

@@ -1,15 +1,11 @@
 //! The verb backup: one backup into every repository of the request.
 
-use std::mem;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use seawall_core::{
     Action, BackupId, ClusterName, Code, Error, Key, LocalPath, Result, counted, hint,
 };
-use seawall_repo::Line;
-use tokio::time::timeout;
 
 use super::{BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, lacks};
 use crate::backup::{self, BackupReport, BackupRequest, Destination, DestinationReport};
@@ -81,24 +77,8 @@ impl Job<'_> {
     }
 
     fn note_backup(&self, destinations: &[Destination]) {
-        let lines = destinations.iter().map(|destination| destination.line.clone());
-        self.backed_up.lock().unwrap_or_else(PoisonError::into_inner).extend(lines);
-    }
-
-    /// Notes that what was begun has ended: it is taken over from anywhere then, and at once.
-    pub(super) async fn give_up_backup(&self) {
-        let begun = mem::take(&mut *self.backed_up.lock().unwrap_or_else(PoisonError::into_inner));
-        let give_up = async |line: &Line| match timeout(
-            backup::GIVING_UP,
-            backup::give_up(line, BackupId(self.id)),
-        )
-        .await
-        {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("{}", error.context("giving a backup up").chain()),
-            Err(_) => tracing::warn!("giving a backup up: the repository does not answer"),
-        };
-        join_all(begun.iter().map(give_up)).await;
+        let begun = destinations.iter().map(|it| (it.name.clone(), it.line.clone()));
+        self.backed_up.lock().unwrap_or_else(PoisonError::into_inner).extend(begun);
     }
 
     /// Tells why a destination failed. The report has the gist of it.

@@ -7,6 +7,7 @@
 mod backup;
 mod budget;
 mod cancel;
+mod cancelled;
 mod check;
 mod event;
 mod priority;
@@ -40,6 +41,7 @@ use starting::Starting;
 pub use backup::{COMPRESSION_LEVEL, PACK_BYTES};
 pub use budget::Budget;
 pub use cancel::Cancel;
+pub use cancelled::{CancelledBackup, CancelledDestination};
 pub use event::{Ending, Events, JobEvent, JobFinding};
 pub use priority::Priority;
 pub use program::{Program, Restoring};
@@ -130,8 +132,8 @@ struct Job<'j> {
     workers: usize,
     /// Those in PostgreSQL.
     sessions: Sessions,
-    /// Where a backup was begun.
-    backed_up: Mutex<Vec<Line>>,
+    /// Where a backup was begun, by the repository's name.
+    backed_up: Mutex<Vec<(String, Line)>>,
     /// What it has restored, and perhaps started.
     restored: Mutex<Option<RestoreReport>>,
 }
@@ -184,10 +186,10 @@ pub fn run(
         }
         job.sessions.end().await;
         job.reporter.end();
-        if end.ending == Ending::Cancelled {
-            job.give_up_backup().await;
+        match (end.ending, &request.verb) {
+            (Ending::Cancelled, Verb::Backup(_)) => job.with_backed_up(end).await,
+            _ => job.with_running(end).await,
         }
-        job.with_running(end).await
     });
     runtime.shutdown_timeout(UNANSWERED);
     end

@@ -4,7 +4,7 @@ use seawall_core::ClusterName;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::Started;
+use super::{CancelledBackup, CancelledDestination, Started};
 use crate::backup::{BackupReport, DestinationReport};
 use crate::check::Finding;
 use crate::cluster::ClusterLink;
@@ -18,6 +18,9 @@ use crate::verify::VerifyReport;
 pub enum JobReport {
     /// The backup, and what came of it in each repository.
     Backup(Box<BackupReport>),
+    /// The backup that some repository had when the job was told to end.
+    #[serde(rename = "backup")]
+    CancelledBackup(Box<CancelledBackup>),
     /// What was found in each repository.
     Verify {
         /// In the order of the request.
@@ -120,6 +123,31 @@ impl Serialize for DestinationReport {
                 "resumed": kept.resumed.map(|id| id.to_string()),
             }),
             Err(error) => json!({ "name": name, "state": "failed", "error": error }),
+        };
+        told.serialize(serializer)
+    }
+}
+
+impl Serialize for CancelledBackup {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        json!({
+            "id": self.id.to_string(),
+            "ulid": self.id.0.to_string(),
+            "state": "cancelled",
+            "repositories": self.kept().collect::<Vec<_>>(),
+            "destinations": self.destinations,
+        })
+        .serialize(serializer)
+    }
+}
+
+impl Serialize for CancelledDestination {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = &self.name;
+        let told = match &self.has_it {
+            Ok(true) => json!({ "name": name, "state": "complete" }),
+            Ok(false) => json!({ "name": name, "state": "cancelled" }),
+            Err(error) => json!({ "name": name, "state": "unknown", "error": error }),
         };
         told.serialize(serializer)
     }

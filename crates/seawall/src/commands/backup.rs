@@ -48,8 +48,11 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
         priority: args.priority.or(&context.config),
     };
     let end = site.run(&request, || Arc::new(Display::new()), &Cancel::default())?;
-    if let Some(JobReport::Backup(report)) = &end.report {
-        show(args, report)?;
+    match &end.report {
+        Some(JobReport::Backup(report)) => show(args, report)?,
+        // What people are told of it is in the error.
+        Some(JobReport::CancelledBackup(report)) if args.output.json => Out.json(&json!(report))?,
+        _ => {}
     }
     outcome(end)
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
-use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result};
+use seawall_core::{BackupId, Code, Error, Lsn, Progress, Result, ResultExt};
 use seawall_pgdata::history::Ancestry;
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
@@ -20,6 +20,7 @@ use crate::backup::request::{BackupRequest, Destination};
 use crate::backup::session::Ended;
 use crate::delivery::{SharedServer, WalDelivery, WalNeeded};
 use crate::liveness::{Life, life_of, oldest_running};
+use crate::pace::Member;
 
 /// What a push of WAL left in the repository and did not touch for so long is nobody's: it has no
 /// records that would tell that it lives.
@@ -70,7 +71,7 @@ pub(in crate::backup) async fn publish(
     let mut info = whole.info(line, &totals, now);
     info.parent = resumed.map(|id| id.0);
     info.head = Some(head);
-    commit(line, &path, &Commit { info, parts }).await?;
+    commit(line, path, Commit { info, parts }, whole.request.crew.member()).await?;
     if let Err(error) = line.sweep_pins().await {
         // The backup is published; the next one sweeps again.
         tracing::warn!(error = error.chain(), "the pins of the backup were not removed");
@@ -155,9 +156,17 @@ async fn prove_wal(
     Ok(())
 }
 
-/// Makes the backup. All that the commit names is durable.
-async fn commit(line: &Line, path: &ObjectPath, commit: &Commit) -> Result<()> {
-    match line.repository().create_record(path, commit).await {
+/// Makes the backup. All that the commit names is durable. A job that is told to end meanwhile waits
+/// until it is made or not: it says afterwards where the backup is.
+async fn commit(line: &Line, path: ObjectPath, commit: Commit, member: Member) -> Result<()> {
+    let repository = line.repository().clone();
+    let making = tokio::spawn(async move {
+        let made = repository.create_record(&path, &commit).await;
+        drop(member);
+        made
+    });
+    let made = making.await.code(Code::Internal, || "the commit's task died".to_owned())?;
+    match made {
         Err(error) if error.code() == Code::ObjectExists => {
             Err(Error::new(Code::BackupAborted, "another process declared this backup dead")
                 .with_source(error)
