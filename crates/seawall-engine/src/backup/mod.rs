@@ -34,7 +34,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::cluster::{ScanOptions, Server, Survey};
-use crate::delivery::{ByArchiver, HandOver, SharedServer, WalDelivery, WalNeeded};
+use crate::delivery::{ByArchiver, HandOver, SharedServer, WalDelivery, WalNeeded, WalRoom};
 use crate::liveness::Running;
 use crate::pace::Pace;
 use copying::copy;
@@ -153,8 +153,9 @@ impl Backup<'_> {
 
     /// The way in which the cluster's WAL comes into the repositories.
     fn delivery(self, seen: &Seen) -> ByArchiver {
+        let room = WalRoom::new(self.request.memory_bytes);
         let fails = Arc::clone(self.some_repository_fails);
-        let hand_over = HandOver::new(&seen.data_directory, self.teller.several, fails);
+        let hand_over = HandOver::new(&seen.data_directory, self.teller.several, room, fails);
         ByArchiver { patience: self.request.wal_timeout, hand_over }
     }
 

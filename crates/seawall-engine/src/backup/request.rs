@@ -21,6 +21,8 @@ pub struct BackupRequest {
     pub annotations: BTreeMap<String, String>,
     /// Worker threads.
     pub jobs: usize,
+    /// Bytes of memory it may use.
+    pub memory_bytes: usize,
     /// Whose threads they are, and how fast they may read the cluster's files.
     pub crew: Crew,
     /// Let PostgreSQL make its checkpoint at once instead of spreading it.

@@ -11,16 +11,48 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seawall_core::{Code, Error, Lsn, Result, WalSegment};
+use seawall_core::{Code, Error, Lsn, Result, ResultExt, WalSegment, WalSegmentSize};
 use seawall_repo::wal::SegmentKind;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::WalNeeded;
+
+/// A segment is held as it is, and as what it is compressed and sealed to.
+const HELD_TIMES: u64 = 2;
+
+/// The memory that segments may take at a time, whichever repositories they are for.
+///
+/// It is all that the backup may use: no file is copied while it waits for WAL. A segment that is larger
+/// than that is held alone.
+#[derive(Debug, Clone)]
+pub(crate) struct WalRoom {
+    free_mib: Arc<Semaphore>,
+    all_mib: u32,
+}
+
+impl WalRoom {
+    /// Room of so many bytes.
+    pub fn new(memory_bytes: usize) -> Self {
+        let all_mib = u32::try_from(memory_bytes >> 20).unwrap_or(u32::MAX).max(1);
+        let permits = usize::try_from(all_mib).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { free_mib: Arc::new(Semaphore::new(permits)), all_mib }
+    }
+
+    /// Waits until there is room for a segment, and keeps it until what is returned is dropped.
+    async fn take(&self, size: WalSegmentSize) -> Result<OwnedSemaphorePermit> {
+        let wanted = (size.bytes() * HELD_TIMES).div_ceil(1 << 20);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.all_mib);
+        let free = Arc::clone(&self.free_mib);
+        free.acquire_many_owned(wanted).await.code(Code::Internal, || "no room for WAL".to_owned())
+    }
+}
 
 /// Whether a backup hands WAL over itself, and where that waits.
 #[derive(Debug, Clone)]
 pub(crate) struct HandOver {
     pg_wal: PathBuf,
     several: bool,
+    room: WalRoom,
     some_repository_fails: Arc<AtomicBool>,
 }
 
@@ -30,9 +62,10 @@ impl HandOver {
     pub fn new(
         data_directory: &Path,
         several: bool,
+        room: WalRoom,
         some_repository_fails: Arc<AtomicBool>,
     ) -> Self {
-        Self { pg_wal: data_directory.join("pg_wal"), several, some_repository_fails }
+        Self { pg_wal: data_directory.join("pg_wal"), several, room, some_repository_fails }
     }
 
     /// Whether the archiver is held up by a repository, as far as that can be known: some repository
@@ -48,6 +81,7 @@ impl HandOver {
         let size = archive.segment_size();
         let mut segment = WalSegment::containing(ancestry.tip(), from, size);
         while segment.start() < range.end {
+            let room = self.room.take(size).await?;
             let (pg_wal, name) = (self.pg_wal.clone(), segment.to_string());
             let reading = tokio::task::spawn_blocking(move || read_waiting(&pg_wal, &name));
             let read = reading.await.map_err(|error| {
@@ -55,6 +89,7 @@ impl HandOver {
             })?;
             let Some(bytes) = read? else { break };
             archive.store_segment(segment, SegmentKind::Whole, &bytes).await?;
+            drop((bytes, room));
             segment = segment.next();
         }
         Ok(())
@@ -85,7 +120,28 @@ fn read_waiting(pg_wal: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[test]
+    fn no_more_segments_are_held_than_there_is_memory_for_and_a_large_one_alone() {
+        let room = WalRoom::new(80 << 20);
+        let take = |bytes: u32| {
+            let taken = room.take(WalSegmentSize::new(bytes).unwrap()).now_or_never();
+            taken.map(Result::unwrap)
+        };
+        let (first, second) = (take(16 << 20).unwrap(), take(16 << 20).unwrap());
+        assert!(take(16 << 20).is_none(), "the third");
+        drop(first);
+        let third = take(16 << 20).unwrap();
+        assert!(take(1 << 30).is_none(), "two are held");
+        drop((second, third));
+        let large = take(1 << 30).unwrap();
+        assert!(take(1 << 20).is_none(), "a large one is held");
+        drop(large);
+        assert!(WalRoom::new(0).take(WalSegmentSize::DEFAULT).now_or_never().is_some());
+    }
 
     #[test]
     fn only_what_waits_for_the_archiver_is_read() {

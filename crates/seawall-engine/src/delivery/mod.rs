@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use crate::cluster::{Server, ServerFacts};
 
 pub(crate) use archiver::ByArchiver;
-pub(crate) use hand_over::HandOver;
+pub(crate) use hand_over::{HandOver, WalRoom};
 
 /// WAL that has to be in a repository.
 #[derive(Debug, Clone, Copy)]

@@ -31,6 +31,7 @@ impl Job<'_> {
             data_directory: self.request.data_directory.clone().map(|LocalPath(path)| path),
             annotations: verb.annotations.clone(),
             jobs: self.workers,
+            memory_bytes: self.request.budget.memory(),
             crew: self.crew.clone(),
             fast_checkpoint: !verb.spread_checkpoint,
             wal_timeout: verb.wal_timeout(),

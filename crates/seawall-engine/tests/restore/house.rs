@@ -107,6 +107,7 @@ impl House {
             data_directory: None,
             annotations: BTreeMap::new(),
             jobs: 2,
+            memory_bytes: 128 << 20,
             crew,
             fast_checkpoint: true,
             wal_timeout: LIMIT,

@@ -195,6 +195,7 @@ impl Site {
             data_directory: None,
             annotations: Default::default(),
             jobs: 2,
+            memory_bytes: 128 << 20,
             crew: Crew::default(),
             fast_checkpoint: true,
             wal_timeout: LIMIT,
