@@ -1,5 +1,7 @@
-use std::io::{BufRead, BufReader, Read, stdin};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, stdin};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -11,8 +13,11 @@ use serde::Deserialize;
 
 use super::pipe::EventPipe;
 
-/// No request is longer.
+/// No request is longer, and no other line.
 const LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// So many lines that are not understood are told; what comes then is passed over in silence.
+const TOLD_MAX: usize = 1000;
 
 /// A line after the request.
 #[derive(Deserialize)]
@@ -32,25 +37,43 @@ pub fn listen(cancel: &Cancel, pipe: &Arc<EventPipe>) -> Result<String> {
     let (cancel, pipe) = (cancel.clone(), Arc::clone(pipe));
     let read = move || {
         let mut input = BufReader::new(stdin());
+        let first = next(&mut input).map(|line| line.map(Line::text));
         // Nobody waits for it any more where the program has ended.
-        if sender.send(next(&mut input)).is_ok() {
+        if sender.send(first).is_ok() {
             obey(&mut input, &cancel, pipe.as_ref());
         }
     };
     let thread = thread::Builder::new().name("input".to_owned()).spawn(read);
     thread.map(drop).code(Code::Internal, || "cannot start a thread".to_owned())?;
     let first = receiver.recv().code(Code::Internal, || "the input's thread died".to_owned())?;
-    first?.ok_or_else(|| invalid("standard input ended before a request"))
+    first?.ok_or_else(|| invalid("standard input ended before a request"))?
+}
+
+/// Reads the request in a file.
+///
+/// # Errors
+/// [`Code::JobRequestInvalid`] if it cannot be read, or has more bytes than a request.
+pub fn read_request(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(LINE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.code(Code::JobRequestInvalid, || {
+        format!("the request {} cannot be read", path.display())
+    })?;
+    let is_too_long = bytes.len() as u64 > LINE_BYTES_MAX;
+    Line { bytes, is_too_long }.text().map_err(|error| error.context(path.display()))
 }
 
 fn obey(input: &mut impl BufRead, cancel: &Cancel, events: &dyn Events) {
+    let mut told = 0;
     loop {
         match next(input) {
-            Ok(Some(line)) if says_cancel(&line) => return cancel.cancel("it was told to end"),
-            Ok(Some(_)) => events.event(&JobEvent::Error {
-                repository: None,
-                error: invalid("a line of standard input is not understood; the job goes on"),
-            }),
+            Ok(Some(line)) if line.says_cancel() => return cancel.cancel("it was told to end"),
+            Ok(Some(_)) if told < TOLD_MAX => {
+                told += 1;
+                events.event(&JobEvent::Error { repository: None, error: not_understood(told) });
+            }
+            Ok(Some(_)) => {}
             Ok(None) if is_file(&stdin()) => return,
             Ok(None) => return cancel.cancel("its standard input was closed"),
             Err(error) => return cancel.cancel(&error.chain()),
@@ -64,24 +87,94 @@ fn is_file(stream: &impl AsFd) -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
-fn says_cancel(line: &str) -> bool {
-    matches!(serde_json::from_str(line), Ok(Told { cancel: true }))
+fn not_understood(told: usize) -> Error {
+    let more = if told == TOLD_MAX { "; no more of them are told" } else { "" };
+    invalid(&format!("a line of standard input is not understood; the job goes on{more}"))
+}
+
+/// A line that was read.
+struct Line {
+    /// No more than [`LINE_BYTES_MAX`] of them.
+    bytes: Vec<u8>,
+    /// There were more, which were passed over.
+    is_too_long: bool,
+}
+
+impl Line {
+    fn says_cancel(&self) -> bool {
+        !self.is_too_long
+            && matches!(serde_json::from_slice(&self.bytes), Ok(Told { cancel: true }))
+    }
+
+    fn text(self) -> Result<String> {
+        if self.is_too_long {
+            return Err(invalid("the request has more than 1 MiB"));
+        }
+        String::from_utf8(self.bytes).map_err(|_| invalid("the request is not UTF-8"))
+    }
 }
 
 /// The next line; `None` at the end.
-fn next(input: &mut impl BufRead) -> Result<Option<String>> {
-    let mut line = String::new();
-    let bytes = input
-        .take(LINE_BYTES_MAX)
-        .read_line(&mut line)
-        .code(Code::JobRequestInvalid, || "standard input cannot be read".to_owned())?;
-    if bytes as u64 == LINE_BYTES_MAX {
-        return Err(invalid("a line of standard input has more than 1 MiB"));
-    }
-    Ok((bytes > 0).then_some(line))
+fn next(input: &mut impl BufRead) -> Result<Option<Line>> {
+    let mut bytes = Vec::new();
+    let mut read = || {
+        let read = input.take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes)?;
+        let is_too_long = read as u64 == LINE_BYTES_MAX && bytes.last() != Some(&b'\n');
+        if is_too_long {
+            input.skip_until(b'\n')?;
+        }
+        io::Result::Ok((read > 0, is_too_long))
+    };
+    let (is_there, is_too_long) =
+        read().code(Code::JobRequestInvalid, || "standard input cannot be read".to_owned())?;
+    Ok(is_there.then_some(Line { bytes, is_too_long }))
 }
 
 fn invalid(what: &str) -> Error {
     Error::new(Code::JobRequestInvalid, what)
         .with_hint("docs/job.md says what a job is told on standard input.")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Counts errors that are told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Events for Told {
+        fn event(&self, event: &JobEvent) {
+            let JobEvent::Error { error, .. } = event else { panic!("{event:?}") };
+            assert_eq!(error.code(), Code::JobRequestInvalid);
+            self.0.lock().unwrap().push(error.message().to_owned());
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_no_more_than_one_that_is_not_understood() {
+        let long = LINE_BYTES_MAX * 3;
+        let garbage = io::repeat(b'x').take(long).chain(&b"\n\xff\xfe\n{\"cancel\":true}\n"[..]);
+        let (cancel, told) = (Cancel::default(), Told::default());
+        obey(&mut BufReader::new(garbage), &cancel, &told);
+        assert!(cancel.is_cancelled());
+        assert_eq!(told.0.lock().unwrap().len(), 2);
+        let request = next(&mut BufReader::new(io::repeat(b'{').take(long))).unwrap().unwrap();
+        assert_eq!(request.text().unwrap_err().code(), Code::JobRequestInvalid);
+        let request = read_request(Path::new("/dev/zero")).unwrap_err();
+        assert!(request.chain().contains("more than 1 MiB"), "{request:?}");
+    }
+
+    #[test]
+    fn of_lines_without_number_only_the_first_are_told() {
+        let lines = "?\n".repeat(TOLD_MAX * 3) + "{\"cancel\":true}\n";
+        let (cancel, told) = (Cancel::default(), Told::default());
+        obey(&mut lines.as_bytes(), &cancel, &told);
+        assert!(cancel.is_cancelled());
+        let told = told.0.into_inner().unwrap();
+        assert_eq!(told.len(), TOLD_MAX);
+        assert!(told.last().unwrap().ends_with("no more of them are told"), "{:?}", told.last());
+    }
 }

@@ -3,11 +3,10 @@
 mod input;
 mod pipe;
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use seawall_core::{Code, Error, LocalPath, Result, ResultExt};
+use seawall_core::{Code, Error, LocalPath, Result};
 use seawall_engine::job::{
     Cancel, Events, JobEnd, JobEvent, JobKey, JobRepository, JobRequest, Verb,
 };
@@ -40,9 +39,7 @@ fn run(
     pipe: &Arc<EventPipe>,
 ) -> Result<JobEnd> {
     let text = match &args.request {
-        Some(path) => fs::read_to_string(path).code(Code::JobRequestInvalid, || {
-            format!("the request {} cannot be read", path.display())
-        })?,
+        Some(path) => input::read_request(path)?,
         None => input::listen(cancel, pipe)?,
     };
     let request = JobRequest::parse(&text)?;
