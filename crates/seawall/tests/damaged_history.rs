@@ -225,3 +225,43 @@ fn a_missing_history_is_told_and_nobody_takes_the_number_of_its_timeline() -> Re
     ensure!(again.psql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t")? == "1,2");
     again.stop(StopMode::Immediate)
 }
+
+#[test]
+fn a_promoted_server_archives_though_the_history_it_came_from_is_damaged() -> Result<()> {
+    let mut site = Site::new()?;
+    let object = site.damage(3)?;
+    // Only what agrees with what is there is let in.
+    let own = fs::read_to_string(site.server.data_directory().join("pg_wal/00000003.history"))?;
+    let other = own.replace("2\t0/", "2\t1/");
+    ensure!(other != own, "{own}");
+    let strange = site.house.room("00000004.history");
+    fs::write(&strange, format!("{other}3\t2/0\tno recovery target specified\n"))?;
+    let refused = site.house.command(["wal", "push"]).arg(&strange).fail(4)?;
+    tells(&refused, "00000004.history cannot be archived")?;
+    tells(&refused, "wal push pg_wal/00000003.history")?;
+
+    site.server.psql("INSERT INTO t VALUES (4)")?;
+    for setting in ["restore_command = '/bin/false'", "recovery_target_timeline = 'current'"] {
+        site.server.psql(&format!("ALTER SYSTEM SET {setting}"))?;
+    }
+    site.server.stop(StopMode::Fast)?;
+    fs::write(site.server.data_directory().join("recovery.signal"), "")?;
+    site.server.start()?;
+    wait_until("promoted", LIMIT, || {
+        Ok(site.server.psql("SELECT pg_is_in_recovery()")?.starts_with('f'))
+    })?;
+    let file = site.server.psql("SELECT pg_walfile_name(pg_current_wal_lsn())")?;
+    ensure!(file.starts_with("00000004"), "{file}");
+    archive_everything(&site.server)?;
+
+    let status = site.status()?;
+    ensure!(status.code() == Some(1), "{status:?}");
+    ensure!(status.stdout.contains("the history of timeline 3 is damaged"), "{status:?}");
+    let list = site.house.command(["wal", "list"]).fail(4)?;
+    tells(&list, "the history of timeline 4 tells the same")?;
+    ensure!(site.rows(&[])? == "1,2,3,4");
+    move_out(&object)?;
+    ensure!(site.push("00000003.history")?.code() == Some(0));
+    fs::remove_file(object.with_file_name("moved-out"))?;
+    site.is_well()
+}

@@ -6,6 +6,7 @@ use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_store::StoreError;
 
 use super::WalArchive;
+use super::ancestries::DamagedHistory;
 use crate::envelope::ObjectKind;
 use crate::layout::LineObject;
 use crate::records::{HistoryFile, Record as _};
@@ -133,7 +134,14 @@ impl WalArchive {
     async fn check_against_parents(&self, ancestry: &Ancestry) -> Result<()> {
         let spans: Vec<TimelineSpan> = ancestry.spans().collect();
         for (index, parent) in spans.iter().enumerate().take(spans.len().saturating_sub(1)) {
-            let Some(known) = self.known_ancestry(parent.timeline).await? else { continue };
+            let known = match self.look_at(parent.timeline).await? {
+                (Some(known), _) => known,
+                (None, None) => continue,
+                (None, Some(lost)) => {
+                    self.prove_told_anew(ancestry, parent, &lost).await?;
+                    continue;
+                }
+            };
             let before = known.spans().map(|span| (span.timeline, span.begin));
             let claimed = spans.iter().take(index + 1).map(|span| (span.timeline, span.begin));
             if !before.eq(claimed) {
@@ -141,6 +149,44 @@ impl WalArchive {
             }
         }
         Ok(())
+    }
+
+    /// Lets a history in that is the first to tell the past of a timeline whose own history is damaged,
+    /// so that a server that was promoted goes on archiving. What is there of the timeline has to agree:
+    /// its WAL begins in the segment in which it is said to have begun, and no other history tells it
+    /// otherwise. The first segment of the new timeline is compared with it byte for byte as well.
+    ///
+    /// # Errors
+    /// The damage, with the way out, where nothing is there to agree; [`Code::HistoryConflict`].
+    async fn prove_told_anew(
+        &self,
+        ancestry: &Ancestry,
+        lost: &TimelineSpan,
+        damage: &DamagedHistory,
+    ) -> Result<()> {
+        let (own, timeline) = (ancestry.tip(), lost.timeline);
+        let past = |of: &Ancestry| -> Vec<_> {
+            let spans = of.spans().take_while(|span| span.timeline <= timeline);
+            spans.map(|span| (span.timeline, span.begin)).collect()
+        };
+        for other in self.archived_histories().await?.known {
+            if other.span(timeline).is_some() && past(&other) != past(ancestry) {
+                return Err(conflict(own, timeline, other.tip()));
+            }
+        }
+        let covered = self.timeline_coverage(timeline).await?;
+        let begins_in =
+            |lsn| self.segment_at(timeline, lsn) == self.segment_at(timeline, lost.begin);
+        let agrees = covered.ranges.first().is_some_and(|first| begins_in(first.start));
+        // Behind keys that are gone it may be whole.
+        if agrees && damage.code != Code::KeyEpochGone {
+            tracing::warn!(%own, %timeline, "the damaged history of a parent is told by this one");
+            return Ok(());
+        }
+        Err(damage.error().context(format_args!(
+            "{} cannot be archived: where timeline {timeline} began cannot be compared",
+            WalFileName::TimelineHistory(own)
+        )))
     }
 
     /// The same where the child came first. One that cannot be read is compared when it comes again.
