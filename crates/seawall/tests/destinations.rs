@@ -11,12 +11,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use jobs::{events, of_kind};
 use seawall_testkit::StopMode;
 use seawall_testkit::faults::SmallDisk;
 use seawall_testkit::oracles::Dump;
 use seawall_testkit::process::{run, wait_until};
 use serde_json::Value;
-use jobs::{events, of_kind};
 use support::{LIMIT, Protected, open_restored, tells};
 
 /// A protected cluster with some 20 MB that compress badly, and a second repository with a key of
@@ -180,7 +180,10 @@ fn a_cancelled_backup_says_which_repositories_have_it_all_the_same() -> Result<(
     house.pg.psql("SELECT pg_reload_conf()")?;
 
     let (job, mut input) = house.command(["job"]).spawn_listening()?;
-    writeln!(input, r#"{{"version":1,"cluster":"main","verb":{{"backup":{{}}}},"rate":"15MB/s"}}"#)?;
+    writeln!(
+        input,
+        r#"{{"version":1,"cluster":"main","verb":{{"backup":{{}}}},"rate":"15MB/s"}}"#
+    )?;
     wait_until("copying", LIMIT, || Ok(job.stdout_so_far().contains("\"copying\"")))?;
     fs::write(&flag, "")?;
     wait_until("the first", LIMIT, || Ok(!two.backups("primary")?.is_empty()))?;

@@ -52,7 +52,8 @@ impl CancelledBackup {
                 Err(error) => {
                     unknown = true;
                     let error = error.chain();
-                    let text = format!("\nwhether {name} has backup {} is not known: {error}", self.id);
+                    let text =
+                        format!("\nwhether {name} has backup {} is not known: {error}", self.id);
                     what.push_str(&text);
                 }
             }
@@ -66,7 +67,9 @@ impl CancelledBackup {
         let hint = if without.is_empty() && !unknown {
             hint!["It was done when the job was told to end: nothing is left to do."]
         } else {
-            hint!["What is complete counts. The same command again makes another one, in all of them."]
+            hint![
+                "What is complete counts. The same command again makes another one, in all of them."
+            ]
         };
         Error::new(why.code(), what).with_hint(hint)
     }
@@ -112,10 +115,12 @@ mod tests {
     use super::*;
 
     fn told(destinations: Vec<(&str, Result<bool>)>) -> Error {
-        let destination = |(name, has_it): (&str, _)| CancelledDestination { name: name.to_owned(), has_it };
+        let destination =
+            |(name, has_it): (&str, _)| CancelledDestination { name: name.to_owned(), has_it };
         let destinations = destinations.into_iter().map(destination).collect();
         let id = BackupId("01KD5Z0M3V7Q4R8S9T1W2X3Y4Z".parse().unwrap());
-        CancelledBackup { id, destinations }.told(Error::new(Code::Interrupted, "it was told to end"))
+        CancelledBackup { id, destinations }
+            .told(Error::new(Code::Interrupted, "it was told to end"))
     }
 
     #[test]

@@ -31,7 +31,9 @@ use crate::restored::{
     RequiredParameters, RestorePlan, RestoreProgress, RestoreState, TargetAction,
 };
 
-use super::preflight::{look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap};
+use super::preflight::{
+    go_on_or_discard, look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap,
+};
 
 use super::start::find_programs;
 
@@ -138,7 +140,7 @@ pub async fn plan_restore(
         is_complete: state.progress == RestoreProgress::Complete,
     });
     let plan = match interrupted {
-        Some(state) => prove_same_line(state, line)?,
+        Some(state) => prove_same_line(state, line, &request.into)?,
         None => match make_plan(line, wal, request).await {
             Ok(plan) => plan,
             Err(error) => {
@@ -294,7 +296,7 @@ fn refuse_stopping_standby(request: &RestoreRequest) -> Result<()> {
     ))
 }
 
-fn prove_same_line(state: RestoreState, line: &Line) -> Result<RestorePlan> {
+fn prove_same_line(state: RestoreState, line: &Line, into: &Path) -> Result<RestorePlan> {
     if state.line() == line.id() && state.cluster() == line.cluster() {
         return Ok(state.plan);
     }
@@ -302,7 +304,7 @@ fn prove_same_line(state: RestoreState, line: &Line) -> Result<RestorePlan> {
         Code::OtherRestoreInterrupted,
         format!("the directory holds an interrupted restore of cluster {}", state.cluster()),
     )
-    .with_hint("Run the command that began it to go on, or remove the directory and start anew."))
+    .with_hint(go_on_or_discard(into)))
 }
 
 /// Decides what a request means, for a directory that is restored already.

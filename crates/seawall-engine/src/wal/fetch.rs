@@ -154,6 +154,13 @@ impl Content {
     }
 
     /// For a restore that only wants to know whether the number is taken.
+    ///
+    /// Not for a standby, which asks for the same name when it looks for a timeline to follow
+    /// (`rescanLatestTimeLine`, xlogrecovery.c) and when it is promoted (`findNewestTimeLine`), and
+    /// nothing tells the two apart. It keeps in `pg_wal` what it gets, and then neither asks its primary
+    /// for the real one (`WalRcvFetchTimeLineHistoryFiles`, walreceiver.c) nor follows it onto that
+    /// timeline: "new timeline 2 is not a child of database system timeline 1" (seen on 12 and 18). So
+    /// `pg_promote` may choose a number whose history is missing; `seawall promote` refuses.
     fn stand_in(timeline: TimelineId, why: &str) -> Self {
         let text = format!("# timeline {timeline} is taken: {why}\n");
         Self { is_stand_in: true, ..Self::of_history(text.into_bytes()) }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use seawall_core::{Code, ExitClass, Hint, NoProgress, Progress, Stage};
+use seawall_core::{Action, Code, ExitClass, Hint, NoProgress, Progress, Stage};
 use seawall_engine::restore::{RestoreOptions, RestoreRequest, Target};
 use seawall_engine::restored::{RestoreProgress, RestoreState, TablespaceMapping};
 use seawall_testkit::ledger::Bound;
@@ -106,6 +106,9 @@ async fn e19_another_plan_is_refused_in_a_directory_that_was_begun() -> Result<(
     let other = house.request("room", Target::BackupOnly);
     let refused = house.restore(&other).await.expect_err("another plan");
     ensure!(refused.code() == Code::OtherRestoreInterrupted, "{refused:?}");
+    let discard = Action::Discard { directory: house.room("room").as_path().into() };
+    let hint = refused.hint().expect("a way out");
+    ensure!(hint.actions().any(|action| *action == discard), "{hint:?}");
     let first = house.restore(&request).await?;
     let again = house.restore(&request).await.expect_err("a finished restore");
     ensure!(again.code() == Code::DirectoryNotEmpty, "{again:?}");

@@ -6,6 +6,12 @@
 //! [`RESERVED_SUFFIX`](crate::RESERVED_SUFFIX), which no object's name may; a killed process leaves
 //! such files behind, and [`FsStore::sweep_temporary`] removes them.
 //!
+//! A file without a name (`O_TMPFILE`) would leave nothing behind. It is not used: btrfs, in most
+//! kernels there are, does not log such a file when it is synced (`btrfs_log_inode_parent`,
+//! tree-log.c), so that between link and next commit a name could survive a power cut without its
+//! bytes, and stand in the way for ever; and a directory that holds only such files is empty to whoever
+//! deletes the last object in it, and goes.
+//!
 //! Nothing below the root is followed out of it: paths are walked one component at a time and
 //! symbolic links, pipes and devices are refused. The root itself may be a symbolic link. The root
 //! is kept open, so that a volume unmounted and replaced under a running process is not written to.

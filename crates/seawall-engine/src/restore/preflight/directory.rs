@@ -3,7 +3,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use seawall_core::{Action, Code, Error, Result, hint};
+use seawall_core::{Action, Code, Error, Hint, Result, hint};
 
 use crate::cluster::{PostmasterFile, read_control};
 use crate::durable::local;
@@ -76,7 +76,16 @@ fn resume(into: &Path, request: &RestoreRequest) -> Result<RestoreState> {
             plan.target
         ),
     )
-    .with_hint("Run the command that began it to go on, or remove the directory and start anew."))
+    .with_hint(go_on_or_discard(into)))
+}
+
+/// What to do about an interrupted restore that is not the one that is asked for.
+pub fn go_on_or_discard(directory: &Path) -> Hint {
+    hint![
+        "Run the command that began it to go on. Or ",
+        Action::Discard { directory: directory.into() },
+        " makes room to start anew."
+    ]
 }
 
 /// The control file is the backup's as long as no server has begun to recover.
