@@ -11,6 +11,7 @@ use crate::paths;
 mod codes;
 mod commands;
 mod edges;
+mod fuzz_lock;
 mod hazards;
 mod map;
 mod rooms;
@@ -30,6 +31,8 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     findings.extend(map::check(root, &sources)?);
     findings.extend(codes::check(root)?);
     findings.extend(commands::check(&sources));
+    let lock = fs::read_to_string(root.join("fuzz/Cargo.lock"))?;
+    findings.extend(fuzz_lock::check(&metadata, &lock)?);
 
     let untested = hazards::untested(&sources);
     eprintln!("tidy: {} of the 70 hazards have no test: {}", untested.len(), untested.join(" "));
