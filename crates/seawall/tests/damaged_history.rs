@@ -229,6 +229,14 @@ fn a_missing_history_is_told_and_nobody_takes_the_number_of_its_timeline() -> Re
 #[test]
 fn a_promoted_server_archives_though_the_history_it_came_from_is_damaged() -> Result<()> {
     let mut site = Site::new()?;
+    for (setting, value) in [
+        ("restore_command", "/bin/false"),
+        ("recovery_target_lsn", ""),
+        ("recovery_target_timeline", "current"),
+    ] {
+        site.server.set(setting, value)?;
+    }
+    site.server.stop(StopMode::Fast)?;
     let object = site.damage(3)?;
     // Only what agrees with what is there is let in.
     let own = fs::read_to_string(site.server.data_directory().join("pg_wal/00000003.history"))?;
@@ -240,11 +248,6 @@ fn a_promoted_server_archives_though_the_history_it_came_from_is_damaged() -> Re
     tells(&refused, "00000004.history cannot be archived")?;
     tells(&refused, "wal push pg_wal/00000003.history")?;
 
-    site.server.psql("INSERT INTO t VALUES (4)")?;
-    for setting in ["restore_command = '/bin/false'", "recovery_target_timeline = 'current'"] {
-        site.server.psql(&format!("ALTER SYSTEM SET {setting}"))?;
-    }
-    site.server.stop(StopMode::Fast)?;
     fs::write(site.server.data_directory().join("recovery.signal"), "")?;
     site.server.start()?;
     wait_until("promoted", LIMIT, || {
@@ -252,7 +255,9 @@ fn a_promoted_server_archives_though_the_history_it_came_from_is_damaged() -> Re
     })?;
     let file = site.server.psql("SELECT pg_walfile_name(pg_current_wal_lsn())")?;
     ensure!(file.starts_with("00000004"), "{file}");
+    site.server.psql("INSERT INTO t VALUES (4)")?;
     archive_everything(&site.server)?;
+    site.house.backup()?;
 
     let status = site.status()?;
     ensure!(status.code() == Some(1), "{status:?}");

@@ -49,7 +49,8 @@ mod tests {
     const LOCK: &str = "version = 4\n\n[[package]]\nname = \"ours\"\nversion = \"0.1.0\"\ndependencies = [\n \"bytes\",\n \"hex 0.4.3\",\n]\n\n[[package]]\nname = \"bytes\"\nversion = \"1.0.0\"\n";
 
     fn findings(names: &[&str]) -> Vec<String> {
-        let normal = names.iter().map(|name| json!({"name": name, "kind": null, "optional": false}));
+        let normal =
+            names.iter().map(|name| json!({"name": name, "kind": null, "optional": false}));
         let tests = json!({"name": "tempfile", "kind": "dev", "optional": false});
         let dependencies: Vec<_> = normal.chain([tests]).collect();
         let packages = json!({"packages": [
