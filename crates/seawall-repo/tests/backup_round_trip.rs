@@ -1,6 +1,7 @@
 //! A backup written to a real store and read back from nothing but the store and the key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo, MapReader};
 use seawall_repo::pack::{FrameBody, FramePayload, FrameReader, FrameTable, PackBuilder, PackInfo};
 use seawall_repo::records::{About, Pin, PinRole};
 use seawall_repo::{CreateOptions, Line, Repository};
+use seawall_store::testing::{Latency, MemoryStore};
 use seawall_store::{Metered, OpenOptions, Store, open_or_create};
 
 fn now() -> Timestamp {
@@ -299,6 +301,41 @@ async fn a_later_backup_reads_pages_of_an_older_one_s_manifest() {
     commit(&line, id, &parts).await;
     let error = line.manifest(id).await.unwrap_err();
     assert_eq!(error.code(), Code::ObjectInconsistent, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_of_many_manifests_waits_no_longer_for_them_than_for_one() {
+    let far: Arc<dyn Store> =
+        Arc::new(Latency::new(Arc::new(MemoryStore::new()), Duration::from_secs(1)));
+    let key = key();
+    let options = CreateOptions { unlock: &key, label: "first", now: now() };
+    let line = new_line(&Repository::create(far, &options).await.unwrap()).await;
+    let mut parts = Parts::default();
+    for number in 0..20 {
+        parts.manifests.extend(write_manifest(&line, number, &[], &[], &[]).await.0.manifests);
+    }
+    let open = async |number, parts: &Parts| {
+        let id = BackupId::new(now(), number).unwrap();
+        commit(&line, id, parts).await;
+        let began = tokio::time::Instant::now();
+        (line.manifest(id).await, began.elapsed())
+    };
+    let only = Parts { manifests: vec![parts.manifests[0]], ..Parts::default() };
+    let (of_one, took_one) = open(100, &only).await;
+    let (of_all, took_all) = open(101, &parts).await;
+    assert_eq!(of_one.unwrap().unwrap().commit.parts.manifests.len(), 1);
+    assert_eq!(of_all.unwrap().unwrap().commit.parts.manifests.len(), 20);
+    assert_eq!(took_all, took_one);
+
+    // Told of is the first with which something is wrong, whichever is seen first.
+    let gone = Ulid::from_parts(1, 1);
+    parts.manifests[5].length_bytes += 1;
+    parts.manifests[9].id = gone;
+    let error = open(102, &parts).await.0.unwrap_err();
+    assert_eq!(error.code(), Code::ObjectInconsistent, "{error}");
+    parts.manifests[3].id = gone;
+    let error = open(103, &parts).await.0.unwrap_err();
+    assert_eq!(error.code(), Code::ObjectMissing, "{error}");
 }
 
 #[tokio::test]

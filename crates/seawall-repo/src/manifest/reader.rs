@@ -1,3 +1,4 @@
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use seawall_core::Result;
 use seawall_store::{ObjectPath, Store};
 
@@ -7,7 +8,7 @@ use crate::hash::ContentHasher;
 use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths};
 use crate::pack::PackInfo;
-use crate::{Damage, cbor, error};
+use crate::{Damage, READS_AT_ONCE, cbor, error};
 
 /// Reads a backup's files page by page, from whichever manifests they are in.
 #[derive(Debug)]
@@ -40,10 +41,11 @@ struct ChunkPlace {
 }
 
 impl ManifestReader {
-    /// Opens the manifests that the commit at `path` names.
+    /// Opens the manifests that the commit at `path` names, many at a time.
     ///
     /// # Errors
-    /// Damage, a missing object, or a store that fails.
+    /// Damage, a missing object, or a store that fails: of the first manifest, in the order of the
+    /// commit, with which something is wrong.
     pub async fn open(
         store: &dyn Store,
         keyring: &Keyring,
@@ -51,11 +53,11 @@ impl ManifestReader {
         path: ObjectPath,
         commit: Commit,
     ) -> Result<Self> {
-        let mut manifests = Vec::new();
-        for info in &commit.parts.manifests {
+        let opening = commit.parts.manifests.iter().map(async |info| {
             let path = paths.path(&LineObject::Manifest(info.id))?;
-            manifests.push(OpenManifest::read(store, keyring, path, info).await?);
-        }
+            OpenManifest::read(store, keyring, path, info).await
+        });
+        let manifests = stream::iter(opening).buffered(READS_AT_ONCE).try_collect().await?;
         Ok(Self { commit, path, manifests, hasher: keyring.hasher().clone() })
     }
 
