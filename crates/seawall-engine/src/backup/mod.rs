@@ -156,7 +156,7 @@ impl Backup<'_> {
         let room = WalRoom::new(self.request.memory_bytes);
         let fails = Arc::clone(self.some_repository_fails);
         let hand_over = HandOver::new(&seen.data_directory, self.teller.several, room, fails);
-        ByArchiver { patience: self.request.wal_timeout, hand_over }
+        ByArchiver { patience: self.request.wal_timeout, hand_over: Some(hand_over) }
     }
 
     /// Proves that WAL comes into each repository: if it does not, now is the time to find out, not

@@ -1,20 +1,17 @@
 //! Sends a WAL segment the whole way: written by the server, archived, read back, compared.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seawall_core::{Code, Error, Lsn, Result, WalFileName, WalSegment};
+use seawall_core::{Code, Error, Lsn, Progress, Result, WalFileName, WalSegment};
 use seawall_repo::Line;
-use seawall_repo::wal::WalArchive;
-use tokio::time::{Instant, sleep};
+use seawall_repo::wal::{LsnRange, WalArchive};
+use tokio::time::Instant;
 
-use super::collect::archiver;
-use super::facts::{Archiver, Arrival};
+use super::facts::Arrival;
 use crate::cluster::{Server, ServerFacts};
-
-/// How often the archive is looked at.
-const POLL: Duration = Duration::from_millis(200);
+use crate::delivery::{ByArchiver, SharedServer, WalDelivery as _, WalNeeded};
 
 /// A segment that was ended on purpose.
 #[derive(Debug, Clone, Copy)]
@@ -45,70 +42,58 @@ pub(super) async fn switch(server: &mut Server, facts: &ServerFacts) -> Result<R
     Ok(Route { segment, from, to, since: Instant::now() })
 }
 
-/// An archiver that failed before has to fail once more to be given up, another one three times, after
-/// which PostgreSQL itself leaves the file for a minute (`NUM_ARCHIVE_RETRIES`, pgarch.c).
-const FAILURES: u64 = 3;
-
-/// The archiver, looked at while WAL is waited for.
-pub(super) struct Watch<'s> {
-    server: &'s mut Server,
-    before: Archiver,
+/// The way of a segment into repositories.
+pub(super) struct Way<'a> {
+    /// What is sent.
+    pub route: Route,
+    /// Where the server has it.
+    pub pg_wal: PathBuf,
+    /// How long it may take.
+    pub patience: Duration,
+    /// Who is told how long it takes.
+    pub progress: &'a dyn Progress,
 }
 
-impl<'s> Watch<'s> {
-    /// Begins with what it says before the segment ends.
-    pub(super) async fn begin(server: &'s mut Server) -> Result<Self> {
-        let before = archiver(server).await?;
-        Ok(Self { server, before })
-    }
-
-    pub(super) const fn server(&mut self) -> &mut Server {
-        self.server
-    }
-
-    /// Whether it fails, so that nobody has to wait for it.
-    async fn fails(&mut self) -> Result<bool> {
-        let now = archiver(self.server).await?;
-        let failures = now.failed_count.saturating_sub(self.before.failed_count);
-        let enough = if self.before.failing_on.is_some() { 1 } else { FAILURES };
-        Ok(now.failing_on.is_some() && failures >= enough)
-    }
-}
-
-/// Waits until a repository has the segment, reads it back and compares it with the server's file,
-/// if that is still there.
-pub(super) async fn wait_and_compare(
-    line: Line,
-    route: &Route,
-    pg_wal: &Path,
-    patience: Duration,
-    watch: &mut Watch<'_>,
-) -> Result<Arrival> {
-    let archive = WalArchive::open(line).await?;
-    let ancestry = archive.ancestry(route.segment.timeline).await?;
-    let until = loop {
-        // In this order: what arrived before it failed for another repository is there to be seen.
-        let gives_up = watch.fails().await? || route.since.elapsed() >= patience;
-        let end = archive.contiguous_end(&ancestry, route.from).await?;
-        if end >= route.segment.end() || gives_up {
-            break end;
+impl Way<'_> {
+    /// Waits until a repository has the segment, reads it back and compares it with the server's file,
+    /// if that is still there.
+    pub async fn wait_and_compare(&self, line: Line, server: &SharedServer<'_>) -> Result<Arrival> {
+        let route = &self.route;
+        let archive = WalArchive::open(line).await?;
+        let ancestry = archive.ancestry(route.segment.timeline).await?;
+        let range = LsnRange { start: route.from, end: route.segment.end() };
+        let needed = WalNeeded { archive: &archive, ancestry: &ancestry, range };
+        // What a backup would take from pg_wal by itself has not come by the archiver.
+        let delivery = ByArchiver { patience: self.patience, hand_over: None };
+        match delivery.prove(needed, server, self.progress).await {
+            Ok(()) => {}
+            Err(error) if is_missing(&error) => {
+                let until = archive.contiguous_end(&ancestry, route.from).await?;
+                return Ok(Arrival::Missing {
+                    segment: route.segment.to_string(),
+                    archived_until: (until > route.from).then_some(until),
+                    seconds: route.since.elapsed().as_secs(),
+                });
+            }
+            Err(error) => return Err(error),
         }
-        sleep(POLL).await;
-    };
-    if until < route.segment.end() {
-        return Ok(Arrival::Missing {
-            segment: route.segment.to_string(),
-            archived_until: (until > route.from).then_some(until),
-            seconds: route.since.elapsed().as_secs(),
-        });
+        let seconds = route.since.elapsed().as_secs_f64();
+        let path: Vec<_> = ancestry.spans().collect();
+        let read = archive.read_segment(route.segment, &path).await?;
+        let segment = route.segment.to_string();
+        let Some(read) = read else { return Ok(Arrival::Different { segment }) };
+        compare(route, &self.pg_wal.join(&segment), &read.bytes, seconds)
     }
-    let seconds = route.since.elapsed().as_secs_f64();
-    let path: Vec<_> = ancestry.spans().collect();
-    let read = archive.read_segment(route.segment, &path).await?;
-    let segment = route.segment.to_string();
-    let Some(read) = read else { return Ok(Arrival::Different { segment }) };
-    let path = pg_wal.join(&segment);
-    let written = match std::fs::read(&path) {
+}
+
+/// Whether that is why a segment did not come; all else keeps it from being known.
+fn is_missing(error: &Error) -> bool {
+    matches!(error.code(), Code::WalNotArrived | Code::SettingUnsuitable)
+}
+
+/// Compares what was read back with the server's file, if that is still there.
+fn compare(route: &Route, path: &Path, read: &[u8], seconds: f64) -> Result<Arrival> {
+    let written = match std::fs::read(path) {
         Ok(written) => written,
         // On another machine, or recycled meanwhile; what was read back is authentic.
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -122,10 +107,10 @@ pub(super) async fn wait_and_compare(
     // A record may go on in the next segment; behind the last one stands filler.
     let to = route.to.min(route.segment.end());
     let used = usize::try_from(to.bytes_since(route.segment.start())).unwrap_or(usize::MAX);
-    match (read.bytes.get(..used), written.get(..used)) {
+    match (read.get(..used), written.get(..used)) {
         (Some(read), Some(written)) if read == written => {
             Ok(Arrival::Proven { seconds, compared: true })
         }
-        _ => Ok(Arrival::Different { segment }),
+        _ => Ok(Arrival::Different { segment: route.segment.to_string() }),
     }
 }

@@ -4,18 +4,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use seawall_core::{Action, ClusterName, Error, Progress, Result, Stage, hint};
 use seawall_pgwire::Config;
 use seawall_repo::Line;
 use seawall_store::StoreUrl;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::arrival::{Route, Watch, switch, wait_and_compare};
-use super::facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
+use super::arrival::{Way, switch};
+use super::facts::{Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
 use crate::backup::survey_cluster;
 use crate::cluster::{
-    MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
+    Archiver, MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
 };
+use crate::delivery::SharedServer;
 use crate::survey::LineSeen;
 
 /// How long WAL is measured to tell its rate.
@@ -61,16 +64,6 @@ const SETTINGS: &str = "select pg_catalog.current_setting('wal_level') as wal_le
      pg_catalog.current_setting('full_page_writes') as full_page_writes, \
      pg_catalog.current_setting('fsync') as fsync";
 
-const ARCHIVER: &str = "select failed_count, \
-     case when last_failed_time is not null \
-       and (last_archived_time is null \
-         or last_failed_time OPERATOR(pg_catalog.>) last_archived_time) \
-       then last_failed_wal end as failing_on, \
-     pg_catalog.date_part('epoch', \
-       pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) last_failed_time)::pg_catalog.int8 \
-       as failed_s_ago \
-     from pg_catalog.pg_stat_archiver";
-
 /// Looks at the cluster and its repositories, and sends WAL through the whole path.
 ///
 /// # Errors
@@ -107,15 +100,16 @@ pub async fn collect(request: CheckRequest, progress: &dyn Progress) -> Result<F
     let can_switch =
         !said.in_recovery && settings.archive_mode != "off" && missing_rights.may_send_wal();
     progress.stage(Stage::WaitingForWal, None);
-    let mut watch = Watch::begin(&mut server).await?;
-    let route = if can_switch { Some(switch(watch.server(), &said).await?) } else { None };
-    let mut repositories = Vec::new();
-    for candidate in request.repositories {
-        let wal = data_directory.join("pg_wal");
-        let looked = look(candidate, &said, route.as_ref(), &wal, request.patience, &mut watch);
-        repositories.push(looked.await);
-    }
-    let archiver = archiver(&mut server).await?;
+    let route = if can_switch { Some(switch(&mut server, &said).await?) } else { None };
+    let repositories = {
+        let pg_wal = data_directory.join("pg_wal");
+        let way = route.map(|route| Way { route, pg_wal, patience: request.patience, progress });
+        let asked: SharedServer<'_> = Mutex::new(&mut server);
+        let candidates = request.repositories.into_iter();
+        let looks = candidates.map(|candidate| look(candidate, &said, way.as_ref(), &asked));
+        join_all(looks).await
+    };
+    let archiver = Archiver::ask(&mut server).await?;
     let timeline = if said.in_recovery { None } else { Some(server.timeline().await?) };
     server.close().await;
     let sees_the_same = data_directory == said.data_directory && data_directory_trouble.is_none();
@@ -174,22 +168,11 @@ async fn rate(server: &mut Server) -> Result<f64> {
     Ok(after.bytes_since(before) as f64 / began.elapsed().as_secs_f64())
 }
 
-pub(super) async fn archiver(server: &mut Server) -> Result<Archiver> {
-    let row = server.connection().query_one(ARCHIVER).await?;
-    Ok(Archiver {
-        failing_on: row.get("failing_on")?,
-        failed_s_ago: row.get("failed_s_ago")?,
-        failed_count: row.get("failed_count")?,
-    })
-}
-
 async fn look(
     candidate: Candidate,
     server: &ServerFacts,
-    route: Option<&Route>,
-    pg_wal: &Path,
-    patience: Duration,
-    watch: &mut Watch<'_>,
+    way: Option<&Way<'_>>,
+    asked: &SharedServer<'_>,
 ) -> RepositoryFacts {
     let directory = candidate.url.as_directory();
     let mut facts = RepositoryFacts {
@@ -226,8 +209,8 @@ async fn look(
         });
         return facts;
     }
-    if let Some(route) = route {
-        let arrival = wait_and_compare(line.clone(), route, pg_wal, patience, watch).await;
+    if let Some(way) = way {
+        let arrival = way.wait_and_compare(line.clone(), asked).await;
         facts.arrival = Some(arrival.unwrap_or_else(|error| Arrival::Unreadable(trouble(&error))));
     }
     if let Err(error) = look_at_backups(&line, &mut facts).await {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use seawall_core::{ClusterName, Hint, Lsn, TimelineId};
 
-use crate::cluster::{MissingRights, Survey};
+use crate::cluster::{Archiver, MissingRights, Survey};
 use crate::survey::ForeignWal;
 use crate::wal::Obstacle;
 
@@ -62,17 +62,6 @@ pub struct Settings {
     pub fsync: bool,
     /// Settings that were changed and take effect only when the server starts.
     pub pending_restart: Vec<String>,
-}
-
-/// `pg_stat_archiver`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Archiver {
-    /// The file it last failed on, if it has not archived one since.
-    pub failing_on: Option<String>,
-    /// How long ago that was.
-    pub failed_s_ago: Option<u64>,
-    /// How often it has failed.
-    pub failed_count: u64,
 }
 
 /// `pg_wal` and its disk.

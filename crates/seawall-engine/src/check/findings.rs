@@ -250,9 +250,10 @@ impl FindingList {
 
     fn archiver(&mut self, facts: &Facts) {
         let Some(file) = &facts.archiver.failing_on else { return };
-        let ago = facts.archiver.failed_s_ago.unwrap_or_default();
+        let ago = facts.archiver.failed_s_ago;
+        let ago = ago.map_or_else(String::new, |ago| format!(", last {ago:.0} s ago"));
         let mut what = format!(
-            "the archiver fails on {file}, last {ago} s ago ({} in all)",
+            "the archiver fails on {file}{ago} ({} in all)",
             counted(facts.archiver.failed_count, "failure")
         );
         if let Some(seconds) = seconds_until_full(facts) {
@@ -413,9 +414,9 @@ mod tests {
     use seawall_core::{Lsn, TimelineId};
     use seawall_repo::wal::LsnRange;
 
-    use super::super::facts::{Archiver, WalDirectory};
+    use super::super::facts::WalDirectory;
     use super::*;
-    use crate::cluster::{MissingRights, Survey};
+    use crate::cluster::{Archiver, MissingRights, Survey};
 
     const COMMAND: &str =
         "/usr/bin/seawall --config /etc/seawall/seawall.toml wal push %p --cluster main";

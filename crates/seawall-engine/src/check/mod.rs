@@ -8,7 +8,7 @@ mod findings;
 mod protection;
 
 pub use collect::{Candidate, CheckRequest, collect};
-pub use facts::{Archiver, Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
+pub use facts::{Arrival, Facts, RepositoryFacts, Settings, Trouble, WalDirectory};
 pub use finding_id::FindingId;
 pub use findings::{Finding, Severity, acknowledge, findings, proven};
 pub use protection::Protection;

@@ -26,6 +26,7 @@ pub use own_files::prove_own_files;
 pub use own_trees::prove_tablespaces;
 pub use postmaster::{Listening, PostmasterFile};
 pub use rights::{MissingRights, least_role};
+pub(crate) use server::segment_size_of;
 pub use server::{ConfigFile, Server, ServerFacts};
 pub use session::{BackupSession, Stopped};
 pub use survey::{ClusterLink, Survey, survey};

@@ -128,13 +128,8 @@ impl Server {
             Ok(row) => row,
             Err(error) => return Err(self.explain(error).await),
         };
-        let segment_bytes: i64 = row.get("wal_segment_bytes")?;
-        let wal_segment_size = u32::try_from(segment_bytes)
-            .ok()
-            .and_then(|bytes| WalSegmentSize::new(bytes).ok())
-            .ok_or_else(|| {
-                Error::new(Code::UnsupportedCluster, format!("wal_segment_size is {segment_bytes}"))
-            })?;
+        let segment_bytes: u64 = row.get("wal_segment_bytes")?;
+        let wal_segment_size = segment_size_of(segment_bytes)?;
         let system_id: i64 = row.get("system_id")?;
         let data_directory = path_of(&row, "data_directory")?;
         let mut pending_restart = Vec::new();
@@ -231,4 +226,13 @@ impl Server {
     pub async fn close(self) {
         self.connection.close().await;
     }
+}
+
+/// What a server says of `wal_segment_size`, in bytes.
+///
+/// # Errors
+/// [`Code::UnsupportedCluster`] for what PostgreSQL does not allow.
+pub fn segment_size_of(bytes: u64) -> Result<WalSegmentSize> {
+    let size = u32::try_from(bytes).ok().and_then(|bytes| WalSegmentSize::new(bytes).ok());
+    size.ok_or_else(|| Error::new(Code::UnsupportedCluster, format!("wal_segment_size is {bytes}")))
 }

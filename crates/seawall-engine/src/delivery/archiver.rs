@@ -23,8 +23,9 @@ const STANDS_STILL: Duration = Duration::from_secs(20);
 pub(crate) struct ByArchiver {
     /// How long nothing new may arrive.
     pub patience: Duration,
-    /// Another repository may fail, to which it pushes as well.
-    pub hand_over: HandOver,
+    /// Another repository may fail, to which it pushes as well; then what waits is handed over. `None`
+    /// where it is to be seen what the archiver does by itself.
+    pub hand_over: Option<HandOver>,
 }
 
 /// What to do when the archiver is seen to fail.
@@ -102,22 +103,22 @@ impl ByArchiver {
             }
             let stands_still = since.elapsed() >= STANDS_STILL.min(self.patience / 2);
             let seems_to_fail = watch.sees_failures() || (stands_still && trouble.is_none());
-            let held_up = self.hand_over.is_needed(seems_to_fail);
+            let held_up = self.hand_over.as_ref().filter(|it| it.is_needed(seems_to_fail));
             match trouble {
                 // One that is not used, or archives elsewhere, is not held up by a repository.
                 Some(error)
-                    if on_failure == OnFailure::GiveUp && !(held_up && watch.sees_failures()) =>
+                    if on_failure == OnFailure::GiveUp && !(held_up.is_some() && watch.sees_failures()) =>
                 {
                     return Err(error);
                 }
                 Some(error) if !told => {
-                    progress.note(&waiting_on(&error, held_up));
+                    progress.note(&waiting_on(&error, held_up.is_some()));
                     told = true;
                 }
                 Some(_) | None => {}
             }
-            if held_up {
-                self.hand_over.store_waiting(needed, end).await?;
+            if let Some(hand_over) = held_up {
+                hand_over.store_waiting(needed, end).await?;
                 if archive.contiguous_end(ancestry, from).await? > end {
                     continue;
                 }

@@ -17,10 +17,13 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// (`NUM_ARCHIVE_RETRIES`, pgarch.c). Fewer failures in a row may be a hiccup.
 const FAILURES: u64 = 3;
 
+/// Of one that failed on a file before the wait began and has archived none since, one more is enough.
+const FAILURES_AGAIN: u64 = 1;
+
 /// What the archiver says is archived may take so long to be seen in storage that is shared.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Watches the archiver while a backup waits for WAL.
+/// Watches the archiver while WAL is waited for.
 pub(super) struct Watch {
     cluster: ClusterName,
     segment_size: WalSegmentSize,
@@ -29,6 +32,8 @@ pub(super) struct Watch {
     /// As it was when the wait began, or when it last archived something.
     base: Archiver,
     now: Archiver,
+    /// Whether it has archived something since the wait began.
+    has_archived: bool,
     asked: Instant,
     /// Since when the archiver says that it has archived everything up to `to`.
     claimed: Option<Instant>,
@@ -50,6 +55,7 @@ impl Watch {
             to,
             now: base.clone(),
             base,
+            has_archived: false,
             asked: Instant::now(),
             claimed: None,
         })
@@ -63,6 +69,7 @@ impl Watch {
         }
         if self.now.archived_count != self.base.archived_count {
             self.base = self.now.clone();
+            self.has_archived = true;
         }
         let reaches = self
             .now
@@ -94,7 +101,8 @@ impl Watch {
     /// Whether the archiver is seen to fail: it may be held up by one repository that it pushes to.
     /// One that is not used, or archives elsewhere, is not.
     pub const fn sees_failures(&self) -> bool {
-        self.failures() >= FAILURES
+        let failed_before = self.base.failing_on.is_some() && !self.has_archived;
+        self.failures() >= if failed_before { FAILURES_AGAIN } else { FAILURES }
     }
 
     /// Failures in a row since the wait began.
@@ -147,6 +155,7 @@ mod tests {
             to: Lsn(0x300_0000),
             now: base.clone(),
             base,
+            has_archived: false,
             asked: Instant::now(),
             claimed: None,
         }
@@ -163,6 +172,18 @@ mod tests {
         assert_eq!(told(&watch), None);
         watch.now.failed_count = 2;
         assert_eq!(told(&watch), None);
+    }
+
+    #[test]
+    fn an_archiver_that_failed_before_the_wait_is_given_up_when_it_fails_once_more() {
+        let mut watch = watch("seawall wal push %p --cluster main");
+        watch.base.failing_on = Some("000000010000000000000001".to_owned());
+        watch.now = watch.base.clone();
+        assert_eq!(told(&watch), None, "it may be mended");
+        watch.now.failed_count = 1;
+        assert_eq!(told(&watch).map(|(code, _)| code), Some(Code::WalNotArrived));
+        watch.has_archived = true;
+        assert_eq!(told(&watch), None, "it was mended since");
     }
 
     #[test]

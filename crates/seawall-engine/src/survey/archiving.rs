@@ -2,12 +2,11 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use seawall_core::{
-    ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId, WalFileName, WalSegment,
-    WalSegmentSize,
+    ClusterName, Code, Error, Lsn, Result, SystemId, TimelineId, WalSegment, WalSegmentSize,
 };
 use seawall_pgwire::Config;
 
-use crate::cluster::Server;
+use crate::cluster::{Archiver, Server, segment_size_of};
 use crate::lines::adopt_it;
 
 /// How long a server may take to answer: a monitor waits for it.
@@ -45,8 +44,8 @@ pub struct Archiving {
     pub last_archived: Option<WalSegment>,
     /// `archive_timeout`; 0 is never.
     pub timeout_s: u32,
-    /// Bytes of a WAL segment.
-    pub segment_bytes: u64,
+    /// The size of its WAL segments.
+    pub segment_size: WalSegmentSize,
 }
 
 impl Archiving {
@@ -69,23 +68,13 @@ const SQL: &str = "select pg_catalog.split_part(\
      case when not pg_catalog.pg_is_in_recovery() \
           then pg_catalog.substr(pg_catalog.pg_walfile_name(\
             pg_catalog.pg_current_wal_insert_lsn()), 1, 8) end as timeline, \
-     case when last_failed_time OPERATOR(pg_catalog.>) \
-            coalesce(last_archived_time, '-infinity'::pg_catalog.timestamptz) \
-          then coalesce(last_failed_wal, '?') end as failing_on, \
      not pg_catalog.pg_is_in_recovery() or pg_catalog.current_setting('archive_mode') \
        OPERATOR(pg_catalog.=) 'always'::pg_catalog.text as own_archiver, \
      pg_catalog.current_setting('archive_mode') OPERATOR(pg_catalog.=) 'off'::pg_catalog.text \
-       or (coalesce(pg_catalog.current_setting('archive_library', true), '') \
-             OPERATOR(pg_catalog.=) ''::pg_catalog.text \
-           and pg_catalog.current_setting('archive_command') \
-             OPERATOR(pg_catalog.=) any (array['', '(disabled)']::pg_catalog.text[])) as idle, \
-     pg_catalog.date_part('epoch', \
-       pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) last_archived_time) as archived_s_ago, \
-     last_archived_wal, \
+       as is_off, \
      (select setting::pg_catalog.int4 from pg_catalog.pg_settings \
        where name OPERATOR(pg_catalog.=) 'archive_timeout') as timeout_s, \
-     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) as segment_bytes \
-     from pg_catalog.pg_stat_archiver";
+     pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')) as segment_bytes";
 
 impl Archiving {
     /// Asks a server.
@@ -100,6 +89,7 @@ impl Archiving {
                 Ok(row) => row,
                 Err(error) => return Err(server.explain(error).await),
             };
+            let archiver = Archiver::ask(&mut server).await?;
             server.close().await;
             let system_id: i64 = row.get("system_id")?;
             let timeline: Option<String> = row.get("timeline")?;
@@ -109,21 +99,21 @@ impl Archiving {
                         .with_source(error)
                 })
             };
-            let segment_bytes = row.get("segment_bytes")?;
-            let last_archived: Option<String> = row.get("last_archived_wal")?;
+            let segment_size = segment_size_of(row.get("segment_bytes")?)?;
+            let is_off: bool = row.get("is_off")?;
             Ok(Self {
-                last_archived: last_archived.and_then(|name| segment_of(&name, segment_bytes)),
+                last_archived: archiver.last_segment(segment_size),
+                idle: is_off || archiver.is_idle(),
+                archived_s_ago: archiver.archived_s_ago,
+                failing_on: archiver.failing_on,
                 system_id: SystemId(system_id.cast_unsigned()),
                 version: row.get("version")?,
                 insert_lsn: row.get("insert_lsn")?,
                 timeline: timeline.map(number).transpose()?,
-                failing_on: row.get("failing_on")?,
                 own_archiver: row.get("own_archiver")?,
-                idle: row.get("idle")?,
                 waits_for_restart: row.get("waits_for_restart")?,
-                archived_s_ago: row.get("archived_s_ago")?,
                 timeout_s: row.get("timeout_s")?,
-                segment_bytes,
+                segment_size,
             })
         };
         tokio::time::timeout(ANSWER, ask).await.unwrap_or_else(|_| {
@@ -161,17 +151,6 @@ pub async fn ask_all(connections: Vec<Result<Config>>) -> Vec<Result<Archiving>>
     stream::iter(answers).buffered(SERVERS_AT_ONCE).collect().await
 }
 
-/// The segment of that name; histories and partial ones are none.
-fn segment_of(name: &str, segment_bytes: u64) -> Option<WalSegment> {
-    let size = u32::try_from(segment_bytes).ok().and_then(|size| WalSegmentSize::new(size).ok())?;
-    match WalFileName::parse(name, size)? {
-        WalFileName::Segment(segment) => Some(segment),
-        WalFileName::Partial(_)
-        | WalFileName::TimelineHistory(_)
-        | WalFileName::BackupHistory(..) => None,
-    }
-}
-
 #[cfg(test)]
 impl Archiving {
     /// A server that archived the last two hours ago, since nothing happened.
@@ -188,7 +167,7 @@ impl Archiving {
             archived_s_ago: Some(7200.0),
             last_archived: None,
             timeout_s: 60,
-            segment_bytes: 16 << 20,
+            segment_size: WalSegmentSize::DEFAULT,
         }
     }
 }

@@ -37,7 +37,7 @@ impl Archiving {
     /// Whether whole segments wait for the archiver beside the one that is on its way. `archived` is
     /// where the archived log ends.
     fn lags_behind(&self, archived: Lsn) -> bool {
-        self.insert_lsn.bytes_since(archived) > self.segment_bytes.saturating_mul(2)
+        self.insert_lsn.bytes_since(archived) > self.segment_size.bytes().saturating_mul(2)
     }
 
     /// The time in which commits may have happened that are in no repository, where the log is
@@ -51,7 +51,7 @@ impl Archiving {
             return Some(0.0);
         }
         let since = self.archived_s_ago?;
-        let waits = self.timeout_s > 0 && self.failing_on.is_none() && behind < self.segment_bytes;
+        let waits = self.timeout_s > 0 && self.failing_on.is_none() && behind < self.segment_size.bytes();
         Some(if waits { since.min(f64::from(self.timeout_s)) } else { since })
     }
 }
