@@ -55,7 +55,7 @@ impl Two {
         Ok(Self { house, second })
     }
 
-    /// The backups a repository has, newest first.
+    /// The backups a repository has.
     fn backups(&self, repository: &str) -> Result<Vec<Value>> {
         let listed = self.house.command(["list", "--json", "--repo", repository]).succeed()?;
         let listed = listed.json()?;
@@ -83,6 +83,23 @@ impl Two {
         let code = report["destinations"][1]["error"]["code"].as_str().context("a code")?;
         tells(&output, code)?;
         Ok(code.to_owned())
+    }
+
+    /// What `status` says while archive_command fails for the second repository alone: that one is named,
+    /// with what is at stake.
+    fn status_names_the_second(&self) -> Result<()> {
+        let failed = "SELECT count(*) FROM pg_stat_archiver \
+             WHERE last_failed_time > coalesce(last_archived_time, '-infinity')";
+        wait_until("a failure of the archiver", Duration::from_secs(60), || {
+            Ok(self.house.pg.psql(failed)?.trim() == "1")
+        })?;
+        let status = self.house.command(["status"]).fail(2)?.stdout;
+        let held_up = "the archiver is held up by repository second, which does not have 0000000";
+        for told in [held_up, "primary has it", "give back", "of WAL wait in pg_wal"] {
+            ensure!(status.contains(told), "no \"{told}\" in: {status}");
+        }
+        ensure!(!status.contains("the archiver fails"), "told twice: {status}");
+        Ok(())
     }
 
     /// The next backup is in both.
@@ -144,6 +161,7 @@ fn a_repository_that_becomes_read_only_does_not_keep_the_other_from_its_backup()
     let two = Two::with(Some(disk.path().join("second")))?;
     remount(&disk, "ro")?;
     two.only_first()?;
+    two.status_names_the_second()?;
     remount(&disk, "rw")?;
     two.is_mended()
 }
@@ -160,6 +178,7 @@ fn a_repository_that_is_away_does_not_keep_the_other_from_its_backup() -> Result
         two.house.pg.switch_wal()?;
     }
     two.only_first()?;
+    two.status_names_the_second()?;
     two.house.restore("room", ["--backup-only", "--repo", "primary"]).succeed()?;
     drop(open_restored(&two.house.room("room"))?);
     fs::rename(&away, &two.second)?;

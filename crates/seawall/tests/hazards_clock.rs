@@ -108,6 +108,12 @@ fn e32_clocks_that_stand_still_or_go_back_do_not_change_what_is_chosen() -> Resu
     ensure!(scene.time(3)? == scene.time(4)? && scene.time(4)? == scene.time(5)?);
     ensure!(scene.time(6)? < scene.time(1)? && scene.time(8)? < scene.time(1)?);
     ensure!(scene.backups[1] < scene.backups[0], "ids are of the time: {:?}", scene.backups);
+    for command in ["list", "info"] {
+        let told = scene.house.command([command, "--json"]).succeed()?.json()?;
+        let ids = told["clusters"][0]["backups"].as_array().context("backups")?.iter();
+        let ids: Vec<&str> = ids.filter_map(|backup| backup["id"].as_str()).collect();
+        ensure!(ids == scene.backups, "{command} tells them as the log has them: {ids:?}");
+    }
 
     // Equal times belong together; what follows them an hour earlier goes with them, as in PostgreSQL.
     let equal = scene.time(4)?.to_string();

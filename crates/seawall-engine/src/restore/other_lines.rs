@@ -76,7 +76,7 @@ async fn others(line: &Line) -> Result<(Vec<Line>, Vec<Line>)> {
 async fn covers(line: &Line, request: &RestoreRequest) -> Result<Option<String>> {
     let infos = line.backups().await?.into_iter().filter_map(|summary| summary.info.ok());
     let mut backups: Vec<BackupFacts> = infos.map(|info| BackupFacts::from(&info)).collect();
-    backups.sort_by_key(|backup| backup.finished_at);
+    backups.sort_by_key(|backup| (backup.stop_timeline, backup.stop_lsn));
     let (Some(first), Some(newest)) = (backups.first(), backups.last()) else { return Ok(None) };
     let wal = WalArchive::open(line.clone()).await?;
     let ancestries = wal.ancestries().await?.known;

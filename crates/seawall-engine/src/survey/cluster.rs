@@ -23,7 +23,7 @@ pub struct ClusterSurvey {
     /// The line that is written now.
     #[serde(serialize_with = "crate::as_text::serialize_known")]
     pub line: Option<LineId>,
-    /// Of all lines, oldest first.
+    /// Of all lines, oldest first: line by line, and in each by the log.
     pub backups: Vec<KnownBackup>,
     /// Of all lines and repositories.
     pub wal: Vec<ArchivedWal>,

@@ -13,6 +13,7 @@ use seawall_repo::wal::WalArchive;
 use seawall_repo::{Line, Repository};
 
 use super::jobs::known_jobs;
+use super::order::{in_order, lines_in_order};
 use super::wal::{DamagedTimeline, archived_wal};
 use super::window::reach_of;
 use super::{ArchivedWal, ClusterSurvey, ForeignWal, KnownBackup, KnownJob, UnusableWal};
@@ -102,6 +103,8 @@ fn ages(lines: &Result<Vec<KnownLine>>) -> Vec<LineAge> {
 /// What one repository holds of a cluster.
 struct Shelf {
     repository: String,
+    /// The cluster's lines that say what they are.
+    lines: Vec<LineAge>,
     /// Of the line that is written now, if the repository has it: system identifier and major.
     written: Option<(SystemId, u32)>,
     backups: Vec<KnownBackup>,
@@ -120,6 +123,7 @@ impl Shelf {
     fn empty(repository: &str) -> Self {
         Self {
             repository: repository.to_owned(),
+            lines: Vec::new(),
             written: None,
             backups: Vec::new(),
             wal: Vec::new(),
@@ -143,6 +147,7 @@ impl Shelf {
         now: Timestamp,
     ) -> Self {
         let mut shelf = Self::empty(repository);
+        shelf.lines = lines.iter().map(KnownLine::age).collect();
         let looks = lines.iter().map(async |known| {
             let is_written = Some(known.line.id()) == written;
             let looks = (
@@ -242,7 +247,8 @@ impl ClusterSurvey {
                 self.unseen.push(shelf.repository.clone());
             }
         }
-        self.backups = backups.into_values().collect();
+        let lines = lines_in_order(shelves.iter().map(|shelf| &shelf.lines), written);
+        self.backups = in_order(backups.into_values(), &lines);
         self.recovery_window = self.window(self.hole(shelves));
     }
 

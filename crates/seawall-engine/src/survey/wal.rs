@@ -1,4 +1,4 @@
-use seawall_core::{Error, LineId, Lsn, TimelineId};
+use seawall_core::{Error, LineId, Lsn, TimelineId, WalSegment};
 use seawall_repo::wal::{DamagedHistory, LsnRange};
 use serde::Serialize;
 
@@ -24,6 +24,19 @@ pub struct ArchivedWal {
     pub objects: u64,
     /// Their bytes.
     pub stored_bytes: u64,
+}
+
+impl ArchivedWal {
+    /// Whether a segment is there, with its beginning at least: what follows its last record need not
+    /// be.
+    pub(super) fn has(&self, segment: WalSegment) -> bool {
+        let at = segment.start();
+        let is_missing = |gap: &WalGap| gap.start_lsn <= at && at < gap.end_lsn;
+        self.timeline == segment.timeline
+            && self.first_lsn <= at
+            && at < self.last_lsn
+            && !self.gaps.iter().any(is_missing)
+    }
 }
 
 /// WAL that is not there, between some that is.

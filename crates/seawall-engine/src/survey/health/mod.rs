@@ -137,8 +137,14 @@ impl Health {
         self.remark(Level::Warning, Remark::RepositoryNamedTwice { names: what.chain() });
     }
 
+    /// Whether it is told already, of all repositories together. That the archiver fails is no
+    /// repository's own matter.
     fn tells(&self, remark: &Remark) -> bool {
-        self.remarks.iter().any(|judged| judged.remark == *remark)
+        let is_it = |told: &Remark| match (told, remark) {
+            (Remark::ArchiverHeldUp(_), Remark::ArchiverFails { .. }) => true,
+            (told, remark) => told == remark,
+        };
+        self.remarks.iter().any(|judged| is_it(&judged.remark))
     }
 
     fn remark(&mut self, level: Level, remark: Remark) {
@@ -219,7 +225,9 @@ impl Health {
             let waits_for_restart = archiving.waits_for_restart;
             self.remark(Level::Critical, Remark::ArchivesNothing { waits_for_restart });
         } else if let Some(wal) = archiving.failing_on.clone() {
-            self.remark(Level::Critical, Remark::ArchiverFails { wal });
+            let hold = cluster.archiver_hold(archiving, now);
+            let remark = hold.map_or(Remark::ArchiverFails { wal }, Remark::ArchiverHeldUp);
+            self.remark(Level::Critical, remark);
         }
         if cluster.is_seen_wholly() {
             if let Some(contradiction) = cluster.contradiction(archiving) {
@@ -356,6 +364,41 @@ mod tests {
             Judged { level: Level::Warning, remark: Remark::InRepository { repository, remark } };
         assert_eq!(health.remarks[1..], [only]);
         assert_eq!(health.remarks[0].remark, Remark::NoBackup);
+    }
+
+    #[test]
+    fn a_repository_that_holds_the_archiver_up_is_named_and_that_the_archiver_fails_told_once() {
+        let line = "7-0".parse().unwrap();
+        let archived = |repository: &str, last_lsn| ClusterSurvey {
+            line: Some(line),
+            wal: vec![ArchivedWal {
+                line,
+                timeline: TimelineId(1),
+                repository: repository.to_owned(),
+                first_lsn: Lsn(0x100_0000),
+                last_lsn: Lsn(last_lsn),
+                gaps: Vec::new(),
+                objects: 2,
+                stored_bytes: 1,
+            }],
+            ..main()
+        };
+        let alone = vec![
+            ("primary".to_owned(), archived("primary", 0x300_0000)),
+            ("offsite".to_owned(), archived("offsite", 0x200_0000)),
+        ];
+        let wal = alone.iter().flat_map(|(_, own)| own.wal.clone()).collect();
+        let both = ClusterSurvey { line: Some(line), wal, alone, ..main() };
+        let failing_on = Some("000000010000000000000002".to_owned());
+        let failing = Archiving { failing_on, ..Archiving::quiet() };
+        let remarks = judged(&both, Ok(&failing));
+        let [Remark::NoBackup, Remark::ArchiverHeldUp(hold)] = remarks.as_slice() else {
+            panic!("{remarks:?}")
+        };
+        assert_eq!(hold.held_up_by[0].repository, "offsite");
+        let none = ClusterSurvey { wal: Vec::new(), alone: Vec::new(), ..both };
+        let fails = Remark::ArchiverFails { wal: "000000010000000000000002".to_owned() };
+        assert_eq!(judged(&none, Ok(&failing))[1], fails);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use seawall_core::{
 };
 use serde::{Serialize, Serializer};
 
-use crate::survey::{Contradiction, ForeignWal, UnusableWal};
+use crate::survey::{ArchiverHold, Contradiction, ForeignWal, UnusableWal};
 
 /// What is to be said of a server whose archiver is not its own.
 pub(in crate::survey) const ANOTHER_ARCHIVER: &str = "the server asked is a standby: whether its primary archives is unknown; point `connection` at the primary";
@@ -124,6 +124,8 @@ pub enum Remark {
         /// The file it failed on.
         wal: String,
     },
+    /// It failed because one of several repositories does not have what the others have.
+    ArchiverHeldUp(ArchiverHold),
     /// The archive contradicts what the server says.
     Contradicted(Contradiction),
     /// No WAL is in any repository.
@@ -241,6 +243,7 @@ impl Remark {
             Self::ArchiverFails { wal } => {
                 format!("the archiver fails on {wal}: PostgreSQL's log says why").into()
             }
+            Self::ArchiverHeldUp(hold) => hold.told(),
             Self::Contradicted(contradiction) => contradiction.told(),
             Self::NothingArchived => Hint::from("no WAL was ever archived"),
             Self::AtRisk { commits_of } => {
