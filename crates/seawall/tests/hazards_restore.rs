@@ -278,24 +278,50 @@ fn damage_leads_to_the_same_way_out_however_often_the_restore_is_tried() -> Resu
     Ok(())
 }
 
+/// Makes of an object one that a later format has, as far as its header tells.
+fn of_another_format(path: &Path) -> Result<()> {
+    let mut bytes = fs::read(path)?;
+    bytes.splice(8..10, 2u16.to_le_bytes());
+    let crc = crc32c::crc32c(bytes.get(..60).context("a header")?);
+    bytes.splice(60..64, crc.to_le_bytes());
+    Ok(fs::write(path, bytes)?)
+}
+
 #[test]
-fn a_pack_of_another_format_is_told_with_what_else_can_be_restored() -> Result<()> {
+fn a_backup_of_another_format_is_told_with_the_one_that_leads_to_the_same_target() -> Result<()> {
     let house = Protected::start()?;
-    house.backup()?;
+    let older = house.backup()?["id"].as_str().context("an id")?.to_owned();
     let of_older = packs(&house)?;
     house.pg.psql("CREATE TABLE t AS SELECT md5(i::text) FROM generate_series(1, 20000) i")?;
-    house.backup()?;
-    let newer = packs(&house)?.into_iter().filter(|pack| !of_older.contains(pack));
-    for pack in newer {
-        let mut bytes = fs::read(&pack)?;
-        bytes.splice(8..10, 2u16.to_le_bytes());
-        let crc = crc32c::crc32c(bytes.get(..60).context("a header")?);
-        bytes.splice(60..64, crc.to_le_bytes());
-        fs::write(&pack, bytes)?;
+    let newer = house.backup()?["id"].as_str().context("an id")?.to_owned();
+    for pack in packs(&house)?.into_iter().filter(|pack| !of_older.contains(pack)) {
+        of_another_format(&pack)?;
     }
-    let restore = house.restore("room", ["--latest"]).fail(1)?;
-    for part in ["SW0302", "seawall list", "--backup ID"] {
-        tells(&restore, part)?;
+    let instead = format!("--backup {older}");
+    let tells_older = |arguments: &[&str]| -> Result<()> {
+        let restore = house.restore("room", arguments).fail(1)?;
+        for part in ["SW0302", "seawall list", &instead] {
+            tells(&restore, part)?;
+        }
+        Ok(())
+    };
+    tells_older(&["--latest"])?;
+    tells_older(&["--latest", "--backup", &newer])?;
+    // Of its commit nothing can be read at all.
+    let is_commit = |path: &PathBuf| path.to_string_lossy().contains("/backup/");
+    let mut commits: Vec<PathBuf> =
+        files(&house.places.repository)?.into_iter().filter(is_commit).collect();
+    commits.sort();
+    of_another_format(commits.last().context("a commit")?)?;
+    tells_older(&["--latest", "--backup", &newer])?;
+
+    house.restore("room", ["--latest", "--backup", &older]).succeed()?;
+    let mut restored = open_restored(&house.room("room"))?;
+    ensure!(restored.psql("SELECT count(*) FROM t")?.trim() == "20000");
+    restored.stop(StopMode::Fast)?;
+    for pack in of_older {
+        of_another_format(&pack)?;
     }
-    Ok(())
+    let none = house.restore("other", ["--latest", "--backup", &newer]).fail(1)?;
+    tells(&none, "`--backup ID` starts from another one")
 }

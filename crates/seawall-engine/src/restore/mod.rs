@@ -22,6 +22,7 @@ mod request;
 mod run;
 mod start;
 mod target;
+mod way_out;
 
 pub use discard::Discard;
 pub use facts::{CoveredSpan, Fact, RecordPlace, UnreadableWal, WalCoverage, WalSource, XactFact};

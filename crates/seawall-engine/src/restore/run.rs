@@ -1,10 +1,10 @@
 use std::ffi::OsString;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use seawall_core::{
-    Action, BackupId, Code, Error, ExitClass, Hint, Lsn, Progress, Result, TimelineId, Ulid,
+    Action, BackupId, Code, Error, Hint, Lsn, Progress, Result, TimelineId, Ulid,
     WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
@@ -26,20 +26,17 @@ use super::plan::{
     BackupFacts, Branch, Chosen, Decision, PlanInput, Planner, choose_timeline, databases_left_out,
     path_to, record_position, warning_of_invalid_pages, warning_of_lost, warnings_of,
 };
+use super::preflight::{
+    go_on_or_discard, look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap,
+};
+use super::start::find_programs;
+use super::way_out::{tell_unread, tell_unstartable, tell_way_out};
+use super::{Point, RestoreRequest, Target, WalSource, future};
+use crate::pace::{Crew, Pace};
 use crate::restored::{
     LeftBehind, LivingServer, Mode, NamedDatabase, OwnPlaces, PlannedBackup, Removals,
     RequiredParameters, RestorePlan, RestoreProgress, RestoreState, TargetAction,
 };
-
-use super::preflight::{
-    go_on_or_discard, look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap,
-};
-
-use super::start::find_programs;
-
-use super::{Point, RestoreRequest, Target, WalSource, future};
-
-use crate::pace::{Crew, Pace};
 use crate::stored::{Layout, Proven, Sources, inconsistent, prove_backup};
 use crate::verify::{NotWhole, Verdict, Verdicts, verdicts};
 
@@ -111,10 +108,10 @@ pub struct PlannedRestore {
 
 /// An interrupted restore that is gone on with.
 #[derive(Debug, Clone, Copy)]
-struct Resumed {
+pub(super) struct Resumed {
     restore_id: Ulid,
     /// All its files are there.
-    is_complete: bool,
+    pub(super) is_complete: bool,
 }
 
 /// A restore of which everything that can be known beforehand is proven.
@@ -144,13 +141,15 @@ pub async fn plan_restore(
         None => match make_plan(line, wal, request).await {
             Ok(plan) => plan,
             Err(error) => {
-                let error = future::tell(request, error);
+                let error = tell_unread(line, wal, request, future::tell(request, error)).await;
                 return Err(hint_at_earlier_line(line, request, error).await);
             }
         },
     };
-    let planned = open_planned(line, wal, request, plan.clone(), resumed).await;
-    planned.map_err(|error| tell_way_out(&plan, resumed, &request.into, error))
+    match open_planned(line, wal, request, plan.clone(), resumed).await {
+        Ok(planned) => Ok(planned),
+        Err(error) => Err(tell_way_out(line, wal, request, (&plan, resumed), error).await),
+    }
 }
 
 /// Opens what a plan starts from, and completes the plan with what is in it.
@@ -197,30 +196,6 @@ async fn open_planned(
         PlannedRestore { line, request, plan, manifest, sources, configuration, resumed };
     planned.plan_settings(wal).await?;
     Ok(planned)
-}
-
-/// What is left to do where a backup cannot be read. Of a directory that was begun to be written
-/// that is the same however often it is tried.
-fn tell_way_out(plan: &RestorePlan, resumed: Option<Resumed>, into: &Path, error: Error) -> Error {
-    match resumed {
-        Some(Resumed { is_complete: false, .. }) => tell_unstartable(error, into),
-        Some(_) | None => tell_damaged(plan, error),
-    }
-}
-
-/// Where a backup is of another format, or is damaged and was known to be, the error says what else
-/// there is.
-fn tell_damaged(plan: &RestorePlan, error: Error) -> Error {
-    if error.code() == Code::UnknownFormat {
-        let why = error.hint().map(|hint| hint![hint.clone(), " "]).unwrap_or_default();
-        return error.with_hint(hint![why, other_backups()]);
-    }
-    match &plan.backup.found_damaged {
-        Some(told) if error.exit_class() == ExitClass::Integrity => error.with_hint(format!(
-            "{told} Another repository may be whole; `--backup ID` starts from another backup."
-        )),
-        _ => error,
-    }
 }
 
 /// Files that a backup could not read as they were at one moment.
@@ -321,7 +296,7 @@ pub(super) async fn plan_request(
     Ok(plan)
 }
 
-async fn make_plan(
+pub(super) async fn make_plan(
     line: &Line,
     wal: &dyn WalSource,
     request: &RestoreRequest,
@@ -357,8 +332,8 @@ async fn make_plan(
 }
 
 /// The backups of a line.
-struct Known {
-    backups: Vec<BackupFacts>,
+pub(super) struct Known {
+    pub(super) backups: Vec<BackupFacts>,
     unusable: Vec<(BackupId, NotWhole)>,
     segment_size: WalSegmentSize,
     /// Why it is not known of all of them what verifications found.
@@ -367,7 +342,7 @@ struct Known {
 
 impl Known {
     /// `asked` is the backup that is to be restored, if that was said.
-    async fn of(line: &Line, asked: Option<BackupId>) -> Result<Self> {
+    pub(super) async fn of(line: &Line, asked: Option<BackupId>) -> Result<Self> {
         let mut known = Self {
             backups: Vec::new(),
             unusable: Vec::new(),
@@ -646,9 +621,12 @@ impl PlannedRestore {
         wal: &dyn WalSource,
         options: &RestoreOptions,
     ) -> Result<ProvenRestore> {
-        let (plan, resumed, into) = (self.plan.clone(), self.resumed, self.request.into.clone());
-        let proven = self.prove_all(wal, options).await;
-        proven.map_err(|error| tell_way_out(&plan, resumed, &into, error))
+        let (plan, resumed) = (self.plan.clone(), self.resumed);
+        let (line, request) = (self.line.clone(), self.request.clone());
+        match self.prove_all(wal, options).await {
+            Ok(proven) => Ok(proven),
+            Err(error) => Err(tell_way_out(&line, wal, &request, (&plan, resumed), error).await),
+        }
     }
 
     async fn prove_all(
@@ -759,31 +737,4 @@ impl ProvenRestore {
         let into = self.execution.request.into.clone();
         self.execution.run().await.map_err(|error| tell_unstartable(error, &into))
     }
-}
-
-/// What was met while files were written and cannot be read: what became of the directory, and what
-/// else there is.
-fn tell_unstartable(error: Error, into: &Path) -> Error {
-    let others = if error.code() == Code::UnknownFormat {
-        other_backups()
-    } else if error.exit_class() == ExitClass::Integrity {
-        hint![
-            Action::Verify,
-            " tells which backups are whole, and restores pass over the others; another repository may \
-             have this one whole."
-        ]
-    } else {
-        return error;
-    };
-    error.with_hint(hint![
-        format!("PostgreSQL does not start on {}. ", into.display()),
-        others,
-        " Before that, ",
-        Action::Discard { directory: into.into() },
-        " makes room."
-    ])
-}
-
-fn other_backups() -> Hint {
-    hint![Action::List, " shows what backups there are; `--backup ID` starts from another one."]
 }
