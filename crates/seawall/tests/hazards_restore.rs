@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use seawall_testkit::faults::{Random, flip_bit};
 use seawall_testkit::ledger::{Bound, LedgerLog};
 use seawall_testkit::process::wait_until;
-use seawall_testkit::{Ledger, PgBin, PgCluster, oracles};
+use seawall_testkit::{Ledger, PgBin, PgCluster, StopMode, oracles};
 use serde_json::{Value, json};
 use support::{LIMIT, Protected, files, open_restored, prove_restored, rounds, tells};
 
@@ -299,7 +299,7 @@ fn a_backup_of_another_format_is_told_with_the_one_that_leads_to_the_same_target
     }
     let instead = format!("--backup {older}");
     let tells_older = |arguments: &[&str]| -> Result<()> {
-        let restore = house.restore("room", arguments).fail(1)?;
+        let restore = house.restore("room", arguments.iter().copied()).fail(1)?;
         for part in ["SW0302", "seawall list", &instead] {
             tells(&restore, part)?;
         }

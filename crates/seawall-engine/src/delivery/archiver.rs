@@ -107,7 +107,8 @@ impl ByArchiver {
             match trouble {
                 // One that is not used, or archives elsewhere, is not held up by a repository.
                 Some(error)
-                    if on_failure == OnFailure::GiveUp && !(held_up.is_some() && watch.sees_failures()) =>
+                    if on_failure == OnFailure::GiveUp
+                        && !(held_up.is_some() && watch.sees_failures()) =>
                 {
                     return Err(error);
                 }

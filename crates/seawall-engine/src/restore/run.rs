@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use seawall_core::{
-    Action, BackupId, Code, Error, Hint, Lsn, Progress, Result, TimelineId, Ulid,
-    WalSegmentSize, hint,
+    Action, BackupId, Code, Error, Hint, Lsn, Progress, Result, TimelineId, Ulid, WalSegmentSize,
+    hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;

@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use seawall_core::{
-    ByteSize, Hint, WalFileName, WalSegment, seconds_of, shown_duration,
-};
+use seawall_core::{ByteSize, Hint, WalFileName, WalSegment, seconds_of, shown_duration};
 use serde::Serialize;
 
 use super::{Archiving, ClusterSurvey};
@@ -184,7 +182,9 @@ mod tests {
         assert_eq!(holding(&both), Some(vec![("offsite".to_owned(), Some(3600.0))]));
         let told = both.archiver_hold(&failing(), now()).unwrap().told();
         let told = format!("{told:?}");
-        for part in ["offsite", "primary has it", FAILS_ON, "12 min 0 s ago", "last 1 h", "MiB", "pg_wal"] {
+        for part in
+            ["offsite", "primary has it", FAILS_ON, "12 min 0 s ago", "last 1 h", "MiB", "pg_wal"]
+        {
             assert!(told.contains(part), "no {part} in {told}");
         }
         let away = together(vec![repository("primary", 0x600_0000)], &["offsite"]);

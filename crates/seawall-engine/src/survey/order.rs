@@ -36,8 +36,7 @@ pub(super) fn in_order(
     others.sort_by_key(|backup| backup.id);
     for other in others {
         let line = rank(&other);
-        let before =
-            ordered.iter().rposition(|known| rank(known) == line && known.id < other.id);
+        let before = ordered.iter().rposition(|known| rank(known) == line && known.id < other.id);
         let at = before.map_or_else(
             || ordered.partition_point(|known| rank(known) < line),
             |before| before + 1,

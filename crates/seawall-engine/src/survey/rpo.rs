@@ -51,7 +51,8 @@ impl Archiving {
             return Some(0.0);
         }
         let since = self.archived_s_ago?;
-        let waits = self.timeout_s > 0 && self.failing_on.is_none() && behind < self.segment_size.bytes();
+        let waits =
+            self.timeout_s > 0 && self.failing_on.is_none() && behind < self.segment_size.bytes();
         Some(if waits { since.min(f64::from(self.timeout_s)) } else { since })
     }
 }
