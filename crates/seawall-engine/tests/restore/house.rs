@@ -45,6 +45,7 @@ pub struct House {
     pub wal: WalArchive,
     pub archive: PathBuf,
     pub repository: PathBuf,
+    pub key: Unlock,
     rooms: PathBuf,
     stop: Arc<AtomicBool>,
     _directory: TestDir,
@@ -80,11 +81,23 @@ impl House {
         let repository = directory.join("repository");
         let url = StoreUrl::from_directory(&repository)?;
         let store = open_or_create(&url, &OpenOptions::default()).await?;
-        let line = new_line(&pg, store, &Unlock::KeyFile(KeyFile::generate()?)).await?;
+        let key = Unlock::KeyFile(KeyFile::generate()?);
+        let line = new_line(&pg, store, &key).await?;
         let wal = WalArchive::open(line.clone()).await?;
         let stop = Arc::new(AtomicBool::new(false));
         tokio::spawn(ingest(wal.clone(), archive.clone(), Arc::clone(&stop)));
-        Ok(Self { pg, line, wal, archive, repository, rooms, stop, _directory: directory })
+        let _directory = directory;
+        Ok(Self { pg, line, wal, archive, repository, key, rooms, stop, _directory })
+    }
+
+    /// A line of another cluster's name in the same repository, with the same WAL.
+    pub async fn other_line(&self, cluster: &str) -> Result<Line> {
+        let other = self.line.repository().line(&cluster.parse()?, self.line.id())?;
+        let about = self.line.about().await?.context("the line")?;
+        other.create(&About { cluster: cluster.to_owned(), ..about }).await?;
+        let wal = WalArchive::open(other.clone()).await?;
+        tokio::spawn(ingest(wal, self.archive.clone(), Arc::clone(&self.stop)));
+        Ok(other)
     }
 
     pub async fn backup(&self) -> Result<BackupReport> {

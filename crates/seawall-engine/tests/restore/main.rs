@@ -3,6 +3,7 @@
 mod file_copies;
 mod house;
 mod interrupted;
+mod long_backup;
 mod places;
 mod removals;
 mod started;
