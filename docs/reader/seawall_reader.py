@@ -682,7 +682,11 @@ class Backup:
                     blocks = self.base_frame(pack, number, entry, block, count)
                 number += 1
                 for at, own in enumerate(blocks, block):
-                    yield self.exception(entry, at, exceptions[at]) if at in exceptions else own
+                    if at in exceptions:
+                        own = self.exception(entry, at, exceptions[at])
+                    elif own is not None and len(own) != min(BLOCK, entry[3] - at * BLOCK):
+                        self.object.damaged(f"block {at} of {entry[0]} has another length")
+                    yield own
         for block in range(runs[-1][1] if runs else 0, leaf[0]):
             yield self.exception(entry, block, exceptions[block])
 

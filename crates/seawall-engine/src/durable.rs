@@ -174,6 +174,22 @@ pub(crate) fn sync_filesystems<'p>(directories: impl Iterator<Item = &'p Path>) 
     Ok(())
 }
 
+/// The room that the file system of a path has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// For others than root.
+    pub free_bytes: u64,
+    /// In all.
+    pub disk_bytes: u64,
+}
+
+/// Looks how much room there is where a path is.
+pub(crate) fn room(path: &Path) -> io::Result<Room> {
+    let disk = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Ok(Room { free_bytes: bytes(disk.f_bavail), disk_bytes: bytes(disk.f_blocks) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

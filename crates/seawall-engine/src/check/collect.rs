@@ -19,6 +19,7 @@ use crate::cluster::{
     Archiver, MissingRights, Server, ServerFacts, Survey, prove_essentials, prove_own_files,
 };
 use crate::delivery::SharedServer;
+use crate::durable::{Room, room};
 use crate::survey::LineSeen;
 
 /// How long WAL is measured to tell its rate.
@@ -177,7 +178,7 @@ async fn look(
     let directory = candidate.url.as_directory();
     let mut facts = RepositoryFacts {
         device: directory.and_then(device),
-        free_bytes: directory.and_then(|it| room(it).ok()).map(|(free, _)| free),
+        free_bytes: directory.and_then(|it| room(it).ok()).map(|room| room.free_bytes),
         name: candidate.name,
         trouble: None,
         arrival: None,
@@ -269,16 +270,10 @@ fn wal_directory(data_directory: &Path) -> io::Result<WalDirectory> {
     for entry in fs::read_dir(directory.join("archive_status"))? {
         waiting_segments += u64::from(entry?.path().extension().is_some_and(|ext| ext == "ready"));
     }
-    let (free_bytes, disk_bytes) = room(&directory)?;
+    let Room { free_bytes, disk_bytes } = room(&directory)?;
     Ok(WalDirectory { used_bytes, waiting_segments, free_bytes, disk_bytes })
 }
 
 fn device(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|file| file.dev())
-}
-
-/// Room for others than root, and the size, of the file system a path is on.
-fn room(path: &Path) -> io::Result<(u64, u64)> {
-    let disk = rustix::fs::statvfs(path)?;
-    Ok((disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize))
 }

@@ -695,7 +695,8 @@ impl PlannedRestore {
         proven: Proven,
     ) -> Execution {
         let jobs = options.jobs.max(1);
-        // A worker holds two pieces that were read, two to be written, and a decoded frame.
+        // A worker holds two pieces that were read, two to be written, delta frames as long as four
+        // (`Worker::new`), and a decoded frame.
         let piece_bytes = (options.memory_bytes / (jobs * 10)).clamp(256 << 10, 4 << 20);
         Execution {
             request: self.request,

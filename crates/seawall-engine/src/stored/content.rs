@@ -6,7 +6,7 @@ use std::sync::Arc;
 use seawall_core::{Error, Result};
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
-use seawall_repo::map::{BlockMap, BlockSource, LeafPair};
+use seawall_repo::map::{BlockMap, BlockSource, ExceptionSource, LeafPair};
 use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable};
 
 use super::deltas::DeltaBlocks;
@@ -27,7 +27,7 @@ pub(crate) enum Part {
         bytes: u64,
     },
     Stored(Batch),
-    /// Blocks that are all exceptions.
+    /// Blocks that are all in delta frames.
     Scattered {
         first_block: u32,
         blocks: u32,
@@ -82,9 +82,9 @@ pub(crate) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
                             reader.open(&batch.table, &mut frames, frame)?;
                             bytes.extend_from_slice(reader.payload());
                         }
-                        // The last frame may have been one of a longer file.
+                        // The last block may have been one of a longer file, or of a shorter one.
                         let end = block_offset(batch.first_block + batch.blocks, size_bytes);
-                        bytes.truncate(usize::try_from(end).map_err(|_| wrong_frame(entry))?);
+                        bytes.resize(usize::try_from(end).map_err(|_| wrong_frame(entry))?, 0);
                     }
                 }
             }
@@ -160,10 +160,11 @@ pub(crate) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) ->
     Ok(parts)
 }
 
-/// The parts of blocks that no frame has in their order: zero blocks, and exceptions.
+/// The parts of blocks that no base frame has: zero blocks, and those in delta frames.
 fn zero_parts(map: &BlockMap, range: Range<u32>, parts: &mut Vec<Part>) {
     let mut next = range.start;
-    for exception in map.exceptions_within(range.clone()) {
+    let exceptions = map.exceptions_within(range.clone()).iter();
+    for exception in exceptions.filter(|exception| exception.source != ExceptionSource::Zero) {
         push_zeroes(map, next..exception.block, parts);
         next = exception.block.saturating_add(1);
         match parts.last_mut() {

@@ -1,10 +1,8 @@
-use std::collections::BTreeSet;
-
 use futures_util::{StreamExt, TryStreamExt, stream};
 use seawall_core::{Result, Ulid};
 use seawall_repo::hash::BlockHash;
 use seawall_repo::map::{Exception, ExceptionSource};
-use seawall_repo::pack::{BLOCK_BYTES, FrameReader};
+use seawall_repo::pack::{BLOCK_BYTES, FrameReader, PAYLOAD_BYTES_MAX};
 
 use super::sources::{Sources, inconsistent};
 
@@ -97,15 +95,7 @@ impl DeltaBlocks {
         wanted: (Ulid, u32),
         ahead: impl Iterator<Item = &Exception>,
     ) -> Result<Kept> {
-        let has = |(pack, frame)| self.kept.iter().any(|it| it.pack == pack && it.frame == frame);
-        let missing: BTreeSet<(Ulid, u32)> = ahead
-            .filter_map(|exception| match exception.source {
-                ExceptionSource::Zero => None,
-                ExceptionSource::Delta { pack, frame, .. } => Some((pack, frame)),
-            })
-            .filter(|place| *place != wanted && !has(*place))
-            .collect();
-        let fetches = std::iter::once(wanted).chain(missing.into_iter().take(READS - 1));
+        let fetches = self.missing(wanted, ahead);
         let fetched: Vec<_> = stream::iter(fetches)
             .map(async |(pack, frame)| {
                 let table = sources.table(sources.pack_number(pack)?).await?;
@@ -124,6 +114,25 @@ impl DeltaBlocks {
         let first = opened.drain(..1).next();
         self.keep(opened, first.as_ref().map_or(0, |first| first.bytes));
         first.ok_or_else(|| wrong_block(0, wanted.0, wanted.1))
+    }
+
+    /// The frames to fetch: the one that is wanted, then those that are needed next, as far as there
+    /// is room for them.
+    fn missing<'e>(
+        &self,
+        wanted: (Ulid, u32),
+        ahead: impl Iterator<Item = &'e Exception>,
+    ) -> Vec<(Ulid, u32)> {
+        let room = (self.kept_bytes_max / PAYLOAD_BYTES_MAX).clamp(1, READS);
+        let has = |(pack, frame)| self.kept.iter().any(|it| it.pack == pack && it.frame == frame);
+        let mut missing = vec![wanted];
+        for exception in ahead {
+            let ExceptionSource::Delta { pack, frame, .. } = exception.source else { continue };
+            if missing.len() < room && !missing.contains(&(pack, frame)) && !has((pack, frame)) {
+                missing.push((pack, frame));
+            }
+        }
+        missing
     }
 
     /// Keeps these too, and as many of those before as there is room for.

@@ -66,9 +66,18 @@ impl BlockMap {
                 .ok_or_else(|| bad("has exceptions that are cut"))?,
             file_bytes: file_bytes(leaf.blocks, leaf.last_block_bytes),
         };
-        let fits = map.blocks() == leaf.blocks && map.is_sound();
+        let fits = map.blocks() == leaf.blocks && map.is_sound() && names_all(&leaf.packs, &map);
         if fits { Ok(map) } else { Err(bad("does not cover its file")) }
     }
+}
+
+/// Whether each of these packs is one that a block is in.
+fn names_all(packs: &[Ulid], map: &BlockMap) -> bool {
+    let sorted = |mut packs: Vec<Ulid>| {
+        packs.sort();
+        packs
+    };
+    sorted(packs.to_vec()) == sorted(map.packs())
 }
 
 fn encode_runs(runs: &[Run], packs: &mut Vec<Ulid>) -> Vec<u8> {

@@ -198,10 +198,17 @@ struct Overlay<'f> {
 }
 
 impl Overlay<'_> {
-    /// The bytes from `first_block` on, with these in their places.
-    fn put(&mut self, bytes: &[u8], first_block: u32, exceptions: &[Exception]) -> Result<&[u8]> {
+    /// So many bytes from `first_block` on, with these in their places.
+    fn put(
+        &mut self,
+        bytes: &[u8],
+        length: usize,
+        first_block: u32,
+        exceptions: &[Exception],
+    ) -> Result<&[u8]> {
         self.bytes.clear();
         self.bytes.extend_from_slice(bytes);
+        self.bytes.resize(length, 0);
         let overlay = self.deltas.overlay(self.sources, &mut self.bytes, first_block, exceptions);
         self.runtime.block_on(overlay)?;
         Ok(&self.bytes)
@@ -234,48 +241,64 @@ impl Target<'_> {
             pace.take(length as u64)?;
             reader.open(&batch.table, frames, batch.first_frame + index)?;
             let exceptions = self.map.exceptions_within(block..end);
-            let expected = self.hashes.get(block as usize..end as usize).unwrap_or_default();
-            // More than is wanted where the frame was one of a longer file.
-            let payload = reader.payload().get(..length).unwrap_or_default();
-            let mut others = exceptions.iter().map(|exception| exception.block).peekable();
-            let is_same = (block..end).zip(expected).zip(reader.block_hashes()).all(
-                |((block, expected), found)| {
-                    others.next_if_eq(&block).is_some() || *expected == found
-                },
-            );
-            if payload.len() != length || !is_same {
-                return Err(wrong_frame(&self.wanted.entry));
-            }
+            self.prove(block..end, exceptions, reader)?;
+            // The last block may have been one of a longer file, or of a shorter one: then it is an
+            // exception.
+            let payload = reader.payload();
+            let payload = payload.get(..length).unwrap_or(payload);
             if exceptions.is_empty() {
                 self.crc = crc32c::crc32c_append(self.crc, payload);
                 self.sink.write(offset, payload)?;
             } else {
-                self.write(offset, payload, block, exceptions)?;
+                self.write((offset, length), payload, block, exceptions)?;
             }
         }
         Ok(())
     }
 
-    /// Writes blocks that are all exceptions.
+    /// Proves of a frame's blocks that they are the file's, but for those that lie elsewhere.
+    fn prove(
+        &self,
+        blocks: Range<u32>,
+        exceptions: &[Exception],
+        reader: &FrameReader,
+    ) -> Result<()> {
+        let mut elsewhere = exceptions.iter().map(|exception| exception.block).peekable();
+        let mut found = reader.blocks();
+        let is_same = |block: u32| {
+            let found = found.next();
+            if elsewhere.next_if_eq(&block).is_some() {
+                return true;
+            }
+            let length = self.offset(block.saturating_add(1)) - self.offset(block);
+            let expected = self.hashes.get(block as usize);
+            found.is_some_and(|(bytes, hash)| {
+                bytes.len() as u64 == length && Some(&hash) == expected
+            })
+        };
+        if blocks.clone().all(is_same) { Ok(()) } else { Err(wrong_frame(&self.wanted.entry)) }
+    }
+
+    /// Writes blocks that are all in delta frames.
     fn scattered(&mut self, blocks: Range<u32>, pace: &Pace) -> Result<()> {
         for block in blocks.clone().step_by(FRAME_BLOCKS as usize) {
             let end = block.saturating_add(FRAME_BLOCKS).min(blocks.end);
             let offset = self.offset(block);
-            let zeroes = vec![0; narrow(self.offset(end) - offset)?];
-            pace.take(zeroes.len() as u64)?;
-            self.write(offset, &zeroes, block, self.map.exceptions_within(block..end))?;
+            let length = narrow(self.offset(end) - offset)?;
+            pace.take(length as u64)?;
+            self.write((offset, length), &[], block, self.map.exceptions_within(block..end))?;
         }
         Ok(())
     }
 
     fn write(
         &mut self,
-        offset: u64,
+        (offset, length): (u64, usize),
         bytes: &[u8],
         first_block: u32,
         exceptions: &[Exception],
     ) -> Result<()> {
-        let bytes = self.overlay.put(bytes, first_block, exceptions)?;
+        let bytes = self.overlay.put(bytes, length, first_block, exceptions)?;
         self.crc = crc32c::crc32c_append(self.crc, bytes);
         self.sink.write(offset, bytes)
     }

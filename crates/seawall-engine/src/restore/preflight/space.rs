@@ -4,7 +4,7 @@ use std::path::Path;
 
 use seawall_core::{ByteSize, Code, Error, Result};
 
-use crate::durable::local;
+use crate::durable::{local, room};
 
 /// Proves that what goes into each directory fits on the filesystem it is on.
 ///
@@ -17,9 +17,9 @@ pub fn prove_space<'p>(needs: impl Iterator<Item = (&'p Path, u64)>) -> Result<(
         let existing = path.ancestors().find(|it| it.exists()).unwrap_or(path);
         let device =
             existing.metadata().map_err(|error| local(error, "looking at", existing))?.dev();
-        let room = rustix::fs::statvfs(existing)
-            .map_err(|error| local(error.into(), "looking at the filesystem of", existing))?;
-        let available = room.f_bavail.saturating_mul(room.f_frsize);
+        let room = room(existing)
+            .map_err(|error| local(error, "looking at the filesystem of", existing))?;
+        let available = room.free_bytes;
         filesystems.entry(device).or_insert((path, 0, available)).1 += bytes;
     }
     for (path, needed, available) in filesystems.into_values() {
@@ -47,10 +47,7 @@ mod tests {
     fn what_goes_to_one_filesystem_is_added_up() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (dir.path().join("a"), dir.path().join("b/c"));
-        let half = {
-            let room = rustix::fs::statvfs(dir.path()).unwrap();
-            room.f_bavail * room.f_frsize / 2 + (1 << 30)
-        };
+        let half = room(dir.path()).unwrap().free_bytes / 2 + (1 << 30);
         prove_space([(one.as_path(), half)].into_iter()).unwrap();
         let both = prove_space([(one.as_path(), half), (two.as_path(), half)].into_iter());
         assert_eq!(both.unwrap_err().code(), Code::TargetDiskFull);
