@@ -1,6 +1,8 @@
 //! What goes wrong at a restore and after it. The numbers are those of the hazards known to have
 //! destroyed backups.
 
+#[path = "support/moved.rs"]
+mod moved;
 mod support;
 
 use std::fs::{self, File, FileTimes};
@@ -8,12 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use moved::moved;
 use seawall_testkit::faults::{Random, flip_bit};
 use seawall_testkit::ledger::{Bound, LedgerLog};
 use seawall_testkit::process::wait_until;
 use seawall_testkit::{Ledger, PgBin, PgCluster, StopMode, oracles};
 use serde_json::{Value, json};
-use support::{LIMIT, Protected, files, open_restored, prove_restored, rounds, tells};
+use support::{
+    LIMIT, Protected, archive_everything, files, open_restored, prove_restored, rounds, tells,
+};
 
 /// A cluster with a backup and some commits after it, all archived.
 fn story() -> Result<(Protected, LedgerLog)> {
@@ -324,4 +329,31 @@ fn a_backup_of_another_format_is_told_with_the_one_that_leads_to_the_same_target
     }
     let none = house.restore("other", ["--latest", "--backup", &newer]).fail(1)?;
     tells(&none, "`--backup ID` starts from another one")
+}
+
+/// The server that production was restored from went on for a while, and was backed up.
+#[test]
+fn a_backup_of_another_format_is_not_told_with_one_that_leads_into_an_abandoned_past() -> Result<()>
+{
+    let house = Protected::start()?;
+    let id = |backup: Value| backup["id"].as_str().map(str::to_owned).context("an id");
+    let before = id(house.backup()?)?;
+    house.archive_everything()?;
+    house.restore("second", ["--latest", "--as", "primary"]).succeed()?;
+    let second = open_restored(&house.room("second"))?;
+    archive_everything(&second)?;
+    house.pg.psql("CREATE TABLE abandoned ()")?;
+    let abandoned = id(house.backup()?)?;
+    let packs_before = packs(&house)?;
+    moved(&house, &second)?;
+    second.psql("CREATE TABLE t AS SELECT md5(i::text) FROM generate_series(1, 20000) i")?;
+    let newest = id(house.backup()?)?;
+    for pack in packs(&house)?.into_iter().filter(|pack| !packs_before.contains(pack)) {
+        of_another_format(&pack)?;
+    }
+    let restore = house.restore("room", ["--latest", "--backup", &newest]).fail(1)?;
+    tells(&restore, &format!("--backup {before}"))?;
+    tells(&restore, "leads there")?;
+    ensure!(!restore.stderr.contains(&abandoned), "{restore:?}");
+    Ok(())
 }
