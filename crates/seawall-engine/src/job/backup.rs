@@ -7,6 +7,7 @@ use seawall_core::{
     Action, BackupId, ClusterName, Code, Error, Key, LocalPath, Result, counted, hint,
 };
 
+use super::cancelled::Asked;
 use super::{BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, lacks};
 use crate::backup::{self, BackupReport, BackupRequest, Destination, DestinationReport};
 use crate::check::Severity;
@@ -39,7 +40,7 @@ impl Job<'_> {
             other_repository_is_away: !away.is_empty(),
             program: concat!("seawall ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
-        self.note_backup(&destinations);
+        self.note_backup(&destinations, &away);
         let made = backup::run(&destinations, &request, self.reporter.as_ref()).await;
         let mut report = made.map_err(|error| self.explain_one_of(&destinations, error))?;
         report.destinations = report.destinations.into_iter().map(|it| self.told(it)).collect();
@@ -77,9 +78,20 @@ impl Job<'_> {
         Ok((destinations, away.into_iter().map(told).collect()))
     }
 
-    fn note_backup(&self, destinations: &[Destination]) {
-        let begun = destinations.iter().map(|it| (it.name.clone(), it.line.clone()));
-        self.backed_up.lock().unwrap_or_else(PoisonError::into_inner).extend(begun);
+    /// Notes what is asked when the backup is cancelled, in the order of the request.
+    fn note_backup(&self, destinations: &[Destination], away: &[DestinationReport]) {
+        let asked =
+            self.request.repositories.iter().filter_map(|JobRepository { name, .. }| {
+                let begun = destinations.iter().find(|it| it.name == *name);
+                let failed = away.iter().find(|it| it.name == *name);
+                let line = match (begun, failed.map(|it| &it.outcome)) {
+                    (Some(begun), _) => Ok(begun.line.clone()),
+                    (None, Some(Err(error))) => Err(Error::new(error.code(), error.chain())),
+                    (None, Some(Ok(_)) | None) => return None,
+                };
+                Some(Asked { name: name.clone(), line })
+            });
+        self.backed_up.lock().unwrap_or_else(PoisonError::into_inner).extend(asked);
     }
 
     /// Tells why a destination failed. The report has the gist of it.

@@ -16,7 +16,7 @@ use crate::backup;
 pub struct CancelledBackup {
     /// Its id.
     pub id: BackupId,
-    /// What came of it in each repository where it was begun, in the order of the request.
+    /// What came of it in each repository of the request, in that order.
     pub destinations: Vec<CancelledDestination>,
 }
 
@@ -25,14 +25,49 @@ pub struct CancelledBackup {
 pub struct CancelledDestination {
     /// Its name.
     pub name: String,
-    /// Whether it has the backup, or why that is not known.
-    pub has_it: Result<bool>,
+    /// What came of the backup there.
+    pub came: CameOf,
+}
+
+/// What came of a cancelled backup in a repository.
+#[derive(Debug)]
+pub enum CameOf {
+    /// It is there.
+    Complete,
+    /// It was begun, and is not there.
+    Cancelled,
+    /// It was not begun there, and why.
+    Failed(Error),
+    /// It was begun, and why it is not known whether it is there.
+    Unknown(Error),
+}
+
+impl CameOf {
+    /// As it is told if not all threads of the job have come to an end: one of them may still publish
+    /// the backup.
+    fn unless_under_way(self, name: &str) -> Self {
+        match self {
+            Self::Cancelled => {
+                let what = format!("what was begun in {name} has not come to an end");
+                Self::Unknown(Error::new(Code::StoreFailed, what).with_retry(Retry::Later))
+            }
+            Self::Complete | Self::Failed(_) | Self::Unknown(_) => self,
+        }
+    }
+}
+
+/// A repository that a backup was asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub name: String,
+    /// Where it was begun, or why it was not.
+    pub line: Result<Line>,
 }
 
 impl CancelledBackup {
     /// The repositories that have it, by name.
     pub fn kept(&self) -> impl Iterator<Item = &str> {
-        let kept = self.destinations.iter().filter(|it| matches!(it.has_it, Ok(true)));
+        let kept = self.destinations.iter().filter(|it| matches!(it.came, CameOf::Complete));
         kept.map(|it| it.name.as_str())
     }
 
@@ -44,12 +79,16 @@ impl CancelledBackup {
         if !kept.is_empty() {
             what.push_str(&format!("\nbackup {} is complete in {}", self.id, kept.join(", ")));
         }
-        let (mut without, mut unknown) = (Vec::new(), false);
-        for CancelledDestination { name, has_it } in &self.destinations {
-            match has_it {
-                Ok(true) => {}
-                Ok(false) => without.push(name.as_str()),
-                Err(error) => {
+        let (mut without, mut failed, mut unknown) = (Vec::new(), false, false);
+        for CancelledDestination { name, came } in &self.destinations {
+            match came {
+                CameOf::Complete => {}
+                CameOf::Cancelled => without.push(name.as_str()),
+                CameOf::Failed(error) => {
+                    failed = true;
+                    what.push_str(&format!("\nit was not begun in {name}: {}", error.chain()));
+                }
+                CameOf::Unknown(error) => {
                     unknown = true;
                     let error = error.chain();
                     let text =
@@ -64,7 +103,7 @@ impl CancelledBackup {
         if !without.is_empty() {
             what.push_str(&format!("\nit is not in {}", without.join(", ")));
         }
-        let hint = if without.is_empty() && !unknown {
+        let hint = if without.is_empty() && !failed && !unknown {
             hint!["It was done when the job was told to end: nothing is left to do."]
         } else {
             hint![
@@ -79,12 +118,16 @@ impl Job<'_> {
     /// The end of a backup that was told to end. It is noted that what was begun has ended: it is
     /// taken over from anywhere then, and at once. A repository that has the backup all the same is
     /// told.
-    pub(super) async fn with_backed_up(&self, end: JobEnd) -> JobEnd {
-        let begun = mem::take(&mut *self.backed_up.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(super) async fn with_backed_up(&self, end: JobEnd, threads_ended: bool) -> JobEnd {
+        let asked = mem::take(&mut *self.backed_up.lock().unwrap_or_else(PoisonError::into_inner));
         let id = BackupId(self.id);
-        let asked = begun.into_iter().map(async |(name, line)| CancelledDestination {
-            name,
-            has_it: came_of(&line, id).await,
+        let asked = asked.into_iter().map(async |Asked { name, line }| {
+            let came = match line {
+                Ok(line) => came_of(&line, id).await,
+                Err(error) => CameOf::Failed(error),
+            };
+            let came = if threads_ended { came } else { came.unless_under_way(&name) };
+            CancelledDestination { name, came }
         });
         let report = CancelledBackup { id, destinations: join_all(asked).await };
         let error = end.error.map(|why| report.told(why));
@@ -94,15 +137,20 @@ impl Job<'_> {
     }
 }
 
-/// Gives a backup up in a repository, unless it is complete there. `true` if it is.
-async fn came_of(line: &Line, id: BackupId) -> Result<bool> {
+/// Gives a backup up in a repository, unless it is complete there.
+async fn came_of(line: &Line, id: BackupId) -> CameOf {
     let asked = timeout(backup::GIVING_UP, async {
         if let Err(error) = backup::give_up(line, id).await {
             tracing::warn!("{}", error.context("giving a backup up").chain());
         }
         line.has_backup(id).await
     });
-    asked.await.unwrap_or_else(|_| Err(no_answer(line)))
+    match asked.await {
+        Ok(Ok(true)) => CameOf::Complete,
+        Ok(Ok(false)) => CameOf::Cancelled,
+        Ok(Err(error)) => CameOf::Unknown(error),
+        Err(_) => CameOf::Unknown(no_answer(line)),
+    }
 }
 
 fn no_answer(line: &Line) -> Error {
@@ -114,28 +162,52 @@ fn no_answer(line: &Line) -> Error {
 mod tests {
     use super::*;
 
-    fn told(destinations: Vec<(&str, Result<bool>)>) -> Error {
+    fn told(destinations: Vec<(&str, CameOf)>) -> Error {
         let destination =
-            |(name, has_it): (&str, _)| CancelledDestination { name: name.to_owned(), has_it };
+            |(name, came): (&str, _)| CancelledDestination { name: name.to_owned(), came };
         let destinations = destinations.into_iter().map(destination).collect();
         let id = BackupId("01KD5Z0M3V7Q4R8S9T1W2X3Y4Z".parse().unwrap());
         CancelledBackup { id, destinations }
             .told(Error::new(Code::Interrupted, "it was told to end"))
     }
 
+    fn away() -> Error {
+        Error::new(Code::StoreFailed, "gone")
+    }
+
     #[test]
     fn where_a_cancelled_backup_is_complete_is_told_and_where_that_is_not_known() {
-        let away = || Error::new(Code::StoreFailed, "gone");
-        assert_eq!(told(vec![("a", Ok(false)), ("b", Ok(false))]).message(), "it was told to end");
-        let both = told(vec![("a", Ok(true)), ("b", Ok(true))]);
+        use CameOf::{Cancelled, Complete, Unknown};
+        let neither = told(vec![("a", Cancelled), ("b", Cancelled)]);
+        assert_eq!(neither.message(), "it was told to end");
+        let both = told(vec![("a", Complete), ("b", Complete)]);
         assert!(both.message().ends_with(" is complete in a, b"), "{both:?}");
-        let one = told(vec![("a", Ok(true)), ("b", Ok(false))]);
+        let one = told(vec![("a", Complete), ("b", Cancelled)]);
         assert!(one.message().contains(" is complete in a\nit is not in b"), "{one:?}");
-        let unknown = told(vec![("a", Err(away())), ("b", Ok(false))]);
+        let unknown = told(vec![("a", Unknown(away())), ("b", Cancelled)]);
         assert!(unknown.message().contains("whether a has backup "), "{unknown:?}");
         assert!(unknown.message().contains("is not known: gone\nit is not in b"), "{unknown:?}");
         for error in [both, one, unknown] {
             assert_eq!(error.code(), Code::Interrupted);
         }
+    }
+
+    #[test]
+    fn something_is_left_to_do_where_a_repository_could_not_take_part() {
+        let error = told(vec![("a", CameOf::Complete), ("b", CameOf::Failed(away()))]);
+        let message = error.message();
+        assert!(message.ends_with(" is complete in a\nit was not begun in b: gone"), "{message}");
+        let hint = format!("{:?}", error.hint());
+        assert!(hint.contains("The same command again"), "{hint}");
+        let nowhere = told(vec![("a", CameOf::Cancelled), ("b", CameOf::Failed(away()))]);
+        assert_eq!(nowhere.message(), "it was told to end");
+    }
+
+    #[test]
+    fn a_backup_that_a_thread_may_still_publish_is_not_told_to_be_missing() {
+        let under_way = CameOf::Cancelled.unless_under_way("a");
+        assert!(matches!(under_way, CameOf::Unknown(_)), "{under_way:?}");
+        let complete = CameOf::Complete.unless_under_way("a");
+        assert!(matches!(complete, CameOf::Complete), "{complete:?}");
     }
 }

@@ -27,13 +27,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use seawall_core::{Code, Error, ExitClass, Result, ResultExt, Ulid};
 use seawall_pgwire::{Config, Sessions};
-use seawall_repo::{Line, new_ulid};
+use seawall_repo::new_ulid;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 use crate::host::Host;
 use crate::pace::Crew;
 use crate::restore::RestoreReport;
+use cancelled::Asked;
 use reporter::Reporter;
 use repositories::Repositories;
 use starting::Starting;
@@ -41,7 +42,7 @@ use starting::Starting;
 pub use backup::{COMPRESSION_LEVEL, PACK_BYTES};
 pub use budget::Budget;
 pub use cancel::Cancel;
-pub use cancelled::{CancelledBackup, CancelledDestination};
+pub use cancelled::{CameOf, CancelledBackup, CancelledDestination};
 pub use event::{Ending, Events, JobEvent, JobFinding};
 pub use priority::Priority;
 pub use program::{Program, Restoring};
@@ -132,8 +133,8 @@ struct Job<'j> {
     workers: usize,
     /// Those in PostgreSQL.
     sessions: Sessions,
-    /// Where a backup was begun, by the repository's name.
-    backed_up: Mutex<Vec<(String, Line)>>,
+    /// Where a backup is made.
+    backed_up: Mutex<Vec<Asked>>,
     /// What it has restored, and perhaps started.
     restored: Mutex<Option<RestoreReport>>,
 }
@@ -181,13 +182,14 @@ pub fn run(
             end = job.work() => end,
         };
         // What the work was done with has been dropped: its threads have nothing to do any more.
-        if timeout(THREADS_END, job.crew.ended()).await.is_err() {
+        let threads_ended = timeout(THREADS_END, job.crew.ended()).await.is_ok();
+        if !threads_ended {
             tracing::warn!("a thread waits for a disk or a repository that does not answer");
         }
         job.sessions.end().await;
         job.reporter.end();
         match (end.ending, &request.verb) {
-            (Ending::Cancelled, Verb::Backup(_)) => job.with_backed_up(end).await,
+            (Ending::Cancelled, Verb::Backup(_)) => job.with_backed_up(end, threads_ended).await,
             _ => job.with_running(end).await,
         }
     });

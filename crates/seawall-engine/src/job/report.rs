@@ -4,7 +4,7 @@ use seawall_core::ClusterName;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::{CancelledBackup, CancelledDestination, Started};
+use super::{CameOf, CancelledBackup, CancelledDestination, Started};
 use crate::backup::{BackupReport, DestinationReport};
 use crate::check::Finding;
 use crate::cluster::ClusterLink;
@@ -144,10 +144,11 @@ impl Serialize for CancelledBackup {
 impl Serialize for CancelledDestination {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let name = &self.name;
-        let told = match &self.has_it {
-            Ok(true) => json!({ "name": name, "state": "complete" }),
-            Ok(false) => json!({ "name": name, "state": "cancelled" }),
-            Err(error) => json!({ "name": name, "state": "unknown", "error": error }),
+        let told = match &self.came {
+            CameOf::Complete => json!({ "name": name, "state": "complete" }),
+            CameOf::Cancelled => json!({ "name": name, "state": "cancelled" }),
+            CameOf::Failed(error) => json!({ "name": name, "state": "failed", "error": error }),
+            CameOf::Unknown(error) => json!({ "name": name, "state": "unknown", "error": error }),
         };
         told.serialize(serializer)
     }
