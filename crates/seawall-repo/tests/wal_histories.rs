@@ -106,6 +106,26 @@ async fn what_a_damaged_history_told_its_descendants_tell() {
     assert_eq!(archive.ancestry(T2).await.unwrap_err().code(), Code::ObjectDamaged);
 }
 
+/// Whoever took the same number elsewhere in the same segment is another one.
+#[tokio::test]
+async fn a_child_whose_damaged_parent_began_elsewhere_in_the_segment_is_refused() {
+    let fixture = Fixture::new().await;
+    let mut log = WalWriter::new(PgMajor::V15, 3);
+    log.fill_past(Lsn(3 * SEGMENT_BYTES + 200_000));
+    let (mut own, switch) = fork(&log);
+    own.fill_past(Lsn(4 * SEGMENT_BYTES));
+    fixture.push_history(2, &history_of_2(switch)).await;
+    fixture.push(&file_name(2, 3), &segment(&own, 3)).await.unwrap();
+    damage(&fixture, T2);
+    let archive = fixture.reopened().await;
+    let child_of = |begin: Lsn| format!("{}\n2\t0/500000\tpromoted\n", history_of_2(begin));
+    let clone = store(&archive, T3, &child_of(Lsn(switch.0 - 64))).await.unwrap_err();
+    assert_eq!(clone.code(), Code::ObjectDamaged, "{clone:?}");
+    assert!(clone.chain().contains("where timeline 2 began cannot be compared"), "{clone:?}");
+    store(&archive, T3, &child_of(switch)).await.unwrap();
+    assert_eq!(archive.ancestry(T2).await.unwrap().span(T2).unwrap().begin, switch);
+}
+
 /// Where a timeline ended is told by those that left it.
 #[tokio::test]
 async fn a_segment_that_may_end_at_a_fork_nobody_can_read_is_refused_for_that() {

@@ -5,6 +5,7 @@ use seawall_pgdata::backup_label::BackupHistory;
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_store::StoreError;
 
+use super::LsnRange;
 use super::WalArchive;
 use super::ancestries::DamagedHistory;
 use crate::envelope::ObjectKind;
@@ -153,8 +154,9 @@ impl WalArchive {
 
     /// Lets a history in that is the first to tell the past of a timeline whose own history is damaged,
     /// so that a server that was promoted goes on archiving. What is there of the timeline has to agree:
-    /// its WAL begins in the segment in which it is said to have begun, and no other history tells it
-    /// otherwise. The first segment of the new timeline is compared with it byte for byte as well.
+    /// its WAL begins where it is said to have begun, or, stored before its history, with that
+    /// segment; and no other history tells it otherwise. The first segment of the new timeline is
+    /// compared with it byte for byte as well.
     ///
     /// # Errors
     /// The damage, with the way out, where nothing is there to agree; [`Code::HistoryConflict`].
@@ -175,9 +177,9 @@ impl WalArchive {
             }
         }
         let covered = self.timeline_coverage(timeline).await?;
-        let begins_in =
-            |lsn| self.segment_at(timeline, lsn) == self.segment_at(timeline, lost.begin);
-        let agrees = covered.ranges.first().is_some_and(|first| begins_in(first.start));
+        let segment = self.segment_at(timeline, lost.begin).start();
+        let begins = |first: &LsnRange| first.start == lost.begin || first.start == segment;
+        let agrees = covered.ranges.first().is_some_and(begins);
         // Behind keys that are gone it may be whole.
         if agrees && damage.code != Code::KeyEpochGone {
             tracing::warn!(%own, %timeline, "the damaged history of a parent is told by this one");
