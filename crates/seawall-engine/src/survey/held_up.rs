@@ -27,7 +27,7 @@ pub struct ArchiverHold {
     pub waiting_bytes: u64,
 }
 
-/// A repository that lacks what the archiver fails on.
+/// A repository that lacks what the archiver fails on, as far as is known.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct HoldingRepository {
     /// Its name.
@@ -35,6 +35,9 @@ pub struct HoldingRepository {
     /// Seconds of commits that it could not give back; `None` if unknown, as of one that cannot be
     /// looked at.
     pub rpo_seconds: Option<f64>,
+    /// Whether it could not be looked at: then it may have it.
+    #[serde(skip)]
+    pub is_unseen: bool,
 }
 
 impl ClusterSurvey {
@@ -61,7 +64,8 @@ impl ClusterSurvey {
             .map(|repository| {
                 let own = self.alone.iter().find(|(name, _)| name == repository);
                 let rpo_seconds = own.and_then(|(_, own)| own.at_risk_s(archiving, now));
-                HoldingRepository { repository: repository.clone(), rpo_seconds }
+                let is_unseen = own.is_none();
+                HoldingRepository { repository: repository.clone(), rpo_seconds, is_unseen }
             })
             .collect();
         let waiting_bytes = archiving.insert_lsn.bytes_since(segment.start());
@@ -80,14 +84,15 @@ impl ArchiverHold {
             [_] => ("repository", "does not have"),
             _ => ("repositories", "do not have"),
         };
+        let is_unsure = self.held_up_by.iter().any(|holding| holding.is_unseen);
         let since = self.archived_s_ago.map_or_else(
-            || "it has archived nothing yet".to_owned(),
+            || "when it last succeeded is not known".to_owned(),
             |ago| format!("it last succeeded {} ago", shown_duration(seconds_of(ago))),
         );
         let mut at_risk = String::new();
-        for HoldingRepository { repository, rpo_seconds } in &self.held_up_by {
+        for HoldingRepository { repository, rpo_seconds, .. } in &self.held_up_by {
             at_risk.push_str(&rpo_seconds.map_or_else(
-                || format!(", nothing is known that {repository} could give back"),
+                || format!(", and whether {repository} could give anything back is not known"),
                 |seconds| {
                     let of = shown_duration(seconds_of(seconds));
                     format!(", {repository} could not give back the last {of} of commits")
@@ -95,12 +100,13 @@ impl ArchiverHold {
             ));
         }
         format!(
-            "the archiver is held up by {holds} {names}, which {lacks} {segment}, while {have} {has}: \
+            "the archiver is held up by {holds} {names}, which {lacks} {segment}{or_unseen}, while {have} {has}: \
              {since}{at_risk}, and what comes later is archived nowhere: {waiting} of WAL wait in \
              pg_wal, and PostgreSQL stops when its disk is full; PostgreSQL's log says why; mend \
              it, or take it out of `repositories` for as long as it is away",
             names = names.join(", "),
             segment = self.segment,
+            or_unseen = if is_unsure { ", or could not be looked at" } else { "" },
             have = self.have.join(", "),
             has = if self.have.len() == 1 { "has it" } else { "have it" },
             waiting = ByteSize(self.waiting_bytes),
@@ -187,8 +193,34 @@ mod tests {
         {
             assert!(told.contains(part), "no {part} in {told}");
         }
+        assert!(!told.contains("looked at"), "{told}");
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_repository_or_the_archiver_is_not_told_as_a_fact() {
         let away = together(vec![repository("primary", 0x600_0000)], &["offsite"]);
         assert_eq!(holding(&away), Some(vec![("offsite".to_owned(), None)]));
+        let archiving = Archiving { archived_s_ago: None, ..failing() };
+        let told = format!("{:?}", away.archiver_hold(&archiving, now()).unwrap().told());
+        for part in [
+            &format!("does not have {FAILS_ON}, or could not be looked at, while"),
+            "when it last succeeded is not known",
+            "whether offsite could give anything back is not known",
+        ] {
+            assert!(told.contains(part), "no {part} in {told}");
+        }
+    }
+
+    #[test]
+    fn the_first_segment_of_a_timeline_is_there_from_the_fork_on() {
+        let beside = |first_lsn, last_lsn| {
+            let mut forked = repository("primary", last_lsn);
+            forked.1.wal[0].first_lsn = Lsn(first_lsn);
+            together(vec![forked, repository("offsite", 0x500_0000)], &[])
+        };
+        let forked_in_it = holding(&beside(0x540_0000, 0x600_0000));
+        assert_eq!(forked_in_it, Some(vec![("offsite".to_owned(), Some(3600.0))]));
+        assert_eq!(holding(&beside(0x600_0000, 0x700_0000)), None, "it begins with the next one");
     }
 
     #[test]

@@ -28,12 +28,12 @@ pub struct ArchivedWal {
 
 impl ArchivedWal {
     /// Whether a segment is there, with its beginning at least: what follows its last record need not
-    /// be.
+    /// be. The first one of a timeline begins where that left its parent.
     pub(super) fn has(&self, segment: WalSegment) -> bool {
-        let at = segment.start();
+        let at = segment.start().max(self.first_lsn);
         let is_missing = |gap: &WalGap| gap.start_lsn <= at && at < gap.end_lsn;
         self.timeline == segment.timeline
-            && self.first_lsn <= at
+            && at < segment.end()
             && at < self.last_lsn
             && !self.gaps.iter().any(is_missing)
     }
