@@ -10,20 +10,27 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use seawall_core::{Code, Error, Lsn, Result, ResultExt, WalSegment, WalSegmentSize};
 use seawall_repo::wal::SegmentKind;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::WalNeeded;
 
 /// A segment is held as it is, and as what it is compressed and sealed to.
 const HELD_TIMES: u64 = 2;
 
+/// A repository for which there was no room for so long goes on without: another one has the room,
+/// and may not answer.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The memory that segments may take at a time, whichever repositories they are for.
 ///
 /// It is all that the backup may use: no file is copied while it waits for WAL. A segment that is larger
-/// than that is held alone.
+/// than that is held alone. Where one repository keeps the others waiting, it is exceeded, by no more
+/// than one segment for each of them.
 #[derive(Debug, Clone)]
 pub(crate) struct WalRoom {
     free_mib: Arc<Semaphore>,
@@ -38,12 +45,18 @@ impl WalRoom {
         Self { free_mib: Arc::new(Semaphore::new(permits)), all_mib }
     }
 
-    /// Waits until there is room for a segment, and keeps it until what is returned is dropped.
-    async fn take(&self, size: WalSegmentSize) -> Result<OwnedSemaphorePermit> {
+    /// Waits so long for room for a segment, and keeps it until what is returned is dropped; `None` if
+    /// there was none.
+    async fn take(
+        &self,
+        size: WalSegmentSize,
+        patience: Duration,
+    ) -> Result<Option<OwnedSemaphorePermit>> {
         let wanted = (size.bytes() * HELD_TIMES).div_ceil(1 << 20);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.all_mib);
         let free = Arc::clone(&self.free_mib);
-        free.acquire_many_owned(wanted).await.code(Code::Internal, || "no room for WAL".to_owned())
+        let taken = timeout(patience, free.acquire_many_owned(wanted)).await;
+        taken.ok().transpose().code(Code::Internal, || "no room for WAL".to_owned())
     }
 }
 
@@ -80,8 +93,12 @@ impl HandOver {
         let WalNeeded { archive, ancestry, range } = needed;
         let size = archive.segment_size();
         let mut segment = WalSegment::containing(ancestry.tip(), from, size);
+        let mut patience = ROOM_PATIENCE;
         while segment.start() < range.end {
-            let room = self.room.take(size).await?;
+            let room = self.room.take(size, patience).await?;
+            if room.is_none() {
+                patience = Duration::ZERO;
+            }
             let (pg_wal, name) = (self.pg_wal.clone(), segment.to_string());
             let reading = tokio::task::spawn_blocking(move || read_waiting(&pg_wal, &name));
             let read = reading.await.map_err(|error| {
@@ -120,27 +137,26 @@ fn read_waiting(pg_wal: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
-
     use super::*;
 
-    #[test]
-    fn no_more_segments_are_held_than_there_is_memory_for_and_a_large_one_alone() {
+    async fn take(room: &WalRoom, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        room.take(WalSegmentSize::new(bytes).unwrap(), Duration::ZERO).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_more_segments_are_held_than_there_is_memory_for_and_a_large_one_alone() {
         let room = WalRoom::new(80 << 20);
-        let take = |bytes: u32| {
-            let taken = room.take(WalSegmentSize::new(bytes).unwrap()).now_or_never();
-            taken.map(Result::unwrap)
-        };
-        let (first, second) = (take(16 << 20).unwrap(), take(16 << 20).unwrap());
-        assert!(take(16 << 20).is_none(), "the third");
+        let first = take(&room, 16 << 20).await.unwrap();
+        let second = take(&room, 16 << 20).await.unwrap();
+        assert!(take(&room, 16 << 20).await.is_none(), "the third");
         drop(first);
-        let third = take(16 << 20).unwrap();
-        assert!(take(1 << 30).is_none(), "two are held");
+        let third = take(&room, 16 << 20).await.unwrap();
+        assert!(take(&room, 1 << 30).await.is_none(), "two are held");
         drop((second, third));
-        let large = take(1 << 30).unwrap();
-        assert!(take(1 << 20).is_none(), "a large one is held");
+        let large = take(&room, 1 << 30).await.unwrap();
+        assert!(take(&room, 1 << 20).await.is_none(), "a large one is held");
         drop(large);
-        assert!(WalRoom::new(0).take(WalSegmentSize::DEFAULT).now_or_never().is_some());
+        assert!(take(&WalRoom::new(0), 16 << 20).await.is_some());
     }
 
     #[test]
