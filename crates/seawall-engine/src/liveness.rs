@@ -19,7 +19,8 @@ use crate::host::{Host, Process};
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Without a sign for so long, a backup counts as dead unless its process is seen.
-const SILENCE: SignedDuration = SignedDuration::from_secs(300);
+// By number in docs/errors/SW0408.md, docs/job.md and docs/format.md (§10).
+pub(crate) const SILENCE: SignedDuration = SignedDuration::from_secs(300);
 
 /// What is known of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

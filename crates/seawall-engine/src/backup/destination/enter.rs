@@ -20,7 +20,7 @@ use crate::backup::request::Destination;
 use crate::host::Host;
 use crate::line_note;
 use crate::lines::adopt_it;
-use crate::liveness::{Life, life_of};
+use crate::liveness::{Life, SILENCE, life_of};
 
 /// A destination that knows of the backup.
 pub(in crate::backup) struct Entered {
@@ -184,9 +184,10 @@ async fn refuse_living(line: &Line, attempt: &Attempt, now: Timestamp) -> Result
         Code::BackupRunning,
         format!("backup {} of {} is running on {who}", attempt.id, line.cluster()),
     )
-    .with_hint(
-        "Wait for it to end. If it died, it counts as dead five minutes after its last sign.",
-    ))
+    .with_hint(format!(
+        "Wait for it to end. If it died, it counts as dead {} minutes after its last sign.",
+        SILENCE.as_mins()
+    )))
 }
 
 /// Takes over what the attempt finished, as far as WAL proves that it is unchanged. Whatever keeps

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::pipe::EventPipe;
 
-/// No request is longer, and no other line.
+/// No request is longer, and no other line; the end of the line is not counted.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// So many lines that are not understood are told; what comes then is passed over in silence.
@@ -55,13 +55,13 @@ pub fn listen(cancel: &Cancel, pipe: &Arc<EventPipe>) -> Result<String> {
 /// [`Code::JobRequestInvalid`] if it cannot be read, or has more bytes than a request.
 pub fn read_request(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
+    // As much as shows that there is more than a request and the end of its line.
     let read =
-        File::open(path).and_then(|file| file.take(LINE_BYTES_MAX + 1).read_to_end(&mut bytes));
+        File::open(path).and_then(|file| file.take(LINE_BYTES_MAX + 2).read_to_end(&mut bytes));
     read.code(Code::JobRequestInvalid, || {
         format!("the request {} cannot be read", path.display())
     })?;
-    let is_too_long = bytes.len() as u64 > LINE_BYTES_MAX;
-    Line { bytes, is_too_long }.text().map_err(|error| error.context(path.display()))
+    Line::of(bytes).text().map_err(|error| error.context(path.display()))
 }
 
 fn obey(input: &mut impl BufRead, cancel: &Cancel, events: &dyn Events) {
@@ -94,13 +94,21 @@ fn not_understood(told: usize) -> Error {
 
 /// A line that was read.
 struct Line {
-    /// No more than [`LINE_BYTES_MAX`] of them.
+    /// Without its end.
     bytes: Vec<u8>,
     /// There were more, which were passed over.
     is_too_long: bool,
 }
 
 impl Line {
+    fn of(mut bytes: Vec<u8>) -> Self {
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        let is_too_long = bytes.len() as u64 > LINE_BYTES_MAX;
+        Self { bytes, is_too_long }
+    }
+
     fn says_cancel(&self) -> bool {
         !self.is_too_long
             && matches!(serde_json::from_slice(&self.bytes), Ok(Told { cancel: true }))
@@ -116,18 +124,16 @@ impl Line {
 
 /// The next line; `None` at the end.
 fn next(input: &mut impl BufRead) -> Result<Option<Line>> {
-    let mut bytes = Vec::new();
     let mut read = || {
-        let read = input.take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes)?;
-        let is_too_long = read as u64 == LINE_BYTES_MAX && bytes.last() != Some(&b'\n');
-        if is_too_long {
+        let mut bytes = Vec::new();
+        let read = input.take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut bytes)?;
+        let line = Line::of(bytes);
+        if line.is_too_long {
             input.skip_until(b'\n')?;
         }
-        io::Result::Ok((read > 0, is_too_long))
+        io::Result::Ok((read > 0).then_some(line))
     };
-    let (is_there, is_too_long) =
-        read().code(Code::JobRequestInvalid, || "standard input cannot be read".to_owned())?;
-    Ok(is_there.then_some(Line { bytes, is_too_long }))
+    read().code(Code::JobRequestInvalid, || "standard input cannot be read".to_owned())
 }
 
 fn invalid(what: &str) -> Error {
@@ -165,6 +171,23 @@ mod tests {
         assert_eq!(request.text().unwrap_err().code(), Code::JobRequestInvalid);
         let request = read_request(Path::new("/dev/zero")).unwrap_err();
         assert!(request.chain().contains("more than 1 MiB"), "{request:?}");
+    }
+
+    #[test]
+    fn the_longest_request_is_the_same_in_a_file_and_on_standard_input() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (bytes, is_accepted) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+            for (end, then) in [("", ""), ("\n", ""), ("\n", "x")] {
+                let text = "{".repeat(bytes) + end + then;
+                let mut input = text.as_bytes();
+                let line = next(&mut input).unwrap().unwrap();
+                assert_eq!(line.text().is_ok(), is_accepted, "{bytes} {end:?} {then:?}");
+                assert_eq!(input, then.as_bytes(), "what comes then is left");
+                std::fs::write(file.path(), text).unwrap();
+                let read = read_request(file.path());
+                assert_eq!(read.is_ok(), is_accepted && then.is_empty(), "{bytes} {end:?}");
+            }
+        }
     }
 
     #[test]
