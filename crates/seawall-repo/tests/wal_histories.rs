@@ -108,7 +108,7 @@ async fn what_a_damaged_history_told_its_descendants_tell() {
 
 /// Whoever took the same number elsewhere in the same segment is another one.
 #[tokio::test]
-async fn a_child_whose_damaged_parent_began_elsewhere_in_the_segment_is_refused() {
+async fn a_history_of_a_timeline_that_began_elsewhere_in_the_segment_is_refused() {
     let fixture = Fixture::new().await;
     let mut log = WalWriter::new(PgMajor::V15, 3);
     log.fill_past(Lsn(3 * SEGMENT_BYTES + 200_000));
@@ -122,6 +122,15 @@ async fn a_child_whose_damaged_parent_began_elsewhere_in_the_segment_is_refused(
     let clone = store(&archive, T3, &child_of(Lsn(switch.0 - 64))).await.unwrap_err();
     assert_eq!(clone.code(), Code::ObjectDamaged, "{clone:?}");
     assert!(clone.chain().contains("where timeline 2 began cannot be compared"), "{clone:?}");
+    // Its own history is not taken either when there is room for one.
+    fs::remove_file(object_of(&fixture, T2)).unwrap();
+    for elsewhere in [Lsn(switch.0 - 64), Lsn(switch.0 + 64)] {
+        let clone = store(&archive, T2, &history_of_2(elsewhere)).await.unwrap_err();
+        assert_eq!(clone.code(), Code::HistoryConflict, "{clone:?}");
+    }
+    store(&archive, T2, &history_of_2(switch)).await.unwrap();
+    damage(&fixture, T2);
+    let archive = fixture.reopened().await;
     store(&archive, T3, &child_of(switch)).await.unwrap();
     assert_eq!(archive.ancestry(T2).await.unwrap().span(T2).unwrap().begin, switch);
 }

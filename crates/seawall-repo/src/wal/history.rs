@@ -1,6 +1,6 @@
 //! Timeline and backup history files.
 
-use seawall_core::{Action, Code, Error, ExitClass, Result, TimelineId, WalFileName, hint};
+use seawall_core::{Action, Code, Error, ExitClass, Lsn, Result, TimelineId, WalFileName, hint};
 use seawall_pgdata::backup_label::BackupHistory;
 use seawall_pgdata::history::{Ancestry, TimelineSpan};
 use seawall_store::StoreError;
@@ -64,15 +64,16 @@ impl WalArchive {
         self.create_history(&object, &file).await
     }
 
-    /// WAL of the timeline that lies before its beginning was written by another server, on another
-    /// timeline of that number.
+    /// WAL of the timeline that lies before its beginning, or begins elsewhere in that segment, was
+    /// written by another server, on another timeline of that number.
     async fn check_against_own_wal(&self, ancestry: &Ancestry) -> Result<()> {
         let timeline = ancestry.tip();
         let Some(begin) = ancestry.span(timeline).map(|span| span.begin) else { return Ok(()) };
         let covered = self.timeline_coverage(timeline).await?;
         let Some(first) = covered.ranges.first() else { return Ok(()) };
-        // Its first segment begins with what the parent wrote.
-        if first.start >= self.segment_at(timeline, begin).start() {
+        // What was there before may have expired.
+        let is_behind = first.start >= self.segment_at(timeline, begin).end();
+        if is_behind || self.begins(timeline, begin, first) {
             return Ok(());
         }
         let what = format!(
@@ -84,6 +85,12 @@ impl WalArchive {
             Action::Adopt { cluster: Some(self.line().cluster().clone()) },
             "."
         ]))
+    }
+
+    /// Whether the first that is archived of a timeline is what it has from its beginning on. What was
+    /// stored before its history begins with what the parent wrote in that segment.
+    fn begins(&self, timeline: TimelineId, begin: Lsn, first: &LsnRange) -> bool {
+        first.start == begin || first.start == self.segment_at(timeline, begin).start()
     }
 
     async fn create_history(
@@ -177,9 +184,8 @@ impl WalArchive {
             }
         }
         let covered = self.timeline_coverage(timeline).await?;
-        let segment = self.segment_at(timeline, lost.begin).start();
-        let begins = |first: &LsnRange| first.start == lost.begin || first.start == segment;
-        let agrees = covered.ranges.first().is_some_and(begins);
+        let first = covered.ranges.first();
+        let agrees = first.is_some_and(|first| self.begins(timeline, lost.begin, first));
         // Behind keys that are gone it may be whole.
         if agrees && damage.code != Code::KeyEpochGone {
             tracing::warn!(%own, %timeline, "the damaged history of a parent is told by this one");
