@@ -51,7 +51,7 @@ pub(super) fn range(
     exactly(&mut file, bytes, &place)
 }
 
-/// Reads a range without filling the page cache with it: less than half the processor's time.
+/// Reads a range without filling the page cache with it, which costs the processor less.
 /// Nothing where the filesystem refuses, or gives less than was asked for: then it is read as usual.
 fn around_the_cache(file: &File, range: &Range<u64>) -> Option<Bytes> {
     let before = usize::try_from(range.start % ALIGNMENT as u64).ok()?;
