@@ -16,6 +16,9 @@ use crate::{MAX_READ_BYTES, ObjectEnd, ObjectInfo, ObjectPath, ObjectPlace, Stor
 /// Ranges of so many bytes that are not cached are read around the cache.
 const AROUND_BYTES_MIN: u64 = 256 << 10;
 
+/// And no more: how long a range is may have come from a disk, and memory for it is taken at once.
+const AROUND_BYTES_MAX: u64 = 64 << 20;
+
 /// Reads all of an object, if it is no longer than that.
 pub(super) fn whole(tree: &Tree, path: &ObjectPath, limit_bytes: u64) -> Result<Bytes, StoreError> {
     let place = tree.place(path);
@@ -54,6 +57,9 @@ pub(super) fn range(
 /// Reads a range without filling the page cache with it, which costs the processor less.
 /// Nothing where the filesystem refuses, or gives less than was asked for: then it is read as usual.
 fn around_the_cache(file: &File, range: &Range<u64>) -> Option<Bytes> {
+    if range.end.checked_sub(range.start)? > AROUND_BYTES_MAX {
+        return None;
+    }
     let before = usize::try_from(range.start % ALIGNMENT as u64).ok()?;
     let length = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
     let mut buffer = AlignedBuffer::new(before.checked_add(length)?);
@@ -222,6 +228,9 @@ mod tests {
             assert_eq!(cached, expected, "the file is as before");
         }
         assert!(around_the_cache(&file, &(0..end + 1)).is_none(), "behind the end");
+        let long = AROUND_BYTES_MAX + 1;
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(long).unwrap();
+        assert!(around_the_cache(&file, &(0..long)).is_none(), "more than memory is taken for");
     }
 
     fn reluctant(bytes: &[u8], fails_at_end: bool) -> Reluctant {
