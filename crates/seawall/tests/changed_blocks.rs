@@ -1,6 +1,8 @@
 //! Files of which a backup has some blocks of its own and shares the others with an older one come
 //! back as the bytes that they are. The backup is made here, as docs/format.md, 6 and 7 say.
 
+#[path = "support/older_pages.rs"]
+mod older_pages;
 mod support;
 
 use std::fs;
@@ -8,14 +10,14 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
+use older_pages::put_before;
 use seawall_core::{BackupId, Ulid};
 use seawall_repo::envelope::Compressor;
 use seawall_repo::hash::{BlockHash, FullBlockHash};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{
-    BackupInfo, BackupKind, Commit, Content, Entry, EntryKind, ManifestWriter, PackPageAddress,
-    PageAddress,
+    BackupInfo, BackupKind, Commit, Content, Entry, EntryKind, ManifestWriter,
 };
 use seawall_repo::map::{
     BlockMap, BlockMapBuilder, Exception, ExceptionSource, MapBuilder, MapInfo,
@@ -285,13 +287,7 @@ async fn second_backup(line: &Line, cases: &[Case], first_slot: u32) -> Result<B
     }
     create(line, LineObject::Manifest(manifest_id), bytes).await?;
 
-    // The older manifest becomes this one's second.
-    parts.manifests.extend(older.parts.manifests);
-    let pages = older.parts.pages.into_iter().map(|page| PageAddress { manifest: 1, ..page });
-    parts.pages.splice(0..0, pages);
-    let older_packs = older.parts.pack_pages.into_iter();
-    parts.pack_pages.extend(older_packs.map(|page| PackPageAddress { manifest: 1, ..page }));
-    parts.maps.extend(older.parts.maps);
+    put_before(&mut parts, older.parts);
     let id = BackupId(ulid()?);
     let (kind, parent) = (BackupKind::Incremental, Some(first.0));
     let info = BackupInfo { id: id.0, kind, parent, head: None, ..older.info };

@@ -1,6 +1,8 @@
 //! The reader in `docs/reader/`, written from `docs/format.md` alone, restores what `seawall`
 //! wrote: the specification says enough.
 
+#[path = "support/older_pages.rs"]
+mod older_pages;
 mod support;
 
 use std::fs;
@@ -8,12 +10,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
+use older_pages::put_before;
 use seawall_core::BackupId;
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::layout::LineObject;
-use seawall_repo::manifest::{
-    BackupInfo, Commit, Entry, EntryKind, ManifestWriter, PackPageAddress, PageAddress,
-};
+use seawall_repo::manifest::{BackupInfo, Commit, Entry, EntryKind, ManifestWriter};
 use seawall_repo::{Repository, new_ulid};
 use seawall_store::OpenOptions;
 use seawall_testkit::ledger::Bound;
@@ -170,13 +171,7 @@ fn backup_that_reuses_pages(house: &Protected) -> Result<BackupId> {
         let mut parts = manifest.finish(&[], &[], &mut bytes)?;
         line.store().create(&path, bytes.into()).await?;
 
-        // The older manifest becomes this one's second.
-        parts.manifests.extend(older.parts.manifests);
-        let pages = older.parts.pages.into_iter().map(|page| PageAddress { manifest: 1, ..page });
-        parts.pages.splice(0..0, pages);
-        let packs = older.parts.pack_pages.into_iter();
-        parts.pack_pages.extend(packs.map(|page| PackPageAddress { manifest: 1, ..page }));
-        parts.maps = older.parts.maps;
+        put_before(&mut parts, older.parts);
         let id = BackupId(new_ulid(Timestamp::now())?);
         let info = BackupInfo { id: id.0, parent: Some(first.0), head: None, ..older.info };
         let path = line.paths().path(&LineObject::Backup(id, 0))?;
