@@ -25,6 +25,7 @@ pub mod map;
 pub mod pack;
 pub mod records;
 mod repository;
+pub mod retention;
 mod varint;
 pub mod wal;
 

@@ -1,0 +1,7 @@
+//! What is kept: the planner against a world that knows what happened.
+
+mod calendar;
+mod hazards;
+mod promises;
+mod scale;
+mod world;
