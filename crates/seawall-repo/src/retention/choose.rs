@@ -72,8 +72,13 @@ impl<'a> Rules<'a> {
         let all = seen.backups.iter().enumerate();
         let good: Vec<usize> =
             all.filter(|(_, backup)| counts(backup)).map(|(index, _)| index).collect();
-        let mut rules =
-            Self { seen, policy, reasons: vec![Vec::new(); seen.backups.len()], good, good_written: Vec::new() };
+        let mut rules = Self {
+            seen,
+            policy,
+            reasons: vec![Vec::new(); seen.backups.len()],
+            good,
+            good_written: Vec::new(),
+        };
         if let Some(written) = seen.written_timeline() {
             rules.good_written = rules.good_leading_to(written);
         }
@@ -150,7 +155,8 @@ impl<'a> Rules<'a> {
 
     /// What ended within the window, and what its first moments are restored from.
     fn window(&mut self) {
-        let Some(begins) = self.policy.window.map(|window| before(self.seen.facts.now, window)) else {
+        let Some(begins) = self.policy.window.map(|window| before(self.seen.facts.now, window))
+        else {
             return;
         };
         self.keep_where(|_, backup| backup.written >= begins, &KeepReason::Window);
@@ -211,7 +217,9 @@ impl<'a> Rules<'a> {
             self.keep(index, KeepReason::LastGood);
         }
         let written = self.seen.written_timeline();
-        if let (Some(index), Some(timeline)) = (of_written.filter(|it| Some(*it) != of_line), written) {
+        if let (Some(index), Some(timeline)) =
+            (of_written.filter(|it| Some(*it) != of_line), written)
+        {
             self.keep(index, KeepReason::LastGoodOfTimeline { timeline });
         }
     }
@@ -241,10 +249,8 @@ impl<'a> Rules<'a> {
         let Some(backup) = self.backup(index).filter(|_| why.is_empty()) else {
             return BackupFate::Keep(why);
         };
-        let is_old = self
-            .policy
-            .age
-            .is_some_and(|age| backup.written < before(self.seen.facts.now, age));
+        let is_old =
+            self.policy.age.is_some_and(|age| backup.written < before(self.seen.facts.now, age));
         BackupFate::Go(if backup.is_asked_to_go() {
             GoReason::AskedFor
         } else if is_old {

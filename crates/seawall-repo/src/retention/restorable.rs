@@ -9,9 +9,7 @@ use seawall_pgdata::history::Ancestry;
 
 use super::choose::Chosen;
 use super::wal::opens_a_window;
-use super::{
-    BackupFacts, BackupName, Gap, Lost, Moment, Recovery, Seen, WalDecision, WalFate,
-};
+use super::{BackupFacts, BackupName, Gap, Lost, Moment, Recovery, Seen, WalDecision, WalFate};
 use crate::wal::LsnRange;
 
 /// WAL of each timeline, sorted and disjoint.
@@ -24,8 +22,8 @@ pub(super) fn compare(
     wal: &[WalDecision],
 ) -> (Recovery, Vec<Lost>, Vec<Gap>) {
     let kept: Vec<&BackupFacts> = chosen.kept(seen).map(|(backup, _)| backup).collect();
-    let before = Restorable::of(seen, seen.backups.clone(), archived(seen));
-    let after = Restorable::of(seen, kept, kept_wal(wal));
+    let before = Restorable::of(seen, &seen.backups, &archived(seen));
+    let after = Restorable::of(seen, &kept, &kept_wal(wal));
     let recovery = Recovery {
         earliest_before: before.earliest(),
         every_moment_before: before.every_moment(),
@@ -78,11 +76,11 @@ struct Restorable<'a> {
 }
 
 impl<'a> Restorable<'a> {
-    fn of(seen: &Seen<'a>, backups: Vec<&'a BackupFacts>, archive: Archive) -> Self {
+    fn of(seen: &Seen<'a>, backups: &[&'a BackupFacts], archive: &Archive) -> Self {
         let mut restorable =
             Self { ranges: BTreeMap::new(), written: Vec::new(), end: Lsn::INVALID };
         for (timeline, ancestry) in &seen.timelines {
-            let parts = parts_along(ancestry, &archive);
+            let parts = parts_along(ancestry, archive);
             let whole = backups.iter().filter(|it| !it.is_damaged && seen.leads_on(*timeline, it));
             let led: Vec<(&BackupFacts, LsnRange)> =
                 whole.filter_map(|it| Some((*it, leads_to(it, &parts)?))).collect();
@@ -157,7 +155,8 @@ fn gaps(seen: &Seen<'_>, chosen: &Chosen) -> Vec<Gap> {
             }
             position = position.max(range.end);
         }
-        let left_at = seen.timelines.values().filter_map(|other| other.fork_lsn_of(*timeline)).max();
+        let left_at =
+            seen.timelines.values().filter_map(|other| other.fork_lsn_of(*timeline)).max();
         if let Some(left_at) = left_at.filter(|left_at| position < *left_at) {
             let range = LsnRange { start: position, end: left_at };
             gaps.push(Gap { timeline: *timeline, range });

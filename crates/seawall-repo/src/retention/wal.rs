@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use seawall_core::{Lsn, TimelineId, WalSegment, WalSegmentSize};
+use seawall_pgdata::history::Ancestry;
 
 use super::choose::Chosen;
-use super::{
-    BackupFacts, BackupName, KeepReason, Policy, Seen, WalDecision, WalFate, WalReason,
-};
+use super::{BackupFacts, BackupName, KeepReason, Policy, Seen, WalDecision, WalFate, WalReason};
 use crate::wal::LsnRange;
 
 /// Stretches of each timeline that are needed, in no order, with what for.
@@ -121,7 +120,7 @@ fn along(
 ) {
     let size = seen.facts.segment_size;
     let from = segment_start(timeline, from, size);
-    for span in seen.timelines.get(&timeline).into_iter().flat_map(|it| it.spans()) {
+    for span in seen.timelines.get(&timeline).into_iter().flat_map(Ancestry::spans) {
         // What was stored before the history begins with the segment.
         let begin = segment_start(span.timeline, span.begin, size);
         let lived = LsnRange { start: begin, end: span.end.unwrap_or(Lsn(u64::MAX)) };

@@ -41,8 +41,14 @@ fn day_of(at: Timestamp) -> Date {
 
 /// What is promised, worked out day by day: the newest periods that have a backup, the first of each.
 fn promised<K: Ord + Copy>(days: &[Date], count: usize, key: impl Fn(Date) -> K) -> BTreeSet<Date> {
-    let newest: BTreeSet<K> =
-        days.iter().map(|day| key(*day)).collect::<BTreeSet<_>>().into_iter().rev().take(count).collect();
+    let newest: BTreeSet<K> = days
+        .iter()
+        .map(|day| key(*day))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .rev()
+        .take(count)
+        .collect();
     let first = |period: K| days.iter().copied().find(|day| key(*day) == period).unwrap();
     newest.into_iter().map(first).collect()
 }
@@ -62,7 +68,7 @@ fn a_year_of_dailies_over_clock_changes_and_leap_days_keeps_what_is_promised() {
             (week.year(), week.week())
         }));
         expected.extend(promised(&days, 12, |day| (day.year(), day.month())));
-        expected.extend(promised(&days, 3, |day| day.year()));
+        expected.extend(promised(&days, 3, Date::year));
         let kept: BTreeSet<Date> = world.backups.iter().map(|it| day_of(it.written)).collect();
         assert_eq!(kept, expected, "after {length} nights");
     }
@@ -75,13 +81,20 @@ fn the_first_of_a_period_stands_from_day_to_day() {
     let mut chosen = BTreeSet::new();
     for length in 1..=nights.len() {
         let world = live(&nights[..length], &policy);
-        chosen.extend(world.backups.iter().map(|it| day_of(it.written)).filter(|day| {
-            *day != day_of(nights[length - 1])
-        }));
+        chosen.extend(
+            world
+                .backups
+                .iter()
+                .map(|it| day_of(it.written))
+                .filter(|day| *day != day_of(nights[length - 1])),
+        );
     }
     // Mondays, and the newest of each night, which is the last good one.
-    let mondays: BTreeSet<Date> =
-        chosen.iter().copied().filter(|day| day.weekday() == jiff::civil::Weekday::Monday).collect();
+    let mondays: BTreeSet<Date> = chosen
+        .iter()
+        .copied()
+        .filter(|day| day.weekday() == jiff::civil::Weekday::Monday)
+        .collect();
     assert_eq!(chosen, mondays);
 }
 
@@ -103,9 +116,10 @@ fn an_hour_that_comes_twice_is_two_and_one_that_is_left_out_is_none() {
 #[test]
 fn the_calendar_is_that_of_the_zone() {
     // 23:30 UTC on the 31st is the 1st in Berlin.
-    let nights: Vec<Timestamp> = ["2026-05-31T20:00:00Z", "2026-05-31T23:30:00Z", "2026-06-02T00:00:00Z"]
-        .map(|at| at.parse().unwrap())
-        .to_vec();
+    let nights: Vec<Timestamp> =
+        ["2026-05-31T20:00:00Z", "2026-05-31T23:30:00Z", "2026-06-02T00:00:00Z"]
+            .map(|at| at.parse().unwrap())
+            .to_vec();
     let keep = Keep { monthly: 1, ..Keep::NONE };
     let local = live(&nights, &by_calendar(keep));
     assert_eq!(local.backups[0].written, nights[1]);

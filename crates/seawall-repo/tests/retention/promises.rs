@@ -13,13 +13,27 @@ use super::world::{SEGMENT, World, days, goes, stays, why};
 /// Something that happens.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Write { bytes: u64, is_archived: bool },
-    Backup { page_errors: bool, damaged: bool, verified: bool },
-    Wait { hours: i64 },
+    Write {
+        bytes: u64,
+        is_archived: bool,
+    },
+    Backup {
+        page_errors: bool,
+        damaged: bool,
+        verified: bool,
+    },
+    Wait {
+        hours: i64,
+    },
     /// A server is restored to somewhere in the past and promoted.
-    Promote { timeline: u32, share: u64 },
+    Promote {
+        timeline: u32,
+        share: u64,
+    },
     /// Another server goes on, as an old primary does that nobody stopped.
-    GoOn { timeline: u32 },
+    GoOn {
+        timeline: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

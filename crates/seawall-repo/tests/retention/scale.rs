@@ -64,11 +64,11 @@ fn facts() -> LineFacts {
                 stop: Lsn(lsn(object).0 + 4096),
             },
             written: now - SignedDuration::from_hours(hours_ago),
-            has_page_errors: index % 97 == 0,
-            is_damaged: index % 89 == 0,
-            is_verified: index % 7 == 0,
-            is_held: index % 83 == 0,
-            delete_asked: index % 79 == 0,
+            has_page_errors: index.is_multiple_of(97),
+            is_damaged: index.is_multiple_of(89),
+            is_verified: index.is_multiple_of(7),
+            is_held: index.is_multiple_of(83),
+            delete_asked: index.is_multiple_of(79),
             stored_bytes: 1000,
         }
     };

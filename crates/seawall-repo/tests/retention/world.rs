@@ -191,7 +191,8 @@ impl World {
         is_there: impl Fn(&Piece) -> bool,
     ) -> bool {
         let ancestry = self.ancestry(timeline);
-        if !ancestry.contains(backup.span.stop_timeline, backup.span.stop) || backup.span.stop > to {
+        if !ancestry.contains(backup.span.stop_timeline, backup.span.stop) || backup.span.stop > to
+        {
             return false;
         }
         let mut at = backup.span.start;
