@@ -135,6 +135,10 @@ codes! {
     KeysChanged = 312, Refused;
     /// Others can read or replace a file that opens the repository.
     KeyExposed = 313, Refused;
+    /// What is asked for is to be deleted.
+    Condemned = 314, Refused;
+    /// Another prune of the line is running.
+    PruneRunning = 315, Failed;
 
     /// The cluster's files could not be read.
     ClusterUnreadable = 401, Failed;
@@ -226,6 +230,7 @@ impl Code {
             | Self::StoreFailed
             | Self::WalNotArrived
             | Self::BackupRunning
+            | Self::PruneRunning
             | Self::WalMissing
             | Self::BehindArchive => Retry::Later,
             // What is not known to pass is not tried again.

@@ -107,7 +107,7 @@ pub async fn facts_of_lines(
 ) -> Result<Vec<LineFacts>> {
     let mut facts = Vec::new();
     for known in lines_of(repository, cluster).await? {
-        let is_empty = known.line.backups().await?.is_empty()
+        let is_empty = known.line.all_backups().await?.is_empty()
             && WalArchive::open(known.line.clone()).await?.timelines().await?.is_empty();
         facts.push(LineFacts { age: known.age(), is_empty });
     }

@@ -26,6 +26,7 @@ pub mod lines;
 pub mod liveness;
 pub mod named_twice;
 mod pace;
+mod pinned;
 pub mod restore;
 pub mod restored;
 mod stored;

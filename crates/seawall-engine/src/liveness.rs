@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{BackupId, Code, Error, Result};
-use seawall_repo::records::Pin;
+use seawall_repo::records::{Pin, PinRole};
 use seawall_repo::{Attempt, Line};
 
 use crate::host::{Host, Process};
@@ -31,7 +31,7 @@ pub enum Life {
     Ended,
 }
 
-/// Whether an attempt still runs. `now` is the time of the store's clock, as far as it is known.
+/// Whether an attempt, or whoever else holds a pin, still runs. `now` is the time of the store's clock, as far as it is known.
 ///
 /// # Errors
 /// A store that fails.
@@ -43,10 +43,12 @@ pub async fn life_of(line: &Line, attempt: &Attempt, now: Timestamp) -> Result<L
     if newest.as_ref().is_some_and(|newest| newest.ended_us.is_some()) {
         return Ok(Life::Ended);
     }
+    // A process may go on for weeks after one who read in it was told to stop.
+    let is_one_of_many = newest.as_ref().is_some_and(|newest| newest.role != PinRole::Writer);
     match newest.as_ref().and_then(process_is_gone) {
         Some(true) => return Ok(Life::Ended),
-        Some(false) => return Ok(Life::Runs),
-        None => {}
+        Some(false) if !is_one_of_many => return Ok(Life::Runs),
+        Some(false) | None => {}
     }
     // One that cannot be read is a sign of life all the same.
     match line.record_written(attempt, attempt.newest_record).await? {

@@ -49,8 +49,20 @@ pub enum LineObject {
     History(TimelineId),
     /// A backup history file, by its file name.
     BackupHistory(String),
+    /// Names of relations. This program writes none and reads their names alone.
+    Names(Ulid),
     /// What exists.
     Head(Ulid),
+    /// What is condemned ([`LineObject::CONDEMNED`]), or what was decided of it
+    /// ([`LineObject::DECIDED`]).
+    Gc(Ulid, u32),
+}
+
+impl LineObject {
+    /// The number below `gc/<ulid>` of what is condemned.
+    pub const CONDEMNED: u32 = 0;
+    /// The number below `gc/<ulid>` of what was decided of it.
+    pub const DECIDED: u32 = 1;
 }
 
 /// The name of a hot WAL range. Names sort as the log does.
@@ -146,7 +158,9 @@ impl LineObject {
             ["wal", "cold", timeline, range] => Self::WalCold(wal_cold(timeline, range)?),
             ["history", name] if name.len() == 8 => Self::History(timeline(name)?),
             ["history", name] => backup_history(name)?,
+            ["names", id] => Self::Names(ulid(id)?),
             ["head", id] => Self::Head(ulid(id)?),
+            ["gc", id, n] => Self::Gc(ulid(id)?, sequence(n)?),
             _ => return None,
         })
     }
@@ -165,7 +179,9 @@ impl LineObject {
             Self::WalHot(_) => ObjectKind::WalHot,
             Self::WalCold(_) => ObjectKind::WalCold,
             Self::History(_) | Self::BackupHistory(_) => ObjectKind::History,
+            Self::Names(_) => ObjectKind::Names,
             Self::Head(_) => ObjectKind::Head,
+            Self::Gc(..) => ObjectKind::Gc,
         }
     }
 }
@@ -225,9 +241,31 @@ impl LinePaths {
             ),
             LineObject::History(timeline) => format!("history/{:08X}", timeline.0),
             LineObject::BackupHistory(name) => format!("history/{name}"),
+            LineObject::Names(id) => format!("names/{id}"),
             LineObject::Head(id) => format!("head/{id}"),
+            LineObject::Gc(id, n) => format!("gc/{id}/{n:08}"),
         };
         make(format!("{}/{relative}", self.root))
+    }
+
+    /// The name of an object below its line, as [`LinePaths::named`] reads it.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] if the store cannot have such a path.
+    pub fn name(&self, object: &LineObject) -> Result<String> {
+        let path = self.path(object)?;
+        let name = self.all().strip(&path).map(str::to_owned);
+        name.ok_or_else(|| Error::new(Code::Internal, format!("{path} is not below its line")))
+    }
+
+    /// The object of a name below the line. `None` for a name this format does not have.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<LineObject> {
+        let path = make(format!("{}/{name}", self.root)).ok()?;
+        match ObjectName::parse(&path)? {
+            ObjectName::Line(_, _, object) => Some(object),
+            _ => None,
+        }
     }
 }
 
@@ -363,10 +401,16 @@ mod tests {
             line(LineObject::WalCold(cold)),
             line(LineObject::History(TimelineId(16))),
             line(LineObject::BackupHistory(backup_history)),
+            line(LineObject::Names(id)),
             line(LineObject::Head(id)),
+            line(LineObject::Gc(id, LineObject::DECIDED)),
         ] {
             let path = name.path().unwrap();
-            assert_eq!(ObjectName::parse(&path), Some(name), "{path}");
+            assert_eq!(ObjectName::parse(&path).as_ref(), Some(&name), "{path}");
+            if let ObjectName::Line(cluster, id, object) = &name {
+                let paths = LinePaths::new(cluster, *id).unwrap();
+                assert_eq!(paths.named(&paths.name(object).unwrap()).as_ref(), Some(object));
+            }
         }
     }
 

@@ -13,15 +13,18 @@
 )]
 
 mod cbor;
+mod condemned;
 pub mod envelope;
 mod epochs;
 mod error;
 pub mod hash;
+mod heads;
 pub mod keys;
 pub mod layout;
 mod line;
 pub mod manifest;
 pub mod map;
+mod objects;
 pub mod pack;
 pub mod records;
 mod repository;
@@ -29,6 +32,8 @@ pub mod retention;
 mod varint;
 pub mod wal;
 
+pub use condemned::{Condemnations, Condemned};
 pub use error::Damage;
 pub use line::{Attempt, BackupSummary, Line};
+pub use objects::{Needed, ObjectSet};
 pub use repository::{CreateOptions, READS_AT_ONCE, Repository, new_ulid};

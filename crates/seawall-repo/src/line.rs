@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use futures_util::future::try_join;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use seawall_core::{
     Action, BackupId, ClusterName, Code, Error, ExitClass, Key, LineId, Result, Ulid, hint,
@@ -10,11 +11,10 @@ use seawall_store::{ObjectPath, Store, StoreError};
 
 use crate::envelope::ObjectKind;
 use crate::keys::Keyring;
-use crate::layout::{LineObject, LinePaths, ObjectName, formats, key_slots};
+use crate::layout::{LineObject, LinePaths, ObjectName};
 use crate::manifest::{BackupInfo, Commit, ManifestReader, kind_at_commit};
-use crate::records::{About, Head, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone};
-use crate::repository::{READS_AT_ONCE, new_ulid};
-use crate::wal::wal_of;
+use crate::records::{About, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone};
+use crate::repository::READS_AT_ONCE;
 use crate::{Repository, error};
 
 /// One line of history of one cluster in a repository.
@@ -33,12 +33,14 @@ pub struct BackupSummary {
     pub id: BackupId,
     /// What its newest whole commit says, or why none can be read.
     pub info: Result<BackupInfo>,
+    /// If it is to be deleted, until when it stays at least, by the clock of the store.
+    pub goes_at: Option<Timestamp>,
 }
 
-/// A backup that began and has not ended, by the names of its records.
+/// A backup that began and has not ended, by the names of its records; or whoever else holds a pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// The id it would have.
+    /// The id it would have; of another pin its own.
     pub id: BackupId,
     /// The number of its first record.
     pub first_record: u32,
@@ -138,19 +140,39 @@ impl Line {
         ))
     }
 
-    /// The line's backups, oldest first. Attempts that died are not among them.
+    /// The line's backups, oldest first. Attempts that died are not among them, and neither is what
+    /// is to be deleted: nobody may rely on it.
     ///
     /// # Errors
     /// A store that fails; a damaged commit is told in its summary.
     pub async fn backups(&self) -> Result<Vec<BackupSummary>> {
+        let mut backups = self.all_backups().await?;
+        backups.retain(|summary| summary.goes_at.is_none());
+        Ok(backups)
+    }
+
+    /// The line's backups, and those that are to be deleted among them.
+    ///
+    /// # Errors
+    /// A store that fails, or damage in what says which are to be deleted; a damaged commit is told
+    /// in its summary.
+    pub async fn all_backups(&self) -> Result<Vec<BackupSummary>> {
+        let (numbers, condemned) = try_join(self.numbered("backup"), self.condemnations()).await?;
         let mut generations: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
-        for name in self.numbered("backup").await? {
+        for name in numbers {
             generations.entry(BackupId(name.id)).or_default().push(name.number);
         }
         let summaries = stream::iter(generations)
             .map(async |(id, generations)| {
+                let newest = generations.last().copied();
+                let goes_at = newest.and_then(|newest| condemned.until(id, newest));
                 let commit = self.newest_commit(id, generations).await.transpose()?;
-                Some(BackupSummary { id, info: commit.map(|(_, commit)| commit.info) })
+                let info = commit.map(|(_, commit)| commit.info);
+                // A collector may have come to it since the names were listed.
+                let is_gone = info
+                    .as_ref()
+                    .is_err_and(|error| goes_at.is_some() && error.code() == Code::ObjectMissing);
+                (!is_gone).then_some(BackupSummary { id, info, goes_at })
             })
             .buffered(READS_AT_ONCE);
         Ok(summaries.filter_map(async |summary| summary).collect().await)
@@ -265,15 +287,29 @@ impl Line {
     /// A store that fails.
     pub async fn attempts(&self) -> Result<Vec<Attempt>> {
         let ended: BTreeSet<BackupId> = self.backup_ids().await?.into_iter().collect();
-        let mut attempts: BTreeMap<BackupId, Attempt> = BTreeMap::new();
+        let begun = self.pins().await?.into_iter().filter(|pin| !ended.contains(&pin.id));
+        let begun = begun.map(async |pin| {
+            let newest = self.record(&pin, pin.newest_record).await?;
+            // One that cannot be read may be a writer's.
+            let is_writers = newest.is_none_or(|newest| newest.role == PinRole::Writer);
+            Ok::<_, Error>(is_writers.then_some(pin))
+        });
+        let begun: Vec<_> = stream::iter(begun).buffered(READS_AT_ONCE).try_collect().await?;
+        Ok(begun.into_iter().flatten().collect())
+    }
+
+    /// All pins, whoever holds them, oldest first.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn pins(&self) -> Result<Vec<Attempt>> {
+        let mut pins: BTreeMap<BackupId, Attempt> = BTreeMap::new();
         for Numbered { id, number } in self.numbered("pin").await? {
             let id = BackupId(id);
-            if !ended.contains(&id) {
-                let begun = Attempt { id, first_record: number, newest_record: number };
-                attempts.entry(id).or_insert(begun).newest_record = number;
-            }
+            let begun = Attempt { id, first_record: number, newest_record: number };
+            pins.entry(id).or_insert(begun).newest_record = number;
         }
-        Ok(attempts.into_values().collect())
+        Ok(pins.into_values().collect())
     }
 
     /// One record of an attempt; `None` if it is gone, for the attempt may have ended, or damaged.
@@ -371,64 +407,8 @@ impl Line {
         pin.is_ok_and(|pin| pin.role == PinRole::Reader)
     }
 
-    /// Writes the head that lists everything in the line and announces `next`. The caller commits
-    /// that object right after, naming the head in it.
-    ///
-    /// # Errors
-    /// A store that fails.
-    pub async fn write_head(&self, next: &ObjectPath, now: Timestamp) -> Result<Ulid> {
-        let id = new_ulid(now)?;
-        let head = self.survey(next, now).await?;
-        self.repository.create_record(&self.paths.path(&LineObject::Head(id))?, &head).await?;
-        Ok(id)
-    }
-
-    /// What exists now, as a head tells it.
-    async fn survey(&self, next: &ObjectPath, now: Timestamp) -> Result<Head> {
-        let mut head = Head {
-            time_us: now.as_microsecond(),
-            formats: Vec::new(),
-            key_slots: Vec::new(),
-            backups: self.numbered("backup").await?,
-            events: self.numbered("events").await?,
-            histories: self.history_names().await?,
-            wal: wal_of(self).await?,
-            heads: self.heads().await?,
-            next: next.to_string(),
-        };
-        for path in self.repository.list(&formats()?).await? {
-            if let Some(ObjectName::Format(n)) = ObjectName::parse(&path) {
-                head.formats.push(n);
-            }
-        }
-        let begun = self.repository.epochs_begun().await?;
-        for path in self.repository.list(&key_slots()?).await? {
-            if let Some(ObjectName::Key(epoch, slot)) = ObjectName::parse(&path)
-                && begun.contains(&epoch)
-            {
-                head.key_slots.push(Numbered { id: slot, number: epoch });
-            }
-        }
-        Ok(head)
-    }
-
-    /// The ids of the heads there are, oldest first.
-    ///
-    /// # Errors
-    /// A store that fails.
-    pub async fn heads(&self) -> Result<Vec<Ulid>> {
-        let paths = self.repository.list(&self.paths.below("head")?).await?;
-        Ok(paths
-            .iter()
-            .filter_map(|path| match ObjectName::parse(path) {
-                Some(ObjectName::Line(_, _, LineObject::Head(id))) => Some(id),
-                _ => None,
-            })
-            .collect())
-    }
-
     /// Objects named `<directory>/<ulid>/<number>`, in order.
-    async fn numbered(&self, directory: &str) -> Result<Vec<Numbered>> {
+    pub(crate) async fn numbered(&self, directory: &str) -> Result<Vec<Numbered>> {
         let paths = self.repository.list(&self.paths.below(directory)?).await?;
         Ok(paths
             .iter()
@@ -443,11 +423,6 @@ impl Line {
                 _ => None,
             })
             .collect())
-    }
-
-    async fn history_names(&self) -> Result<Vec<String>> {
-        let paths = self.repository.list(&self.paths.below("history")?).await?;
-        Ok(paths.iter().map(|path| path.file_name().to_owned()).collect())
     }
 
     /// Reads a history file of the line by its object.

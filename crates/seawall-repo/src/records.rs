@@ -242,6 +242,9 @@ pub enum PinRole {
     /// It reads what must not be deleted meanwhile.
     #[n(1)]
     Reader,
+    /// It deletes what nobody needs.
+    #[n(2)]
+    Collector,
 }
 
 /// One record of a running job: what it uses, what it has finished.
@@ -373,13 +376,52 @@ pub struct Head {
     /// The heads before.
     #[cbor(n(7), with = "crate::cbor::ulids")]
     pub heads: Vec<Ulid>,
-    /// The object that is committed next.
+    /// The object that is committed next; empty if none is.
     #[n(8)]
     pub next: String,
+    /// `true` if it stands for the heads before, which are deleted then: it lists what remains.
+    #[n(9)]
+    pub replaces: Option<bool>,
 }
 
 impl Record for Head {
     const KIND: ObjectKind = ObjectKind::Head;
+}
+
+/// Objects that are to go, if nobody needs them once the grace has passed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Condemnation {
+    /// When it was written, microseconds since 1970. What counts is when the store says it was.
+    #[n(0)]
+    pub time_us: i64,
+    /// Their names below the line.
+    #[n(1)]
+    pub names: Vec<String>,
+    /// How long they stay at least, in seconds of the store's clock.
+    #[n(2)]
+    pub grace_s: u64,
+}
+
+impl Record for Condemnation {
+    const KIND: ObjectKind = ObjectKind::Gc;
+}
+
+/// What was decided of a condemnation when its grace had passed. It is decided once: creating this
+/// object decides it, and whoever comes second goes by it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Decision {
+    /// When it was written, microseconds since 1970.
+    #[n(0)]
+    pub time_us: i64,
+    /// What stays after all, by names below the line. All else that was condemned is deleted.
+    #[n(1)]
+    pub spared: Vec<String>,
+}
+
+impl Record for Decision {
+    const KIND: ObjectKind = ObjectKind::Gc;
 }
 
 /// The place of a backup that died: its late commit fails.

@@ -12,6 +12,7 @@ use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
+use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
@@ -33,6 +34,7 @@ use super::start::find_programs;
 use super::way_out::{tell_unread, tell_unstartable, tell_way_out};
 use super::{Point, RestoreRequest, Target, WalSource, future};
 use crate::pace::{Crew, Pace};
+use crate::pinned::{Pinned, pin_read};
 use crate::restored::{
     LeftBehind, LivingServer, Mode, NamedDatabase, OwnPlaces, PlannedBackup, Removals,
     RequiredParameters, RestorePlan, RestoreProgress, RestoreState, TargetAction,
@@ -352,7 +354,15 @@ impl Known {
         let (mut unread, mut of_other_format) = (None, None);
         let Verdicts { known: mut verdicts, unread: unknown } = verdicts(line).await;
         known.unknown_verdicts = unknown;
-        for summary in line.backups().await? {
+        for summary in line.all_backups().await? {
+            if summary.goes_at.is_some() {
+                let generation = summary.info.as_ref().map_or(0, |info| info.generation);
+                let commit = LineObject::Backup(summary.id, generation);
+                if asked == Some(summary.id) {
+                    line.refuse_condemned(std::iter::once(commit)).await?;
+                }
+                continue;
+            }
             match summary.info {
                 Ok(info) => {
                     let found_damaged = match verdicts.remove(&summary.id) {
@@ -510,6 +520,19 @@ fn leaves_behind(decision: &Decision, left: &LeftBehind) -> bool {
 }
 
 impl PlannedRestore {
+    /// Keeps the backup from being deleted while it is read, as far as the repository can be written
+    /// to.
+    ///
+    /// # Errors
+    /// [`Code::Condemned`] if it is to be deleted, damage, or a store that fails.
+    pub(crate) async fn pin(&self) -> Result<Option<Pinned>> {
+        let planned = &self.plan.backup;
+        let pinned = pin_read(&self.line, "restore", vec![planned.ulid]).await;
+        let commit = LineObject::Backup(BackupId(planned.ulid), planned.generation);
+        self.line.refuse_condemned(std::iter::once(commit)).await?;
+        Ok(pinned)
+    }
+
     /// What will be done.
     #[must_use]
     pub const fn plan(&self) -> &RestorePlan {

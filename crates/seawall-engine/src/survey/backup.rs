@@ -3,7 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Error, LineId, Lsn, TimelineId, Ulid};
+use seawall_core::{BackupId, LineId, Lsn, TimelineId, Ulid};
 use seawall_repo::BackupSummary;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use serde::Serialize;
@@ -17,6 +17,8 @@ use crate::wal::BackupPlace;
 pub enum BackupState {
     /// Its commit is whole, and no verification found anything gone or spoilt.
     Complete,
+    /// It is to be deleted, and of no use any more.
+    Going,
     /// Its commit or what a verification read of it is not.
     #[serde(untagged)]
     Not(NotWhole),
@@ -26,16 +28,20 @@ impl fmt::Display for BackupState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Complete => f.write_str("complete"),
+            Self::Going => f.write_str("going"),
             Self::Not(why) => why.fmt(f),
         }
     }
 }
 
 impl BackupState {
-    /// What a commit, or why it could not be read, and the last verification say.
+    /// What its commit, or why that could not be read, and the last verification say.
     #[must_use]
-    pub fn of<T>(commit: &Result<T, Error>, verdict: Option<&Verdict>) -> Self {
-        match (commit, verdict) {
+    pub fn of(summary: &BackupSummary, verdict: Option<&Verdict>) -> Self {
+        if summary.goes_at.is_some() {
+            return Self::Going;
+        }
+        match (&summary.info, verdict) {
             (_, Some(Verdict::Damaged(_))) => Self::Not(NotWhole::Damaged),
             (Err(error), _) => Self::Not(NotWhole::of(error.code())),
             (Ok(_), _) => Self::Complete,
@@ -52,6 +58,8 @@ pub struct BackupCopy {
     pub state: BackupState,
     /// Why it is not known to be whole.
     pub problem: Option<String>,
+    /// If it is to be deleted there, until when it stays at least, by the clock of the repository.
+    pub goes_at: Option<Timestamp>,
 }
 
 /// A backup, over all repositories that have it. What a commit that cannot be read does not tell
@@ -152,7 +160,7 @@ impl KnownBackup {
     ) -> Self {
         let info = summary.info.as_ref().ok();
         let time = |us: i64| Timestamp::from_microsecond(us).ok();
-        let state = BackupState::of(&summary.info, verdict);
+        let state = BackupState::of(summary, verdict);
         let problem = match (&summary.info, verdict) {
             (_, Some(Verdict::Damaged(found))) => Some(format!("found {found}")),
             (Err(error), _) => Some(format!("{} ({})", error.chain(), error.code())),
@@ -182,7 +190,12 @@ impl KnownBackup {
             },
             drilled_at: None,
             repositories: vec![repository.to_owned()],
-            copies: vec![BackupCopy { repository: repository.to_owned(), state, problem }],
+            copies: vec![BackupCopy {
+                repository: repository.to_owned(),
+                state,
+                problem,
+                goes_at: summary.goes_at,
+            }],
             head: info.and_then(|info| info.head),
             details: info.map(BackupDetails::of),
         }
@@ -208,6 +221,14 @@ impl KnownBackup {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.state == BackupState::Complete
+    }
+
+    /// If it is to be deleted in all repositories that have it, until when it stays in one of them at
+    /// least, by the clocks of the repositories.
+    #[must_use]
+    pub fn goes_at(&self) -> Option<Timestamp> {
+        let goes_at = self.copies.iter().map(|copy| copy.goes_at);
+        goes_at.reduce(|one, other| Some(one?.max(other?))).flatten()
     }
 
     /// How far in the log it is: the greatest is the newest. Ids are in the order of clocks, which
@@ -261,18 +282,22 @@ fn duration_s(info: &BackupInfo) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use seawall_core::Code;
+    use seawall_core::{Code, Error};
 
     use super::*;
 
     fn unread(code: Code) -> KnownBackup {
-        let summary = BackupSummary { id: BackupId(Ulid(7)), info: Err(Error::new(code, "x")) };
+        let summary = BackupSummary {
+            id: BackupId(Ulid(7)),
+            info: Err(Error::new(code, "x")),
+            goes_at: None,
+        };
         KnownBackup::new(&summary, "7-0".parse().unwrap(), "primary", None)
     }
 
     fn copy_in(repository: &str) -> BackupCopy {
         let repository = repository.to_owned();
-        BackupCopy { repository, state: BackupState::Complete, problem: None }
+        BackupCopy { repository, state: BackupState::Complete, problem: None, goes_at: None }
     }
 
     #[test]

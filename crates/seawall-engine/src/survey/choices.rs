@@ -96,9 +96,9 @@ async fn in_line(repository: &str, line: &Line) -> Result<Vec<Candidate<CopyAt>>
     if let Some(error) = &verdicts.unread {
         tracing::warn!("whether a backup was found damaged is not known: {}", error.chain());
     }
-    let known = line.backups().await?.into_iter().map(|summary| {
+    let known = line.all_backups().await?.into_iter().map(|summary| {
         let info = summary.info.as_ref().ok();
-        let state = BackupState::of(&summary.info, verdicts.known.get(&summary.id));
+        let state = BackupState::of(&summary, verdicts.known.get(&summary.id));
         Candidate {
             cluster: line.cluster().clone(),
             id: summary.id,

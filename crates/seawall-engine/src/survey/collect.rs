@@ -277,7 +277,7 @@ impl ClusterSurvey {
 /// The backups of a line in one repository, oldest first, with what verification made of them; why it
 /// is not known of all of them what that was.
 async fn known_backups(line: &Line, repository: &str) -> Result<(Vec<KnownBackup>, Option<Error>)> {
-    let (summaries, verdicts) = join(line.backups(), verdicts(line)).await;
+    let (summaries, verdicts) = join(line.all_backups(), verdicts(line)).await;
     let known = KnownBackup::of_line(&summaries?, &verdicts.known, line.id(), repository);
     Ok((known, verdicts.unread))
 }

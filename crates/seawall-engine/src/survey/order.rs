@@ -60,7 +60,7 @@ mod tests {
     /// A backup of which nothing but its id can be read.
     fn unread(id: u128, branch: u32) -> KnownBackup {
         let info = Err(Error::new(Code::ObjectDamaged, "x"));
-        let summary = BackupSummary { id: BackupId(Ulid(id)), info };
+        let summary = BackupSummary { id: BackupId(Ulid(id)), info, goes_at: None };
         KnownBackup::of_line(&[summary], &BTreeMap::new(), line(branch), "primary").remove(0)
     }
 

@@ -119,8 +119,11 @@ mod tests {
 
     /// A whole backup of an id that stops there in the log, and ended at that second.
     fn backup(id: u128, stop: u64, finished_s: i64) -> KnownBackup {
-        let summary =
-            BackupSummary { id: BackupId(Ulid(id)), info: Err(Error::new(Code::Internal, "x")) };
+        let summary = BackupSummary {
+            id: BackupId(Ulid(id)),
+            info: Err(Error::new(Code::Internal, "x")),
+            goes_at: None,
+        };
         let line = "7-0".parse().unwrap();
         let known = KnownBackup::of_line(&[summary], &BTreeMap::new(), line, "primary");
         KnownBackup {

@@ -54,7 +54,7 @@ impl<T> FoundBackup<T> {
     /// What has to be said of those that were passed over.
     pub fn notes(&self) -> impl Iterator<Item = String> {
         let told = |one: &Candidate<T>| match one.state {
-            BackupState::Complete => None,
+            BackupState::Complete | BackupState::Going => None,
             BackupState::Not(why) => Some((one.id, why)),
         };
         self.passed_over.iter().filter_map(told).map(|(id, why)| {
@@ -110,8 +110,9 @@ fn generations_back(word: &str) -> Result<Option<usize>> {
 fn latest<T>(
     word: &str,
     back: usize,
-    candidates: Vec<Candidate<T>>,
+    mut candidates: Vec<Candidate<T>>,
 ) -> Result<Option<FoundBackup<T>>> {
+    candidates.retain(|one| one.state != BackupState::Going);
     let (mut whole, mut others): (Vec<_>, Vec<_>) =
         candidates.into_iter().partition(|one| one.state == BackupState::Complete);
     if whole.is_empty() {

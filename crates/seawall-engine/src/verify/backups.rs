@@ -9,7 +9,9 @@ use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_store::ObjectPath;
 
-use super::{Findings, VerifyRequest, name_of};
+use super::heads::Heads;
+use super::{Findings, GoingBackup, VerifyRequest, name_of};
+use crate::pinned::{Pinned, pin_read};
 use crate::stored::{Layout, Sources, prove_backup};
 use crate::wal::BackupPlace;
 
@@ -22,6 +24,10 @@ pub(super) struct Checked {
     pub broken: Vec<BackupId>,
     /// Where in the log the backups are that were looked at.
     pub places: Vec<BackupPlace>,
+    /// Those that are to be deleted, which were not looked at.
+    pub going: Vec<GoingBackup>,
+    /// What keeps those that were looked at from being deleted meanwhile.
+    pub pinned: Option<Pinned>,
 }
 
 impl Checked {
@@ -40,15 +46,21 @@ impl Checked {
 pub(super) async fn check(
     line: &Line,
     request: &VerifyRequest,
+    heads: &Heads,
     findings: &mut Findings,
 ) -> Result<Checked> {
     let mut checked = Checked::default();
-    for summary in line.backups().await? {
-        if request.backups.as_ref().is_some_and(|wanted| !wanted.contains(&summary.id)) {
+    let mut summaries = line.all_backups().await?;
+    summaries.retain(|it| request.backups.as_ref().is_none_or(|wanted| wanted.contains(&it.id)));
+    let stays = summaries.iter().filter(|summary| summary.goes_at.is_none());
+    checked.pinned = pin_read(line, "verify", stays.map(|summary| summary.id.0).collect()).await;
+    for summary in summaries {
+        if let Some(goes_at) = summary.goes_at {
+            checked.going.push(GoingBackup { id: summary.id.to_string(), goes_at });
             continue;
         }
         checked.places.extend(BackupPlace::of(&summary));
-        match check_backup(line, summary.id).await {
+        match check_backup(line, summary.id, heads).await {
             Ok(objects) => checked.whole.push((summary.id, objects)),
             Err(error) => {
                 checked.broken.push(summary.id);
@@ -65,14 +77,16 @@ pub(super) fn broken(commit: &str, id: BackupId) -> String {
     format!("{commit} (backup {id})")
 }
 
-async fn check_backup(line: &Line, id: BackupId) -> Result<BTreeSet<ObjectPath>> {
+async fn check_backup(line: &Line, id: BackupId, heads: &Heads) -> Result<BTreeSet<ObjectPath>> {
     let Some(reader) = line.manifest(id).await? else { return Ok(BTreeSet::new()) };
     let info = &reader.commit.info;
     let sources = Sources::open(line, &reader, 0).await?;
     let mut objects: BTreeSet<ObjectPath> = sources.objects(&reader)?.into_iter().collect();
-    objects.insert(line.paths().path(&LineObject::Backup(id, info.generation))?);
+    let commit = line.paths().path(&LineObject::Backup(id, info.generation))?;
+    let head = info.head.filter(|_| !heads.vouch_for(&commit));
+    objects.insert(commit);
     objects.insert(line.paths().path(&LineObject::About)?);
-    if let Some(head) = info.head {
+    if let Some(head) = head {
         let path = line.paths().path(&LineObject::Head(head))?;
         line.store().stat(&path).await?;
     }

@@ -21,13 +21,15 @@ use jiff::Timestamp;
 use seawall_core::{BackupId, ClusterName, Code, Error, LineId, Progress, Result, Stage, counted};
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::wal::WalArchive;
-use seawall_repo::{Line, Repository};
+use seawall_repo::{Condemnations, Line, Repository};
 use seawall_store::{ObjectPath, ObjectPrefix};
 use serde::{Serialize, Serializer};
 
 use crate::lines::current_line;
 use crate::pace::Crew;
 use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
+
+use heads::Heads;
 
 pub use not_whole::NotWhole;
 pub use verdict::{FoundDamaged, Verdict, Verdicts, verdicts};
@@ -80,9 +82,20 @@ pub struct VerifyReport {
     pub blocked_wal: Vec<BlockedWal>,
     /// Backups of which every part was read and found whole, the WAL they need included.
     pub verified: Vec<String>,
+    /// Backups that are to be deleted. They were not looked at.
+    pub going: Vec<GoingBackup>,
     /// Why it is not recorded what was found of some or all of them. What was found holds.
     #[serde(serialize_with = "as_text")]
     pub unrecorded: Option<Error>,
+}
+
+/// A backup that is to be deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GoingBackup {
+    /// Its id.
+    pub id: String,
+    /// Until when it stays at least, by the clock of the repository.
+    pub goes_at: Timestamp,
 }
 
 /// Why a line cannot be restored to the end of what is archived of it.
@@ -203,9 +216,10 @@ pub async fn run(
         without_backup: Vec::new(),
         blocked_wal: Vec::new(),
         verified: Vec::new(),
+        going: Vec::new(),
         unrecorded: None,
     };
-    let mut whole = Vec::new();
+    let (mut whole, mut going) = (Vec::new(), BTreeMap::new());
     let mut archives = BTreeMap::new();
     let lines = repository.lines().await?;
     for cluster in &request.clusters {
@@ -218,7 +232,14 @@ pub async fn run(
         lines.iter().map(|(cluster, _)| cluster.clone()).collect();
     for (cluster, id) in lines {
         let line = repository.line(&cluster, id)?;
-        let mut checked = backups::check(&line, request, &mut findings).await?;
+        // After the names were listed: what went meanwhile is told of, or a head stands for the rest.
+        let heads = Heads::of(&line, &objects).await?;
+        let condemned = line.condemnations().await.unwrap_or_else(|error| {
+            findings.error(format_args!("c/{cluster}/i/{id}/gc"), &error);
+            Condemnations::default()
+        });
+        let mut checked = backups::check(&line, request, &heads, &mut findings).await?;
+        report.going.append(&mut checked.going);
         if checked.count() > 0 {
             without_backup.remove(&cluster);
         }
@@ -234,22 +255,32 @@ pub async fn run(
                 checked.whole.clear();
             }
         }
-        heads::check(&line, &objects, &mut findings).await?;
+        heads::check(&line, &objects, &heads, &condemned, &mut findings).await?;
         whole.push((line, checked));
+        going.insert((cluster, id), condemned);
     }
     if request.backups.is_none() {
         report.blocked_wal = blocked_wal(repository, archives, &mut findings).await;
         report.without_backup.extend(without_backup);
     }
-    let wanted = request.backups.as_ref().map(|_| {
-        let all = whole.iter().flat_map(|(_, checked)| checked.objects());
-        all.cloned().collect::<BTreeSet<_>>()
-    });
+    let needed = whole.iter().flat_map(|(_, checked)| checked.objects());
+    let needed: BTreeSet<ObjectPath> = needed.cloned().collect();
+    let is_going = |name: &ObjectName| match name {
+        ObjectName::Line(cluster, id, object) => {
+            let condemned = going.get(&(cluster.clone(), *id));
+            condemned.is_some_and(|condemned| condemned.contains(object))
+        }
+        _ => false,
+    };
     let selected: Vec<Listed> = objects
         .into_iter()
-        .filter(|object| wanted.as_ref().is_none_or(|wanted| wanted.contains(&object.path)))
+        .filter(|object| match request.backups {
+            Some(_) => needed.contains(&object.path),
+            None => !is_going(&object.name),
+        })
         .collect();
-    let read = objects::read_all(repository, request, selected, &mut findings, progress).await?;
+    let read = objects::read_all(repository, request, selected, &needed, &mut findings, progress);
+    let read = read.await?;
     (report.objects, report.bytes) = (read.objects, read.bytes);
     // Nothing is written under the key from before if it was rotated meanwhile. A repository that is
     // full or read-only does not keep from telling what was found.
@@ -259,10 +290,14 @@ pub async fn run(
             let proven = (request.sample_percent >= 100).then_some(&read.proven);
             for (line, checked) in whole {
                 let line = newest.line(line.cluster(), line.id())?;
-                let now = Timestamp::now();
+                let (now, mut checked) = (Timestamp::now(), checked);
+                let pinned = checked.pinned.take();
                 let recorded = record::record(&line, checked, proven, &findings, now).await;
                 report.verified.extend(recorded.whole);
                 report.unrecorded = recorded.failure.or(report.unrecorded);
+                if let Some(pinned) = pinned {
+                    pinned.end().await;
+                }
             }
         }
         // That the keys are gone is found already.

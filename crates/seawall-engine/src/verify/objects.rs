@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use seawall_core::{Code, Error, Progress, Result};
-use seawall_repo::Repository;
 use seawall_repo::layout::{LineObject, ObjectName};
 use seawall_repo::pack::{FrameReader, FrameTable};
+use seawall_repo::{ObjectSet, Repository};
 use seawall_store::ObjectPath;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -33,11 +33,12 @@ struct Outcome {
     result: Result<()>,
 }
 
-/// Reads objects on several threads.
+/// Reads objects on several threads. What is not `needed` by a backup may be deleted meanwhile.
 pub(super) async fn read_all(
     repository: &Repository,
     request: &VerifyRequest,
     objects: Vec<Listed>,
+    needed: &BTreeSet<ObjectPath>,
     findings: &mut Findings,
     progress: &dyn Progress,
 ) -> Result<ReadTotals> {
@@ -73,6 +74,11 @@ pub(super) async fn read_all(
         progress.advance(outcome.bytes);
         match outcome.result {
             Ok(()) => _ = totals.proven.insert(outcome.path),
+            // That it vanished without a reason the heads tell.
+            Err(error)
+                if error.code() == Code::ObjectMissing
+                    && !needed.contains(&outcome.path)
+                    && may_go(&outcome.path) => {}
             Err(error) => findings.error(&outcome.path, &error),
         }
     }
@@ -80,6 +86,15 @@ pub(super) async fn read_all(
         thread.await.map_err(|_| died())??;
     }
     Ok(totals)
+}
+
+/// Whether an object is of a kind that is deleted where nobody needs it.
+fn may_go(path: &ObjectPath) -> bool {
+    match ObjectName::parse(path) {
+        Some(ObjectName::Line(_, _, LineObject::Head(_) | LineObject::Gc(..))) => true,
+        Some(ObjectName::Line(_, _, object)) => ObjectSet::holds(&object),
+        _ => false,
+    }
 }
 
 fn died() -> Error {

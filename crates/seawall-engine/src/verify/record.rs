@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Lsn, Result, TimelineId};
+use seawall_core::{BackupId, Code, Error, Result};
 use seawall_repo::Line;
 use seawall_repo::layout::{LineObject, ObjectName};
-use seawall_repo::manifest::Page;
-use seawall_repo::records::{Event, Pin, PinRole, Record};
+use seawall_repo::records::{Event, PinRole, Record};
 use seawall_store::ObjectPath;
 
 use super::backups::{Checked, broken};
 use super::{Findings, name_of, subject};
-use crate::host::{Host, Process};
+use crate::pinned::own_pin;
 
 /// What was found of backups, and whether it is recorded.
 #[derive(Debug, Default)]
@@ -92,26 +91,7 @@ fn damaged(object: &str, problem: &str) -> Said {
 async fn commit(line: &Line, id: BackupId, (kind, details): &Said, now: Timestamp) -> Result<()> {
     let number = next_number(line, id).await?;
     let path = line.paths().path(&LineObject::Event(id.0, number))?;
-    let host = Host::this();
-    let pin = Pin {
-        role: PinRole::Reader,
-        host: host.name.clone(),
-        boot_id: host.boot_id,
-        process_id: std::process::id(),
-        time_us: now.as_microsecond(),
-        purpose: "verify".to_owned(),
-        start_lsn: Lsn::INVALID,
-        start_timeline: TimelineId(0),
-        copied_until: Lsn::INVALID,
-        packs: Vec::new(),
-        maps: Vec::new(),
-        files: Page::default(),
-        backups: vec![id.0],
-        process_started: Process::this().started,
-        namespaces: host.namespaces,
-        manifests: Vec::new(),
-        ended_us: None,
-    };
+    let pin = own_pin(PinRole::Reader, "verify", vec![id.0]);
     let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
     // Another verification may be about to say the same.
     create(line, &pin_path, &pin).await?;
@@ -119,7 +99,7 @@ async fn commit(line: &Line, id: BackupId, (kind, details): &Said, now: Timestam
     let event = Event {
         kind: (*kind).to_owned(),
         time_us: now.as_microsecond(),
-        host: host.name,
+        host: pin.host,
         details: details.clone(),
         head: Some(head),
     };

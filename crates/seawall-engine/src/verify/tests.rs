@@ -3,7 +3,7 @@ use std::sync::Arc;
 use seawall_core::{BranchNumber, ExitClass, LineId, NoProgress, SystemId};
 use seawall_repo::CreateOptions;
 use seawall_repo::keys::{KeyFile, Unlock};
-use seawall_repo::records::{About, HistoryFile};
+use seawall_repo::records::{About, Condemnation, Decision, HistoryFile};
 use seawall_store::{OpenOptions, open_or_create};
 
 use super::backups::Checked;
@@ -41,7 +41,9 @@ impl House {
     /// What the heads of a listing tell.
     async fn heads(&self, listed: &[Listed]) -> Vec<Finding> {
         let mut findings = Findings::default();
-        heads::check(&self.line, listed, &mut findings).await.unwrap();
+        let heads = Heads::of(&self.line, listed).await.unwrap();
+        let condemned = self.line.condemnations().await.unwrap();
+        heads::check(&self.line, listed, &heads, &condemned, &mut findings).await.unwrap();
         findings.into_list()
     }
 
@@ -148,7 +150,8 @@ async fn a_pin_that_is_taken_away_meanwhile_is_no_damage() {
     let objects = vec![Listed { path, name, size_bytes: 1 }];
     let request = VerifyRequest { sample_percent: 100, jobs: 1, ..VerifyRequest::default() };
     let mut findings = Findings::default();
-    objects::read_all(&house.repository, &request, objects, &mut findings, &NoProgress)
+    let needed = BTreeSet::from([objects[0].path.clone()]);
+    objects::read_all(&house.repository, &request, objects, &needed, &mut findings, &NoProgress)
         .await
         .unwrap();
     assert_eq!(findings.into_list(), []);
@@ -230,4 +233,57 @@ async fn nothing_is_recorded_under_an_old_key_after_a_rotation_to_another() {
     let head = report.findings.iter().find(|finding| finding.object.contains("/head/"));
     assert_eq!(head.map(|head| head.code), Some(Code::WrongKey), "{:?}", report.findings);
     assert!(!report.findings.iter().any(|finding| finding.object.starts_with("epochs/")));
+}
+
+impl House {
+    /// Condemns objects, and says so if it is decided that they go.
+    async fn condemn(&self, objects: &[LineObject], is_decided: bool) {
+        let id = seawall_repo::new_ulid(Timestamp::now()).unwrap();
+        let names = objects.iter().map(|object| self.line.paths().name(object).unwrap()).collect();
+        let condemnation = Condemnation { time_us: 0, names, grace_s: 900 };
+        let path = |number| self.path(&LineObject::Gc(id, number));
+        let condemned = path(LineObject::CONDEMNED);
+        self.repository.create_record(&condemned, &condemnation).await.unwrap();
+        if is_decided {
+            let decision = Decision { time_us: 0, spared: Vec::new() };
+            let decided = path(LineObject::DECIDED);
+            self.repository.create_record(&decided, &decision).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_decided_to_go_is_not_missed_and_what_is_only_condemned_is() {
+    let house = House::new().await;
+    house.record(&[], &Findings::default()).await;
+    house.record(&[], &Findings::default()).await;
+    let event = LineObject::Event(backup().0, 0);
+    house.condemn(std::slice::from_ref(&event), false).await;
+    house.line.store().delete(&house.path(&event)).await.unwrap();
+    let findings = house.heads(&house.listed().await).await;
+    assert_eq!(findings.len(), 1, "nobody has decided it: {findings:?}");
+    house.condemn(&[event], true).await;
+    assert_eq!(house.heads(&house.listed().await).await, []);
+}
+
+#[tokio::test]
+async fn a_head_may_go_that_another_one_stands_for_and_what_vanishes_after_that_is_found() {
+    let house = House::new().await;
+    let history = house.history(2).await;
+    house.record(&[], &Findings::default()).await;
+    house.record(&[], &Findings::default()).await;
+    let before = house.listed().await;
+    house.line.replace_heads(Timestamp::now()).await.unwrap();
+    assert_eq!(house.heads(&before).await, [], "they went after they were listed");
+    assert_eq!(house.line.heads().await.unwrap().len(), 1);
+    assert_eq!(house.heads(&house.listed().await).await, [], "the events name heads that went");
+
+    house.record(&[], &Findings::default()).await;
+    let newest = house.line.heads().await.unwrap().pop().unwrap();
+    house.line.store().delete(&history).await.unwrap();
+    house.line.store().delete(&house.path(&LineObject::Head(newest))).await.unwrap();
+    let findings = house.heads(&house.listed().await).await;
+    let found: Vec<&str> = findings.iter().map(|finding| finding.object.as_str()).collect();
+    let head = house.path(&LineObject::Head(newest));
+    assert_eq!(found, [head.as_str(), history.as_str()]);
 }

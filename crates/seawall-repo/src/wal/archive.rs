@@ -108,7 +108,7 @@ impl WalArchive {
 
     /// Its names.
     pub(super) const fn names(&self) -> WalNames<'_> {
-        WalNames { line: &self.line, segment_size: self.segment_size }
+        WalNames { line: &self.line, segment_size: self.segment_size, without: None }
     }
 
     pub(super) const fn compression_level(&self) -> i32 {

@@ -13,6 +13,7 @@ use seawall_store::{ObjectPath, ObjectPrefix};
 
 use super::LsnRange;
 use super::listing::{PAGE_NAMES, below_timeline, cold_ranges, just_before, ranges_of};
+use crate::condemned::Condemnations;
 use crate::layout::LineObject;
 use crate::records::{Head, WalOfTimeline, WalSpan};
 use crate::{Line, error};
@@ -64,16 +65,18 @@ impl Names {
 pub(super) struct WalNames<'a> {
     pub line: &'a Line,
     pub segment_size: WalSegmentSize,
+    /// Ranges that are not counted.
+    pub without: Option<&'a Condemnations>,
 }
 
-/// The WAL that a line has, by names; none if there is no such line.
-pub(crate) async fn wal_of(line: &Line) -> Result<Vec<WalOfTimeline>> {
+/// The WAL that a line has, by names, without what is condemned; none if there is no such line.
+pub(crate) async fn wal_of(line: &Line, condemned: &Condemnations) -> Result<Vec<WalOfTimeline>> {
     let Some(about) = line.about().await? else { return Ok(Vec::new()) };
     let segment_size = WalSegmentSize::new(about.wal_segment_bytes).map_err(|what| {
         let path = line.paths().path(&LineObject::About);
         path.map_or_else(|error| error, |path| error::inconsistent(&path, what))
     })?;
-    let names = WalNames { line, segment_size };
+    let names = WalNames { line, segment_size, without: Some(condemned) };
     let mut all = Vec::new();
     for timeline in timelines_with_wal(line).await? {
         let Names { spans, .. } = names.from(timeline, Lsn::INVALID).await?;
@@ -179,6 +182,10 @@ impl Part<'_> {
             listed.prove_place(self.names.segment_size)?;
             if self.until.is_some_and(|until| listed.name.segment >= until) {
                 return Ok((names, None));
+            }
+            let object = LineObject::WalHot(listed.name);
+            if self.names.without.is_some_and(|condemned| condemned.contains(&object)) {
+                continue;
             }
             names.add(WalSpan { start: listed.name.start, end: listed.name.end, objects: 1 });
             names.stored_bytes += listed.size_bytes;

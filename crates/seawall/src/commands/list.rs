@@ -101,6 +101,9 @@ fn row(backup: &KnownBackup) -> Vec<String> {
 
 /// A backup's state, and what is the matter with it.
 pub fn state(backup: &KnownBackup) -> String {
+    if let Some(goes_at) = backup.goes_at() {
+        return format!("{}, not before {}", backup.state, crate::render::utc(goes_at));
+    }
     match backup.page_errors {
         Some(errors @ 1..) => format!("{}, {errors} page errors", backup.state),
         _ => backup.state.to_string(),

@@ -75,7 +75,11 @@ fn text(cluster: &ClusterName, backup: &KnownBackup, now: Timestamp) -> String {
     add("made by", details.map(|details| details.program.clone()));
     let mut text: String =
         lines.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect();
-    for BackupCopy { repository, state, problem } in &backup.copies {
+    for BackupCopy { repository, state, problem, goes_at } in &backup.copies {
+        if let Some(goes_at) = goes_at {
+            let goes_at = crate::render::utc(*goes_at);
+            text.push_str(&format!("  to be deleted from {repository}, not before {goes_at}\n"));
+        }
         let problem = problem.iter().map(|why| format!("  {state} in {repository}: {why}\n"));
         text.extend(problem);
     }

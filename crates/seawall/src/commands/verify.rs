@@ -111,6 +111,10 @@ fn text(name: &str, report: &VerifyReport, args: &VerifyArgs, style: Style) -> S
         let finding = style.red("finding");
         text.push_str(&format!("{finding} there is no cluster in it, and no backup to verify\n"));
     }
+    for backup in &report.going {
+        let goes_at = render::utc(backup.goes_at);
+        text.push_str(&format!("going backup {}, not before {goes_at}\n", backup.id));
+    }
     for backup in &report.verified {
         text.push_str(&format!("{} backup {backup}\n", style.green("whole")));
     }
