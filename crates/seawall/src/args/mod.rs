@@ -229,7 +229,7 @@ pub struct CheckArgs {
     pub repository: RepositoryArgs,
     /// How long WAL may take to arrive
     #[arg(long, env = "SEAWALL_WAL_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
-    #[arg(default_value = "60s", value_parser = parse_duration)]
+    #[arg(default_value = "60s", value_parser = config::parse_duration)]
     pub wal_timeout: Duration,
     /// Let advice count as a finding too: exit status 6
     #[arg(long)]
@@ -249,11 +249,11 @@ pub struct StatusArgs {
     pub repository: RepositoryArgs,
     /// How many seconds of commits may be at risk: a warning above, critical above ten times it
     #[arg(long, env = "SEAWALL_MAX_RPO", hide_env_values = true, value_name = "DURATION")]
-    #[arg(default_value = "5m", value_parser = parse_duration)]
+    #[arg(default_value = "5m", value_parser = config::parse_duration)]
     pub max_rpo: Duration,
     /// How old the newest backup may be: a warning above, critical above twice it
     #[arg(long, env = "SEAWALL_MAX_AGE", hide_env_values = true, value_name = "DURATION")]
-    #[arg(default_value = "26h", value_parser = parse_duration)]
+    #[arg(default_value = "26h", value_parser = config::parse_duration)]
     pub max_age: Duration,
     #[command(flatten)]
     pub output: JsonArgs,
@@ -276,7 +276,7 @@ pub struct BackupArgs {
     /// How long WAL may take to arrive without any progress, and one of several repositories to
     /// answer
     #[arg(long, env = "SEAWALL_WAL_TIMEOUT", hide_env_values = true, value_name = "DURATION")]
-    #[arg(default_value = "5m", value_parser = parse_duration)]
+    #[arg(default_value = "5m", value_parser = config::parse_duration)]
     pub wal_timeout: Duration,
     /// zstd, or zstd:1 to zstd:19
     #[arg(long, env = "SEAWALL_COMPRESSION", hide_env_values = true, value_name = "LEVEL")]
@@ -296,17 +296,6 @@ pub struct BackupArgs {
     pub repository: RepositoryArgs,
     #[command(flatten)]
     pub output: JsonArgs,
-}
-
-/// A duration as in `90s`, `5m`, `26h` or `2h 30m`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("\"{text}\" is not a duration such as 90s, 5m, 26h or 2d");
-    if let Some(days) = text.strip_suffix('d') {
-        let days: u64 = days.trim().parse().map_err(|_| wrong())?;
-        return days.checked_mul(86_400).map(Duration::from_secs).ok_or_else(wrong);
-    }
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(duration).map_err(|_| wrong())
 }
 
 fn parse_annotation(text: &str) -> Result<(String, String), String> {

@@ -7,7 +7,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, ValueEnum};
 use seawall_engine::restored::{TablespaceMapping, TargetAction};
 
-use super::{ClusterArgs, JsonArgs, RepositoryArgs, WorkArgs, parse_duration};
+use super::{ClusterArgs, JsonArgs, RepositoryArgs, WorkArgs};
+use crate::config;
 
 /// `seawall restore`
 #[derive(Debug, Args)]
@@ -75,7 +76,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "ROLE", requires = "start")]
     pub user: Option<String>,
     /// How long recovery may take with --start
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = config::parse_duration)]
     pub start_timeout: Duration,
     /// Show the plan, prove it, and write nothing
     #[arg(long)]
@@ -143,7 +144,7 @@ pub struct PromoteArgs {
     #[arg(long, value_name = "ROLE")]
     pub user: Option<String>,
     /// How long it may take
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = config::parse_duration)]
     pub timeout: Duration,
     #[command(flatten)]
     pub repository: RepositoryArgs,

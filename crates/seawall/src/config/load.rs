@@ -2,12 +2,14 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use seawall_core::{Action, ByteSize, ClusterName, Code, Error, RateLimit, Result, hint};
 use seawall_engine::check::FindingId;
 use toml::de::DeTable;
 
 use super::exposure::too_open;
+use super::retention::retention;
 use super::walk::{Document, Keys, Section};
 use super::{
     ClusterConfig, Config, ConnectionSource, DEFAULT_MEMORY, DEFAULT_PACK_SIZE, RepositoryConfig,
@@ -25,12 +27,14 @@ const TOP: Keys = Keys {
 };
 
 const CLUSTER: Keys = Keys {
-    known: &["connection", "data_directory", "source", "repositories", "acknowledge"],
-    later: &["wal", "backup", "retention", "drill", "objectives", "schedule", "rate_limit"],
+    known: &["connection", "data_directory", "source", "repositories", "acknowledge", "retention"],
+    later: &["wal", "backup", "drill", "objectives", "schedule", "rate_limit"],
 };
 
-const REPOSITORY: Keys =
-    Keys { known: &["url", "key", "compression", "pack_size"], later: &["rate_limit"] };
+const REPOSITORY: Keys = Keys {
+    known: &["url", "key", "compression", "pack_size", "retention"],
+    later: &["rate_limit"],
+};
 
 const FINDINGS: Keys = Keys { known: FindingId::NAMES, later: &[] };
 
@@ -168,6 +172,7 @@ fn cluster(
         source: section.parsed("source", parse_source)?.unwrap_or_default(),
         repositories,
         acknowledge: acknowledged(section)?,
+        retention: retention(section)?,
     })
 }
 
@@ -235,6 +240,7 @@ fn repository(section: &Section<'_>) -> Result<RepositoryConfig> {
             .parsed("compression", parse_compression)?
             .unwrap_or(DEFAULT_COMPRESSION_LEVEL),
         pack_size: section.parsed("pack_size", parse_pack_size)?.unwrap_or(DEFAULT_PACK_SIZE),
+        retention: retention(section)?,
     })
 }
 
@@ -259,6 +265,17 @@ pub fn parse_memory(text: &str) -> Result<ByteSize, String> {
         return Err(format!("{size} is too little to work in; at least {}", ByteSize(MEMORY_MIN)));
     }
     Ok(size)
+}
+
+/// A duration as in `90s`, `5m`, `26h`, `14d` or `2h 30m`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a duration such as 90s, 5m, 26h or 2d");
+    if let Some(days) = text.strip_suffix('d') {
+        let days: u64 = days.trim().parse().map_err(|_| wrong())?;
+        return days.checked_mul(86_400).map(Duration::from_secs).ok_or_else(wrong);
+    }
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
 }
 
 /// `none`, or a rate, at some hours or always.

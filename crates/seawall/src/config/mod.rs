@@ -3,6 +3,7 @@
 mod connection;
 mod exposure;
 mod load;
+mod retention;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use seawall_core::{ByteSize, ClusterName, RateLimit};
 use seawall_engine::check::FindingId;
+use seawall_repo::retention::Policy;
 use seawall_store::StoreUrl;
 
 use seawall_engine::job::Priority;
@@ -21,8 +23,8 @@ use seawall_engine::job::Priority;
 pub use connection::ConnectionSource;
 pub use exposure::{Exposed, replace_key};
 pub use load::{
-    DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_jobs, parse_memory, parse_pack_size,
-    parse_priority, parse_rate_limit,
+    DEFAULT_COMPRESSION_LEVEL, parse_compression, parse_duration, parse_jobs, parse_memory,
+    parse_pack_size, parse_priority, parse_rate_limit,
 };
 pub use load::{DEFAULT_PATH, load, load_if_any, named_clusters, parse};
 pub use secret::{SecretSource, read_file as read_key_text};
@@ -75,6 +77,13 @@ impl Config {
             .collect()
     }
 
+    /// What is to be kept of a cluster in a repository; without a word of it, everything.
+    pub fn retention(&self, cluster: &ClusterName, repository: &str) -> Policy {
+        let of_repository = self.repositories.get(repository).and_then(|it| it.retention.as_ref());
+        let of_cluster = || self.clusters.get(cluster).and_then(|it| it.retention.as_ref());
+        of_repository.or_else(of_cluster).cloned().unwrap_or_else(Policy::none)
+    }
+
     /// The file's name as messages show it.
     pub fn shown_path(&self) -> String {
         self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display().to_string()
@@ -94,6 +103,8 @@ pub struct ClusterConfig {
     pub repositories: Vec<String>,
     /// Findings of `check` that are known, and why they stay.
     pub acknowledge: BTreeMap<FindingId, String>,
+    /// What is to be kept of it; everything, if that is not said.
+    pub retention: Option<Policy>,
 }
 
 /// How a cluster's files are read.
@@ -117,4 +128,6 @@ pub struct RepositoryConfig {
     pub compression_level: i32,
     /// The size a pack is finished at.
     pub pack_size: ByteSize,
+    /// What is to be kept here, whatever clusters say.
+    pub retention: Option<Policy>,
 }

@@ -2,6 +2,8 @@ use std::path::Path;
 
 use seawall_core::{ByteSize, Code, RateLimit};
 
+use seawall_repo::retention::{Keep, Policy};
+
 use super::{Config, SecretSource, Source, parse};
 use crate::render::sentence;
 use seawall_engine::job::Priority;
@@ -17,6 +19,7 @@ connection = "host=/run/postgresql user=postgres"
 data_directory = "/var/lib/postgresql/15/main"
 source = "files"
 repositories = ["primary", "offsite"]
+retention = { last = 3, window = "14d", age = "90d", keep = { daily = 7, yearly = 2 }, zone = "Europe/Berlin" }
 
 [repository.primary]
 url = "file:///srv/seawall"
@@ -27,6 +30,7 @@ pack_size = "128MiB"
 [repository.offsite]
 url = "/mnt/offsite"
 key = { command = "pass show seawall" }
+retention = { keep = { monthly = 12 } }
 "#;
 
 fn read(text: &str) -> seawall_core::Result<Config> {
@@ -60,6 +64,22 @@ fn everything_this_version_acts_upon_is_read() {
 }
 
 #[test]
+fn what_is_kept_is_said_of_a_cluster_and_of_a_repository_that_has_its_own() {
+    let config = read(WHOLE).unwrap();
+    let main = "main".parse().unwrap();
+    let primary = config.retention(&main, "primary");
+    let hours = jiff::SignedDuration::from_hours;
+    assert_eq!(primary.last.map(std::num::NonZeroU32::get), Some(3));
+    assert_eq!((primary.window, primary.age), (Some(hours(14 * 24)), Some(hours(90 * 24))));
+    assert_eq!(primary.keep, Keep { daily: 7, yearly: 2, ..Keep::NONE });
+    assert_eq!(primary.zone.iana_name(), Some("Europe/Berlin"));
+    let offsite = config.retention(&main, "offsite");
+    assert_eq!(offsite, Policy { keep: Keep { monthly: 12, ..Keep::NONE }, ..Policy::none() });
+    assert!(config.retention(&"other".parse().unwrap(), "primary").is_none());
+    assert!(config.retention(&"other".parse().unwrap(), "elsewhere").is_none());
+}
+
+#[test]
 fn an_empty_file_has_the_defaults() {
     let config = read("").unwrap();
     assert_eq!(config.jobs, None);
@@ -89,7 +109,18 @@ fn every_refusal_names_file_line_and_remedy() {
         spoiled("connection =", "conection ="),
         spoiled("connection =", "zzz ="),
         spoiled("source = \"files\"", "source = \"sql\""),
-        spoiled("source = \"files\"", "retention = { window = \"14d\" }"),
+        spoiled("source = \"files\"", "drill = { schedule = \"0 5 * * 0\" }"),
+        spoiled("last = 3", "lsat = 3"),
+        spoiled("last = 3", "last = 0"),
+        spoiled("last = 3", "last = -1"),
+        spoiled("last = 3", "last = \"3\""),
+        spoiled("\"14d\"", "\"two weeks\""),
+        spoiled("\"14d\"", "\"0d\""),
+        spoiled("\"14d\"", "\"90d\""),
+        spoiled("daily = 7", "dayly = 7"),
+        spoiled("keep = { daily = 7, yearly = 2 }", "keep = 7"),
+        spoiled("Europe/Berlin", "Middle/Earth"),
+        spoiled("keep = { monthly = 12 }", "zone = \"UTC\""),
         spoiled("[\"primary\", \"offsite\"]", "[\"primary\", \"elsewhere\"]"),
         spoiled("[\"primary\", \"offsite\"]", "\"primary\""),
         spoiled("[\"primary\", \"offsite\"]", "[]"),

@@ -96,6 +96,27 @@ impl<'a> Section<'a> {
         self.table.get(key).is_some_and(|value| value.get_ref().is_table())
     }
 
+    /// A table within the section. Its keys must be among `keys`.
+    pub fn table(&self, key: &str, keys: Keys) -> Result<Option<Self>> {
+        let Some(value) = self.table.get(key) else { return Ok(None) };
+        let wrong = || self.wrong_type(key, value, "a table");
+        let table = value.get_ref().as_table().ok_or_else(wrong)?;
+        let section =
+            Self { document: self.document, name: format!(" in {key}{}", self.name), table };
+        section.refuse_unknown(keys)?;
+        Ok(Some(section))
+    }
+
+    /// A number of things.
+    pub fn count(&self, key: &str) -> Result<Option<u32>> {
+        let Some(value) = self.table.get(key) else { return Ok(None) };
+        let DeValue::Integer(number) = value.get_ref() else {
+            return Err(self.wrong_type(key, value, "a whole number"));
+        };
+        let count = number.to_string().parse();
+        count.map(Some).map_err(|_| self.wrong(key, "it must be a whole number from 0 up"))
+    }
+
     /// A table of texts, such as `{ one = "…", two = "…" }`.
     pub fn texts(&self, key: &str, keys: Keys) -> Result<Vec<(String, String)>> {
         let Some(value) = self.table.get(key) else { return Ok(Vec::new()) };
