@@ -42,6 +42,26 @@ pub enum Action {
         /// Its id, or another word for it such as `latest`.
         backup: String,
     },
+    /// Keep one backup, whatever the retention.
+    Hold {
+        /// Its id.
+        backup: String,
+    },
+    /// End what keeps one backup.
+    Release {
+        /// Its id.
+        backup: String,
+    },
+    /// Say that one backup is to go.
+    Delete {
+        /// Its id.
+        backup: String,
+    },
+    /// What is kept of a cluster, and why.
+    PlanPrune {
+        /// Of which cluster.
+        cluster: Option<ClusterName>,
+    },
     /// Read and authenticate what the repository holds.
     Verify,
     /// What is archived, and what is missing.

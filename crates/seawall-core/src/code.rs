@@ -206,6 +206,10 @@ codes! {
     BehindArchive = 611, Refused;
     /// The directory is not one that was restored to be looked at, so it is not removed.
     NotDiscardable = 612, Refused;
+    /// The backup is held, or is the last good one of its line.
+    BackupKept = 613, Refused;
+    /// Something is not known that decides what is kept, so nothing goes.
+    PruneRefused = 614, Refused;
 
     /// Bytes that should be PostgreSQL's are malformed.
     MalformedPostgresData = 701, Failed;

@@ -9,6 +9,7 @@ use seawall_core::{BackupId, Code, Error, Result, Ulid};
 use crate::layout::{LineObject, ObjectName};
 use crate::objects::ObjectSet;
 use crate::records::{Condemnation, Decision, Record};
+use crate::repository::LIST_PAGE;
 use crate::{Line, READS_AT_ONCE, error};
 
 /// One condemnation of a line.
@@ -169,9 +170,6 @@ impl Line {
             .with_hint("A backup that is held before it is deleted stays, and can be used from the next prune on."))
     }
 }
-
-/// How many names are asked for at a time.
-const LIST_PAGE: usize = 1000;
 
 /// What names tell of a condemnation.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths, ObjectName};
 use crate::manifest::{BackupInfo, Commit, ManifestReader, kind_at_commit};
 use crate::records::{About, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone};
-use crate::repository::READS_AT_ONCE;
+use crate::repository::{LIST_PAGE, READS_AT_ONCE};
 use crate::{Repository, error};
 
 /// One line of history of one cluster in a repository.
@@ -157,6 +157,14 @@ impl Line {
     /// A store that fails, or damage in what says which are to be deleted; a damaged commit is told
     /// in its summary.
     pub async fn all_backups(&self) -> Result<Vec<BackupSummary>> {
+        self.all_backups_as(|summary| summary).await
+    }
+
+    /// The same, of each what `take` makes of it: of thousands, what is not needed is not held.
+    ///
+    /// # Errors
+    /// As [`Self::all_backups`].
+    pub async fn all_backups_as<T>(&self, take: impl Fn(BackupSummary) -> T) -> Result<Vec<T>> {
         let (numbers, condemned) = try_join(self.numbered("backup"), self.condemnations()).await?;
         let mut generations: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
         for name in numbers {
@@ -175,7 +183,32 @@ impl Line {
                 (!is_gone).then_some(BackupSummary { id, info, goes_at })
             })
             .buffered(READS_AT_ONCE);
-        Ok(summaries.filter_map(async |summary| summary).collect().await)
+        Ok(summaries.filter_map(async |summary| summary.map(&take)).collect().await)
+    }
+
+    /// When the first commit of each backup was written that is still there, by the clock of the store.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn commits_written(&self) -> Result<BTreeMap<BackupId, Timestamp>> {
+        let mut written = BTreeMap::new();
+        let below = self.paths.below("backup")?;
+        let mut after = None;
+        loop {
+            let page = self.store().list(&below, after.as_ref(), LIST_PAGE).await?;
+            for object in page.objects {
+                if let Some(ObjectName::Line(_, _, LineObject::Backup(id, _))) =
+                    ObjectName::parse(&object.path)
+                {
+                    let first = written.entry(id).or_insert(object.modified);
+                    *first = object.modified.min(*first);
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(written);
+            }
+        }
     }
 
     /// Reads what a backup consists of, as its newest whole commit has it; `None` for an attempt

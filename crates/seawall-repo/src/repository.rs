@@ -20,7 +20,7 @@ use crate::{Line, cbor};
 const FORMAT: u32 = 1;
 
 /// How many names a listing asks for at a time.
-const LIST_PAGE: usize = 1000;
+pub(crate) const LIST_PAGE: usize = 1000;
 
 /// How many small objects are asked for at once where many are needed: a store that is far away
 /// answers each of them late, and all of them at the same time.

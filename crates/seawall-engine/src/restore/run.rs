@@ -3,6 +3,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use seawall_core::{
     Action, BackupId, Code, Error, Hint, Lsn, Progress, Result, TimelineId, Ulid, WalSegmentSize,
     hint,
@@ -33,6 +34,7 @@ use super::preflight::{
 use super::start::find_programs;
 use super::way_out::{tell_unread, tell_unstartable, tell_way_out};
 use super::{Point, RestoreRequest, Target, WalSource, future};
+use crate::events::{Standings, Verdict, standings};
 use crate::pace::{Crew, Pace};
 use crate::pinned::{Pinned, pin_read};
 use crate::restored::{
@@ -40,7 +42,7 @@ use crate::restored::{
     RequiredParameters, RestorePlan, RestoreProgress, RestoreState, TargetAction,
 };
 use crate::stored::{Layout, Proven, Sources, inconsistent, prove_backup};
-use crate::verify::{NotWhole, Verdict, Verdicts, verdicts};
+use crate::verify::NotWhole;
 
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
@@ -352,8 +354,9 @@ impl Known {
             unknown_verdicts: None,
         };
         let (mut unread, mut of_other_format) = (None, None);
-        let Verdicts { known: mut verdicts, unread: unknown } = verdicts(line).await;
+        let Standings { known: mut standings, unread: unknown, .. } = standings(line).await;
         known.unknown_verdicts = unknown;
+        let now = Timestamp::now();
         for summary in line.all_backups().await? {
             if summary.goes_at.is_some() {
                 let generation = summary.info.as_ref().map_or(0, |info| info.generation);
@@ -363,9 +366,14 @@ impl Known {
                 }
                 continue;
             }
+            let standing = standings.remove(&summary.id).unwrap_or_default();
+            // Who names it may use it as long as it is there.
+            if standing.is_asked_to_go_at(now) && asked != Some(summary.id) {
+                continue;
+            }
             match summary.info {
                 Ok(info) => {
-                    let found_damaged = match verdicts.remove(&summary.id) {
+                    let found_damaged = match standing.verdict {
                         Some(Verdict::Damaged(found)) => Some(found),
                         Some(Verdict::Whole { .. }) | None => None,
                     };

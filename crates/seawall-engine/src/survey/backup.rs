@@ -8,7 +8,8 @@ use seawall_repo::BackupSummary;
 use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
 use serde::Serialize;
 
-use crate::verify::{NotWhole, Verdict};
+use crate::events::{Hold, Standing, Verdict};
+use crate::verify::NotWhole;
 use crate::wal::BackupPlace;
 
 /// What can be said of a backup without reading it whole.
@@ -98,8 +99,12 @@ pub struct KnownBackup {
     pub read_bytes: Option<u64>,
     /// Bytes the repository grew by.
     pub stored_bytes: Option<u64>,
-    /// Holds are made by a later version; no backup of this one has any.
+    /// Whether somebody holds it in a repository that has it.
     pub held: bool,
+    /// Until when, and why.
+    pub hold: Option<Hold>,
+    /// When somebody asked for it to go, in a repository that has it.
+    pub delete_asked_at: Option<Timestamp>,
     /// What people noted.
     pub annotations: BTreeMap<String, String>,
     /// Pages that are damaged in the database.
@@ -141,13 +146,13 @@ impl KnownBackup {
     /// What one repository says of a line's backups, in their order.
     pub(super) fn of_line(
         summaries: &[BackupSummary],
-        verdicts: &BTreeMap<BackupId, Verdict>,
+        standings: &BTreeMap<BackupId, Standing>,
         line: LineId,
         repository: &str,
     ) -> Vec<Self> {
         let known = summaries
             .iter()
-            .map(|summary| Self::new(summary, line, repository, verdicts.get(&summary.id)));
+            .map(|summary| Self::new(summary, line, repository, standings.get(&summary.id)));
         known.collect()
     }
 
@@ -156,8 +161,12 @@ impl KnownBackup {
         summary: &BackupSummary,
         line: LineId,
         repository: &str,
-        verdict: Option<&Verdict>,
+        standing: Option<&Standing>,
     ) -> Self {
+        let nothing = Standing::default();
+        let standing = standing.unwrap_or(&nothing);
+        let verdict = standing.verdict.as_ref();
+        let hold = standing.hold_at(Timestamp::now()).cloned();
         let info = summary.info.as_ref().ok();
         let time = |us: i64| Timestamp::from_microsecond(us).ok();
         let state = BackupState::of(summary, verdict);
@@ -181,8 +190,11 @@ impl KnownBackup {
             cluster_bytes: info.map(|info| info.cluster_bytes),
             read_bytes: info.map(|info| info.read_bytes),
             stored_bytes: info.map(|info| info.stored_bytes),
-            held: false,
-            annotations: info.map(|info| info.annotations.clone()).unwrap_or_default(),
+            held: hold.is_some(),
+            hold,
+            delete_asked_at: standing.delete_asked_at,
+            annotations: standing
+                .annotated(info.map_or(&BTreeMap::new(), |info| &info.annotations)),
             page_errors: info.map(|info| info.page_error_count),
             verified_at: match verdict {
                 Some(Verdict::Whole { at }) => Some(*at),
@@ -209,12 +221,25 @@ impl KnownBackup {
         copies.extend(other.copies.iter().cloned());
         // One that was never read is not verified by another one's being so.
         let verified_at = self.verified_at.min(other.verified_at);
+        let hold = self.hold.take().or_else(|| other.hold.clone());
+        let delete_asked_at = self.delete_asked_at.max(other.delete_asked_at);
+        let mut annotations = other.annotations.clone();
+        annotations.append(&mut self.annotations);
         if !self.is_complete() {
             *self = other;
         }
         self.verified_at = verified_at;
+        (self.held, self.hold) = (hold.is_some(), hold);
+        self.delete_asked_at = delete_asked_at;
+        self.annotations = annotations;
         self.repositories = repositories;
         self.copies = copies;
+    }
+
+    /// Whether somebody asked for it to go, and nobody holds it.
+    #[must_use]
+    pub const fn is_asked_to_go(&self) -> bool {
+        self.delete_asked_at.is_some() && !self.held
     }
 
     /// Whether nothing is known to be wrong with it.

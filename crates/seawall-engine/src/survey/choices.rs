@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use jiff::Timestamp;
 use seawall_core::{BackupId, ClusterName, Error, Result};
 use seawall_repo::{Line, Repository};
 
 use super::{BackupState, Candidate};
+use crate::events::standings;
 use crate::lines::{LineAge, newest_of, prove_stored, stored_clusters};
-use crate::verify::verdicts;
 
 /// A copy of a backup in one of several repositories.
 #[derive(Debug, Clone)]
@@ -92,18 +93,21 @@ async fn age_of(line: &Line) -> Option<LineAge> {
 
 /// The backups of a line, as if it were none that is written.
 async fn in_line(repository: &str, line: &Line) -> Result<Vec<Candidate<CopyAt>>> {
-    let verdicts = verdicts(line).await;
-    if let Some(error) = &verdicts.unread {
+    let (standings, now) = (standings(line).await, Timestamp::now());
+    if let Some(error) = &standings.unread {
         tracing::warn!("whether a backup was found damaged is not known: {}", error.chain());
     }
     let known = line.all_backups().await?.into_iter().map(|summary| {
         let info = summary.info.as_ref().ok();
-        let state = BackupState::of(&summary, verdicts.known.get(&summary.id));
+        let standing = standings.of(summary.id);
+        let verdict = standing.and_then(|standing| standing.verdict.as_ref());
+        let state = BackupState::of(&summary, verdict);
         Candidate {
             cluster: line.cluster().clone(),
             id: summary.id,
             state,
             is_written: false,
+            is_asked_to_go: standing.is_some_and(|standing| standing.is_asked_to_go_at(now)),
             stop: info.map(|info| (info.stop_timeline, info.stop_lsn)),
             what: CopyAt { repository: repository.to_owned(), line: line.clone(), state },
         }
@@ -120,12 +124,20 @@ fn put_together(shelves: Vec<Shelf>) -> Vec<Candidate<Vec<CopyAt>>> {
     let mut backups = BTreeMap::<(ClusterName, BackupId), Candidate<Vec<CopyAt>>>::new();
     for Shelf { cluster, copies, .. } in shelves {
         let written = ages.get(&cluster).and_then(|places| newest_of(places));
-        for Candidate { id, state, stop, what: copy, .. } in copies {
+        for Candidate { id, state, is_asked_to_go, stop, what: copy, .. } in copies {
             match backups.entry((cluster.clone(), id)) {
                 Entry::Vacant(entry) => {
                     let is_written = Some(copy.line.id()) == written;
                     let (cluster, what) = (cluster.clone(), vec![copy]);
-                    entry.insert(Candidate { cluster, id, state, is_written, stop, what });
+                    entry.insert(Candidate {
+                        cluster,
+                        id,
+                        state,
+                        is_written,
+                        is_asked_to_go,
+                        stop,
+                        what,
+                    });
                 }
                 Entry::Occupied(mut entry) => {
                     let known = entry.get_mut();
@@ -134,6 +146,7 @@ fn put_together(shelves: Vec<Shelf>) -> Vec<Candidate<Vec<CopyAt>>> {
                         known.state = state;
                         known.stop = stop.or(known.stop);
                     }
+                    known.is_asked_to_go &= is_asked_to_go;
                     known.what.push(copy);
                 }
             }

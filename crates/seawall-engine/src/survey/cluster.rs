@@ -128,7 +128,7 @@ impl ClusterSurvey {
 
     /// The whole backups of the line that is written: what else there is leads to the past only.
     pub fn written_backups(&self) -> impl DoubleEndedIterator<Item = &KnownBackup> {
-        let whole = self.backups.iter().filter(|backup| backup.is_complete());
+        let whole = self.backups.iter().filter(|it| it.is_complete() && !it.is_asked_to_go());
         whole.filter(|backup| Some(backup.line) == self.line)
     }
 

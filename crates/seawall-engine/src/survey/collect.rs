@@ -17,8 +17,8 @@ use super::order::{in_order, lines_in_order};
 use super::wal::{DamagedTimeline, archived_wal};
 use super::window::reach_of;
 use super::{ArchivedWal, ClusterSurvey, ForeignWal, KnownBackup, KnownJob, UnusableWal};
+use crate::events::standings;
 use crate::lines::{KnownLine, LineAge, lines_of, newest_of};
-use crate::verify::verdicts;
 use crate::wal::{Obstacle, Reach, WalListing, list};
 
 /// So many clusters are looked at at once: each asks for much at once itself.
@@ -277,9 +277,9 @@ impl ClusterSurvey {
 /// The backups of a line in one repository, oldest first, with what verification made of them; why it
 /// is not known of all of them what that was.
 async fn known_backups(line: &Line, repository: &str) -> Result<(Vec<KnownBackup>, Option<Error>)> {
-    let (summaries, verdicts) = join(line.all_backups(), verdicts(line)).await;
-    let known = KnownBackup::of_line(&summaries?, &verdicts.known, line.id(), repository);
-    Ok((known, verdicts.unread))
+    let (summaries, standings) = join(line.all_backups(), standings(line)).await;
+    let known = KnownBackup::of_line(&summaries?, &standings.known, line.id(), repository);
+    Ok((known, standings.unread.or(standings.undecided)))
 }
 
 /// The archive of a line in one repository, and what is in it.

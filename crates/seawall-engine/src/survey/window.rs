@@ -6,7 +6,7 @@ use seawall_repo::wal::WalArchive;
 use serde::Serialize;
 
 use super::{ClusterSurvey, ForeignWal, KnownBackup};
-use crate::verify::verdicts;
+use crate::events::standings;
 use crate::wal::{BackupPlace, Look, Obstacle, Reach, list, reach};
 
 /// The moments a cluster can be restored to.
@@ -67,12 +67,12 @@ impl LineSeen {
     /// A damaged history or note of a verification, or a store that fails; why a backup could not be read,
     /// if no other can be restored.
     pub async fn look(line: &Line, repository: &str) -> Result<Self> {
-        let (summaries, verdicts) = join(line.backups(), verdicts(line)).await;
+        let (summaries, standings) = join(line.backups(), standings(line)).await;
         let summaries = summaries?;
-        if let Some(error) = verdicts.unread {
+        if let Some(error) = standings.unread {
             return Err(error);
         }
-        let backups = KnownBackup::of_line(&summaries, &verdicts.known, line.id(), repository);
+        let backups = KnownBackup::of_line(&summaries, &standings.known, line.id(), repository);
         let archive = WalArchive::open(line.clone()).await?;
         let listing = list(&archive).await?;
         let newest_timeline = listing.timelines.iter().map(|it| it.timeline).max();
@@ -99,7 +99,7 @@ pub(super) async fn reach_of(
     archive: &WalArchive,
     backups: &[KnownBackup],
 ) -> Result<Option<Reach>> {
-    let whole = backups.iter().filter(|backup| backup.is_complete());
+    let whole = backups.iter().filter(|it| it.is_complete() && !it.is_asked_to_go());
     let places: Vec<BackupPlace> = whole.filter_map(KnownBackup::place).collect();
     if places.is_empty() {
         return Ok(None);

@@ -16,6 +16,8 @@ pub struct Candidate<T> {
     pub state: BackupState,
     /// Whether it is of the line that is written now.
     pub is_written: bool,
+    /// Whether somebody asked for it to go, wherever it is.
+    pub is_asked_to_go: bool,
     /// The timeline and the LSN of its stop, if its commit tells.
     pub stop: Option<(TimelineId, Lsn)>,
     /// Whatever the caller knows it by.
@@ -112,7 +114,7 @@ fn latest<T>(
     back: usize,
     mut candidates: Vec<Candidate<T>>,
 ) -> Result<Option<FoundBackup<T>>> {
-    candidates.retain(|one| one.state != BackupState::Going);
+    candidates.retain(|one| one.state != BackupState::Going && !one.is_asked_to_go);
     let (mut whole, mut others): (Vec<_>, Vec<_>) =
         candidates.into_iter().partition(|one| one.state == BackupState::Complete);
     if whole.is_empty() {
@@ -146,6 +148,7 @@ mod tests {
             id: BackupId(Ulid::from_parts(day * 86_400_000, u128::from(day))),
             state,
             is_written: true,
+            is_asked_to_go: false,
             stop: read.then_some((TimelineId(1), Lsn(day))),
             what: day,
         }

@@ -11,7 +11,6 @@ mod objects;
 mod record;
 #[cfg(test)]
 mod tests;
-mod verdict;
 mod wal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +31,6 @@ use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
 use heads::Heads;
 
 pub use not_whole::NotWhole;
-pub use verdict::{FoundDamaged, Verdict, Verdicts, verdicts};
 
 /// How many names a listing asks for at a time.
 const LIST_PAGE: usize = 5000;

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Result};
+use seawall_core::{BackupId, Error};
 use seawall_repo::Line;
-use seawall_repo::layout::{LineObject, ObjectName};
-use seawall_repo::records::{Event, PinRole, Record};
+use seawall_repo::layout::LineObject;
 use seawall_store::ObjectPath;
 
 use super::backups::{Checked, broken};
 use super::{Findings, name_of, subject};
-use crate::pinned::own_pin;
+use crate::events::{self, Said};
 
 /// What was found of backups, and whether it is recorded.
 #[derive(Debug, Default)]
@@ -34,11 +33,11 @@ pub(super) async fn record(
 ) -> Recorded {
     let mut recorded = Recorded::default();
     for (id, said) in judged(line, checked, proven, findings) {
-        if said.0 == VERIFIED {
+        if said == Said::Verified {
             recorded.whole.push(id.to_string());
         }
         if recorded.failure.is_none() {
-            recorded.failure = commit(line, id, &said, now).await.err();
+            recorded.failure = events::record(line, id, &said, now).await.err();
         }
     }
     recorded
@@ -71,58 +70,12 @@ fn judged(
         let was_read =
             proven.is_some_and(|proven| objects.iter().all(|path| proven.contains(path)));
         if was_read && !names().any(|name| found.contains(name)) {
-            judged.push((id, (VERIFIED, BTreeMap::new())));
+            judged.push((id, Said::Verified));
         }
     }
     judged
 }
 
-/// The kind of an event that says that a backup is whole.
-const VERIFIED: &str = "verified";
-
-/// What an event says: its kind, and details.
-type Said = (&'static str, BTreeMap<String, String>);
-
 fn damaged(object: &str, problem: &str) -> Said {
-    ("damaged", BTreeMap::from([(object.to_owned(), problem.to_owned())]))
-}
-
-/// Publishes the event as the format asks: a pin, the head that announces it, the event, no pin.
-async fn commit(line: &Line, id: BackupId, (kind, details): &Said, now: Timestamp) -> Result<()> {
-    let number = next_number(line, id).await?;
-    let path = line.paths().path(&LineObject::Event(id.0, number))?;
-    let pin = own_pin(PinRole::Reader, "verify", vec![id.0]);
-    let pin_path = line.paths().path(&LineObject::Pin(id.0, 0))?;
-    // Another verification may be about to say the same.
-    create(line, &pin_path, &pin).await?;
-    let head = line.write_head(&path, now).await?;
-    let event = Event {
-        kind: (*kind).to_owned(),
-        time_us: now.as_microsecond(),
-        host: pin.host,
-        details: details.clone(),
-        head: Some(head),
-    };
-    create(line, &path, &event).await?;
-    line.unpin(id.0).await
-}
-
-/// Creates a record, unless there is one.
-async fn create<R: Record>(line: &Line, path: &ObjectPath, record: &R) -> Result<()> {
-    match line.repository().create_record(path, record).await {
-        Err(error) if error.code() == Code::ObjectExists => Ok(()),
-        created => created,
-    }
-}
-
-async fn next_number(line: &Line, id: BackupId) -> Result<u32> {
-    let below = line.paths().below(&format!("events/{}", id.0))?;
-    let numbers =
-        line.repository().list(&below).await?.into_iter().filter_map(
-            |path| match ObjectName::parse(&path) {
-                Some(ObjectName::Line(_, _, LineObject::Event(_, number))) => Some(number),
-                _ => None,
-            },
-        );
-    Ok(numbers.max().map_or(0, |last| last + 1))
+    Said::Damaged(BTreeMap::from([(object.to_owned(), problem.to_owned())]))
 }

@@ -8,6 +8,7 @@ use seawall_store::{OpenOptions, open_or_create};
 
 use super::backups::Checked;
 use super::*;
+use crate::events::{Standings, Verdict, standings};
 
 struct House {
     repository: Repository,
@@ -124,9 +125,11 @@ async fn a_damaged_note_of_a_verification_is_about_its_own_backup() {
     let other = BackupId::new(Timestamp::UNIX_EPOCH, 2).unwrap();
     let note = house.path(&LineObject::Event(other.0, 0));
     house.line.store().create(&note, "no note".into()).await.unwrap();
-    let Verdicts { known, unread } = verdicts(&house.line).await;
+    let Standings { known, unread, undecided } = standings(&house.line).await;
     assert_eq!(known.keys().collect::<Vec<_>>(), [&backup()]);
-    assert!(matches!(known.get(&backup()), Some(Verdict::Whole { .. })), "{known:?}");
+    let verdict = known.get(&backup()).and_then(|standing| standing.verdict.as_ref());
+    assert!(matches!(verdict, Some(Verdict::Whole { .. })), "{known:?}");
+    assert!(undecided.is_some(), "it may have been a hold");
     let unread = unread.map(|error| error.exit_class());
     assert_eq!(unread, Some(ExitClass::Integrity));
 }

@@ -1,11 +1,13 @@
 //! What is archived of the log.
 
 use futures_util::future::try_join;
+use jiff::Timestamp;
 use seawall_core::{Lsn, Result, TimelineId};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::LastRecord;
 
 use super::listing::{RangeCursor, cold_ranges};
+use super::names::Names;
 use super::walk::{Detail, LogStep, LogWalker, WalHole};
 use super::{LsnRange, WalArchive};
 
@@ -31,6 +33,8 @@ pub struct TimelineCoverage {
     pub objects: u64,
     /// How many bytes these have in the store.
     pub stored_bytes: u64,
+    /// When the newest of them was written, by the clock of the store; `None` where there is none.
+    pub written: Option<Timestamp>,
 }
 
 impl WalArchive {
@@ -42,7 +46,8 @@ impl WalArchive {
         let names = self.names().from(timeline, Lsn::INVALID).await?;
         let objects = names.spans.iter().map(|span| u64::from(span.objects)).sum();
         let ranges = names.spans.iter().map(LsnRange::from).collect();
-        Ok(TimelineCoverage { timeline, ranges, objects, stored_bytes: names.stored_bytes })
+        let Names { stored_bytes, written, .. } = names;
+        Ok(TimelineCoverage { timeline, ranges, objects, stored_bytes, written })
     }
 
     /// Whether any WAL of the timeline is archived from the segment on that holds `from`.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use futures_util::future::try_join;
+use jiff::Timestamp;
 use seawall_core::{Code, Error, Lsn, Result, TimelineId, WalSegment, WalSegmentSize};
 use seawall_store::{ListPage, ObjectInfo, ObjectPath, ObjectPrefix};
 
@@ -20,6 +21,8 @@ pub(super) struct Listed {
     pub name: WalRangeName,
     pub path: ObjectPath,
     pub size_bytes: u64,
+    /// When it was written, by the clock of the store.
+    pub written: Timestamp,
 }
 
 /// A compacted range, by its name.
@@ -28,6 +31,8 @@ pub(super) struct ListedCold {
     pub range: LsnRange,
     pub path: ObjectPath,
     pub size_bytes: u64,
+    /// When it was written, by the clock of the store.
+    pub written: Timestamp,
 }
 
 impl Listed {
@@ -49,10 +54,10 @@ impl Listed {
 
     /// `None` for a name that is no range's, which `verify` tells of.
     fn of(object: ObjectInfo) -> Result<Option<Self>> {
-        let ObjectInfo { path, size_bytes, .. } = object;
+        let ObjectInfo { path, size_bytes, modified: written } = object;
         match ObjectName::parse(&path) {
             Some(ObjectName::Line(_, _, LineObject::WalHot(name))) => {
-                Ok(Some(Self { name, path, size_bytes }))
+                Ok(Some(Self { name, path, size_bytes, written }))
             }
             _ if is_of_the_format_before(&path) => Err(format_before(&path)),
             _ => Ok(None),
@@ -157,7 +162,7 @@ pub(super) async fn cold_ranges(
     let mut found = Vec::new();
     loop {
         let page = line.store().list(&prefix, after.as_ref(), PAGE_NAMES).await?;
-        for ObjectInfo { path, size_bytes, .. } in page.objects {
+        for ObjectInfo { path, size_bytes, modified: written } in page.objects {
             let Some(ObjectName::Line(_, _, LineObject::WalCold(name))) = ObjectName::parse(&path)
             else {
                 continue;
@@ -167,7 +172,7 @@ pub(super) async fn cold_ranges(
             }
             let range = LsnRange { start: name.start, end: name.end };
             if range.overlap(wanted).is_some() {
-                found.push(ListedCold { range, path, size_bytes });
+                found.push(ListedCold { range, path, size_bytes, written });
             }
         }
         after = page.next;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use futures_util::FutureExt as _;
 use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use seawall_core::{ExitClass, Lsn, Result, TimelineId, WalSegment, WalSegmentSize};
 use seawall_store::{ObjectPath, ObjectPrefix};
 
@@ -28,6 +29,8 @@ pub(super) struct Names {
     pub spans: Vec<WalSpan>,
     /// How many bytes the objects have in the store.
     pub stored_bytes: u64,
+    /// When the newest of them was written, by the clock of the store.
+    pub written: Option<Timestamp>,
 }
 
 impl Names {
@@ -45,6 +48,7 @@ impl Names {
     fn append(&mut self, later: Self) {
         later.spans.into_iter().for_each(|span| self.add(span));
         self.stored_bytes += later.stored_bytes;
+        self.written = self.written.max(later.written);
     }
 
     /// Of both, wherever they begin.
@@ -56,6 +60,7 @@ impl Names {
         spans.sort_by_key(|span| span.start);
         spans.into_iter().for_each(|span| self.add(span));
         self.stored_bytes += other.stored_bytes;
+        self.written = self.written.max(other.written);
         self
     }
 }
@@ -111,6 +116,7 @@ impl WalNames<'_> {
         for cold in cold_ranges(self.line, timeline, wanted).await? {
             names.add(WalSpan { start: cold.range.start, end: cold.range.end, objects: 1 });
             names.stored_bytes += cold.size_bytes;
+            names.written = names.written.max(Some(cold.written));
         }
         Ok(names)
     }
@@ -189,6 +195,7 @@ impl Part<'_> {
             }
             names.add(WalSpan { start: listed.name.start, end: listed.name.end, objects: 1 });
             names.stored_bytes += listed.size_bytes;
+            names.written = names.written.max(Some(listed.written));
         }
         Ok((names, next))
     }

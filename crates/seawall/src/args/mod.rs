@@ -1,5 +1,6 @@
 //! The command line: names and help that scripts, tests and people rely on.
 
+mod keep;
 mod restore;
 mod shared;
 mod usage;
@@ -15,6 +16,7 @@ use seawall_core::{ByteSize, ClusterName};
 
 use crate::config;
 
+pub use keep::{AnnotateArgs, BackupWordArgs, DeleteArgs, HoldArgs, PruneArgs};
 pub use restore::{DiscardArgs, PromoteArgs, RestoreArgs};
 pub use shared::{ClusterArgs, JsonArgs, PriorityArgs, RepositoryArgs, ServerArgs, WorkArgs};
 
@@ -85,6 +87,16 @@ pub enum Command {
     List(ViewArgs),
     /// One backup
     Show(ShowArgs),
+    /// Keep one backup, whatever the retention
+    Hold(HoldArgs),
+    /// End a hold
+    Release(BackupWordArgs),
+    /// Make notes on one backup
+    Annotate(AnnotateArgs),
+    /// Say that one backup is to go
+    Delete(DeleteArgs),
+    /// What is kept by the retention, what goes, and why
+    Prune(PruneArgs),
     /// Bring a cluster back, to any moment, into another directory
     Restore(Box<RestoreArgs>),
     /// Give a server that goes its own way a new line: after pg_upgrade, initdb, a snapshot put back
@@ -131,6 +143,11 @@ impl Command {
                 &args.repository
             }
             Self::Show(args) => &args.repository,
+            Self::Hold(args) => &args.backup.repository,
+            Self::Release(args) => &args.repository,
+            Self::Annotate(args) => &args.backup.repository,
+            Self::Delete(args) => &args.backup.repository,
+            Self::Prune(args) => &args.repository,
             Self::Restore(args) => &args.repository,
             Self::Adopt(args) => &args.repository,
             Self::Promote(args) => &args.repository,

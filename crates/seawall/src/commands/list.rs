@@ -104,10 +104,16 @@ pub fn state(backup: &KnownBackup) -> String {
     if let Some(goes_at) = backup.goes_at() {
         return format!("{}, not before {}", backup.state, crate::render::utc(goes_at));
     }
-    match backup.page_errors {
-        Some(errors @ 1..) => format!("{}, {errors} page errors", backup.state),
-        _ => backup.state.to_string(),
+    let mut state = backup.state.to_string();
+    if let Some(errors @ 1..) = backup.page_errors {
+        state.push_str(&format!(", {errors} page errors"));
     }
+    if backup.held {
+        state.push_str(", held");
+    } else if backup.is_asked_to_go() {
+        state.push_str(", to be deleted");
+    }
+    state
 }
 
 /// The repositories that have it, each with the state of its copy where that is not the backup's.

@@ -11,7 +11,7 @@ use super::tell_passed_over;
 use crate::args::ShowArgs;
 use crate::exit::Outcome;
 use crate::overview::Overview;
-use crate::render::{Out, duration};
+use crate::render::{Out, duration, zones};
 
 /// Runs the command.
 ///
@@ -27,6 +27,7 @@ pub fn main(config: Option<&Path>, args: &ShowArgs) -> Result<Outcome> {
             id: backup.id,
             state: backup.state,
             is_written: Some(backup.line) == cluster.line,
+            is_asked_to_go: backup.is_asked_to_go(),
             stop: backup.timeline.zip(backup.stop_lsn),
             what: backup,
         }));
@@ -69,12 +70,20 @@ fn text(cluster: &ClusterName, backup: &KnownBackup, now: Timestamp) -> String {
     add("checksums", checksums.map(str::to_owned));
     add("page errors", backup.page_errors.map(|errors| errors.to_string()));
     add("verified", backup.verified_at.map(|time| when(time, now)));
+    let held = backup.hold.as_ref().map(|hold| {
+        let until = hold.until.map(|until| format!(", until {}", zones(until, None)));
+        let why = hold.reason.as_ref().map(|why| format!(": {why}"));
+        let (until, why) = (until.unwrap_or_default(), why.unwrap_or_default());
+        format!("since {}{until}{why}", when(hold.since, now))
+    });
+    add("held", held);
+    add("to be deleted", backup.delete_asked_at.map(|time| format!("asked {}", when(time, now))));
     let notes = backup.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let notes: Vec<String> = notes.collect();
     add("annotations", (!notes.is_empty()).then(|| notes.join(", ")));
     add("made by", details.map(|details| details.program.clone()));
     let mut text: String =
-        lines.iter().map(|(name, value)| format!("{name:<14}{value}\n")).collect();
+        lines.iter().map(|(name, value)| format!("{name:<15}{value}\n")).collect();
     for BackupCopy { repository, state, problem, goes_at } in &backup.copies {
         if let Some(goes_at) = goes_at {
             let goes_at = crate::render::utc(*goes_at);

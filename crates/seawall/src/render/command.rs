@@ -63,6 +63,12 @@ fn line(action: &Action) -> (String, bool) {
         Action::Info => ("seawall info".to_owned(), true),
         Action::List => ("seawall list".to_owned(), true),
         Action::Show { backup } => (format!("seawall show {}", shell_quote(backup)), true),
+        Action::Hold { backup } => (format!("seawall hold {}", shell_quote(backup)), true),
+        Action::Release { backup } => (format!("seawall release {}", shell_quote(backup)), true),
+        Action::Delete { backup } => (format!("seawall delete {}", shell_quote(backup)), true),
+        Action::PlanPrune { cluster } => {
+            (format!("{} --dry-run", of("seawall prune", cluster)), true)
+        }
         Action::Verify => ("seawall verify".to_owned(), true),
         Action::ListWal => ("seawall wal list".to_owned(), true),
         Action::PushWal { file } => (format!("seawall wal push {}", path(file)), true),
@@ -165,6 +171,10 @@ mod tests {
             Action::Info,
             Action::List,
             Action::Show { backup: "latest".to_owned() },
+            Action::Hold { backup: "latest".to_owned() },
+            Action::Release { backup: "latest".to_owned() },
+            Action::Delete { backup: "latest".to_owned() },
+            Action::PlanPrune { cluster: cluster.clone() },
             Action::Verify,
             Action::ListWal,
             Action::PushWal { file: "pg_wal/00000002.history".into() },

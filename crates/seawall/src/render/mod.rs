@@ -13,7 +13,7 @@ mod table;
 mod time;
 
 pub use command::{command, fix, keep_flags, sentence};
-pub use confirm::confirm;
+pub use confirm::{confirm, typed};
 pub use error::{render_error, report, warn};
 pub use out::Out;
 pub use progress::Display;

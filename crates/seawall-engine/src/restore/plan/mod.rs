@@ -31,8 +31,8 @@ pub use resolver::Resolver;
 pub(in crate::restore) use text::shown;
 pub use timeline::{Branch, Chosen, choose_timeline};
 
+use crate::events::FoundDamaged;
 use crate::restored::{PathSpan, PlannedBackup};
-use crate::verify::FoundDamaged;
 
 /// A backup, as far as planning is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
