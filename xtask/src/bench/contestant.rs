@@ -34,6 +34,9 @@ pub trait Contestant {
 
     /// A restore of the newest backup, no further than it needs, into an empty directory.
     fn restore(&self, into: &Path) -> Command;
+
+    /// The same onto a directory that was restored before.
+    fn delta_restore(&self, into: &Path) -> Command;
 }
 
 /// Makes a new repository, hands the server's archiving to it, and waits until nothing is left to

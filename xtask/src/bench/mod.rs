@@ -7,6 +7,7 @@ use crate::command::{cargo, run};
 
 pub mod contestant;
 pub mod dataset;
+mod delta_restore;
 mod floors;
 mod full_restore;
 mod impact;
@@ -22,6 +23,8 @@ mod variants;
 const USAGE: &str = "\
 usage: cargo xtask bench full-restore [--size-gb N] [--jobs N] [--runs N] [--dir D] [--cold]
                                       backups and restores beside pgBackRest
+       cargo xtask bench delta-restore [--size-gb N] [--jobs N] [--runs N] [--dir D] [--cold]
+                                      restores onto what is there, 50 MB of it differing
        cargo xtask bench scaling [--runs N] [--dir D] [--cold]
                                       2, 6 and 20 GB, 100 000 files, one worker and two
        cargo xtask bench choices [--size-gb N] [--runs N] [--dir D] [--cold]
@@ -41,6 +44,9 @@ pub fn main(arguments: &[&str]) -> Result<()> {
     match *what {
         "full-restore" => {
             full_restore::run(&options(&["--size-gb", "--jobs", "--runs", "--dir", "--cold"])?)
+        }
+        "delta-restore" => {
+            delta_restore::run(&options(&["--size-gb", "--jobs", "--runs", "--dir", "--cold"])?)
         }
         "scaling" => variants::scaling(&options(&["--runs", "--dir", "--cold"])?),
         "choices" => variants::choices(&options(&["--size-gb", "--runs", "--dir", "--cold"])?),

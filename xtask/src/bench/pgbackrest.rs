@@ -124,4 +124,9 @@ impl Contestant for PgBackRest {
         let into = format!("--pg1-path={}", into.display());
         self.command(&["--type=immediate", "--archive-mode=off", &into, "restore"])
     }
+
+    fn delta_restore(&self, into: &Path) -> Command {
+        let into = format!("--pg1-path={}", into.display());
+        self.command(&["--type=immediate", "--archive-mode=off", "--delta", &into, "restore"])
+    }
 }

@@ -118,4 +118,10 @@ impl Contestant for Seawall {
         let into = into.display().to_string();
         self.command(&["restore", "main", "--into", &into, "--backup-only", "--yes"])
     }
+
+    fn delta_restore(&self, into: &Path) -> Command {
+        let mut restore = self.restore(into);
+        restore.args(["--delta", "--json"]);
+        restore
+    }
 }
