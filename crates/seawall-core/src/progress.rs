@@ -12,6 +12,8 @@ pub enum Stage {
     WaitingForWal,
     /// Reading the database's files.
     Copying,
+    /// Reading files that are there, to see what differs from the backup.
+    Comparing,
     /// Writing restored files.
     Writing,
     /// Making what was written durable.

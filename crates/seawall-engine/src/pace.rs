@@ -72,6 +72,12 @@ impl Pace {
         Self { crew: crew.clone(), stopped: AtomicBool::new(false) }
     }
 
+    /// A pace of the same job that is not stopped with this one.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::new(&self.crew)
+    }
+
     /// One more thread, which keeps what is returned as long as it works.
     #[must_use]
     pub fn member(&self) -> Member {

@@ -159,6 +159,7 @@ fn restored(mode: Mode) -> RestoreState {
         into: "/restored".into(),
         tablespaces: Vec::new(),
         databases: Vec::new(),
+        delta: None,
         starts: false,
     };
     let (start_lsn, stop_lsn) = (Lsn(0x20_0028), Lsn(0x20_0138));
@@ -194,6 +195,7 @@ fn restored(mode: Mode) -> RestoreState {
         settings: Vec::new(),
         asked_at: None,
         server: None,
+        onto: None,
         warnings: Vec::new(),
     };
     RestoreState::new(Ulid(2), Asked::from(&request), plan)

@@ -75,7 +75,7 @@ fn usage_errors_are_told_on_standard_error_with_status_2() {
         "restore main",
         "restore main --into /x --to a --before b",
         "restore main --into /x --port 5433",
-        "restore main --into /x --delta",
+        "restore main --into /x --force",
         "backup --annotate x",
         "backup --jobs none",
         "backup --memory 1MiB",

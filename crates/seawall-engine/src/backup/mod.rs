@@ -53,6 +53,7 @@ pub(crate) use going::GIVING_UP;
 pub(crate) use look::survey_cluster;
 pub use report::{BackupReport, DestinationReport, Kept};
 pub use request::{BackupRequest, Destination};
+pub(crate) use source::{OpenFile, Piece};
 
 /// What to do about a backup that was given up.
 fn again() -> Hint {

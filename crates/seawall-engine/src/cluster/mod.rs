@@ -24,6 +24,7 @@ pub(crate) use files::{is_lost_and_found, modified_us};
 pub use links::{LinkRules, stays_inside};
 pub use own_files::prove_own_files;
 pub use own_trees::prove_tablespaces;
+pub(crate) use postmaster::ServerProcess;
 pub use postmaster::{Listening, PostmasterFile};
 pub use rights::{MissingRights, least_role};
 pub(crate) use server::segment_size_of;

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -58,6 +59,37 @@ impl PostmasterFile {
     #[must_use]
     pub fn listening(&self) -> Listening {
         Listening { socket_directory: self.socket_directory.clone(), port: self.port }
+    }
+}
+
+/// A process of a PostgreSQL server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerProcess {
+    /// Its number here.
+    pub pid: u32,
+    /// A link to its data directory, which every server works in (`ChangeToDataDir`, miscinit.c).
+    pub works_in: PathBuf,
+}
+
+impl ServerProcess {
+    /// Those that can be looked at, in whatever namespace they are.
+    pub fn all() -> Vec<Self> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let named = numbers.filter(|pid: &u32| {
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.contains("postgres") || name.contains("postmaster")
+        });
+        named.map(|pid| Self { pid, works_in: format!("/proc/{pid}/cwd").into() }).collect()
+    }
+
+    /// Whether a directory of it, relative to its data directory, is this one by whatever name.
+    pub fn has(&self, below: &Path, directory: &Path) -> bool {
+        let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+        match (identity(&self.works_in.join(below)), identity(directory)) {
+            (Ok(its), Ok(this)) => its == this,
+            _ => false,
+        }
     }
 }
 

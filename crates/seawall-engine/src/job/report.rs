@@ -8,7 +8,7 @@ use super::{CameOf, CancelledBackup, CancelledDestination, Started};
 use crate::backup::{BackupReport, DestinationReport};
 use crate::check::Finding;
 use crate::cluster::ClusterLink;
-use crate::restore::RestoreReport;
+use crate::restore::{DeltaReport, RestoreReport};
 use crate::restored::RestorePlan;
 use crate::verify::VerifyReport;
 
@@ -52,6 +52,9 @@ pub struct PlannedReport {
     pub bytes: u64,
     /// Whether the files' content was read and proven too.
     pub content_is_proven: bool,
+    /// What was compared and is needed, if it goes onto what is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaReport>,
 }
 
 /// What a restore did.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Budget, Priority};
 use crate::check::FindingId;
+use crate::restore::Delta;
 use crate::restored::{Mode, TablespaceMapping, TargetAction};
 
 /// The version of requests and events that this program speaks.
@@ -106,6 +107,9 @@ pub struct RestoreVerb {
     /// The databases that are wanted; all if there is none.
     #[serde(default, with = "crate::as_bytes::names")]
     pub databases: Vec<OsString>,
+    /// Whether it may go onto what is in the directory; else that has to be empty.
+    #[serde(default)]
+    pub delta: Option<Delta>,
     /// Whether the content of the files is proven before a byte is written.
     #[serde(default)]
     pub prove: bool,

@@ -52,7 +52,8 @@ impl Job<'_> {
         let proven = planned.prove(&wal, &options).await?;
         if verb.dry_run {
             let (bytes, content_is_proven) = (proven.bytes(), proven.content_is_proven());
-            let planned = PlannedReport { plan, bytes, content_is_proven };
+            let delta = proven.delta();
+            let planned = PlannedReport { plan, bytes, content_is_proven, delta };
             end_pin(pinned).await;
             return Ok(JobEnd::done(JobReport::Plan(Box::new(planned)), false));
         }
@@ -125,6 +126,7 @@ impl Job<'_> {
             into,
             tablespaces: verb.tablespaces.clone(),
             databases: verb.databases.clone(),
+            delta: verb.delta,
             starts: verb.start.is_some(),
         })
     }

@@ -61,6 +61,11 @@ impl Discard {
                 "{shown} was not restored by Seawall, or is a cluster of its own by now"
             )));
         };
+        if state.plan.onto.is_some() {
+            return Err(refused(format!(
+                "{shown} was there before it was restored onto, and not all in it is a restore's"
+            )));
+        }
         prove_no_copy(data_directory, &state)?;
         prove_unused(data_directory, &state)?;
         let is_running = prove_own_server(data_directory, &state)?;

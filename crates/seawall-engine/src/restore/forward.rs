@@ -183,6 +183,7 @@ fn request(state: &RestoreState, options: &ForwardOptions) -> Result<RestoreRequ
         into: options.data_directory.clone(),
         tablespaces: state.asked.tablespaces.clone(),
         databases: state.asked.databases.clone(),
+        delta: None,
         starts: true,
     })
 }

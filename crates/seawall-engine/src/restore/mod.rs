@@ -8,11 +8,13 @@
 mod archive;
 mod branches;
 mod configuration;
+mod delta;
 mod discard;
 mod execute;
 mod facts;
 mod forward;
 mod future;
+mod known;
 mod lock;
 mod look_ahead;
 mod other_lines;
@@ -24,6 +26,7 @@ mod start;
 mod target;
 mod way_out;
 
+pub use delta::{Delta, DeltaReport};
 pub use discard::Discard;
 pub use facts::{CoveredSpan, Fact, RecordPlace, UnreadableWal, WalCoverage, WalSource, XactFact};
 pub use forward::{ForwardOptions, Moved, PlannedForward, plan_forward, state_to_move};

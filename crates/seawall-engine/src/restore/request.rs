@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use seawall_core::{BackupId, TimelineId};
 
-use super::Target;
+use super::{Delta, Target};
 use crate::restored::{Asked, Mode, TablespaceMapping, TargetAction};
 
 /// Which timeline a restore follows.
@@ -45,6 +45,8 @@ pub struct RestoreRequest {
     pub tablespaces: Vec<TablespaceMapping>,
     /// The databases that are wanted; all if there is none.
     pub databases: Vec<OsString>,
+    /// Whether it may go onto what is in the directory; else that has to be empty.
+    pub delta: Option<Delta>,
     /// PostgreSQL is started on it then: what the same request restored before, and never started,
     /// is taken as it is.
     pub starts: bool,
@@ -65,6 +67,7 @@ impl From<&RestoreRequest> for Asked {
             then: request.then,
             tablespaces: request.tablespaces.clone(),
             databases: request.databases.clone(),
+            delta: request.delta.is_some(),
         }
     }
 }

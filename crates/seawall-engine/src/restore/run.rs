@@ -1,12 +1,12 @@
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use seawall_core::{
-    Action, BackupId, Code, Error, Hint, Lsn, Progress, Result, TimelineId, Ulid, WalSegmentSize,
-    hint,
+    Action, BackupId, Code, Error, Hint, Lsn, Oid, Progress, Result, TimelineId, Ulid,
+    WalSegmentSize, hint,
 };
 use seawall_pgdata::PgMajor;
 use seawall_pgdata::control::ControlFile;
@@ -21,7 +21,9 @@ use super::branches::{ancestry_of, archived_from, branches};
 use super::configuration::{
     Configuration, Purpose, ServerHost, changed, read_configuration, warnings,
 };
+use super::delta::{self, DeltaReport, Existing, Survey};
 use super::execute::Execution;
+use super::known::Known;
 use super::look_ahead::look_ahead;
 use super::other_lines::{hint_at_earlier_line, warning_of_later_line};
 use super::plan::{
@@ -29,12 +31,11 @@ use super::plan::{
     path_to, record_position, warning_of_invalid_pages, warning_of_lost, warnings_of,
 };
 use super::preflight::{
-    go_on_or_discard, look_at_directory, look_at_tablespaces, prove_outside, prove_space, remap,
+    go_on_or_discard, look_at_directory, look_at_tablespaces, prove_outside, remap,
 };
 use super::start::find_programs;
 use super::way_out::{tell_unread, tell_unstartable, tell_way_out};
 use super::{Point, RestoreRequest, Target, WalSource, future};
-use crate::events::{Standings, Verdict, standings};
 use crate::pace::{Crew, Pace};
 use crate::pinned::{Pinned, pin_read};
 use crate::restored::{
@@ -42,7 +43,6 @@ use crate::restored::{
     RequiredParameters, RestorePlan, RestoreProgress, RestoreState, TargetAction,
 };
 use crate::stored::{Layout, Proven, Sources, inconsistent, prove_backup};
-use crate::verify::NotWhole;
 
 /// What a person should know who lets a restored cluster go on archiving.
 const TWO_PRIMARIES: &str = "The old server must not run any more with its archive_command: two \
@@ -91,6 +91,9 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Whether an interrupted restore was gone on with.
     pub resumed: bool,
+    /// What was done with what was there, if it went onto that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaReport>,
     /// The databases that have their content, as they were when the backup began, if some have
     /// not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -102,12 +105,14 @@ pub struct RestoreReport {
 /// A restore that was decided on.
 pub struct PlannedRestore {
     line: Line,
-    request: RestoreRequest,
-    plan: RestorePlan,
-    manifest: ManifestReader,
-    sources: Sources,
+    pub(super) request: RestoreRequest,
+    pub(super) plan: RestorePlan,
+    pub(super) manifest: ManifestReader,
+    pub(super) sources: Sources,
     configuration: Configuration,
     resumed: Option<Resumed>,
+    /// What is there already, if it goes onto that.
+    pub(super) survey: Option<Survey>,
 }
 
 /// An interrupted restore that is gone on with.
@@ -135,7 +140,13 @@ pub async fn plan_restore(
     request: &RestoreRequest,
 ) -> Result<PlannedRestore> {
     refuse_stopping_standby(request)?;
-    let interrupted = look_at_directory(&request.into, request)?;
+    let existing = look_onto(line, request).await?;
+    let interrupted = match &existing {
+        Existing::Begun(state) => Some(state.as_ref().clone()),
+        Existing::Cluster => None,
+        Existing::Empty => look_at_directory(&request.into, request)?,
+    };
+    let goes_onto = !matches!(existing, Existing::Empty);
     let resumed = interrupted.as_ref().map(|state| Resumed {
         restore_id: state.restore_id,
         is_complete: state.progress == RestoreProgress::Complete,
@@ -150,10 +161,32 @@ pub async fn plan_restore(
             }
         },
     };
-    match open_planned(line, wal, request, plan.clone(), resumed).await {
+    let planned = open_planned(line, wal, request, plan.clone(), resumed).await;
+    let planned = match planned {
+        Ok(planned) if goes_onto => planned.onto(wal).await,
+        planned => planned,
+    };
+    match planned {
         Ok(planned) => Ok(planned),
         Err(error) => Err(tell_way_out(line, wal, request, (&plan, resumed), error).await),
     }
+}
+
+/// What there is to go onto, if that was asked for.
+async fn look_onto(line: &Line, request: &RestoreRequest) -> Result<Existing> {
+    let Some(delta) = request.delta else { return Ok(Existing::Empty) };
+    if !request.databases.is_empty() {
+        return Err(Error::new(Code::Usage, "some databases alone cannot be restored onto others")
+            .with_hint("Leave out `--delta`, and restore into a directory that is empty."));
+    }
+    let existing = delta::look(request, delta, line.id().system_id)?;
+    let Existing::Begun(state) = existing else { return Ok(existing) };
+    // What was begun is gone on with, if that can be; else it is begun anew, which takes no more.
+    let backup = &state.plan.backup;
+    let manifest = line.manifest(BackupId(backup.ulid)).await?;
+    let is_there = manifest.is_some_and(|it| it.commit.info.generation == backup.generation);
+    let is_of_line = state.line() == line.id() && state.cluster() == line.cluster();
+    Ok(if is_there && is_of_line { Existing::Begun(state) } else { Existing::Cluster })
 }
 
 /// Opens what a plan starts from, and completes the plan with what is in it.
@@ -195,9 +228,9 @@ async fn open_planned(
     }
     let sources = Sources::open(line, &manifest, TABLES_BYTES_MAX).await?;
     let configuration = read_configuration(&sources, &manifest, &request.into).await?;
-    let (line, request) = (line.clone(), request.clone());
+    let (line, request, survey) = (line.clone(), request.clone(), None);
     let mut planned =
-        PlannedRestore { line, request, plan, manifest, sources, configuration, resumed };
+        PlannedRestore { line, request, plan, manifest, sources, configuration, resumed, survey };
     planned.plan_settings(wal).await?;
     Ok(planned)
 }
@@ -335,74 +368,6 @@ pub(super) async fn make_plan(
     Ok(plan)
 }
 
-/// The backups of a line.
-pub(super) struct Known {
-    pub(super) backups: Vec<BackupFacts>,
-    unusable: Vec<(BackupId, NotWhole)>,
-    segment_size: WalSegmentSize,
-    /// Why it is not known of all of them what verifications found.
-    unknown_verdicts: Option<Error>,
-}
-
-impl Known {
-    /// `asked` is the backup that is to be restored, if that was said.
-    pub(super) async fn of(line: &Line, asked: Option<BackupId>) -> Result<Self> {
-        let mut known = Self {
-            backups: Vec::new(),
-            unusable: Vec::new(),
-            segment_size: WalSegmentSize::DEFAULT,
-            unknown_verdicts: None,
-        };
-        let (mut unread, mut of_other_format) = (None, None);
-        let Standings { known: mut standings, unread: unknown, .. } = standings(line).await;
-        known.unknown_verdicts = unknown;
-        let now = Timestamp::now();
-        for summary in line.all_backups().await? {
-            if summary.goes_at.is_some() {
-                let generation = summary.info.as_ref().map_or(0, |info| info.generation);
-                let commit = LineObject::Backup(summary.id, generation);
-                if asked == Some(summary.id) {
-                    line.refuse_condemned(std::iter::once(commit)).await?;
-                }
-                continue;
-            }
-            let standing = standings.remove(&summary.id).unwrap_or_default();
-            // Who names it may use it as long as it is there.
-            if standing.is_asked_to_go_at(now) && asked != Some(summary.id) {
-                continue;
-            }
-            match summary.info {
-                Ok(info) => {
-                    let found_damaged = match standing.verdict {
-                        Some(Verdict::Damaged(found)) => Some(found),
-                        Some(Verdict::Whole { .. }) | None => None,
-                    };
-                    known.backups.push(BackupFacts { found_damaged, ..BackupFacts::from(&info) });
-                    let size = WalSegmentSize::new(info.wal_segment_bytes);
-                    known.segment_size = size.unwrap_or(WalSegmentSize::DEFAULT);
-                }
-                Err(error) => {
-                    let why = NotWhole::of(error.code());
-                    known.unusable.push((summary.id, why));
-                    match why {
-                        NotWhole::Damaged => {}
-                        _ if asked == Some(summary.id) => return Err(error),
-                        NotWhole::OtherFormat => of_other_format = Some(error),
-                        NotWhole::Unread => unread = Some(error),
-                    }
-                }
-            }
-        }
-        // Where there is nothing else, it is told why what there is is of no use.
-        let is_damaged = |(_, why): &(_, NotWhole)| *why == NotWhole::Damaged;
-        let of_other_format = of_other_format.filter(|_| !known.unusable.iter().any(is_damaged));
-        match unread.or(of_other_format) {
-            Some(error) if known.backups.is_empty() => Err(error),
-            _ => Ok(known),
-        }
-    }
-}
-
 /// What is to be done along one timeline.
 async fn decide(
     known: &Known,
@@ -517,6 +482,7 @@ fn plan_of(
         settings: Vec::new(),
         asked_at: Some(request.asked_at),
         server: None,
+        onto: None,
         warnings: decision.warnings.into_iter().map(Hint::from).collect(),
     }
 }
@@ -670,27 +636,60 @@ impl PlannedRestore {
         let into = &self.request.into;
         let tablespaces = remap(&info.tablespace_map, &self.request.tablespaces, into)?;
         prove_outside(into, &tablespaces, self.line.repository().store().url().as_directory())?;
-        look_at_tablespaces(&tablespaces, major, self.resumed.map(|it| it.restore_id))?;
+        let surplus = self.look_at_places(&tablespaces, major)?;
         let left_out = self.plan.left_out_databases.iter().map(|database| database.oid);
         let layout = Layout::new(into.clone(), &tablespaces).leaving_out(left_out);
         let ancestry = ancestry_of(wal, self.plan.timeline).await?;
-        self.prove_creations(wal, &ancestry, &tablespaces).await?;
+        self.prove_creations(wal, &ancestry, &tablespaces, &surplus).await?;
         wal.prove(&ancestry, self.plan.backup.start_lsn, self.plan.wal_end).await?;
         self.sources.keep(options.memory_bytes / 8);
         let pace = Pace::new(&options.crew);
+        let is_resumed = self.resumed.is_some();
         let proves_content = self.proves_content(options);
         let stored = proves_content.then_some(&pace);
         let (sources, progress) = (&self.sources, options.progress.as_ref());
         let proven = prove_backup(sources, &self.manifest, &layout, stored, progress).await?;
-        if self.resumed.is_none() {
-            self.prove_room(&layout, &proven)?;
+        let mut room = proven.bytes.clone();
+        let survey = self.survey.take();
+        let mut execution = self.execution(options, major, tablespaces, layout, proven);
+        if let Some(survey) = survey {
+            let delta = execution.prove_onto(options, surplus).await?;
+            let freed = survey.freed_bytes.iter().chain(std::iter::repeat(&0));
+            let grows = delta.grows_bytes.iter().zip(freed);
+            room = grows.map(|(grows, freed)| grows.saturating_sub(*freed)).collect();
+            execution.delta = Some(delta);
         }
-        let execution = self.execution(options, major, tablespaces, layout, proven);
+        if !is_resumed || execution.delta.is_some() {
+            execution.prove_room(&room)?;
+        }
         Ok(ProvenRestore { execution, content_is_proven: proves_content })
+    }
+
+    /// Looks at the places of tablespaces; tells those that the directory has besides.
+    fn look_at_places(
+        &self,
+        tablespaces: &TablespaceMap,
+        major: PgMajor,
+    ) -> Result<BTreeMap<Oid, PathBuf>> {
+        let into = &self.request.into;
+        match self.request.delta.filter(|_| self.survey.is_some()) {
+            Some(delta) => {
+                delta::look_at_tablespaces(into, tablespaces, delta)?;
+                delta::surplus(into, tablespaces)
+            }
+            None => {
+                let resumed = self.resumed.map(|it| it.restore_id);
+                look_at_tablespaces(tablespaces, major, resumed).map(|()| BTreeMap::new())
+            }
+        }
     }
 
     /// Whether the files' content is proven before anything is written.
     fn proves_content(&self, options: &RestoreOptions) -> bool {
+        if self.survey.is_some() {
+            // What is needed of it is known once all is compared, and proven then.
+            return options.proves_first;
+        }
         match self.resumed {
             // Of a backup that is written already nothing is read any more.
             Some(resumed) => !resumed.is_complete,
@@ -703,18 +702,13 @@ impl PlannedRestore {
         wal: &dyn WalSource,
         ancestry: &Ancestry,
         tablespaces: &TablespaceMap,
+        surplus: &BTreeMap<Oid, PathBuf>,
     ) -> Result<()> {
         let (from, to) = (self.plan.backup.start_lsn, self.plan.stop.kept_until());
         let changes = wal.tablespace_changes(ancestry, from, to).await?;
-        OwnPlaces::planned(&self.request.into, tablespaces).prove_free(&changes)
-    }
-
-    /// Besides its files a cluster needs some WAL segments to begin with.
-    fn prove_room(&self, layout: &Layout, proven: &Proven) -> Result<()> {
-        let wal_bytes = 4 * u64::from(self.manifest.commit.info.wal_segment_bytes);
-        let extra = std::iter::once(wal_bytes).chain(std::iter::repeat(0));
-        let needs = proven.bytes.iter().zip(extra).map(|(bytes, extra)| bytes + extra);
-        prove_space(layout.directories().zip(needs))
+        OwnPlaces::planned(&self.request.into, tablespaces)
+            .emptying(surplus.values().map(PathBuf::as_path))
+            .prove_free(&changes)
     }
 
     fn execution(
@@ -733,11 +727,12 @@ impl PlannedRestore {
             request: self.request,
             plan: self.plan,
             major,
-            manifest: self.manifest,
+            manifest: Arc::new(self.manifest),
             sources: Arc::new(self.sources),
             layout,
             tablespaces,
             proven,
+            delta: None,
             restore_command: options.restore_command.clone(),
             jobs,
             piece_bytes,
@@ -751,7 +746,21 @@ impl ProvenRestore {
     /// Bytes that will be written.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.execution.proven.total_bytes()
+        match &self.execution.delta {
+            Some(delta) => delta.differing_bytes,
+            None => self.execution.proven.total_bytes(),
+        }
+    }
+
+    /// What was compared and is needed, if it goes onto what is there.
+    #[must_use]
+    pub fn delta(&self) -> Option<DeltaReport> {
+        let delta = self.execution.delta.as_ref()?;
+        Some(DeltaReport {
+            compared_bytes: delta.compared_bytes,
+            fetched_bytes: delta.fetched_bytes,
+            ..DeltaReport::default()
+        })
     }
 
     /// Whether the files' content was read and proven too.
@@ -766,7 +775,7 @@ impl ProvenRestore {
     /// [`Code::TargetDiskFull`], [`Code::LocalIo`], damage that was not seen before, or a store
     /// that fails. The same command goes on where this one ended.
     pub async fn run(self) -> Result<RestoreReport> {
-        let into = self.execution.request.into.clone();
-        self.execution.run().await.map_err(|error| tell_unstartable(error, &into))
+        let request = self.execution.request.clone();
+        self.execution.run().await.map_err(|error| tell_unstartable(error, &request))
     }
 }

@@ -1,13 +1,12 @@
 //! What is left to do where the backup that a restore starts from cannot be read.
 
-use std::path::Path;
-
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use seawall_core::{Action, BackupId, Code, Error, ExitClass, Hint, Result, TimelineId, hint};
 use seawall_repo::{Line, READS_AT_ONCE};
 
+use super::known::Known;
 use super::plan::BackupFacts;
-use super::run::{Known, Resumed, make_plan};
+use super::run::{Resumed, make_plan};
 use super::{RestoreRequest, Target, WalSource};
 use crate::restored::RestorePlan;
 use crate::stored::Sources;
@@ -32,7 +31,7 @@ pub(super) async fn tell_way_out(
     error: Error,
 ) -> Error {
     match resumed {
-        Some(Resumed { is_complete: false, .. }) => tell_unstartable(error, &request.into),
+        Some(Resumed { is_complete: false, .. }) => tell_unstartable(error, request),
         Some(_) | None => {
             let (unread, follows) = (BackupId(plan.backup.ulid), Some(plan.timeline));
             if error.code() == Code::UnknownFormat {
@@ -87,7 +86,8 @@ fn own_hint(error: &Error) -> Hint {
 
 /// What was met while files were written and cannot be read: what became of the directory, and what
 /// else there is.
-pub(super) fn tell_unstartable(error: Error, into: &Path) -> Error {
+pub(super) fn tell_unstartable(error: Error, request: &RestoreRequest) -> Error {
+    let into = request.into.as_path();
     let others = if error.code() == Code::UnknownFormat {
         hint![own_hint(&error), other_backups()]
     } else if error.exit_class() == ExitClass::Integrity {
@@ -99,13 +99,15 @@ pub(super) fn tell_unstartable(error: Error, into: &Path) -> Error {
     } else {
         return error;
     };
-    error.with_hint(hint![
-        format!("PostgreSQL does not start on {}. ", into.display()),
-        others,
-        " Before that, ",
-        Action::Discard { directory: into.into() },
-        " makes room."
-    ])
+    let told = hint![format!("PostgreSQL does not start on {}. ", into.display()), others];
+    // What was there before is nobody's to be removed, and any restore may go onto it.
+    error.with_hint(match request.delta {
+        Some(_) => told,
+        None => {
+            let discard = Action::Discard { directory: into.into() };
+            hint![told, " Before that, ", discard, " makes room."]
+        }
+    })
 }
 
 /// Which other backup to start from, as a sentence. Where it is not known which timeline `follows`
@@ -183,14 +185,36 @@ async fn prove_readable(line: &Line, id: BackupId) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::restore::{Delta, TimelineChoice};
+    use crate::restored::{Mode, TargetAction};
 
     #[test]
     fn a_format_that_is_not_known_is_told_with_the_program_that_knows_it_while_files_are_written() {
-        let error = Error::new(Code::UnknownFormat, "a pack is of format 2")
-            .with_hint("Use the Seawall that made the backup, or a newer one.");
-        let told = format!("{:?}", tell_unstartable(error, Path::new("/room")).hint());
-        for part in ["does not start on /room", "Use the Seawall that made", "--backup ID"] {
-            assert!(told.contains(part), "no {part} in {told}");
+        let request = |delta| RestoreRequest {
+            target: Target::Latest,
+            target_text: "latest".to_owned(),
+            asked_at: jiff::Timestamp::UNIX_EPOCH,
+            backup: None,
+            timeline: TimelineChoice::Current,
+            mode: Mode::Clone,
+            then: TargetAction::Promote,
+            into: "/room".into(),
+            tablespaces: Vec::new(),
+            databases: Vec::new(),
+            delta,
+            starts: false,
+        };
+        let told = |delta| {
+            let error = Error::new(Code::UnknownFormat, "a pack is of format 2")
+                .with_hint("Use the Seawall that made the backup, or a newer one.");
+            format!("{:?}", tell_unstartable(error, &request(delta)).hint())
+        };
+        for told in [told(None), told(Some(Delta::default()))] {
+            for part in ["does not start on /room", "Use the Seawall that made", "--backup ID"] {
+                assert!(told.contains(part), "no {part} in {told}");
+            }
         }
+        assert!(told(None).contains("Discard"));
+        assert!(!told(Some(Delta::default())).contains("Discard"), "it was there before");
     }
 }

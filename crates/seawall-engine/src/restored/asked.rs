@@ -94,4 +94,7 @@ pub struct Asked {
     /// The databases that were wanted; all if there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "crate::as_bytes::names")]
     pub databases: Vec<OsString>,
+    /// Whether it may go onto what was there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delta: bool,
 }

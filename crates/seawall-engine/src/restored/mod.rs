@@ -3,6 +3,7 @@
 
 mod asked;
 mod directory;
+mod onto;
 mod own_places;
 mod plan;
 mod promotion_note;
@@ -15,6 +16,7 @@ pub(crate) use tablespace_note::{Noted, TablespaceNote};
 
 pub use asked::{Asked, Mode, TablespaceMapping, TargetAction};
 pub use directory::DirectoryIdentity;
+pub use onto::{Listed, Onto};
 pub use plan::{
     CommitPlace, LeftBehind, LivingServer, NamedDatabase, PathSpan, PlannedBackup, PlannedSetting,
     Removal, Removals, Removed, RequiredParameters, RestorePlan, Stop,

@@ -26,6 +26,8 @@ pub(crate) struct OwnPlaces {
     tablespaces: BTreeMap<Oid, PathBuf>,
     /// The restore that made the directory, if one did.
     restore_id: Option<Ulid>,
+    /// Places that are emptied before replay begins.
+    emptied: Vec<PathBuf>,
 }
 
 /// A tablespace that replay would make in a place that it must not be made in.
@@ -40,7 +42,14 @@ impl OwnPlaces {
     pub fn planned(root: &Path, map: &TablespaceMap) -> Self {
         let of = |path: &[u8]| resolved(Path::new(OsStr::from_bytes(path)));
         let tablespaces = map.tablespaces().iter().map(|it| (it.oid, of(&it.path))).collect();
-        Self { root: resolved(root), tablespaces, restore_id: None }
+        Self { root: resolved(root), tablespaces, restore_id: None, emptied: Vec::new() }
+    }
+
+    /// The same, where other places will be emptied before replay begins.
+    #[must_use]
+    pub fn emptying<'p>(mut self, places: impl Iterator<Item = &'p Path>) -> Self {
+        self.emptied.extend(places.map(resolved));
+        self
     }
 
     /// Those of a data directory, as its links tell.
@@ -61,7 +70,8 @@ impl OwnPlaces {
             }
         }
         let restore_id = RestoreState::read(root)?.map(|state| state.restore_id);
-        Ok(Self { root: resolved(root), tablespaces, restore_id })
+        let emptied = Vec::new();
+        Ok(Self { root: resolved(root), tablespaces, restore_id, emptied })
     }
 
     /// Whether a tablespace is in `place`.
@@ -120,7 +130,7 @@ impl OwnPlaces {
         changes: &[TablespaceChange],
         prove: impl Fn(&Creation<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut emptied = Vec::new();
+        let mut emptied = std::mem::take(&mut self.emptied);
         for TablespaceChange { tablespace, lsn, created_in } in changes {
             let Some(path) = created_in else {
                 emptied.extend(self.tablespaces.remove(tablespace));

@@ -5,7 +5,7 @@ use seawall_core::{ClusterName, Hint, LineId, Lsn, Oid, TimelineId, Ulid, Xid, p
 use seawall_repo::manifest::Database;
 use serde::{Deserialize, Serialize};
 
-use super::{Mode, TargetAction};
+use super::{Mode, Onto, TargetAction};
 
 /// A transaction's end, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,6 +278,9 @@ pub struct RestorePlan {
     /// Settings that the server gets otherwise than they were backed up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<PlannedSetting>,
+    /// What is there already, if the restore goes onto it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onto: Option<Onto>,
     /// What a person should know before agreeing.
     pub warnings: Vec<Hint>,
 }

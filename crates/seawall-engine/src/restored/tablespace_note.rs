@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use seawall_core::{Action, Code, Error, Result, Ulid, hint};
 use serde::{Deserialize, Serialize};
 
+use super::directory::resolved;
 use super::own_places::OwnPlaces;
 use super::state::{RestoreProgress, RestoreState};
 use crate::durable::{local, remove, sync_directory};
@@ -113,6 +114,30 @@ impl TablespaceNote {
         };
         write().map_err(|error| local(error, "creating", &path))?;
         sync_directory(place)
+    }
+
+    /// As [`Self::claim`], also where an earlier restore of the same data directory has its note.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub fn take_over(
+        place: &Path,
+        restore_id: Ulid,
+        data_directory: &Path,
+        mode: u32,
+    ) -> Result<()> {
+        if let Noted::By(note) = Self::read(place)?
+            && note.restore_id != restore_id
+            && note.is_for(data_directory)
+        {
+            Self::remove(place)?;
+        }
+        Self::claim(place, restore_id, data_directory, mode)
+    }
+
+    /// Whether the note says that the files belong to that data directory.
+    pub fn is_for(&self, data_directory: &Path) -> bool {
+        resolved(&self.data_directory) == resolved(data_directory)
     }
 
     /// Removes the note, durably.

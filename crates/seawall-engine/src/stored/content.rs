@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use seawall_core::{Error, Result};
+use seawall_pgdata::wal::BlockSet;
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
 use seawall_repo::map::{BlockMap, BlockSource, ExceptionSource, LeafPair};
@@ -63,7 +64,7 @@ pub(crate) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
         Some(Content::Mapped { leaves, .. }) => {
             let (map, hashes) = read_leaves(sources, leaves).await?;
             let mut bytes = Vec::new();
-            for part in parts(sources, &map, bytes_max).await? {
+            for part in parts(sources, &map, None, bytes_max).await? {
                 match part {
                     Part::Zero { bytes: zeroes } => {
                         let zeroes = usize::try_from(zeroes.min(bytes_max));
@@ -129,43 +130,77 @@ pub(crate) async fn read_leaves(
     Ok((map, hashes))
 }
 
-/// Cuts a file into parts that are read at once.
-pub(crate) async fn parts(sources: &Sources, map: &BlockMap, read_bytes: u64) -> Result<Vec<Part>> {
+/// Cuts a file into parts that are read at once: all of it, or what is needed of the blocks that are
+/// wanted.
+pub(crate) async fn parts(
+    sources: &Sources,
+    map: &BlockMap,
+    wanted: Option<&BlockSet>,
+    read_bytes: u64,
+) -> Result<Vec<Part>> {
     let mut parts = Vec::new();
     for run in &map.runs {
-        let end = run.first_block.saturating_add(run.blocks);
+        let blocks = run.first_block..run.first_block.saturating_add(run.blocks);
         let BlockSource::Frames { pack, first_frame } = run.source else {
-            zero_parts(map, run.first_block..end, &mut parts);
+            zero_parts(map, blocks, wanted, &mut parts);
             continue;
         };
+        if wanted.is_some_and(|wanted| !wanted.intersects(blocks.clone())) {
+            continue;
+        }
         let table = sources.table(sources.pack_number(pack)?).await?;
         let last = first_frame.saturating_add(run.frames()).saturating_sub(1);
-        let (mut frame, mut block) = (first_frame, run.first_block);
-        while frame <= last && block < end {
-            let frames = table.frames_within(frame, last, read_bytes);
-            let blocks = frames.saturating_mul(FRAME_BLOCKS).min(end - block);
+        let frame_at = |block: u32| block..block.saturating_add(FRAME_BLOCKS).min(blocks.end);
+        let (mut frame, mut block) = (first_frame, blocks.start);
+        while frame <= last && block < blocks.end {
+            if !needs_frame(map, frame_at(block), wanted) {
+                zero_parts(map, frame_at(block), wanted, &mut parts);
+                (frame, block) = (frame + 1, frame_at(block).end);
+                continue;
+            }
+            let within = table.frames_within(frame, last, read_bytes);
+            let begins = (1..within).map(|more| block.saturating_add(more * FRAME_BLOCKS));
+            let more = begins.take_while(|begin| needs_frame(map, frame_at(*begin), wanted));
+            let end = frame_at(more.last().unwrap_or(block)).end;
             let table = Arc::clone(&table);
+            let frames = (end - block).div_ceil(FRAME_BLOCKS);
             parts.push(Part::Stored(Batch {
                 table,
                 first_frame: frame,
                 frames,
                 first_block: block,
-                blocks,
+                blocks: end - block,
             }));
-            frame += frames;
-            block += blocks;
+            (frame, block) = (frame + frames, end);
         }
     }
-    zero_parts(map, map.run_blocks()..map.blocks(), &mut parts);
+    zero_parts(map, map.run_blocks()..map.blocks(), wanted, &mut parts);
     Ok(parts)
 }
 
+/// Whether a base frame of these blocks is to be read: all are, or one of its blocks is wanted that is
+/// not elsewhere.
+pub(crate) fn needs_frame(map: &BlockMap, blocks: Range<u32>, wanted: Option<&BlockSet>) -> bool {
+    let Some(wanted) = wanted else { return true };
+    let mut elsewhere = map.exceptions_within(blocks.clone()).iter().peekable();
+    let mut is_in_frame = |block: &u32| elsewhere.next_if(|it| it.block == *block).is_none();
+    wanted.intersects(blocks.clone())
+        && blocks.filter(|block| is_in_frame(block)).any(|block| wanted.contains(block))
+}
+
 /// The parts of blocks that no base frame has: zero blocks, and those in delta frames.
-fn zero_parts(map: &BlockMap, range: Range<u32>, parts: &mut Vec<Part>) {
+fn zero_parts(map: &BlockMap, range: Range<u32>, wanted: Option<&BlockSet>, parts: &mut Vec<Part>) {
+    let is_wanted = |block: u32| wanted.is_none_or(|wanted| wanted.contains(block));
+    let zeroes = |range: Range<u32>, parts: &mut Vec<Part>| {
+        if wanted.is_none() {
+            push_zeroes(map, range, parts);
+        }
+    };
     let mut next = range.start;
     let exceptions = map.exceptions_within(range.clone()).iter();
-    for exception in exceptions.filter(|exception| exception.source != ExceptionSource::Zero) {
-        push_zeroes(map, next..exception.block, parts);
+    let stored = exceptions.filter(|exception| exception.source != ExceptionSource::Zero);
+    for exception in stored.filter(|exception| is_wanted(exception.block)) {
+        zeroes(next..exception.block, parts);
         next = exception.block.saturating_add(1);
         match parts.last_mut() {
             Some(Part::Scattered { first_block, blocks })
@@ -176,7 +211,7 @@ fn zero_parts(map: &BlockMap, range: Range<u32>, parts: &mut Vec<Part>) {
             _ => parts.push(Part::Scattered { first_block: exception.block, blocks: 1 }),
         }
     }
-    push_zeroes(map, next..range.end, parts);
+    zeroes(next..range.end, parts);
 }
 
 fn push_zeroes(map: &BlockMap, range: Range<u32>, parts: &mut Vec<Part>) {

@@ -12,5 +12,5 @@ pub(crate) use content::{
 };
 pub(crate) use deltas::DeltaBlocks;
 pub(crate) use layout::Layout;
-pub(crate) use proof::{Proven, prove_backup};
+pub(crate) use proof::{Frames, Proven, prove_backup};
 pub(crate) use sources::{Sources, inconsistent};

@@ -2,10 +2,12 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use seawall_core::{Error, Progress, Result, Stage, Ulid};
+use seawall_pgdata::wal::BlockSet;
 use seawall_repo::manifest::{Content, Entry, ManifestReader};
 use seawall_repo::map::{BlockMap, BlockSource, ExceptionSource, LeafPair};
-use seawall_repo::pack::{BLOCK_BYTES, FrameKind};
+use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameKind};
 
+use super::content::needs_frame;
 use super::layout::Layout;
 use super::sources::{Sources, inconsistent};
 use crate::pace::Pace;
@@ -97,12 +99,7 @@ async fn look(sources: &Sources, entry: &Entry) -> Result<Vec<Use>> {
     let contradiction = |what: &str| inconsistent(format!("the backup's entry of {path} {what}"));
     match &entry.content {
         None => Ok(Vec::new()),
-        Some(Content::Blob { pack, frame, .. }) => {
-            let pack = sources.pack_number(*pack)?;
-            let blocks = u32::try_from(entry.size_bytes().div_ceil(BLOCK_BYTES as u64))
-                .map_err(|_| contradiction("is too long"))?;
-            Ok(vec![Use { pack, first: *frame, frames: 1, blocks, kind: FrameKind::Blob }])
-        }
+        Some(Content::Blob { pack, frame, .. }) => Ok(vec![blob(sources, entry, *pack, *frame)?]),
         Some(Content::Mapped { leaves, packs }) => {
             let looked = look_at_leaves(sources, leaves).await;
             let (uses, map, hashes) =
@@ -120,6 +117,16 @@ async fn look(sources: &Sources, entry: &Entry) -> Result<Vec<Use>> {
     }
 }
 
+fn blob(sources: &Sources, entry: &Entry, pack: Ulid, frame: u32) -> Result<Use> {
+    let too_long = |_| {
+        let path = String::from_utf8_lossy(entry.path());
+        inconsistent(format!("the backup's entry of {path} is too long"))
+    };
+    let blocks = u32::try_from(entry.size_bytes().div_ceil(BLOCK_BYTES as u64));
+    let (pack, blocks) = (sources.pack_number(pack)?, blocks.map_err(too_long)?);
+    Ok(Use { pack, first: frame, frames: 1, blocks, kind: FrameKind::Blob })
+}
+
 fn sorted(mut packs: Vec<Ulid>) -> Vec<Ulid> {
     packs.sort();
     packs
@@ -132,29 +139,42 @@ async fn look_at_leaves(
     let (runs, hashes) = sources.map_of(leaves)?;
     let map = runs.runs(sources.store(), &leaves.runs).await?;
     let hashes = hashes.hashes(sources.store(), &leaves.hashes).await?;
+    Ok((uses_of(sources, &map, None)?, map, hashes.len()))
+}
+
+/// The frames that hold a file's blocks: all of them, or those that are wanted.
+fn uses_of(sources: &Sources, map: &BlockMap, wanted: Option<&BlockSet>) -> Result<Vec<Use>> {
     let mut uses = Vec::new();
     for run in &map.runs {
-        if let BlockSource::Frames { pack, first_frame } = run.source {
-            uses.push(Use {
-                pack: sources.pack_number(pack)?,
-                first: first_frame,
-                frames: run.frames(),
-                blocks: run.blocks,
-                kind: FrameKind::Base,
-            });
+        let BlockSource::Frames { pack, first_frame } = run.source else { continue };
+        let (pack, kind) = (sources.pack_number(pack)?, FrameKind::Base);
+        if wanted.is_none() {
+            let (frames, blocks) = (run.frames(), run.blocks);
+            uses.push(Use { pack, first: first_frame, frames, blocks, kind });
+            continue;
+        }
+        let end = run.first_block.saturating_add(run.blocks);
+        for (first, frame) in (first_frame..first_frame.saturating_add(run.frames())).zip(0..) {
+            let begin = run.first_block.saturating_add(frame * FRAME_BLOCKS);
+            let blocks = begin..begin.saturating_add(FRAME_BLOCKS).min(end);
+            if needs_frame(map, blocks.clone(), wanted) {
+                let blocks = blocks.end - blocks.start;
+                uses.push(Use { pack, first, frames: 1, blocks, kind });
+            }
         }
     }
-    for (pack, frame, blocks) in deltas(&map) {
+    for (pack, frame, blocks) in deltas(map, wanted) {
         let pack = sources.pack_number(pack)?;
         uses.push(Use { pack, first: frame, frames: 1, blocks, kind: FrameKind::Delta });
     }
-    Ok((uses, map, hashes.len()))
+    Ok(uses)
 }
 
 /// The delta frames of a file, and how many blocks in a row each has of it.
-fn deltas(map: &BlockMap) -> Vec<(Ulid, u32, u32)> {
+fn deltas(map: &BlockMap, wanted: Option<&BlockSet>) -> Vec<(Ulid, u32, u32)> {
+    let is_wanted = |block: u32| wanted.is_none_or(|wanted| wanted.contains(block));
     let mut deltas: Vec<(Ulid, u32, u32)> = Vec::new();
-    for exception in &map.exceptions {
+    for exception in map.exceptions.iter().filter(|exception| is_wanted(exception.block)) {
         let ExceptionSource::Delta { pack, frame, .. } = exception.source else { continue };
         match deltas.last_mut() {
             Some(last) if (last.0, last.1) == (pack, frame) => last.2 += 1,
@@ -164,14 +184,18 @@ fn deltas(map: &BlockMap) -> Vec<(Ulid, u32, u32)> {
     deltas
 }
 
-/// The frames of all packs: a byte each for the kind, and a bit for whether the backup uses it.
-struct Frames {
+/// The frames of all packs: a byte each for the kind, and a bit for whether they are needed.
+pub(crate) struct Frames {
     kinds: Vec<Vec<FrameKind>>,
     used: Vec<Vec<u64>>,
 }
 
 impl Frames {
-    async fn read(sources: &Sources) -> Result<Self> {
+    /// Reads the tables of all packs. None of their frames is needed yet.
+    ///
+    /// # Errors
+    /// Damage, a missing pack, a store that fails.
+    pub async fn read(sources: &Sources) -> Result<Self> {
         let kinds: Vec<Vec<FrameKind>> = stream::iter(0..sources.packs())
             .map(|pack| async move { Ok(sources.read_table(pack).await?.into_kinds()) })
             .buffered(READS)
@@ -180,6 +204,31 @@ impl Frames {
             .map_err(|error: Error| error)?;
         let used = kinds.iter().map(|kinds| vec![0; kinds.len().div_ceil(64)]).collect();
         Ok(Self { kinds, used })
+    }
+
+    /// Notes that the frame of a small file is needed.
+    ///
+    /// # Errors
+    /// As [`prove_backup`].
+    pub fn need_file(&mut self, sources: &Sources, entry: &Entry) -> Result<()> {
+        let Some(Content::Blob { pack, frame, .. }) = &entry.content else { return Ok(()) };
+        let blob = blob(sources, entry, *pack, *frame)?;
+        self.mark(sources, entry, &[blob]).map(drop)
+    }
+
+    /// Notes that the frames of a file's blocks are needed: of all, or of those that are wanted.
+    ///
+    /// # Errors
+    /// As [`prove_backup`].
+    pub fn need_blocks(
+        &mut self,
+        sources: &Sources,
+        entry: &Entry,
+        map: &BlockMap,
+        wanted: Option<&BlockSet>,
+    ) -> Result<()> {
+        let uses = uses_of(sources, map, wanted)?;
+        self.mark(sources, entry, &uses).map(drop)
     }
 
     /// Notes what an entry uses; returns how many bytes it will take on disk.
@@ -209,18 +258,22 @@ impl Frames {
         Ok((blocks * BLOCK_BYTES as u64).min(entry.size_bytes()))
     }
 
-    /// Reads the stored bytes of every frame that is used and compares their checksums.
-    async fn check_stored(
+    /// Reads the stored bytes of every frame that is needed and compares their checksums. Returns how
+    /// many bytes these are.
+    ///
+    /// # Errors
+    /// Damage, a store that fails.
+    pub async fn check_stored(
         &self,
         sources: &Sources,
         pace: &Pace,
         progress: &dyn Progress,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         progress.stage(Stage::Verifying, None);
         stream::iter(self.used.iter().enumerate())
             .map(|(pack, used)| check_pack(sources, pack, used, pace, progress))
             .buffer_unordered(4)
-            .try_collect::<()>()
+            .try_fold(0, async |sum, bytes| Ok(sum + bytes))
             .await
     }
 }
@@ -231,12 +284,15 @@ async fn check_pack(
     used: &[u64],
     pace: &Pace,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<u64> {
+    if used.iter().all(|word| *word == 0) {
+        return Ok(0);
+    }
     let table = sources.read_table(pack).await?;
     let is_used = |frame: u32| {
         used.get(frame as usize / 64).is_some_and(|word| word & (1 << (frame % 64)) != 0)
     };
-    let mut frame = 0;
+    let (mut frame, mut stored_bytes) = (0, 0);
     while frame < table.frames() {
         if !is_used(frame) {
             frame += 1;
@@ -248,7 +304,8 @@ async fn check_pack(
         table.check_stored(&frames)?;
         pace.wait(frames.stored_bytes()).await?;
         progress.advance(frames.stored_bytes());
+        stored_bytes += frames.stored_bytes();
         frame += count;
     }
-    Ok(())
+    Ok(stored_bytes)
 }

@@ -176,6 +176,7 @@ impl House {
             into: self.room(room),
             tablespaces: Vec::new(),
             databases: Vec::new(),
+            delta: None,
             starts: false,
         }
     }

@@ -15,17 +15,17 @@ use seawall_testkit::{Ledger, faults};
 use crate::house::{House, LIMIT};
 
 /// Dies when so many files are written, or all.
-struct DyingProgress {
+pub struct DyingProgress {
     files: Option<AtomicU64>,
     writing: AtomicBool,
 }
 
 impl DyingProgress {
-    fn after(files: u64) -> Arc<Self> {
+    pub fn after(files: u64) -> Arc<Self> {
         Arc::new(Self { files: Some(AtomicU64::new(files)), writing: AtomicBool::new(false) })
     }
 
-    fn when_written() -> Arc<Self> {
+    pub fn when_written() -> Arc<Self> {
         Arc::new(Self { files: None, writing: AtomicBool::new(false) })
     }
 }

@@ -1,5 +1,6 @@
 //! Restores of a real cluster, judged by PostgreSQL and by a ledger of what was acknowledged.
 
+mod delta;
 mod file_copies;
 mod house;
 mod interrupted;

@@ -235,6 +235,7 @@ impl Site {
             into: into.to_owned(),
             tablespaces: Vec::new(),
             databases: Vec::new(),
+            delta: None,
             starts: false,
         };
         let options = RestoreOptions {

@@ -25,7 +25,7 @@ use crate::config;
 pub struct RestoreArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// The data directory to make: not there yet, or empty
+    /// The data directory to make: not there yet, or empty (but see --delta)
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
     /// Up to WHAT, and with it
@@ -64,6 +64,13 @@ pub struct RestoreArgs {
     /// are there by name and empty
     #[arg(long, value_name = "NAME")]
     pub database: Vec<OsString>,
+    /// Restore onto what is in DIR, a stopped server's data directory of this cluster: only what differs
+    /// is fetched and written
+    #[arg(long, conflicts_with = "database")]
+    pub delta: bool,
+    /// With --delta: also where DIR is another cluster's, or nothing tells whose it is
+    #[arg(long, requires = "delta")]
+    pub force: bool,
     /// Start PostgreSQL on the result and wait until it has recovered
     #[arg(long)]
     pub start: bool,

@@ -195,6 +195,7 @@ const fn name(stage: Stage) -> &'static str {
         Stage::WaitingForPostgres => "waiting for PostgreSQL",
         Stage::WaitingForWal => "waiting for WAL",
         Stage::Copying => "copying",
+        Stage::Comparing => "comparing",
         Stage::Writing => "writing",
         Stage::Syncing => "syncing",
         Stage::Verifying => "verifying",

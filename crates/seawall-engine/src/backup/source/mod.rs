@@ -25,6 +25,7 @@ use crate::pace::Pace;
 pub(super) use bundle::Bundle;
 pub(super) use files::FilesSource;
 pub(super) use page_rule::{PageRule, ReplayLimit};
+pub(crate) use read_ahead::{OpenFile, Piece};
 pub(super) use settled::{Settled, read_settled, restless};
 
 /// Where the content of a cluster comes from.

@@ -23,13 +23,13 @@ const BUFFERS: usize = 3;
 ///
 /// What the page cache has is read from there; the rest is read around it, which takes a tenth of
 /// the processor's time and does not push out what the database wants cached.
-pub(super) struct OpenFile {
+pub(crate) struct OpenFile {
     file: File,
     direct: Option<File>,
 }
 
 /// A piece that was read.
-pub(super) struct Piece<'b> {
+pub(crate) struct Piece<'b> {
     pub offset: u64,
     /// Its bytes; zeros past the file's end.
     pub bytes: &'b mut [u8],

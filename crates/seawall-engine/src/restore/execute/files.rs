@@ -46,36 +46,8 @@ impl Writing<'_> {
     ///
     /// Blocks; `runtime` does the reading.
     pub fn run(&self, runtime: &Handle) -> Result<Vec<String>> {
-        let (sender, receiver) = sync_channel(JOBS_WAITING);
-        // Once no worker is left, nobody holds it: whoever still sends is told.
-        let receiver = Arc::new(Mutex::new(receiver));
-        let failure = Mutex::new(None);
-        let fail = |error: Error| {
-            self.pace.stop();
-            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        };
-        let notes = thread::scope(|scope| {
-            for _ in 0..self.jobs.max(1) {
-                let (receiver, fail) = (Arc::clone(&receiver), &fail);
-                let work = move || self.work(runtime, &receiver).map_err(fail);
-                if let Err(error) = thread::Builder::new().spawn_scoped(scope, work) {
-                    let none = Error::new(Code::LocalIo, "cannot start a thread");
-                    fail(none.with_source(error));
-                }
-            }
-            drop(receiver);
-            let found = self.find(runtime, &sender);
-            // The workers end when there is nothing more to come.
-            drop(sender);
-            found.unwrap_or_else(|error| {
-                fail(error);
-                Vec::new()
-            })
-        });
-        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            None => Ok(notes),
-            Some(error) => Err(error),
-        }
+        let work = |receiver: &Mutex<Receiver<WriteTask>>| self.work(runtime, receiver);
+        in_parallel(self.jobs, &self.pace, |tasks| self.find(runtime, tasks), work)
     }
 
     fn work(&self, runtime: &Handle, receiver: &Mutex<Receiver<WriteTask>>) -> Result<()> {
@@ -104,17 +76,8 @@ impl Writing<'_> {
                 let location = self.layout.resolve(entry.path())?;
                 let wanted = FileToWrite { number, location, entry };
                 number += 1;
-                match self.look(wanted, &mut notes)? {
-                    None => {}
-                    Some(file) => match file.entry.content {
-                        Some(Content::Mapped { .. }) => {
-                            send(tasks, WriteTask::Mapped(Box::new(file)))?;
-                        }
-                        Some(Content::Blob { pack, frame, .. }) => {
-                            small.entry(Some((pack, frame))).or_default().push(file);
-                        }
-                        None => small.entry(None).or_default().push(file),
-                    },
+                if let Some(file) = self.look(wanted, &mut notes)? {
+                    hand_over(file, &mut small, tasks)?;
                 }
             }
             send_small(small, tasks)?;
@@ -158,46 +121,109 @@ impl Writing<'_> {
         self.journal.note(wanted.number, crc_of_zeroes(0, bytes), bytes, self.layout)
     }
 
-    /// A link out of the data directory is made for nobody: through it the restored server would
-    /// read and write what is production's.
     fn link(&self, entry: &Entry, location: &Path, notes: &mut Vec<String>) -> Result<()> {
-        let target = entry.link_target.as_ref().map(|target| target.as_slice()).unwrap_or_default();
-        let target = Path::new(OsStr::from_bytes(target));
-        if !stays_inside(entry.path(), target) {
-            let path = String::from_utf8_lossy(entry.path());
-            let lost = if is_own_directory(entry.path(), self.major)
-                || is_own_file(entry.path(), self.major)
-            {
-                " What was behind it is PostgreSQL's own, and this backup does not have it."
-            } else {
-                " It is yours to make again, if what it leads to is this server's."
-            };
-            notes.push(format!(
-                "The link {path} to {} was left out: production may write there.{lost}",
-                target.display()
-            ));
-            return Ok(());
-        }
-        if fs::read_link(location).is_ok_and(|there| there == target) {
-            return Ok(());
-        }
-        symlink(target, location).map_err(|error| local(error, "linking", location))
+        make_link((entry, self.major), location, notes)
     }
 }
 
-fn next(receiver: &Mutex<Receiver<WriteTask>>) -> Option<WriteTask> {
+/// A link out of the data directory is made for nobody: through it the restored server would read and
+/// write what is production's.
+pub(in crate::restore) fn make_link(
+    (entry, major): (&Entry, PgMajor),
+    location: &Path,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let target = entry.link_target.as_ref().map(|target| target.as_slice()).unwrap_or_default();
+    let target = Path::new(OsStr::from_bytes(target));
+    if !stays_inside(entry.path(), target) {
+        let path = String::from_utf8_lossy(entry.path());
+        let lost = if is_own_directory(entry.path(), major) || is_own_file(entry.path(), major) {
+            " What was behind it is PostgreSQL's own, and this backup does not have it."
+        } else {
+            " It is yours to make again, if what it leads to is this server's."
+        };
+        notes.push(format!(
+            "The link {path} to {} was left out: production may write there.{lost}",
+            target.display()
+        ));
+        return Ok(());
+    }
+    if fs::read_link(location).is_ok_and(|there| there == target) {
+        return Ok(());
+    }
+    symlink(target, location).map_err(|error| local(error, "linking", location))
+}
+
+/// Has threads work on what `find` finds, until there is nothing more or something fails.
+pub(in crate::restore) fn in_parallel<T: Send, F: Send>(
+    jobs: usize,
+    pace: &Pace,
+    find: impl FnOnce(&SyncSender<T>) -> Result<F>,
+    work: impl Fn(&Mutex<Receiver<T>>) -> Result<()> + Sync,
+) -> Result<F> {
+    let (sender, receiver) = sync_channel(JOBS_WAITING);
+    // Once no worker is left, nobody holds it: whoever still sends is told.
+    let receiver = Arc::new(Mutex::new(receiver));
+    let failure = Mutex::new(None);
+    let fail = |error: Error| {
+        pace.stop();
+        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    };
+    let found = thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let (receiver, fail, work) = (Arc::clone(&receiver), &fail, &work);
+            let work = move || work(&receiver).map_err(fail);
+            if let Err(error) = thread::Builder::new().spawn_scoped(scope, work) {
+                let none = Error::new(Code::LocalIo, "cannot start a thread");
+                fail(none.with_source(error));
+            }
+        }
+        drop(receiver);
+        let found = find(&sender);
+        // The workers end when there is nothing more to come.
+        drop(sender);
+        found.map_err(fail).ok()
+    });
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => found.ok_or_else(|| Error::new(Code::Internal, "nothing was found")),
+    }
+}
+
+/// The next task, if there is one more.
+pub(in crate::restore) fn next<T>(receiver: &Mutex<Receiver<T>>) -> Option<T> {
     receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
-fn send(tasks: &SyncSender<WriteTask>, task: WriteTask) -> Result<()> {
-    tasks.send(task).map_err(|_| Error::new(Code::Internal, "no thread writes files any more"))
+/// Gives a file to the threads: one of blocks at once, a small one when those of its frame are known.
+pub(in crate::restore) fn hand_over(
+    file: FileToWrite,
+    small: &mut SmallFiles,
+    tasks: &SyncSender<WriteTask>,
+) -> Result<()> {
+    match file.entry.content {
+        Some(Content::Mapped { .. }) => send(tasks, WriteTask::Mapped(Box::new(file)))?,
+        Some(Content::Blob { pack, frame, .. }) => {
+            small.entry(Some((pack, frame))).or_default().push(file);
+        }
+        None => small.entry(None).or_default().push(file),
+    }
+    Ok(())
+}
+
+/// Hands a task to whichever thread is free.
+fn send<T>(tasks: &SyncSender<T>, task: T) -> Result<()> {
+    tasks.send(task).map_err(|_| Error::new(Code::Internal, "no thread works on files any more"))
 }
 
 /// Small files by pack and frame; empty ones are in none.
-type SmallFiles = BTreeMap<Option<(Ulid, u32)>, Vec<FileToWrite>>;
+pub(in crate::restore) type SmallFiles = BTreeMap<Option<(Ulid, u32)>, Vec<FileToWrite>>;
 
 /// Sends small files in the order of their frames, so that each frame is read once.
-fn send_small(small: SmallFiles, tasks: &SyncSender<WriteTask>) -> Result<()> {
+pub(in crate::restore) fn send_small(
+    small: SmallFiles,
+    tasks: &SyncSender<WriteTask>,
+) -> Result<()> {
     let mut batch = Vec::new();
     for files in small.into_values() {
         batch.extend(files);

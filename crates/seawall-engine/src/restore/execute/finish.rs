@@ -3,7 +3,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use seawall_core::{Code, Error, Lsn, Result, SystemId};
@@ -42,14 +42,17 @@ const DIRECTORIES: [&str; 11] = [
 ];
 
 /// What is left to do when all files of the backup are written.
-pub(super) struct Finishing<'f> {
+pub(in crate::restore) struct Finishing<'f> {
     pub state: &'f RestoreState,
     pub major: PgMajor,
     pub sources: &'f Sources,
     pub manifest: &'f ManifestReader,
     pub layout: &'f Layout,
     pub tablespaces: &'f TablespaceMap,
-    pub journal: &'f Journal,
+    /// For each entry of the manifest the CRC-32C of its file, if that is known.
+    pub checksums: &'f dyn Fn(u32) -> Option<u32>,
+    /// Further directories on whose file systems something was written.
+    pub also_synced: &'f [PathBuf],
     pub group_access: bool,
     pub restore_command: &'f OsStr,
 }
@@ -65,7 +68,8 @@ impl Finishing<'_> {
         self.write_label()?;
         let done = self.state.completed();
         self.write_manifest(runtime, &placed, &control, &done)?;
-        sync_filesystems(self.layout.directories())?;
+        let also_synced = self.also_synced.iter().map(PathBuf::as_path);
+        sync_filesystems(self.layout.directories().chain(also_synced))?;
         Journal::remove(self.root())?;
         done.write(self.root(), self.file_mode())?;
         publish_control(self.root(), &control, self.file_mode())?;
@@ -184,7 +188,7 @@ impl Finishing<'_> {
             for entry in runtime.block_on(self.manifest.page(self.sources.store(), page))? {
                 match changed.remove(entry.path()) {
                     Some(bytes) => files.add_bytes(entry.path(), bytes)?,
-                    None => files.add_entry(&entry, self.journal.finished(number))?,
+                    None => files.add_entry(&entry, (self.checksums)(number))?,
                 }
                 number += 1;
             }

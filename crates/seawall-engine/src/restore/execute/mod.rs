@@ -7,6 +7,7 @@
 //! Whatever ends a restore before its last step leaves a directory PostgreSQL cannot start on, and
 //! the same command goes on with it.
 
+mod blocks;
 mod external;
 mod files;
 mod finish;
@@ -27,6 +28,7 @@ use seawall_repo::manifest::ManifestReader;
 use seawall_repo::new_ulid;
 use tokio::runtime::Handle;
 
+use super::delta::ProvenDelta;
 use super::lock::DirectoryLock;
 use crate::restored::{
     Asked, DirectoryIdentity, NamedDatabase, RestorePlan, RestoreProgress, RestoreState,
@@ -41,21 +43,26 @@ use crate::durable::create_directory;
 use crate::pace::{Pace, StopWhenDropped};
 use crate::stored::{Layout, Proven, Sources};
 use files::Writing;
-use finish::Finishing;
 use journal::Journal;
 
+pub(super) use blocks::{BlockSink, FileBlocks};
+pub(super) use files::{SmallFiles, hand_over, in_parallel, make_link, next, send_small};
+pub(super) use finish::Finishing;
 pub(super) use settings::retarget;
+pub(super) use worker::{FileToWrite, Worker, WriteTask, crc_of_zeroes};
 
 /// Everything a restore needs to write, proven before.
-pub(super) struct Execution {
+pub(in crate::restore) struct Execution {
     pub request: RestoreRequest,
     pub plan: RestorePlan,
     pub major: PgMajor,
-    pub manifest: ManifestReader,
+    pub manifest: Arc<ManifestReader>,
     pub sources: Arc<Sources>,
     pub layout: Layout,
     pub tablespaces: TablespaceMap,
     pub proven: Proven,
+    /// What is there already, if it goes onto that.
+    pub delta: Option<ProvenDelta>,
     pub restore_command: OsString,
     pub jobs: usize,
     pub piece_bytes: usize,
@@ -81,6 +88,9 @@ impl Execution {
     }
 
     fn write(&self, runtime: &Handle) -> Result<RestoreReport> {
+        if let Some(delta) = &self.delta {
+            return self.write_onto(delta, runtime);
+        }
         let root = self.layout.root();
         let mode = self.directory_mode();
         create_directory(root, mode)?;
@@ -114,22 +124,23 @@ impl Execution {
             bytes: self.proven.total_bytes(),
             resumed,
             kept_databases: self.kept_databases(),
+            delta: None,
             notes,
         })
     }
 
-    fn kept_databases(&self) -> Vec<NamedDatabase> {
+    pub(super) fn kept_databases(&self) -> Vec<NamedDatabase> {
         let left_out = &self.plan.left_out_databases;
         let known = self.manifest.commit.info.databases.iter().flatten();
         let kept = known.map(NamedDatabase::from).filter(|it| !left_out.contains(it));
         if left_out.is_empty() { Vec::new() } else { kept.collect() }
     }
 
-    const fn directory_mode(&self) -> u32 {
+    pub(super) const fn directory_mode(&self) -> u32 {
         if self.proven.group_access { 0o750 } else { 0o700 }
     }
 
-    fn begin(&self) -> Result<RestoreState> {
+    pub(super) fn begin(&self) -> Result<RestoreState> {
         let id = new_ulid(Timestamp::now())?;
         let root = self.layout.root();
         let state = RestoreState {
@@ -161,7 +172,7 @@ impl Execution {
     }
 
     /// An older program that was interrupted may not have decided all that this one does.
-    fn go_on(&self, state: RestoreState) -> Result<RestoreState> {
+    pub(super) fn go_on(&self, state: RestoreState) -> Result<RestoreState> {
         if state.plan.backup != self.plan.backup {
             return Err(Error::new(Code::Internal, "another backup was proven than is restored"));
         }
@@ -192,7 +203,8 @@ impl Execution {
             manifest: &self.manifest,
             layout: &self.layout,
             tablespaces: &self.tablespaces,
-            journal: &journal,
+            checksums: &|number| journal.finished(number),
+            also_synced: &[],
             group_access: self.proven.group_access,
             restore_command: &self.restore_command,
         };

@@ -1,11 +1,12 @@
 use std::fmt;
 
-use seawall_core::{Action, ByteSize, Hint, hint};
+use seawall_core::{Action, ByteSize, Hint, hint, printable};
 
 use super::removals::{kept_lines, undone_lines};
 use super::timeline::{commits_of, shown as moment};
 use crate::restored::{
-    CommitPlace, LeftBehind, LivingServer, Mode, NamedDatabase, RestorePlan, Stop, TargetAction,
+    CommitPlace, LeftBehind, LivingServer, Mode, NamedDatabase, Onto, RestorePlan, Stop,
+    TargetAction,
 };
 
 impl RestorePlan {
@@ -24,6 +25,7 @@ impl RestorePlan {
             (_, TargetAction::Shutdown) => "shuts down".into(),
         };
         lines.push(hint!["then          PostgreSQL ", then]);
+        lines.extend(self.onto.iter().flat_map(onto).map(Hint::from));
         for setting in &self.settings {
             if let Some(was) = &setting.was {
                 let (name, value, why) = (&setting.name, &setting.value, &setting.why);
@@ -86,6 +88,29 @@ impl RestorePlan {
         }
         lines
     }
+}
+
+/// So many paths of a list are shown.
+const PATHS_SHOWN: usize = 12;
+
+/// What is in the directory, and what becomes of it.
+fn onto(onto: &Onto) -> Vec<String> {
+    let (files, bytes) = (onto.files, ByteSize(onto.bytes));
+    let mut lines = vec![format!(
+        "onto          {files} files that are there, {bytes}: what differs is written"
+    )];
+    let lists = [("removes", &onto.removed), ("leaves there", &onto.stays)];
+    for (what, list) in lists.into_iter().filter(|(_, list)| list.count > 0) {
+        let shown: Vec<&str> = list.paths.iter().take(PATHS_SHOWN).map(String::as_str).collect();
+        let more = match list.count.saturating_sub(shown.len() as u64) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (count, bytes) = (list.count, ByteSize(list.bytes));
+        let shown = printable(&shown.join(", "));
+        lines.push(format!("{what:<14}{count} that the backup has not, {bytes}: {shown}{more}"));
+    }
+    lines
 }
 
 impl fmt::Display for Stop {

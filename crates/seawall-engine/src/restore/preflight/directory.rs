@@ -76,7 +76,10 @@ fn resume(into: &Path, request: &RestoreRequest) -> Result<RestoreState> {
             plan.target
         ),
     )
-    .with_hint(go_on_or_discard(into)))
+    .with_hint(match plan.onto {
+        Some(_) => "Run the command that began it to go on, or another with `--delta`.".into(),
+        None => go_on_or_discard(into),
+    }))
 }
 
 /// What to do about an interrupted restore that is not the one that is asked for.
@@ -109,7 +112,7 @@ fn not_empty(what: String) -> Error {
     )
 }
 
-pub(super) fn prove_parent(path: &Path) -> Result<()> {
+pub fn prove_parent(path: &Path) -> Result<()> {
     match path.parent() {
         Some(parent) if parent.is_dir() => Ok(()),
         parent => {
@@ -121,7 +124,7 @@ pub(super) fn prove_parent(path: &Path) -> Result<()> {
 }
 
 /// PostgreSQL starts only on a directory of its own user.
-fn prove_owner(path: &Path, owner: u32) -> Result<()> {
+pub fn prove_owner(path: &Path, owner: u32) -> Result<()> {
     if owner == nix::unistd::geteuid().as_raw() {
         return Ok(());
     }
@@ -163,6 +166,7 @@ mod tests {
             into: "/into".into(),
             tablespaces: Vec::new(),
             databases: Vec::new(),
+            delta: None,
             starts: true,
         }
     }

@@ -202,6 +202,7 @@ mod tests {
             settings: Vec::new(),
             asked_at: None,
             server: None,
+            onto: None,
             warnings: Vec::new(),
         }
     }

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
-use seawall_core::Result;
+use seawall_core::{ByteSize, Result};
 use seawall_engine::cluster::Listening;
 use seawall_engine::job::{RestoredReport, Started};
-use seawall_engine::restore::{DEFAULT_ROLE, Recovered, RestoreReport, find_programs};
+use seawall_engine::restore::{DEFAULT_ROLE, DeltaReport, Recovered, RestoreReport, find_programs};
 use seawall_engine::restored::{Mode, TargetAction};
 use seawall_pgwire::quote_conninfo_value;
 use serde_json::json;
@@ -61,6 +61,7 @@ pub fn tell(
     }
     let directory = report.data_directory.display();
     let mut lines = vec![format!("restored into {directory}")];
+    lines.extend(report.delta.as_ref().map(compared));
     match started {
         Some(started) => lines.extend(running(started, report, sudo)),
         None => lines.extend(start_it(report, sudo)),
@@ -71,6 +72,17 @@ pub fn tell(
         Mode::Standby => lines.push(STREAMING.to_owned()),
     }
     lines.iter().try_for_each(|line| Out.line(line))
+}
+
+fn compared(delta: &DeltaReport) -> String {
+    format!(
+        "compared {}, fetched {}, wrote {} into {} files, removed {}",
+        ByteSize(delta.compared_bytes),
+        ByteSize(delta.fetched_bytes),
+        ByteSize(delta.written_bytes),
+        delta.written_files,
+        delta.removed
+    )
 }
 
 /// Where there is no configuration, `archive_command` has none to read either, and no WAL is archived

@@ -13,7 +13,7 @@ use seawall_engine::job::{
     TargetVerb, VERSION, Verb,
 };
 use seawall_engine::lines::several_clusters;
-use seawall_engine::restore::{DEFAULT_ROLE, Login, PlannedRestore};
+use seawall_engine::restore::{DEFAULT_ROLE, Delta, Login, PlannedRestore};
 use seawall_engine::restored::{Mode, RestorePlan};
 use serde_json::Value;
 
@@ -94,6 +94,7 @@ fn verb(args: &RestoreArgs) -> Result<RestoreVerb> {
         into: LocalPath(absolute(&args.into)),
         tablespaces: args.map_tablespace.clone(),
         databases: args.database.clone(),
+        delta: args.delta.then_some(Delta { force: args.force }),
         prove: args.prove,
         dry_run: args.dry_run,
         start: args.start.then(|| StartVerb {
@@ -210,6 +211,15 @@ impl ShownPlan {
 }
 
 fn tell_proven(planned: &PlannedReport) {
+    if let Some(delta) = &planned.delta {
+        eprintln!(
+            "compared {}, and proven what differs: {} would be fetched and {} written",
+            ByteSize(delta.compared_bytes),
+            ByteSize(delta.fetched_bytes),
+            ByteSize(planned.bytes)
+        );
+        return;
+    }
     let content = if planned.content_is_proven {
         ""
     } else {

@@ -49,6 +49,7 @@ fn whole_plan() -> RestorePlan {
         then: TargetAction::Pause,
         asked_at: Some(at(107)),
         server: None,
+        onto: None,
         warnings: vec!["Newer backup x is not used: it has page errors.".into()],
     }
 }
