@@ -20,6 +20,8 @@ pub enum Stage {
     Syncing,
     /// Reading and authenticating the repository.
     Verifying,
+    /// Deleting what nobody needs.
+    Pruning,
 }
 
 /// A job tells a progress display how far it has come. All calls are cheap and never fail.

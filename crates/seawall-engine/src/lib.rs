@@ -29,6 +29,7 @@ pub mod mark;
 pub mod named_twice;
 mod pace;
 mod pinned;
+pub mod prune;
 pub mod restore;
 pub mod restored;
 pub mod retention;

@@ -76,11 +76,32 @@ impl Pinned {
         Ok(Self { line: own, id, beats, _running: running })
     }
 
+    /// Its id.
+    pub const fn id(&self) -> BackupId {
+        self.id
+    }
+
+    /// When it was begun, by the clock of the store.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn began(&self) -> Result<Timestamp> {
+        let path = self.line.paths().path(&LineObject::Pin(self.id.0, 0))?;
+        Ok(self.line.store().stat(&path).await?.modified)
+    }
+
     /// Takes the pin away. One that stays counts as dead after a while, and is swept then.
     pub async fn end(self) {
         self.beats.abort();
         if let Err(error) = self.line.unpin(self.id.0).await {
             tracing::warn!(error = error.chain(), "a pin was not removed");
+        }
+    }
+
+    /// As [`Pinned::end`], if there is one.
+    pub async fn end_any(pinned: Option<Self>) {
+        if let Some(pinned) = pinned {
+            pinned.end().await;
         }
     }
 }

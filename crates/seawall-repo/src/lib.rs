@@ -34,6 +34,6 @@ pub mod wal;
 
 pub use condemned::{Condemnations, Condemned};
 pub use error::Damage;
-pub use line::{Attempt, BackupSummary, Line};
+pub use line::{Attempt, BackupSummary, Line, Named};
 pub use objects::{Needed, ObjectSet};
 pub use repository::{CreateOptions, READS_AT_ONCE, Repository, new_ulid};

@@ -12,7 +12,9 @@ use seawall_store::{ObjectPath, Store, StoreError};
 use crate::envelope::ObjectKind;
 use crate::keys::Keyring;
 use crate::layout::{LineObject, LinePaths, ObjectName};
-use crate::manifest::{BackupInfo, Commit, ManifestReader, kind_at_commit};
+use crate::manifest::{BackupInfo, Commit, ManifestInfo, ManifestReader, kind_at_commit};
+use crate::map::MapInfo;
+use crate::pack::PackInfo;
 use crate::records::{About, HistoryFile, Numbered, Pin, PinRole, Record, Tombstone};
 use crate::repository::{LIST_PAGE, READS_AT_ONCE};
 use crate::{Repository, error};
@@ -35,6 +37,19 @@ pub struct BackupSummary {
     pub info: Result<BackupInfo>,
     /// If it is to be deleted, until when it stays at least, by the clock of the store.
     pub goes_at: Option<Timestamp>,
+}
+
+/// What a commit names: all that the backup keeps from being deleted.
+#[derive(Debug)]
+pub struct Named {
+    /// What the backup is.
+    pub info: BackupInfo,
+    /// Its packs, whichever backup stored them.
+    pub packs: Vec<PackInfo>,
+    /// Its maps.
+    pub maps: Vec<MapInfo>,
+    /// Its manifests.
+    pub manifests: Vec<ManifestInfo>,
 }
 
 /// A backup that began and has not ended, by the names of its records; or whoever else holds a pin.
@@ -281,6 +296,30 @@ impl Line {
                 .with_hint("Use the Seawall that made the backup, or a newer one."));
         }
         Ok(Some(commit))
+    }
+
+    /// Every commit and tombstone, by its backup and generation, in order.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub async fn generations_there(&self) -> Result<Vec<(BackupId, u32)>> {
+        let names = self.numbered("backup").await?;
+        Ok(names.into_iter().map(|name| (BackupId(name.id), name.number)).collect())
+    }
+
+    /// What a commit names, by itself: an older generation is not taken in its place. `None` for a
+    /// tombstone.
+    ///
+    /// # Errors
+    /// [`Code::UnknownFormat`], damage, a missing object, or a store that fails.
+    pub async fn named_by(&self, id: BackupId, generation: u32) -> Result<Option<Named>> {
+        let path = self.paths.path(&LineObject::Backup(id, generation))?;
+        let Some(commit) = self.commit(id, generation, &path).await? else { return Ok(None) };
+        let (store, keyring) = (self.store(), self.keyring());
+        let reader = ManifestReader::open(store, keyring, &self.paths, path, commit).await?;
+        let packs = reader.packs(store).await?;
+        let Commit { info, parts } = reader.commit;
+        Ok(Some(Named { info, packs, maps: parts.maps, manifests: parts.manifests }))
     }
 
     async fn generations(&self, id: BackupId) -> Result<Vec<u32>> {

@@ -6,6 +6,7 @@ mod damage;
 mod jobs;
 mod kills;
 mod memory;
+mod prune;
 mod stores;
 mod sweep;
 mod timelines;
@@ -19,12 +20,13 @@ usage: cargo xtask soak memory [--size-gb N]… [--relations N] [--limit-mb N] [
            --relations N   relations of a cluster with empty ones (100000)
            --limit-mb N    the limit (150)
            --dir D         where clusters are kept; those of bench serve here too
-       cargo xtask soak kills|jobs|damage|stores|timelines|trees|waldump [--rounds N] [--seed N]
+       cargo xtask soak kills|jobs|damage|prune|stores|timelines|trees|waldump [--rounds N] [--seed N]
   kills    kill -9 of backup, push, restore and PostgreSQL before any call that makes something
            durable (500 rounds)
   jobs     backups, restores and verifications that are cancelled or killed at any moment (300
            rounds)
   damage   every kind of object of a repository spoilt in every way (1000 rounds)
+  prune    deletions that die at any call to the store (5000 rounds)
   stores   every verb on a store that fails, is slow or answers too little (2000 rounds)
   timelines
            every form of target on every installed major, across three timelines (14 rounds)
@@ -40,6 +42,7 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         "kills" => kills::KILLS.main(rest),
         "jobs" => jobs::JOBS.main(rest),
         "damage" => damage::DAMAGE.main(rest),
+        "prune" => prune::PRUNE.main(rest),
         "stores" => stores::STORES.main(rest),
         "timelines" => timelines::TIMELINES.main(rest),
         "trees" => trees::TREES.main(rest),

@@ -14,7 +14,6 @@ use super::{
     RestoredReport, Restoring, Starting, TargetVerb,
 };
 use crate::cluster::PostmasterFile;
-use crate::pinned::Pinned;
 use crate::restore::{
     PlannedRestore, Point, RestoreOptions, RestoreRequest, Target, TimelineChoice, find_programs,
     plan_restore,
@@ -38,7 +37,6 @@ impl Job<'_> {
         let Origin { line, wal, backup } = self.origin(&mut repositories, verb).await?;
         let request = self.restore_request(verb, backup, &mut repositories).await?;
         let mut planned = plan_restore(&line, &wal, &request).await?;
-        let pinned = planned.pin().await?;
         self.tell_of_living_server(&line, &wal, &mut planned).await?;
         let starting = self.starting(verb, restoring, &planned)?;
         let plan = planned.plan().clone();
@@ -54,7 +52,7 @@ impl Job<'_> {
             let (bytes, content_is_proven) = (proven.bytes(), proven.content_is_proven());
             let delta = proven.delta();
             let planned = PlannedReport { plan, bytes, content_is_proven, delta };
-            end_pin(pinned).await;
+            proven.end().await;
             return Ok(JobEnd::done(JobReport::Plan(Box::new(planned)), false));
         }
         restoring.begin_writing(&request.into)?;
@@ -65,7 +63,6 @@ impl Job<'_> {
             Some(starting) => Some(starting.start(restoring, &restore, &self.events).await?),
             None => None,
         };
-        end_pin(pinned).await;
         let restored = RestoredReport { restore, started };
         Ok(JobEnd::done(JobReport::Restore(Box::new(restored)), false))
     }
@@ -260,12 +257,6 @@ struct Origin {
     wal: WalArchive,
     /// The backup that was asked for.
     backup: Option<BackupId>,
-}
-
-async fn end_pin(pinned: Option<Pinned>) {
-    if let Some(pinned) = pinned {
-        pinned.end().await;
-    }
 }
 
 fn no_repository() -> Error {

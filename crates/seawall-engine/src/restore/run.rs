@@ -127,6 +127,8 @@ pub(super) struct Resumed {
 pub struct ProvenRestore {
     execution: Execution,
     content_is_proven: bool,
+    /// Keeps the backup until it is written.
+    pinned: Option<Pinned>,
 }
 
 /// Decides how `request` is restored from a line. Where the same request was interrupted, its plan
@@ -496,10 +498,7 @@ fn leaves_behind(decision: &Decision, left: &LeftBehind) -> bool {
 impl PlannedRestore {
     /// Keeps the backup from being deleted while it is read, as far as the repository can be written
     /// to.
-    ///
-    /// # Errors
-    /// [`Code::Condemned`] if it is to be deleted, damage, or a store that fails.
-    pub(crate) async fn pin(&self) -> Result<Option<Pinned>> {
+    async fn pin(&self) -> Result<Option<Pinned>> {
         let planned = &self.plan.backup;
         let pinned = pin_read(&self.line, "restore", vec![planned.ulid]).await;
         let commit = LineObject::Backup(BackupId(planned.ulid), planned.generation);
@@ -620,9 +619,13 @@ impl PlannedRestore {
     ) -> Result<ProvenRestore> {
         let (plan, resumed) = (self.plan.clone(), self.resumed);
         let (line, request) = (self.line.clone(), self.request.clone());
+        let pinned = self.pin().await?;
         match self.prove_all(wal, options).await {
-            Ok(proven) => Ok(proven),
-            Err(error) => Err(tell_way_out(&line, wal, &request, (&plan, resumed), error).await),
+            Ok(proven) => Ok(ProvenRestore { pinned, ..proven }),
+            Err(error) => {
+                Pinned::end_any(pinned).await;
+                Err(tell_way_out(&line, wal, &request, (&plan, resumed), error).await)
+            }
         }
     }
 
@@ -662,7 +665,7 @@ impl PlannedRestore {
         if !is_resumed || execution.delta.is_some() {
             execution.prove_room(&room)?;
         }
-        Ok(ProvenRestore { execution, content_is_proven: proves_content })
+        Ok(ProvenRestore { execution, content_is_proven: proves_content, pinned: None })
     }
 
     /// Looks at the places of tablespaces; tells those that the directory has besides.
@@ -776,6 +779,13 @@ impl ProvenRestore {
     /// that fails. The same command goes on where this one ended.
     pub async fn run(self) -> Result<RestoreReport> {
         let request = self.execution.request.clone();
-        self.execution.run().await.map_err(|error| tell_unstartable(error, &request))
+        let written = self.execution.run().await;
+        Pinned::end_any(self.pinned).await;
+        written.map_err(|error| tell_unstartable(error, &request))
+    }
+
+    /// Does not write it.
+    pub async fn end(self) {
+        Pinned::end_any(self.pinned).await;
     }
 }

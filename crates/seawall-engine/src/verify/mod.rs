@@ -26,6 +26,7 @@ use serde::{Serialize, Serializer};
 
 use crate::lines::current_line;
 use crate::pace::Crew;
+use crate::pinned::Pinned;
 use crate::wal::{BackupPlace, Look, Obstacle, Reach, reach};
 
 use heads::Heads;
@@ -293,9 +294,7 @@ pub async fn run(
                 let recorded = record::record(&line, checked, proven, &findings, now).await;
                 report.verified.extend(recorded.whole);
                 report.unrecorded = recorded.failure.or(report.unrecorded);
-                if let Some(pinned) = pinned {
-                    pinned.end().await;
-                }
+                Pinned::end_any(pinned).await;
             }
         }
         // That the keys are gone is found already.

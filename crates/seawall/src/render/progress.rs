@@ -199,6 +199,7 @@ const fn name(stage: Stage) -> &'static str {
         Stage::Writing => "writing",
         Stage::Syncing => "syncing",
         Stage::Verifying => "verifying",
+        Stage::Pruning => "pruning",
     }
 }
 

@@ -208,6 +208,10 @@ async fn inherit(
     }
     let archive = WalArchive::open(line.clone()).await?;
     let ancestry = archive.ancestry(timeline).await?;
+    // Pinned first, then looked for: who deletes does it the other way round.
+    inheritance.packs.iter().for_each(|pack| journal.pack(*pack));
+    inheritance.maps.iter().for_each(|map| journal.map(*map));
+    journal.write(line).await?;
     let proof = prove(line, &archive, &ancestry, &inheritance, to);
     let changes = match journal.keep_alive(line, proof).await {
         Ok(changes) => changes,
@@ -218,8 +222,6 @@ async fn inherit(
         }
     };
     let id = inheritance.id;
-    inheritance.packs.iter().for_each(|pack| journal.pack(*pack));
-    inheritance.maps.iter().for_each(|map| journal.map(*map));
     ready.packs.clone_from(&inheritance.packs);
     ready.maps.clone_from(&inheritance.maps);
     let predecessor = inheritance.adopt(changes, seen.control.relseg_size);

@@ -58,6 +58,7 @@ impl Inheritance {
             entries: BTreeMap::new(),
         };
         let (mut packs, mut maps) = (BTreeSet::<Ulid>::new(), BTreeSet::<Ulid>::new());
+        let (mut used_packs, mut used_maps) = (BTreeSet::new(), BTreeSet::new());
         for record in records {
             if record.start_lsn.is_valid() {
                 all.start_lsn = record.start_lsn;
@@ -68,8 +69,10 @@ impl Inheritance {
             all.packs.extend(record.packs);
             all.maps.extend(record.maps);
             for entry in record.files.0 {
-                let is_durable = entry.packs().all(|pack| packs.contains(&pack))
-                    && entry.maps().all(|map| maps.contains(&map));
+                let (of_packs, of_maps): (Vec<Ulid>, Vec<Ulid>) =
+                    (entry.packs().collect(), entry.maps().collect());
+                let is_durable = of_packs.iter().all(|pack| packs.contains(pack))
+                    && of_maps.iter().all(|map| maps.contains(map));
                 let Entry { path, size_bytes: Some(size_bytes), modified_us, content, .. } = entry
                 else {
                     continue;
@@ -77,9 +80,14 @@ impl Inheritance {
                 if let Some(content) = content.filter(|_| is_durable) {
                     let finished = Finished { size_bytes, modified_us, content };
                     all.entries.insert(path.into(), finished);
+                    used_packs.extend(of_packs);
+                    used_maps.extend(of_maps);
                 }
             }
         }
+        // It may have named what it then did without.
+        all.packs.retain(|pack| used_packs.contains(&pack.id));
+        all.maps.retain(|map| used_maps.contains(&map.id));
         (all.start_lsn.is_valid() && !all.entries.is_empty()).then_some(all)
     }
 
@@ -96,9 +104,12 @@ impl Inheritance {
         self.start_timeline == timeline && self.start_lsn <= start_lsn
     }
 
-    /// Proves that what the attempt finished is still there.
+    /// Proves that what the attempt finished is there and stays. A pin names it already.
     pub async fn prove(&self, line: &Line) -> Result<()> {
         let (store, keyring) = (line.store(), line.keyring());
+        let packs = self.packs.iter().map(|pack| LineObject::Pack(pack.id));
+        let maps = self.maps.iter().map(|map| LineObject::Map(map.id));
+        line.refuse_condemned(packs.chain(maps)).await?;
         let packs = self.packs.iter().map(async |info| {
             let path = line.paths().path(&LineObject::Pack(info.id))?;
             FrameTable::read(store, keyring, &path, info).await.map(drop)
@@ -152,10 +163,14 @@ impl Predecessor {
 mod tests {
     use std::path::PathBuf;
 
+    use seawall_core::Code;
     use seawall_pgdata::PgMajor;
     use seawall_pgdata::relation_path::RelationPath;
+    use seawall_repo::keys::{KeyFile, Unlock};
     use seawall_repo::manifest::{EntryKind, Page};
-    use seawall_repo::records::PinRole;
+    use seawall_repo::records::{Condemnation, PinRole};
+    use seawall_repo::{CreateOptions, Repository};
+    use seawall_store::testing::MemoryStore;
 
     use super::*;
 
@@ -253,5 +268,28 @@ mod tests {
         let mut changes = ChangedBlocks::new();
         changes.mark(LOCATOR, Fork::Main, 1);
         assert!(predecessor(changes).content(&found()).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_deleted_is_not_taken_over_whether_it_is_there_or_not() {
+        let unlock = Unlock::KeyFile(KeyFile::generate().unwrap());
+        let now = jiff::Timestamp::now();
+        let options = CreateOptions { unlock: &unlock, label: "test", now };
+        let store = std::sync::Arc::new(MemoryStore::new());
+        let repository = Repository::create(store, &options).await.unwrap();
+        let line = repository.line(&"main".parse().unwrap(), "7-0".parse().unwrap()).unwrap();
+        let pack = PackInfo { id: PACK, length_bytes: 1, footer_hash: Default::default() };
+        let unused = PackInfo { id: Ulid(2), ..pack };
+        let (id, records) = records(vec![pack, unused]);
+        let inheritance = Inheritance::of(id, records).unwrap();
+        assert_eq!(inheritance.packs, [pack], "what no file of it is in is of no use");
+        let refused = inheritance.prove(&line).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ObjectMissing);
+        let names = vec![line.paths().name(&LineObject::Pack(PACK)).unwrap()];
+        let condemnation = Condemnation { time_us: 0, names, grace_s: 900 };
+        let path = line.paths().path(&LineObject::Gc(Ulid(1), LineObject::CONDEMNED)).unwrap();
+        repository.create_record(&path, &condemnation).await.unwrap();
+        let refused = inheritance.prove(&line).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Condemned);
     }
 }
