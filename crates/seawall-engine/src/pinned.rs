@@ -5,7 +5,7 @@
 //! away what tells that something goes.
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Lsn, Result, TimelineId, Ulid};
+use seawall_core::{BackupId, Code, ExitClass, Lsn, Result, TimelineId, Ulid};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::Page;
 use seawall_repo::records::{Pin, PinRole};
@@ -124,6 +124,44 @@ pub(crate) async fn pin_read(
         tracing::warn!(error = error.chain(), "what is read is not kept from being deleted");
     });
     told.ok()
+}
+
+/// Keeps a backup from being deleted while it is restored, as far as the repository can be written to.
+///
+/// # Errors
+/// As [`refuse_going`].
+pub(crate) async fn pin_restored(
+    line: &Line,
+    id: BackupId,
+    generation: u32,
+) -> Result<Option<Pinned>> {
+    let pinned = pin_read(line, "restore", vec![id.0]).await;
+    match refuse_going(line, id, generation).await {
+        Ok(()) => Ok(pinned),
+        Err(error) => {
+            Pinned::end_any(pinned).await;
+            Err(error)
+        }
+    }
+}
+
+/// Refuses to read a backup that is to be deleted, as far as that is known: damage elsewhere keeps
+/// none from being restored.
+///
+/// # Errors
+/// [`Code::Condemned`], or a store that fails.
+pub(crate) async fn refuse_going(line: &Line, id: BackupId, generation: u32) -> Result<()> {
+    let commit = LineObject::Backup(id, generation);
+    match line.refuse_condemned(std::iter::once(commit)).await {
+        Err(error)
+            if error.exit_class() == ExitClass::Integrity
+                || error.code() == Code::UnknownFormat =>
+        {
+            tracing::warn!(error = error.chain(), "whether the backup is to be deleted is unknown");
+            Ok(())
+        }
+        asked => asked,
+    }
 }
 
 async fn write(line: &Line, id: BackupId, number: u32, pin: &Pin) -> Result<()> {

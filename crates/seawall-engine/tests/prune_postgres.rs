@@ -65,11 +65,11 @@ async fn elsewhere(house: &House) -> Result<Line> {
     Ok(repository.line(house.line.cluster(), house.line.id())?)
 }
 
-/// A policy would let the backup go, and the WAL before the next one.
+/// A policy would let the backup go, and the WAL from it to the next one.
 fn going(backup: &BackupReport, next: Option<&BackupReport>) -> Going {
     let segment = |lsn: Lsn| Lsn(lsn.0 & !((16 << 20) - 1));
     let wal = next.map(|next| {
-        let range = LsnRange { start: Lsn::INVALID, end: segment(next.start_lsn) };
+        let range = LsnRange { start: segment(backup.start_lsn), end: segment(next.start_lsn) };
         (TimelineId(1), range)
     });
     Going { backups: [backup.id].into(), wal: wal.into_iter().collect() }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
-use seawall_core::{BackupId, Code, Error, Result, Ulid};
+use seawall_core::{BackupId, Code, Error, ExitClass, Result, Ulid};
 
 use crate::layout::{LineObject, ObjectName};
 use crate::objects::ObjectSet;
@@ -75,6 +75,30 @@ impl Line {
     /// # Errors
     /// Damage, or a store that fails.
     pub async fn condemnations(&self) -> Result<Condemnations> {
+        self.each_condemnation().await?.into_iter().collect::<Result<_>>().map(Condemnations)
+    }
+
+    /// The same without those that cannot be read, of which `verify` tells: they keep no backup from
+    /// being made or restored.
+    ///
+    /// # Errors
+    /// A store that fails.
+    pub(crate) async fn known_condemnations(&self) -> Result<Condemnations> {
+        let is_unreadable = |error: &Error| {
+            error.exit_class() == ExitClass::Integrity || error.code() == Code::UnknownFormat
+        };
+        let mut known = Condemnations::default();
+        for one in self.each_condemnation().await? {
+            match one {
+                Ok(one) => known.0.push(one),
+                Err(error) if is_unreadable(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(known)
+    }
+
+    async fn each_condemnation(&self) -> Result<Vec<Result<Condemned>>> {
         let mut found: BTreeMap<Ulid, Found> = BTreeMap::new();
         let below = self.paths().below("gc")?;
         let mut after = None;
@@ -100,8 +124,8 @@ impl Line {
             }
         }
         let read = found.into_iter().map(async |(id, found)| self.condemned(id, found).await);
-        let read: Vec<_> = stream::iter(read).buffered(READS_AT_ONCE).try_collect().await?;
-        Ok(Condemnations(read.into_iter().flatten().collect()))
+        let read: Vec<_> = stream::iter(read).buffered(READS_AT_ONCE).collect().await;
+        Ok(read.into_iter().filter_map(Result::transpose).collect())
     }
 
     /// Reads one; `None` if it is finished, or gone meanwhile.

@@ -19,7 +19,7 @@ impl Line {
     /// A store that fails.
     pub async fn write_head(&self, next: &ObjectPath, now: Timestamp) -> Result<Ulid> {
         // First: what is condemned later outlives by its grace the head that lists it.
-        let condemned = self.condemnations().await?;
+        let condemned = self.known_condemnations().await?;
         let head = self.survey(&condemned, now).await?;
         self.create_head(&Head { next: next.to_string(), ..head }, now).await
     }

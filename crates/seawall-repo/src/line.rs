@@ -169,8 +169,7 @@ impl Line {
     /// The line's backups, and those that are to be deleted among them.
     ///
     /// # Errors
-    /// A store that fails, or damage in what says which are to be deleted; a damaged commit is told
-    /// in its summary.
+    /// A store that fails; a damaged commit is told in its summary.
     pub async fn all_backups(&self) -> Result<Vec<BackupSummary>> {
         self.all_backups_as(|summary| summary).await
     }
@@ -180,7 +179,8 @@ impl Line {
     /// # Errors
     /// As [`Self::all_backups`].
     pub async fn all_backups_as<T>(&self, take: impl Fn(BackupSummary) -> T) -> Result<Vec<T>> {
-        let (numbers, condemned) = try_join(self.numbered("backup"), self.condemnations()).await?;
+        let (numbers, condemned) =
+            try_join(self.numbered("backup"), self.known_condemnations()).await?;
         let mut generations: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
         for name in numbers {
             generations.entry(BackupId(name.id)).or_default().push(name.number);

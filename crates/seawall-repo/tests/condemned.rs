@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use seawall_core::{BackupId, Code, LineId, Lsn, TimelineId, Ulid};
+use seawall_core::{BackupId, Code, ExitClass, LineId, Lsn, TimelineId, Ulid};
 use seawall_repo::keys::{KeyFile, Unlock};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::Page;
@@ -120,6 +120,14 @@ async fn a_backup_that_is_to_go_is_none_that_can_be_used() {
     let all = line.all_backups().await.unwrap();
     assert_eq!(all.len(), 1);
     assert!(all[0].goes_at.unwrap() > Timestamp::now() + SignedDuration::from_mins(59));
+
+    // One that cannot be read keeps no other from being used, and nothing from being told.
+    let damaged = line.paths().path(&LineObject::Gc(Ulid(1), LineObject::CONDEMNED)).unwrap();
+    line.store().create(&damaged, "no condemnation".into()).await.unwrap();
+    assert_eq!(line.condemnations().await.unwrap_err().exit_class(), ExitClass::Integrity);
+    assert!(line.backups().await.unwrap().is_empty());
+    line.write_head(&path, Timestamp::now()).await.unwrap();
+    assert!(line.replace_heads(Timestamp::now()).await.is_err());
 }
 
 #[tokio::test]

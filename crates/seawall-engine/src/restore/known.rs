@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use seawall_core::{BackupId, Error, Result, WalSegmentSize};
 use seawall_repo::Line;
-use seawall_repo::layout::LineObject;
 
 use super::plan::BackupFacts;
 use crate::events::{Standings, Verdict, standings};
+use crate::pinned::refuse_going;
 use crate::verify::NotWhole;
 
 /// The backups of a line.
@@ -34,9 +34,8 @@ impl Known {
         for summary in line.all_backups().await? {
             if summary.goes_at.is_some() {
                 let generation = summary.info.as_ref().map_or(0, |info| info.generation);
-                let commit = LineObject::Backup(summary.id, generation);
                 if asked == Some(summary.id) {
-                    line.refuse_condemned(std::iter::once(commit)).await?;
+                    refuse_going(line, summary.id, generation).await?;
                 }
                 continue;
             }

@@ -13,7 +13,6 @@ use seawall_pgdata::control::ControlFile;
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::tablespace_map::TablespaceMap;
 use seawall_repo::Line;
-use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{BackupInfo, ManifestReader};
 use serde::Serialize;
 
@@ -37,7 +36,7 @@ use super::start::find_programs;
 use super::way_out::{tell_unread, tell_unstartable, tell_way_out};
 use super::{Point, RestoreRequest, Target, WalSource, future};
 use crate::pace::{Crew, Pace};
-use crate::pinned::{Pinned, pin_read};
+use crate::pinned::{Pinned, pin_restored};
 use crate::restored::{
     LeftBehind, LivingServer, Mode, NamedDatabase, OwnPlaces, PlannedBackup, Removals,
     RequiredParameters, RestorePlan, RestoreProgress, RestoreState, TargetAction,
@@ -496,16 +495,6 @@ fn leaves_behind(decision: &Decision, left: &LeftBehind) -> bool {
 }
 
 impl PlannedRestore {
-    /// Keeps the backup from being deleted while it is read, as far as the repository can be written
-    /// to.
-    async fn pin(&self) -> Result<Option<Pinned>> {
-        let planned = &self.plan.backup;
-        let pinned = pin_read(&self.line, "restore", vec![planned.ulid]).await;
-        let commit = LineObject::Backup(BackupId(planned.ulid), planned.generation);
-        self.line.refuse_condemned(std::iter::once(commit)).await?;
-        Ok(pinned)
-    }
-
     /// What will be done.
     #[must_use]
     pub const fn plan(&self) -> &RestorePlan {
@@ -619,7 +608,8 @@ impl PlannedRestore {
     ) -> Result<ProvenRestore> {
         let (plan, resumed) = (self.plan.clone(), self.resumed);
         let (line, request) = (self.line.clone(), self.request.clone());
-        let pinned = self.pin().await?;
+        let PlannedBackup { ulid, generation, .. } = &plan.backup;
+        let pinned = pin_restored(&line, BackupId(*ulid), *generation).await?;
         match self.prove_all(wal, options).await {
             Ok(proven) => Ok(ProvenRestore { pinned, ..proven }),
             Err(error) => {

@@ -1,7 +1,7 @@
 //! What goes, what stays, and when.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, Code, ExitClass, Ulid};
@@ -238,16 +238,26 @@ async fn a_million_objects_are_condemned_within_ten_seconds_and_little_memory() 
     }
     house.pass(1);
     let before = resident_bytes("VmRSS");
-    let began = Instant::now();
+    let began = processor_time();
     let line = house.line_over(Arc::new(house.store.clone())).await.unwrap();
     let progress = seawall_core::NoProgress;
     let report = run(&line, &Going::default(), PruneRequest::default(), &progress).await.unwrap();
-    let (took, more) = (began.elapsed(), resident_bytes("VmHWM").saturating_sub(before));
+    let took = processor_time() - began;
+    let more = resident_bytes("VmHWM").saturating_sub(before);
     assert_eq!(report.condemned.all.objects, 1_000_000);
     eprintln!("{took:?}, {} MB more", more / 1_000_000);
     assert!(took.as_secs() < 10, "{took:?}");
     // The store of this test keeps the condemnations in memory too: some 45 MB of names.
     assert!(more < 150_000_000, "{} MB", more / 1_000_000);
+}
+
+/// What this process has used: how long it takes on a busy machine is another matter.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let ticks =
+        fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap());
+    Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
 fn resident_bytes(which: &str) -> u64 {
