@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{BackupId, Code, Error, ExitClass, Result};
 use seawall_repo::layout::{LineObject, ObjectName};
-use seawall_repo::records::{Event, Pin, PinRole};
+use seawall_repo::records::{Pin, PinRole};
 use seawall_repo::wal::LsnRange;
 use seawall_repo::{Attempt, Condemnations, Line, Named, ObjectSet, READS_AT_ONCE};
 use seawall_store::{MAX_PAGE_OBJECTS, ObjectInfo, ObjectPrefix};
@@ -14,6 +14,7 @@ use seawall_store::{MAX_PAGE_OBJECTS, ObjectInfo, ObjectPrefix};
 use super::foreign::unknown;
 use super::marks::{Marks, Needs, WalNeed};
 use super::{Going, Gone};
+use crate::events::standings;
 use crate::liveness::{Life, life_of};
 use crate::pinned::Pinned;
 
@@ -67,7 +68,7 @@ impl Look {
         }
         let mut goes = going.backups.clone();
         goes.retain(|id| generations.contains_key(id) && !held.backups.contains(id));
-        for id in held_by_people(line, &goes).await? {
+        for id in held_by_people(line, &goes, now).await? {
             goes.remove(&id);
         }
         let newest = generations.iter().filter_map(|(id, of_it)| Some((*id, *of_it.last()?)));
@@ -311,34 +312,21 @@ fn running(line: &Line, newest: Option<&Pin>) -> Error {
     )
 }
 
-/// Those that somebody holds: of `hold` and `release` the last counts.
-async fn held_by_people(line: &Line, backups: &BTreeSet<BackupId>) -> Result<Vec<BackupId>> {
-    let mut events: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
-    let below = line.paths().below("events")?;
-    for_each(line, &below, |object, _| {
-        if let LineObject::Event(subject, number) = object
-            && backups.contains(&BackupId(subject))
-        {
-            events.entry(BackupId(subject)).or_default().push(number);
-        }
-    })
-    .await?;
-    let held = events.into_iter().map(async |(id, numbers)| {
-        for number in numbers.into_iter().rev() {
-            let path = line.paths().path(&LineObject::Event(id.0, number))?;
-            let event: Event = match line.repository().read_record(&path).await {
-                Ok(event) => event,
-                Err(error) if error.code() == Code::ObjectMissing => continue,
-                Err(error) => return Err(error.context("nothing was deleted")),
-            };
-            match event.kind.as_str() {
-                "hold" => return Ok(Some(id)),
-                "release" => return Ok(None),
-                _ => {}
-            }
-        }
-        Ok(None)
-    });
-    let held: Vec<_> = stream::iter(held).buffered(READS_AT_ONCE).try_collect().await?;
-    Ok(held.into_iter().flatten().collect())
+/// Those that somebody holds: whoever planned may not have seen it.
+async fn held_by_people(
+    line: &Line,
+    backups: &BTreeSet<BackupId>,
+    now: Timestamp,
+) -> Result<Vec<BackupId>> {
+    if backups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let standings = standings(line).await;
+    if let Some(error) = standings.undecided {
+        return Err(error.context("nothing was deleted"));
+    }
+    let is_held = |id: &&BackupId| {
+        standings.known.get(*id).is_some_and(|standing| standing.hold_at(now).is_some())
+    };
+    Ok(backups.iter().filter(is_held).copied().collect())
 }

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{BackupId, Progress, Result, Stage, TimelineId};
 use seawall_repo::records::PinRole;
+use seawall_repo::retention::LinePlan;
 use seawall_repo::wal::LsnRange;
 use seawall_repo::{Condemned, Line, ObjectSet};
 use serde::Serialize;
@@ -43,6 +44,13 @@ pub struct Going {
     pub backups: BTreeSet<BackupId>,
     /// The WAL that goes: a range goes if all of it does.
     pub wal: Vec<(TimelineId, LsnRange)>,
+}
+
+impl From<&LinePlan> for Going {
+    fn from(plan: &LinePlan) -> Self {
+        let backups = plan.going().map(|backup| backup.id.0).collect();
+        Self { backups, wal: plan.going_wal().collect() }
+    }
 }
 
 /// How to prune.
