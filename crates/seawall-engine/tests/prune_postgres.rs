@@ -7,7 +7,7 @@ mod house;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use house::House;
@@ -155,7 +155,8 @@ async fn a_backup_that_is_restored_stays_until_the_restore_has_ended() -> Result
         anyhow::Ok(())
     };
     let (restored, pruned) = tokio::join!(restore, pruning);
-    (restored?, pruned?);
+    restored?;
+    pruned?;
     ensure!(other.pins().await?.is_empty(), "it has ended");
     house.open("restored")?.stop(StopMode::Fast)?;
 

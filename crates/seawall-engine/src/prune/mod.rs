@@ -145,8 +145,8 @@ async fn prune(
     let before = line.condemnations().await?;
     let look = Look::take(line, own, going).await?;
     let scanned = look.scan(line, &before).await?;
-    let mut report = PruneReport::default();
-    report.fenced = look.fenced.iter().map(ToString::to_string).collect();
+    let fenced = look.fenced.iter().map(ToString::to_string).collect();
+    let mut report = PruneReport { fenced, ..PruneReport::default() };
 
     let decided = decide::decide(line, &look, &before, &mut report).await?;
     let goes: ObjectSet = decided.0.iter().flat_map(|one| one.objects.iter()).collect();

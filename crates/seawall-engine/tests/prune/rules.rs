@@ -25,7 +25,8 @@ async fn what_goes_is_condemned_first_and_deleted_when_its_grace_has_passed() {
     let (first, second) = (house.backup(1, &files[..2]).await, house.backup(2, &files[1..]).await);
     house.event(first, 0, "verified").await;
     house.event(second, 0, "verified").await;
-    (house.wal(1).await, house.wal(2).await);
+    house.wal(1).await;
+    house.wal(2).await;
     house.pass(1);
     let goes = going(&[first], &[1]);
     let report = house.prune(&goes).await.unwrap();
