@@ -1,9 +1,10 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{Code, Lsn, TimelineId};
 use seawall_engine::mark::{Mark, look_before_delete, mark};
-use seawall_engine::retention::{facts, plan_line};
+use seawall_engine::retention::{facts, plan_line, plan_to_act};
 use seawall_engine::survey::{Choices, CopyAt, find_backup};
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
@@ -88,6 +89,25 @@ async fn the_time_is_never_before_what_the_store_has_written() {
     let line = line_with(1).await;
     let known = facts(&line, Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!(known.now, known.backups[0].written);
+}
+
+#[tokio::test]
+async fn whoever_acts_goes_by_the_clock_of_the_store() {
+    let (store, month) = (MemoryStore::new(), Duration::from_secs(30 * 86_400));
+    let line = line_in(Arc::new(store.clone())).await;
+    for number in 1..=2 {
+        commit(&line, number, number).await;
+    }
+    store.age(month);
+    commit(&line, 3, 3).await;
+    store.age(month);
+    let policy = Policy { age: Some(SignedDuration::from_hours(40 * 24)), ..Policy::none() };
+    // The clock at hand is two months behind: as far as it knows, the first two are a month old.
+    let looked = plan_line(&line, &policy, Timestamp::now()).await.unwrap();
+    assert_eq!(looked.going().count(), 0);
+    let acts = plan_to_act(&line, &policy).await.unwrap();
+    assert_eq!(acts.going().count(), 2);
+    assert!(line.pins().await.unwrap().is_empty(), "it leaves nothing");
 }
 
 #[tokio::test]
