@@ -18,10 +18,12 @@ use crate::liveness::{Life, life_of};
 
 /// What may stand in a repository, and what in a line.
 const ROOT: [&str; 5] = ["c", "epochs", "format", "keys", "removals"];
-const LINE: [&str; 11] =
-    ["about", "backup", "events", "gc", "head", "history", "manifest", "map", "pack", "pin", "wal"];
+const LINE: [&str; 12] = [
+    "about", "backup", "events", "gc", "head", "history", "manifest", "map", "names", "pack",
+    "pin", "wal",
+];
 /// Of these every name is looked at; those of packs and WAL whoever deletes them looks at.
-const SMALL: [&str; 6] = ["backup", "events", "gc", "head", "history", "pin"];
+const SMALL: [&str; 7] = ["backup", "events", "gc", "head", "history", "names", "pin"];
 
 /// Collects what is known of a line. `now` is the time of the store's clock, as far as it is known: it
 /// is not before anything that is there.
