@@ -167,3 +167,53 @@ fn a_repository_that_is_away_is_told_and_the_others_have_the_mark() -> Result<()
     ensure!(held("second")? == json!(true));
     Ok(())
 }
+
+/// Lets the condemnations of a repository be so old that a prune decides them.
+fn let_grace_pass(house: &Protected) -> Result<()> {
+    let day = std::time::Duration::from_secs(25 * 3600);
+    for path in support::files(&house.places.repository)? {
+        if path.components().any(|part| part.as_os_str() == "gc") {
+            let file = fs::File::options().append(true).open(&path)?;
+            file.set_modified(std::time::SystemTime::now() - day)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_no_rule_keeps_goes_a_day_later_and_the_rest_is_restored() -> Result<()> {
+    let (house, ids) = house_with(PgBin::default_major()?, 3)?;
+    let [first, second, third] = ids.as_slice() else { anyhow::bail!("three backups") };
+    house.configure_repository("retention = { last = 1 }")?;
+    tells(&house.command(["prune"]).fail(5)?, "SW0610")?;
+    house.command(["prune", "--yes"]).succeed()?;
+    let list = house.command(["list"]).succeed()?.stdout;
+    ensure!(list.matches("going, not before").count() == 2, "{list}");
+    let refused = house.restore("gone", ["--backup", first, "--dry-run"]).fail(5)?;
+    tells(&refused, "SW0314")?;
+    house.prove_undamaged()?;
+
+    // Held in time, one comes back.
+    house.command(["hold", second]).succeed()?;
+    let_grace_pass(&house)?;
+    let report = house.command(["prune", "--yes", "--json"]).succeed()?.json()?;
+    let pruned = &report["repositories"][0]["lines"][0]["pruned"];
+    ensure!(pruned["deleted"]["backups"] == json!([first]), "{report}");
+    ensure!(pruned["spared"] == json!([second]), "{report}");
+    house.prove_undamaged()?;
+    for id in [second, third] {
+        ensure!(restored_from(&house, ["--backup", id])? == *id);
+    }
+    house.restore("restored", []).succeed()?;
+
+    // The next backup, and what it lets go, change nothing of that.
+    house.backup()?;
+    for _ in 0..2 {
+        house.command(["prune", "--yes"]).succeed()?;
+        let_grace_pass(&house)?;
+    }
+    house.prove_undamaged()?;
+    let status = house.command(["status", "--json"]).run()?;
+    ensure!(status.code() == Some(0), "{status:?}");
+    Ok(())
+}

@@ -73,15 +73,21 @@ pub struct DeleteArgs {
 /// `seawall prune`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What is kept is `retention` in the configuration; without it everything is. Exits 5 \
-                  if something is not known that decides it, 6 if a repository could not be looked at."
+    after_help = "What is kept is `retention` in the configuration; without it everything is, and only \
+                  what nobody needs goes: what backups left that died. Nothing is deleted in the run \
+                  that finds it: what goes is condemned first, and deleted by a prune a day later, \
+                  unless it is needed again. Exits 5 if something is not known that decides it, 6 if a \
+                  repository could not be looked at."
 )]
 pub struct PruneArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
     /// Show what stays and goes, and why; nothing is changed
-    #[arg(long, required = true)]
+    #[arg(long)]
     pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
     #[command(flatten)]
     pub repository: RepositoryArgs,
     #[command(flatten)]

@@ -1,11 +1,17 @@
-//! `seawall prune --dry-run`: what stays of backups and WAL, what goes, and why.
+//! `seawall prune`: what stays of backups and WAL, what goes, and why; and how it goes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{ByteSize, ClusterName, Error, Result, counted};
+use seawall_core::{
+    BackupId, ByteSize, ClusterName, Error, Hint, Progress, Result, Stage, counted,
+};
+use seawall_engine::job::{Events, JobEvent};
 use seawall_engine::lines::{KnownLine, stored_lines};
-use seawall_engine::retention::plan_line;
+use seawall_engine::prune::{self, Going, Gone, PruneReport, PruneRequest};
+use seawall_engine::retention::{plan_line, plan_to_act};
+use seawall_repo::Line;
 use seawall_repo::retention::{
     BackupFate, Gap, LinePlan, Lost, Moment, Policy, Recovery, Rule, WalFate,
 };
@@ -14,13 +20,14 @@ use serde_json::{Value, json};
 use crate::args::PruneArgs;
 use crate::context::{Context, Opened, Place};
 use crate::exit::Outcome;
-use crate::render::{self, Align, Out, table, utc};
+use crate::render::{self, Align, Display, Out, confirm, table, utc};
 use crate::run;
 
 /// Runs the command.
 ///
 /// # Errors
-/// [`seawall_core::Code::PruneRefused`], and those of configuration and repositories.
+/// [`seawall_core::Code::PruneRefused`], [`seawall_core::Code::NotConfirmed`], and those of
+/// configuration and repositories.
 pub fn main(config: Option<&Path>, args: &PruneArgs) -> Result<Outcome> {
     let context = Context::new(config, &args.repository)?;
     let target = super::restore::target_of(&context, args.cluster.cluster.as_ref())?;
@@ -34,14 +41,48 @@ pub fn main(config: Option<&Path>, args: &PruneArgs) -> Result<Outcome> {
     for place in places {
         shelves.push(runtime.block_on(Shelf::look(&context, place, cluster.as_ref())));
     }
+    let told = |of: fn(&Shelf) -> String, shelves: &[Shelf]| {
+        Out.text(&shelves.iter().map(of).collect::<Vec<_>>().join("\n"))
+    };
+    if !args.output.json {
+        told(Shelf::text, &shelves)?;
+    }
+    if !args.dry_run {
+        if shelves.iter().any(Shelf::goes) {
+            confirm("Let go what goes?", args.yes)?;
+        }
+        let progress = Shown(Display::new());
+        for shelf in &mut shelves {
+            runtime.block_on(shelf.prune(&progress));
+        }
+    }
     if args.output.json {
         let repositories: Vec<Value> = shelves.iter().map(Shelf::json).collect();
         let cluster = shelves.iter().find_map(|shelf| shelf.cluster.clone()).or(cluster);
         Out.json(&json!({ "cluster": cluster, "repositories": repositories }))?;
-    } else {
-        Out.text(&shelves.iter().map(Shelf::text).collect::<Vec<_>>().join("\n"))?;
+    } else if !args.dry_run {
+        told(Shelf::pruned_text, &shelves)?;
     }
     end(shelves)
+}
+
+/// Shows how far it has come.
+struct Shown(Display);
+
+impl Progress for Shown {
+    fn stage(&self, stage: Stage, total_bytes: Option<u64>) {
+        self.0.event(&JobEvent::Stage { stage, total_bytes });
+    }
+
+    fn detail(&self, what: &str) {
+        self.0.event(&JobEvent::Waiting { waits_for: what.to_owned() });
+    }
+
+    fn advance(&self, _: u64) {}
+
+    fn note(&self, note: &Hint) {
+        self.0.event(&JobEvent::Note { note: note.clone() });
+    }
 }
 
 /// A refusal to plan comes before a repository that could not be looked at.
@@ -51,7 +92,9 @@ fn end(shelves: Vec<Shelf>) -> Result<Outcome> {
     for Shelf { repository, lines, problem, .. } in shelves {
         let told = |error: Error| error.context(format_args!("repository {repository}"));
         away.extend(problem.map(told));
-        refused.extend(lines.into_iter().filter_map(|line| line.plan.err()).map(told));
+        let of_line =
+            |line: PlannedLine| line.plan.err().or_else(|| line.pruned.and_then(Result::err));
+        refused.extend(lines.into_iter().filter_map(of_line).map(told));
     }
     let (last, others) = match (refused.pop(), away.pop()) {
         (Some(refusal), last) => (Some(refusal), last),
@@ -82,8 +125,26 @@ struct Shelf {
 }
 
 struct PlannedLine {
-    line: String,
+    line: Line,
     plan: Result<LinePlan>,
+    /// What was done, if anything was to be.
+    pruned: Option<Result<PruneReport>>,
+}
+
+impl PlannedLine {
+    /// Lets go what was shown, as far as it still goes: somebody may have held it since.
+    async fn prune(&mut self, policy: &Policy, progress: &dyn Progress) {
+        let Ok(shown) = &self.plan else { return };
+        let shown: BTreeSet<BackupId> = shown.going().map(|backup| backup.id.0).collect();
+        let line = &self.line;
+        let pruned = async {
+            let plan = plan_to_act(line, policy).await?;
+            let mut going = Going::from(&plan);
+            going.backups.retain(|id| shown.contains(id));
+            prune::run(line, &going, PruneRequest::default(), progress).await
+        };
+        self.pruned = Some(pruned.await);
+    }
 }
 
 impl Shelf {
@@ -104,7 +165,7 @@ impl Shelf {
                 }
                 for KnownLine { line, .. } in lines {
                     let plan = plan_line(&line, &shelf.policy, Timestamp::now()).await;
-                    shelf.lines.push(PlannedLine { line: line.id().to_string(), plan });
+                    shelf.lines.push(PlannedLine { line, plan, pruned: None });
                 }
             }
         }
@@ -116,16 +177,38 @@ impl Shelf {
         stored_lines(&repository, self.cluster.as_ref()).await
     }
 
+    /// Whether anything goes that is not condemned yet, or may be.
+    fn goes(&self) -> bool {
+        self.lines.iter().any(|line| line.plan.as_ref().is_ok_and(|plan| !plan.keeps_all()))
+    }
+
+    async fn prune(&mut self, progress: &dyn Progress) {
+        for line in &mut self.lines {
+            line.prune(&self.policy, progress).await;
+        }
+    }
+
     fn json(&self) -> Value {
-        let lines = self.lines.iter().map(|line| match &line.plan {
-            Ok(plan) => json!({
-                "line": line.line,
-                "plan": plan,
-                "going_backups_stored_bytes": going_bytes(plan),
-                "going_wal_bytes": going_wal_bytes(plan),
-                "error": null,
-            }),
-            Err(error) => json!({ "line": line.line, "plan": null, "error": error }),
+        let lines = self.lines.iter().map(|line| {
+            let id = line.line.id().to_string();
+            let (pruned, failed) = match &line.pruned {
+                Some(Ok(pruned)) => (Some(pruned), None),
+                Some(Err(error)) => (None, Some(error)),
+                None => (None, None),
+            };
+            match &line.plan {
+                Ok(plan) => json!({
+                    "line": id,
+                    "plan": plan,
+                    "going_backups_stored_bytes": going_bytes(plan),
+                    "going_wal_bytes": going_wal_bytes(plan),
+                    "pruned": pruned,
+                    "error": failed,
+                }),
+                Err(error) => {
+                    json!({ "line": id, "plan": null, "pruned": null, "error": error })
+                }
+            }
         });
         json!({
             "name": self.repository,
@@ -142,7 +225,7 @@ impl Shelf {
         let mut text = format!("{cluster}repository {}: {policy}\n", self.repository);
         for line in &self.lines {
             if self.lines.len() > 1 {
-                text.push_str(&format!("\nline {}\n", line.line));
+                text.push_str(&format!("\nline {}\n", line.line.id()));
             }
             match &line.plan {
                 Ok(plan) => text.push_str(&plan_text(plan)),
@@ -152,6 +235,59 @@ impl Shelf {
         }
         text
     }
+}
+
+impl Shelf {
+    fn pruned_text(&self) -> String {
+        let mut text = String::new();
+        for line in &self.lines {
+            let Some(Ok(pruned)) = &line.pruned else { continue };
+            let of_line = match self.lines.len() {
+                1 => String::new(),
+                _ => format!(", line {}", line.line.id()),
+            };
+            text.push_str(&format!("repository {}{of_line}:\n", self.repository));
+            text.push_str(&report_text(pruned));
+        }
+        text
+    }
+}
+
+fn report_text(report: &PruneReport) -> String {
+    let mut text = String::new();
+    let gone = |word: &str, gone: &Gone| {
+        let backups = match gone.backups.as_slice() {
+            [] => String::new(),
+            ids => format!("; {}: {}", counted(ids.len(), "backup"), ids.join(", ")),
+        };
+        let (all, bytes) = (counted(gone.all.objects, "object"), ByteSize(gone.all.bytes));
+        let wal = ByteSize(gone.wal.bytes);
+        format!("  {word} {all}, {bytes} ({wal} of WAL){backups}\n")
+    };
+    if report.deleted.all.objects > 0 {
+        text.push_str(&gone("deleted", &report.deleted));
+    }
+    if report.condemned.all.objects > 0 {
+        text.push_str(&gone("condemned", &report.condemned));
+    }
+    for backup in &report.spared {
+        text.push_str(&format!("  backup {backup} was condemned, and stays after all\n"));
+    }
+    for attempt in &report.fenced {
+        let what = "died a day ago or longer, and is not gone on with any more";
+        text.push_str(&format!("  backup {attempt} {what}\n"));
+    }
+    match report.goes_at {
+        Some(goes_at) => {
+            let waiting = counted(report.waiting, "condemned object");
+            text.push_str(&format!(
+                "  {waiting}: the next prune from {} on deletes what waited long enough\n",
+                utc(goes_at)
+            ));
+        }
+        None => text.push_str("  nothing waits to be deleted\n"),
+    }
+    text
 }
 
 fn going_bytes(plan: &LinePlan) -> u64 {
