@@ -14,7 +14,7 @@ use seawall_core::{Action, BranchNumber, Code, Error, LineId, Result, SystemId, 
 use crate::durable::{local, publish};
 
 /// The name of the note.
-const FILE: &str = "seawall.line";
+pub(crate) const FILE: &str = "seawall.line";
 
 /// The branch of the line that the server in a data directory writes.
 ///

@@ -345,8 +345,23 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_goes_onto_what_is_there_only_if_that_is_said() {
+        let delta = |said: &str| {
+            let json = format!(r#"{{"version":1,"verb":{{"restore":{{"into":"/x"{said}}}}}}}"#);
+            match JobRequest::parse(&json).unwrap().verb {
+                Verb::Restore(verb) => verb.delta,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(delta(""), None);
+        assert_eq!(delta(r#","delta":{}"#), Some(Delta { force: false }));
+        assert_eq!(delta(r#","delta":{"force":true}"#), Some(Delta { force: true }));
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused_whole() {
         for (json, problem) in [
+            (r#"{"version":1,"verb":{"restore":{"into":"/x","delta":{"fource":true}}}}"#, "fource"),
             ("", "line 1, column 0"),
             (r#"{"verb":{"check":{}}}"#, "no version"),
             (r#"{"version":2,"verb":{"rewind":{}},"speed":1}"#, "version 2"),

@@ -8,7 +8,7 @@ use seawall_core::{Result, Stage};
 use tokio::runtime::Handle;
 
 use super::existing::{Existing, look};
-use super::living::refuse_living;
+use super::living::{ServerLock, refuse_living};
 use super::local::clear;
 use super::mend::Mending;
 use super::survey::{BackupPaths, Tree};
@@ -49,8 +49,6 @@ impl Execution {
             TablespaceNote::take_over(place, state.restore_id, root, mode)
         })?;
         remove_control(root)?;
-        // A server that was started meanwhile read `pg_control` before it was gone.
-        refuse_living(root, &places)?;
         self.make_it_so(delta, &state, resumed, runtime)
     }
 
@@ -142,8 +140,10 @@ impl Execution {
     }
 }
 
-/// From here on no server starts on the directory, whatever ends this.
+/// From here on no server starts on the directory, whatever ends this. One that is started just now
+/// has either the lock, or no `pg_control`.
 fn remove_control(root: &Path) -> Result<()> {
+    let _lock = ServerLock::take(root)?;
     let global = root.join("global");
     clear(&global.join("pg_control"))?;
     if global.is_dir() { sync_directory(&global) } else { Ok(()) }

@@ -22,17 +22,20 @@ use seawall_repo::manifest::{EntryKind, ManifestReader};
 use super::Delta;
 use super::local::{clear, look, room_of};
 use crate::cluster::is_lost_and_found;
-use crate::durable::local;
+use crate::durable::{UNFINISHED_SUFFIX, local};
+use crate::line_note;
+use crate::restore::execute::JOURNAL_FILE;
 use crate::restored::{Onto, TablespaceNote};
 use crate::stored::{Layout, Sources};
 
 /// Files at the root that PostgreSQL acts on when it finds them, beside those of a backup's
 /// exclusions: it refuses to start (`readRecoverySignalFile`, xlogrecovery.c), or takes them for an
 /// order (`PROMOTE_SIGNAL_FILE`, `LOGROTATE_SIGNAL_FILE`).
-const ORDERS: [&[u8]; 4] = [b"recovery.conf", b"promote", b"fallback_promote", b"logrotate"];
+const ORDERS: [&str; 4] = ["recovery.conf", "promote", "fallback_promote", "logrotate"];
 
-/// What all notes of ours at the root begin with. They speak of what was there before.
-const OWN_NOTES: &[u8] = b"seawall.";
+/// Notes of ours at the root, beside those of a backup's exclusions. They speak of what was there
+/// before.
+const OWN_NOTES: [&str; 2] = [line_note::FILE, JOURNAL_FILE];
 
 /// The paths of a backup and what they are, each as a number of 64 bits. Two with one number are one
 /// in 2^64; then something stays that should go.
@@ -273,8 +276,10 @@ impl Tree<'_> {
             return Fate::PassedOver;
         }
         let is_excluded = matches!(verdict(path, is_dir, self.major), Verdict::Skip(_));
-        let is_order = ORDERS.contains(&path) || path.starts_with(OWN_NOTES);
-        if is_excluded || is_order || is_own_file(path, self.major) {
+        let mut named = ORDERS.iter().chain(&OWN_NOTES);
+        let is_named = named.any(|name| name.as_bytes() == path);
+        let is_unfinished = path.ends_with(UNFINISHED_SUFFIX.as_bytes());
+        if is_excluded || is_named || is_unfinished || is_own_file(path, self.major) {
             Fate::Goes
         } else {
             Fate::Stays

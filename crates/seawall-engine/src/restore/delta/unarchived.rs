@@ -43,7 +43,7 @@ pub(super) async fn unarchived(
         let timeline = segment.timeline;
         if !spans.iter().any(|(of, _)| *of == timeline) {
             let covered = match known.iter().find(|it| it.tip() == timeline) {
-                Some(ancestry) => wal.coverage(ancestry, Lsn::INVALID).await?.spans,
+                Some(ancestry) => wal.coverage(ancestry, segment.start()).await?.spans,
                 None => Vec::new(),
             };
             spans.push((timeline, covered));

@@ -11,7 +11,7 @@ use crate::durable::{local, remove, sync_filesystems};
 use crate::stored::Layout;
 
 /// The name of the journal, beside the restore's state.
-const FILE_NAME: &str = "seawall.restore.journal";
+pub(in crate::restore) const FILE_NAME: &str = "seawall.restore.journal";
 
 /// A record: number of the entry, CRC-32C of its file, and a checksum of both.
 const RECORD_BYTES: usize = 12;

@@ -48,6 +48,7 @@ use journal::Journal;
 pub(super) use blocks::{BlockSink, FileBlocks};
 pub(super) use files::{SmallFiles, hand_over, in_parallel, make_link, next, send_small};
 pub(super) use finish::Finishing;
+pub(super) use journal::FILE_NAME as JOURNAL_FILE;
 pub(super) use settings::retarget;
 pub(super) use worker::{FileToWrite, Worker, WriteTask, crc_of_zeroes};
 
