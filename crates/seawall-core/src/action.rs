@@ -28,6 +28,11 @@ pub enum Action {
         /// Of which cluster.
         cluster: Option<ClusterName>,
     },
+    /// Take one that reads and stores everything.
+    FullBackup {
+        /// Of which cluster.
+        cluster: Option<ClusterName>,
+    },
     /// Give a server a line of its own.
     Adopt {
         /// Which cluster it is.

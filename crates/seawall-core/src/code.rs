@@ -160,6 +160,8 @@ codes! {
     FilesLeftOut = 409, Findings;
     /// Replay would copy files of a database that the backup does not have as they were.
     DatabaseFilesLost = 410, Failed;
+    /// The backup is complete, and blocks had changed that no record of the WAL names.
+    UnmarkedChanges = 411, Findings;
 
     /// The file pushed is not a WAL file PostgreSQL archives.
     NotWal = 501, Failed;

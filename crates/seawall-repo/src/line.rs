@@ -171,7 +171,7 @@ impl Line {
     /// # Errors
     /// A store that fails; a damaged commit is told in its summary.
     pub async fn all_backups(&self) -> Result<Vec<BackupSummary>> {
-        self.all_backups_as(|summary| summary).await
+        self.summaries(usize::MAX, |summary| summary).await
     }
 
     /// The same, of each what `take` makes of it: of thousands, what is not needed is not held.
@@ -179,11 +179,29 @@ impl Line {
     /// # Errors
     /// As [`Self::all_backups`].
     pub async fn all_backups_as<T>(&self, take: impl Fn(BackupSummary) -> T) -> Result<Vec<T>> {
+        self.summaries(usize::MAX, take).await
+    }
+
+    /// As [`Line::backups`], of so many at the most: those whose ids were made last. By the clocks of
+    /// their hosts, which may be wrong: there may be others that are further in the log.
+    ///
+    /// # Errors
+    /// Those of [`Line::backups`].
+    pub async fn last_backups(&self, most: usize) -> Result<Vec<BackupSummary>> {
+        let mut backups = self.summaries(most, |summary| summary).await?;
+        backups.retain(|summary| summary.goes_at.is_none());
+        Ok(backups)
+    }
+
+    async fn summaries<T>(&self, most: usize, take: impl Fn(BackupSummary) -> T) -> Result<Vec<T>> {
         let (numbers, condemned) =
             try_join(self.numbered("backup"), self.known_condemnations()).await?;
         let mut generations: BTreeMap<BackupId, Vec<u32>> = BTreeMap::new();
         for name in numbers {
             generations.entry(BackupId(name.id)).or_default().push(name.number);
+        }
+        while generations.len() > most {
+            generations.pop_first();
         }
         let summaries = stream::iter(generations)
             .map(async |(id, generations)| {

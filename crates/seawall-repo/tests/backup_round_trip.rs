@@ -98,6 +98,8 @@ fn info(id: BackupId) -> BackupInfo {
         wal_segment_bytes: 16 << 20,
         relation_segment_blocks: 131_072,
         databases: None,
+        incidents: None,
+        audit: None,
     }
 }
 

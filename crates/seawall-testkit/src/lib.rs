@@ -7,6 +7,7 @@
 //! * [`SeawallBin`] runs the built `seawall`, as root or as the servers' [`Owner`].
 //! * [`Ledger`] keeps writers committing and knows afterwards what a restore must contain.
 //! * [`oracles`] asks PostgreSQL's own tools whether a cluster is whole.
+//! * [`pages`] compares two data directories page by page.
 //! * [`faults`] and [`cgroup`] make disks full, bits flip and memory short.
 //! * [`TestClock`] sets the clock that a program sees.
 //! * [`edges`] kills a program exactly before a call that makes something durable or visible.
@@ -22,6 +23,7 @@ pub mod faults;
 pub mod ledger;
 pub mod oracles;
 mod owner;
+pub mod pages;
 mod paths;
 mod pg_bin;
 pub mod process;

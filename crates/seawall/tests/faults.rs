@@ -56,7 +56,7 @@ impl Paused {
     fn backup(house: &Protected) -> Result<Self> {
         let lines = house.places.repository.join("c/main/i");
         let before = packs(&lines);
-        let mut running = house.command(["backup"]).spawn()?;
+        let mut running = house.command(["backup", "--full"]).spawn()?;
         wait_until("a pack", LIMIT, || {
             ensure!(!running.has_ended()?, "ended already: {}", running.stderr_so_far());
             Ok(packs(&lines) > before)

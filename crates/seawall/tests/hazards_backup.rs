@@ -80,7 +80,7 @@ fn e26_a_corrupt_page_is_named_and_the_backup_is_marked() -> Result<()> {
     }
     house.pg.start()?;
 
-    let output = house.command(["backup", "--json"]).fail(6)?;
+    let output = house.command(["backup", "--full", "--json"]).fail(6)?;
     let backup = output.json()?;
     ensure!(backup["page_errors"] == 2, "{backup}");
     let id = backup["id"].as_str().context("id")?;

@@ -39,7 +39,7 @@ use crate::liveness::Running;
 use crate::pace::Pace;
 use copying::copy;
 use destination::{
-    Collected, Collector, Entered, Published, Ready, Whole, enter, prepare, publish,
+    Collected, Collector, Entered, Published, Ready, Totals, Whole, enter, prepare, publish,
     refuse_other_cluster, refuse_used_id,
 };
 use going::{Failed, Going, LeftBehind, Teller};
@@ -48,11 +48,12 @@ use packing::DestinationsPacking;
 use session::{Begun, Ended};
 use source::{FilesSource, PageRule, Reading, ReplayLimit, Source as _};
 
+pub use destination::LedOn;
 pub(crate) use destination::give_up;
 pub(crate) use going::GIVING_UP;
 pub(crate) use look::survey_cluster;
 pub use report::{BackupReport, DestinationReport, Kept};
-pub use request::{BackupRequest, Destination};
+pub use request::{BackupRequest, Destination, ParentChoice};
 pub(crate) use source::{OpenFile, Piece};
 
 /// What to do about a backup that was given up.
@@ -185,7 +186,9 @@ impl Backup<'_> {
             };
             entered.journal.keep_alive(&to.line, proof).await.map_err(Failed::fruitless)?;
             let note = |what: &str| self.teller.note(to, what);
-            prepare(to, seen, start, entered, &note).await.map_err(Failed::fruitless)
+            prepare(to, seen, start, entered, self.request.parent, &note)
+                .await
+                .map_err(Failed::fruitless)
         };
         going.each(left, prepare).await
     }
@@ -231,9 +234,13 @@ impl Backup<'_> {
         let nobody = || Error::new(Code::Internal, "a backup that nobody has was published");
         let last = published.iter().map(|member| member.state.finished).max();
         let finished = last.ok_or_else(nobody)?;
-        // Every destination has been told the same of the cluster.
-        let totals = published.first().map(|member| member.state.totals.clone());
-        let totals = totals.ok_or_else(nobody)?;
+        // What is wrong with the server is told as who has the most of it stored or met.
+        let most = |of: fn(&Totals) -> u64| {
+            let each = published.iter().map(|member| &member.state.totals);
+            each.max_by_key(|totals| of(totals)).cloned().ok_or_else(nobody)
+        };
+        let totals = most(|totals| totals.page_error_count)?;
+        let incidents = most(|totals| totals.incidents.count())?.incidents;
         let mut outcome = |(place, destination): (usize, &Destination)| {
             let at = published.iter().position(|member| member.place == place);
             let outcome = match at {
@@ -255,6 +262,7 @@ impl Backup<'_> {
             page_errors: totals.page_errors,
             page_error_count: totals.page_error_count,
             left_out: totals.left_out,
+            incidents,
             links,
             destinations: self.destinations.iter().enumerate().map(&mut outcome).collect(),
         })
@@ -263,8 +271,8 @@ impl Backup<'_> {
 
 impl From<Published> for Kept {
     fn from(published: Published) -> Self {
-        let Published { finished, resumed, totals } = published;
-        let (stored_bytes, reused_files) = (totals.stored_bytes, totals.reused_files);
-        Self { finished, stored_bytes, reused_files, resumed }
+        let Published { finished, resumed, led_on, totals } = published;
+        let Totals { stored_bytes, reused_files, unchanged_files, .. } = totals;
+        Self { finished, stored_bytes, reused_files, resumed, unchanged_files, led_on }
     }
 }

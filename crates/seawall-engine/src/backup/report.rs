@@ -1,7 +1,8 @@
 use jiff::Timestamp;
 use seawall_core::{BackupId, Lsn, Result, TimelineId};
-use seawall_repo::manifest::{LeftOut, PageError};
+use seawall_repo::manifest::{Incidents, LeftOut, PageError};
 
+use super::destination::LedOn;
 use crate::cluster::Survey;
 
 /// What a backup did that at least one destination has.
@@ -31,6 +32,8 @@ pub struct BackupReport {
     pub page_error_count: u64,
     /// Files that are not PostgreSQL's and changed each time they were read.
     pub left_out: Vec<LeftOut>,
+    /// What was met in blocks that WAL does not name.
+    pub incidents: Incidents,
     /// Links that were followed, or lead to what is in no backup.
     pub links: Survey,
     /// What came of each destination, in the order in which they were asked for.
@@ -57,6 +60,10 @@ pub struct Kept {
     pub reused_files: u64,
     /// That attempt.
     pub resumed: Option<BackupId>,
+    /// Files that are as they were in the backup that this one leads on from.
+    pub unchanged_files: u64,
+    /// What the backup leads on from there.
+    pub led_on: LedOn,
 }
 
 impl BackupReport {

@@ -17,6 +17,8 @@ pub struct BackupRequest {
     pub connection: Config,
     /// Where its files are; `None` for where the server says.
     pub data_directory: Option<PathBuf>,
+    /// What it leads on from.
+    pub parent: ParentChoice,
     /// The user's notes.
     pub annotations: BTreeMap<String, String>,
     /// Worker threads.
@@ -36,6 +38,18 @@ pub struct BackupRequest {
     pub other_repository_is_away: bool,
     /// The program's name and version, for the manifest.
     pub program: String,
+}
+
+/// Which backup another one leads on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ParentChoice {
+    /// In each repository the newest that is of use; where none is, all is read and stored.
+    #[default]
+    Newest,
+    /// This one, or there is no backup.
+    This(BackupId),
+    /// None: all is read and stored.
+    Nothing,
 }
 
 /// A repository that is to get the backup.

@@ -8,6 +8,7 @@ mod tests;
 mod verdict;
 
 pub(crate) use record::{Said, record};
+pub(crate) use standing::standing_of;
 pub use standing::{Hold, Standing, Standings, standings};
 pub use verdict::{FoundDamaged, Verdict};
 

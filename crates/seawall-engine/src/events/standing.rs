@@ -109,6 +109,25 @@ pub async fn standings(line: &Line) -> Standings {
     standings
 }
 
+/// What is known of one backup by events.
+///
+/// # Errors
+/// A store that fails, or an event that cannot be read or understood.
+pub(crate) async fn standing_of(line: &Line, id: BackupId) -> Result<Standing> {
+    let mut numbers = Vec::new();
+    for path in line.repository().list(&line.paths().below(&format!("events/{}", id.0))?).await? {
+        if let Some(ObjectName::Line(_, _, LineObject::Event(_, number))) = ObjectName::parse(&path)
+        {
+            numbers.push(number);
+        }
+    }
+    let Reading { standing, unread, undecided, .. } = Reading::of(line, id.0, numbers).await;
+    match unread.or(undecided) {
+        None => Ok(standing),
+        Some(error) => Err(error),
+    }
+}
+
 /// The numbers of the events there are, by what they are about.
 async fn events_of(line: &Line) -> Result<BTreeMap<Ulid, Vec<u32>>> {
     let mut events: BTreeMap<Ulid, Vec<u32>> = BTreeMap::new();

@@ -4,15 +4,20 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use seawall_core::{
-    Action, BackupId, ClusterName, Code, Error, Key, LocalPath, Result, counted, hint,
+    Action, BackupId, ClusterName, Code, Error, Key, LocalPath, Progress as _, Result, counted,
+    hint,
 };
+use seawall_repo::manifest::{IncidentKind, Incidents};
 
 use super::cancelled::Asked;
 use super::{BackupVerb, Job, JobEnd, JobEvent, JobFinding, JobReport, JobRepository, lacks};
-use crate::backup::{self, BackupReport, BackupRequest, Destination, DestinationReport};
+use crate::backup::{
+    self, BackupReport, BackupRequest, Destination, DestinationReport, ParentChoice,
+};
 use crate::check::Severity;
 use crate::lines::current_line;
 use crate::named_twice::named_twice;
+use crate::survey::{Choices, find_backup};
 
 /// The zstd level new data is compressed with unless the request says otherwise.
 pub const COMPRESSION_LEVEL: i32 = 1;
@@ -30,6 +35,7 @@ impl Job<'_> {
             id: BackupId(self.id),
             connection: self.connection()?,
             data_directory: self.request.data_directory.clone().map(|LocalPath(path)| path),
+            parent: self.parent(verb, &destinations).await?,
             annotations: verb.annotations.clone(),
             jobs: self.workers,
             memory_bytes: self.request.budget.memory(),
@@ -47,6 +53,29 @@ impl Job<'_> {
         report.destinations.extend(away);
         self.tell_findings(&report);
         Ok(end_of_backup(report))
+    }
+
+    /// The backup to lead on from.
+    async fn parent(
+        &self,
+        verb: &BackupVerb,
+        destinations: &[Destination],
+    ) -> Result<ParentChoice> {
+        let word = match (&verb.parent, verb.full) {
+            (None, false) => return Ok(ParentChoice::Newest),
+            (None, true) => return Ok(ParentChoice::Nothing),
+            (Some(word), false) => word,
+            (Some(_), true) => {
+                let what = "a full backup leads on from none, and a parent is named";
+                return Err(Error::new(Code::JobRequestInvalid, what));
+            }
+        };
+        let opened = |it: &Destination| (it.name.clone(), it.line.repository().clone());
+        let opened: Vec<_> = destinations.iter().map(opened).collect();
+        let choices = Choices::look(&opened, self.request.cluster.as_ref()).await;
+        let found = find_backup(word, choices.backups)?;
+        found.notes().for_each(|note| self.reporter.note(&note.into()));
+        Ok(ParentChoice::This(found.backup.id))
     }
 
     /// The cluster's line in each repository that can be used, and why the others cannot.
@@ -154,6 +183,14 @@ impl Job<'_> {
             let path = String::from_utf8_lossy(&page.path);
             tell(Code::PageErrorsFound, format!("{path}, block {}", page.block), &page.reason);
         }
+        for incident in &report.incidents.listed {
+            let path = String::from_utf8_lossy(&incident.path);
+            let code = match incident.kind {
+                IncidentKind::Unmarked => Code::UnmarkedChanges,
+                IncidentKind::Damaged => Code::PageErrorsFound,
+            };
+            tell(code, format!("{path}, block {}", incident.block), &incident.kind.to_string());
+        }
         for file in &report.left_out {
             let path = String::from_utf8_lossy(&file.path).into_owned();
             tell(Code::FilesLeftOut, path, &file.reason);
@@ -168,10 +205,15 @@ fn refuse_second_name(before: &[Destination], destination: &Destination) -> Resu
 
 fn end_of_backup(report: BackupReport) -> JobEnd {
     let (bad_pages, left_out) = (report.page_error_count, report.left_out.len());
+    let Incidents { unmarked, damaged, .. } = report.incidents;
     let has_failed = report.destinations.iter().any(|it| it.outcome.is_err());
     let report = JobReport::Backup(Box::new(report));
     if bad_pages > 0 {
         JobEnd::with_error(report, damaged_pages(bad_pages))
+    } else if unmarked > 0 {
+        JobEnd::with_error(report, unmarked_changes(unmarked))
+    } else if damaged > 0 {
+        JobEnd::with_error(report, damaged_beside(damaged))
     } else if left_out > 0 {
         JobEnd::with_error(report, files_left_out(left_out))
     } else {
@@ -185,6 +227,27 @@ fn damaged_pages(count: u64) -> Error {
     Error::new(Code::PageErrorsFound, what).with_hint(hint![
         Action::Show { backup: "latest".to_owned() },
         " lists them; keep older backups until they are mended."
+    ])
+}
+
+fn damaged_beside(count: u64) -> Error {
+    let pages = counted(count, "page");
+    let what = format!(
+        "the backup is complete and has {pages} as they were before; on the server they are damaged"
+    );
+    Error::new(Code::PageErrorsFound, what).with_hint(
+        "Look after the server's disk and memory. A restore of this backup has the pages whole.",
+    )
+}
+
+fn unmarked_changes(count: u64) -> Error {
+    let blocks = counted(count, "block");
+    let what =
+        format!("the backup is complete, and {blocks} had changed though WAL does not say so");
+    Error::new(Code::UnmarkedChanges, what).with_hint(hint![
+        "Their files were taken whole. Others may have changed alike: ",
+        Action::FullBackup { cluster: None },
+        " takes everything."
     ])
 }
 

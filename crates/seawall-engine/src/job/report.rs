@@ -82,11 +82,12 @@ impl Serialize for BackupReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let link = |link: &ClusterLink| link.path.to_string_lossy().into_owned();
         let most = self.kept().map(|(_, kept)| kept).max_by_key(|kept| kept.reused_files);
+        let parent = |kept: &crate::backup::Kept| kept.led_on.parent().map(|id| id.to_string());
         let left_out = self.left_out.iter().map(|file| String::from_utf8_lossy(&file.path));
         json!({
             "id": self.id.to_string(),
             "ulid": self.id.0.to_string(),
-            "kind": "full",
+            "kind": most.map(|kept| kept.led_on.kind().to_string()),
             "source": "files",
             "state": "complete",
             "timeline": self.timeline,
@@ -101,7 +102,11 @@ impl Serialize for BackupReport {
             "files": self.files,
             "reused_files": most.map_or(0, |kept| kept.reused_files),
             "resumed": most.and_then(|kept| kept.resumed).map(|id| id.to_string()),
+            "parent": most.and_then(parent),
+            "unchanged_files": most.map_or(0, |kept| kept.unchanged_files),
             "page_errors": self.page_error_count,
+            "unmarked_blocks": self.incidents.unmarked,
+            "damaged_beside": self.incidents.damaged,
             "left_out": left_out.collect::<Vec<_>>(),
             "links_followed": self.links.followed.iter().map(link).collect::<Vec<_>>(),
             "links_out": self.links.kept.iter().map(link).collect::<Vec<_>>(),
@@ -124,6 +129,11 @@ impl Serialize for DestinationReport {
                 "stored_bytes": kept.stored_bytes,
                 "reused_files": kept.reused_files,
                 "resumed": kept.resumed.map(|id| id.to_string()),
+                "kind": kept.led_on.kind().to_string(),
+                "parent": kept.led_on.parent().map(|id| id.to_string()),
+                "unchanged_files": kept.unchanged_files,
+                "why": kept.led_on.why(),
+                "audit": kept.led_on.audited().map(|it| json!({ "share": it.turn, "of": it.shares, "blocks": it.blocks })),
             }),
             Err(error) => json!({ "name": name, "state": "failed", "error": error }),
         };

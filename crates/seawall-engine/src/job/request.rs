@@ -72,6 +72,11 @@ pub enum Verb {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "an object with the fields of `backup`")]
 pub struct BackupVerb {
+    /// Lead on from no backup before.
+    pub full: bool,
+    /// The backup to lead on from: its id, a unique beginning of it, or `latest`; the newest that is
+    /// of use if it is absent.
+    pub parent: Option<String>,
     /// Notes to keep with it.
     pub annotations: BTreeMap<String, String>,
     /// Let PostgreSQL spread its checkpoint instead of making it at once.
@@ -255,7 +260,14 @@ impl fmt::Debug for JobKey {
 
 impl Default for BackupVerb {
     fn default() -> Self {
-        Self { annotations: BTreeMap::new(), spread_checkpoint: false, wal_timeout_ms: 300_000 }
+        let annotations = BTreeMap::new();
+        Self {
+            full: false,
+            parent: None,
+            annotations,
+            spread_checkpoint: false,
+            wal_timeout_ms: 300_000,
+        }
     }
 }
 
@@ -333,7 +345,7 @@ mod tests {
 
     use super::*;
 
-    const WHOLE: &str = r#"{"version":1,"id":"01J8ZQ3V5W8ZJ6Q2K7M4N9P0RS","verb":{"backup":{"annotations":{"why":"test"},"spread_checkpoint":true,"wal_timeout_ms":1000}},"cluster":"main","repositories":[{"name":"primary","url":"file:///srv/seawall","key":{"text":"seawall-key-1-hunter2"},"compression_level":3,"pack_bytes":1048576,"clusters":["main"]}],"connection":"host=db1 password=hunter2","data_directory":"/data","budget":{"threads":2,"memory_bytes":67108864,"heaps":1},"rate":"50MB/s","priority":"low"}"#;
+    const WHOLE: &str = r#"{"version":1,"id":"01J8ZQ3V5W8ZJ6Q2K7M4N9P0RS","verb":{"backup":{"full":false,"parent":"latest~1","annotations":{"why":"test"},"spread_checkpoint":true,"wal_timeout_ms":1000}},"cluster":"main","repositories":[{"name":"primary","url":"file:///srv/seawall","key":{"text":"seawall-key-1-hunter2"},"compression_level":3,"pack_bytes":1048576,"clusters":["main"]}],"connection":"host=db1 password=hunter2","data_directory":"/data","budget":{"threads":2,"memory_bytes":67108864,"heaps":1},"rate":"50MB/s","priority":"low"}"#;
 
     #[test]
     fn a_request_has_stable_names_and_is_read_as_it_was_written() {

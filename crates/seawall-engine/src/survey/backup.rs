@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use seawall_core::{BackupId, LineId, Lsn, TimelineId, Ulid};
 use seawall_repo::BackupSummary;
-use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource};
+use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, IncidentKind, Incidents};
 use serde::Serialize;
 
 use crate::events::{Hold, Standing, Verdict};
@@ -109,6 +109,8 @@ pub struct KnownBackup {
     pub annotations: BTreeMap<String, String>,
     /// Pages that are damaged in the database.
     pub page_errors: Option<u64>,
+    /// Blocks that were not as they should be though WAL names no change of them.
+    pub incidents: Option<u64>,
     /// When it was last found whole in every repository that has it.
     pub verified_at: Option<Timestamp>,
     /// Drills are made by a later version.
@@ -140,6 +142,8 @@ pub struct BackupDetails {
     pub left_out: Vec<(String, String)>,
     /// Path, block and what is wrong, of the pages that are listed.
     pub bad_pages: Vec<(String, u32, String)>,
+    /// Path, block and what is with it, of the incidents that are listed.
+    pub incidents: Vec<(String, u32, IncidentKind)>,
 }
 
 impl KnownBackup {
@@ -196,6 +200,7 @@ impl KnownBackup {
             annotations: standing
                 .annotated(info.map_or(&BTreeMap::new(), |info| &info.annotations)),
             page_errors: info.map(|info| info.page_error_count),
+            incidents: info.map(|info| info.incidents.as_ref().map_or(0, Incidents::count)),
             verified_at: match verdict {
                 Some(Verdict::Whole { at }) => Some(*at),
                 Some(Verdict::Damaged(_)) | None => None,
@@ -287,6 +292,7 @@ impl BackupDetails {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let left_out = info.left_out.iter().map(|file| (text(&file.path), file.reason.clone()));
         let bad_pages = info.page_errors.iter();
+        let incidents = info.incidents.iter().flat_map(|incidents| &incidents.listed);
         Self {
             postgres_major: info.major,
             files: info.files,
@@ -296,6 +302,7 @@ impl BackupDetails {
             bad_pages: bad_pages
                 .map(|page| (text(&page.path), page.block, page.reason.clone()))
                 .collect(),
+            incidents: incidents.map(|it| (text(&it.path), it.block, it.kind)).collect(),
         }
     }
 }

@@ -344,5 +344,7 @@ fn info(id: BackupId, number: u64) -> BackupInfo {
         wal_segment_bytes: 16 << 20,
         relation_segment_blocks: 131_072,
         databases: None,
+        incidents: None,
+        audit: None,
     }
 }

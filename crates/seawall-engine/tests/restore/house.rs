@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use seawall_core::{BackupId, BranchNumber, LineId, NoProgress, Progress, TimelineId, WalFileName};
 use seawall_engine::Crew;
-use seawall_engine::backup::{self, BackupReport, BackupRequest, Destination};
+use seawall_engine::backup::{self, BackupReport, BackupRequest, Destination, ParentChoice};
 use seawall_engine::cluster::read_control;
 use seawall_engine::restore::{
     RestoreOptions, RestoreReport, RestoreRequest, Target, TimelineChoice, plan_restore,
@@ -115,6 +115,7 @@ impl House {
 
     pub fn backup_request(&self, crew: Crew) -> Result<BackupRequest> {
         Ok(BackupRequest {
+            parent: ParentChoice::Nothing,
             id: BackupId(new_ulid(Timestamp::now())?),
             connection: Config::parse(&self.pg.connection_string(), &Environment::of_process())?,
             data_directory: None,

@@ -83,6 +83,8 @@ pub async fn commit(line: &Line, number: u64, segment: u64) {
         wal_segment_bytes: 16 << 20,
         relation_segment_blocks: 131_072,
         databases: None,
+        incidents: None,
+        audit: None,
     };
     let path = line.paths().path(&LineObject::Backup(id, 0)).unwrap();
     let commit = Commit { info, parts: Parts::default() };

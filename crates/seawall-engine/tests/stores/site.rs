@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use seawall_core::{BackupId, NoProgress};
 use seawall_engine::Crew;
-use seawall_engine::backup::{self, BackupReport, BackupRequest, Destination};
+use seawall_engine::backup::{self, BackupReport, BackupRequest, Destination, ParentChoice};
 use seawall_engine::restore::{
     RestoreOptions, RestoreReport, RestoreRequest, Target, TimelineChoice, plan_restore,
 };
@@ -190,6 +190,7 @@ impl Site {
 
     pub async fn back_up(&self, line: &Line) -> seawall_core::Result<BackupReport> {
         let request = BackupRequest {
+            parent: ParentChoice::Newest,
             id: BackupId(new_ulid(Timestamp::now())?),
             connection: self.connection.clone(),
             data_directory: None,

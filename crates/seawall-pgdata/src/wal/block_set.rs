@@ -30,6 +30,18 @@ impl BlockSet {
         self.0 |= &other.0;
     }
 
+    /// Adds these blocks.
+    pub fn insert_range(&mut self, blocks: Range<BlockNumber>) {
+        self.0.insert_range(blocks);
+    }
+
+    /// Which of these blocks are in the set, counted from the first of them.
+    #[must_use]
+    pub fn within(&self, blocks: Range<BlockNumber>) -> Self {
+        let start = blocks.start;
+        self.0.range(blocks).map(|block| block - start).collect()
+    }
+
     /// Removes the blocks at and above `limit`.
     pub fn truncate(&mut self, limit: BlockNumber) {
         self.0.remove_range(limit..);

@@ -46,6 +46,16 @@ impl RelationChanges {
                 || self.blocks.intersects(blocks))
     }
 
+    /// Which of `blocks` may differ from before, counted from the first of them.
+    #[must_use]
+    pub fn within(&self, blocks: Range<BlockNumber>) -> BlockSet {
+        let mut changed = self.blocks.within(blocks.clone());
+        if let Some(limit) = self.limit.filter(|limit| *limit < blocks.end) {
+            changed.insert_range(limit.saturating_sub(blocks.start)..blocks.end - blocks.start);
+        }
+        changed
+    }
+
     fn truncate(&mut self, limit: BlockNumber) {
         self.blocks.truncate(limit);
         self.limit = Some(self.limit.map_or(limit, |before| before.min(limit)));

@@ -104,6 +104,93 @@ pub struct PageError {
     pub reason: String,
 }
 
+/// What an incremental backup met in blocks that WAL does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum IncidentKind {
+    /// It changed since the parent began. All of the file was read anew.
+    #[n(0)]
+    Unmarked,
+    /// It is damaged on the server. The backup has it as the parent has it.
+    #[n(1)]
+    Damaged,
+}
+
+impl fmt::Display for IncidentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unmarked => "it changed, and no record of the WAL names it",
+            Self::Damaged => "it is damaged on the server; the backup has it as it was before",
+        })
+    }
+}
+
+/// A block that WAL does not name and that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Incident {
+    /// The file, relative to the data directory.
+    #[n(0)]
+    pub path: ByteVec,
+    /// The block within the file.
+    #[n(1)]
+    pub block: u32,
+    /// What is with it.
+    #[n(2)]
+    pub kind: IncidentKind,
+}
+
+/// The incidents of a backup.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Incidents {
+    /// How many blocks had changed.
+    #[n(0)]
+    pub unmarked: u64,
+    /// How many are damaged.
+    #[n(1)]
+    pub damaged: u64,
+    /// The first thousand of both.
+    #[n(2)]
+    pub listed: Vec<Incident>,
+}
+
+impl Incidents {
+    const LISTED: usize = 1000;
+
+    /// Adds one.
+    pub fn add(&mut self, incident: Incident) {
+        match incident.kind {
+            IncidentKind::Unmarked => self.unmarked += 1,
+            IncidentKind::Damaged => self.damaged += 1,
+        }
+        if self.listed.len() < Self::LISTED {
+            self.listed.push(incident);
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.unmarked.saturating_add(self.damaged)
+    }
+}
+
+/// A share of the blocks that WAL does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct AuditShare {
+    /// Which of the shares it was, from 0 on; the next backup takes the next one.
+    #[n(0)]
+    pub turn: u64,
+    /// How many shares there are.
+    #[n(1)]
+    pub shares: u64,
+    /// How many blocks were looked at.
+    #[n(2)]
+    pub blocks: u64,
+}
+
 /// A database.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -225,6 +312,12 @@ pub struct BackupInfo {
     /// The databases there were when the backup began, by number.
     #[n(37)]
     pub databases: Option<Vec<Database>>,
+    /// What was met in blocks that WAL does not name, if anything was.
+    #[n(39)]
+    pub incidents: Option<Incidents>,
+    /// What an incremental backup looked at though it had not changed.
+    #[n(40)]
+    pub audit: Option<AuditShare>,
 }
 
 /// What makes a backup: it is there once this small object is. All that it names is durable before.

@@ -8,8 +8,9 @@ mod writer;
 
 pub(crate) use commit::kind_at_commit;
 pub use commit::{
-    BackupInfo, BackupKind, BackupSource, Commit, Database, ExternalFile, INCLUDED, LeftOut,
-    ManifestInfo, PackPageAddress, PageAddress, PageError, Parts,
+    AuditShare, BackupInfo, BackupKind, BackupSource, Commit, Database, ExternalFile, INCLUDED,
+    Incident, IncidentKind, Incidents, LeftOut, ManifestInfo, PackPageAddress, PageAddress,
+    PageError, Parts,
 };
 pub use entry::{Content, Entry, EntryKind, is_path};
 pub use page::Page;

@@ -281,9 +281,13 @@ pub struct StatusArgs {
 pub struct BackupArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// Read everything; what this version always does
+    /// Read and store everything, and lead on from no backup before
     #[arg(long)]
     pub full: bool,
+    /// The backup to lead on from, instead of the newest that is of use: its id, a unique beginning
+    /// of it, or `latest~1`
+    #[arg(long, value_name = "BACKUP", conflicts_with = "full")]
+    pub parent: Option<String>,
     /// A note to keep with the backup, as KEY=VALUE; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_annotation)]
     pub annotate: Vec<(String, String)>,

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use seawall_core::{ByteSize, Result, counted, printable};
-use seawall_engine::backup::{BackupReport, DestinationReport, Kept};
+use seawall_engine::backup::{BackupReport, DestinationReport, Kept, LedOn};
 use seawall_engine::cluster::Survey;
 use seawall_engine::job::{BackupVerb, Cancel, JobReport, JobRequest, VERSION, Verb};
+use seawall_repo::manifest::Incident;
 use serde_json::json;
 
 use crate::args::BackupArgs;
@@ -35,6 +36,8 @@ pub fn main(config: Option<&Path>, args: &BackupArgs) -> Result<Outcome> {
         version: VERSION,
         id: None,
         verb: Verb::Backup(BackupVerb {
+            full: args.full,
+            parent: args.parent.clone(),
             annotations: args.annotate.iter().cloned().collect(),
             spread_checkpoint: args.spread_checkpoint,
             wal_timeout_ms: milliseconds(args.wal_timeout),
@@ -70,6 +73,9 @@ fn show(args: &BackupArgs, report: &BackupReport) -> Result<()> {
         let path = String::from_utf8_lossy(&page.path);
         eprintln!("bad page: {path}, block {}: {}", page.block, page.reason);
     }
+    for Incident { path, block, kind } in &report.incidents.listed {
+        eprintln!("incident: {}, block {block}: {kind}", String::from_utf8_lossy(path));
+    }
     for file in &report.left_out {
         let path = printable(&String::from_utf8_lossy(&file.path));
         eprintln!("left out: {path}: {}", file.reason);
@@ -103,18 +109,19 @@ fn text(report: &BackupReport) -> String {
     let (id, read) = (report.id, ByteSize(report.read_bytes));
     let took = render::duration(report.took());
     if let [DestinationReport { name, outcome: Ok(kept) }] = report.destinations.as_slice() {
-        let added = ByteSize(kept.stored_bytes);
-        let more = taken_over(report, kept).map(|what| format!("  {what}\n"));
-        return format!("{id} full backup in {name}: read {read}, added {added}, took {took}\n")
-            + &more.unwrap_or_default();
+        let (kind, added) = (kept.led_on.kind(), ByteSize(kept.stored_bytes));
+        let more: String = more(report, kept).iter().map(|what| format!("  {what}\n")).collect();
+        return format!("{id} {kind} backup in {name}: read {read}, added {added}, took {took}\n")
+            + &more;
     }
-    let mut text = format!("{id} full backup: read {read} once, took {took}\n");
+    let mut text = format!("{id} backup: read {read} once, took {took}\n");
     for DestinationReport { name, outcome } in &report.destinations {
         let told = match outcome {
             Ok(kept) => {
-                let more = taken_over(report, kept).map(|what| format!("; {what}"));
                 let added = ByteSize(kept.stored_bytes);
-                format!("complete, added {added}{}", more.unwrap_or_default())
+                let more: String =
+                    more(report, kept).iter().map(|what| format!("; {what}")).collect();
+                format!("complete, added {added}{more}")
             }
             Err(error) => format!("no backup ({})", error.code()),
         };
@@ -123,8 +130,20 @@ fn text(report: &BackupReport) -> String {
     text
 }
 
-fn taken_over(report: &BackupReport, kept: &Kept) -> Option<String> {
-    let resumed = kept.resumed?;
+/// What else is to be told of a backup in a repository.
+fn more(report: &BackupReport, kept: &Kept) -> Vec<String> {
     let files = counted(report.files, "file");
-    Some(format!("{} of {files} came from {resumed}, which did not finish", kept.reused_files))
+    let mut more = Vec::new();
+    match &kept.led_on {
+        LedOn::Nothing { why } => more.extend(why.as_ref().map(|why| format!("full: {why}"))),
+        LedOn::From { parent, trouble, .. } => {
+            let same = kept.unchanged_files;
+            more.push(format!("leads on from {parent}: {same} of {files} did not change"));
+            more.extend(trouble.clone());
+        }
+    }
+    more.extend(kept.resumed.map(|resumed| {
+        format!("{} of {files} came from {resumed}, which did not finish", kept.reused_files)
+    }));
+    more
 }

@@ -95,6 +95,9 @@ fn text(cluster: &ClusterName, backup: &KnownBackup, now: Timestamp) -> String {
     for (path, block, reason) in details.iter().flat_map(|details| &details.bad_pages) {
         text.push_str(&format!("  {path}, block {block}: {reason}\n"));
     }
+    for (path, block, kind) in details.iter().flat_map(|details| &details.incidents) {
+        text.push_str(&format!("  {path}, block {block}: {kind}\n"));
+    }
     for (path, reason) in details.iter().flat_map(|details| &details.left_out) {
         text.push_str(&format!("  {path} was left out: {reason}\n"));
     }

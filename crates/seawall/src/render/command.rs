@@ -59,6 +59,7 @@ fn line(action: &Action) -> (String, bool) {
         }
         Action::Check { cluster } => (of("seawall check", cluster), true),
         Action::Backup { cluster } => (of("seawall backup", cluster), true),
+        Action::FullBackup { cluster } => (of("seawall backup", cluster) + " --full", true),
         Action::Adopt { cluster } => (of("seawall adopt", cluster), true),
         Action::Info => ("seawall info".to_owned(), true),
         Action::List => ("seawall list".to_owned(), true),
@@ -167,6 +168,7 @@ mod tests {
             Action::Check { cluster: None },
             Action::Check { cluster: cluster.clone() },
             Action::Backup { cluster: cluster.clone() },
+            Action::FullBackup { cluster: cluster.clone() },
             Action::Adopt { cluster: cluster.clone() },
             Action::Info,
             Action::List,

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use seawall_core::{BackupId, Code, Error, Result};
+use seawall_core::{BackupId, Code, Error, Result, Ulid};
 use seawall_repo::layout::LineObject;
 use seawall_repo::manifest::{
-    Content, Entry, EntryKind, LeftOut, ManifestWriter, PageError, Parts,
+    AuditShare, BackupKind, Content, Entry, EntryKind, Incidents, LeftOut, ManifestWriter,
+    PageError, Parts,
 };
-use seawall_repo::map::{BlockMapBuilder, MapBuilder, MapInfo};
+use seawall_repo::map::{BlockMapBuilder, Exception, MapBuilder, MapInfo};
 use seawall_repo::pack::PackInfo;
 use seawall_repo::{Line, new_ulid};
 use seawall_store::ObjectWriter;
@@ -18,8 +19,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::enter::Ready;
 use super::journal::Journal;
+use super::parent::{Base, Parent};
 use crate::backup::going::{Failed, Journaled, PULSE};
-use crate::backup::packing::{Blocks, Packed, PackingInto};
+use crate::backup::packing::{Blocks, Had, Packed, PackingInto};
 use crate::backup::request::Destination;
 
 /// A map object is closed at this size, so that it can be held in memory until it is written.
@@ -42,9 +44,11 @@ pub(in crate::backup) struct Totals {
     pub stored_bytes: u64,
     pub files: u64,
     pub reused_files: u64,
+    pub unchanged_files: u64,
     pub page_errors: Vec<PageError>,
     pub page_error_count: u64,
     pub left_out: Vec<LeftOut>,
+    pub incidents: Incidents,
 }
 
 /// Puts what the copying threads did for a destination into the order of the paths, and writes its
@@ -56,6 +60,10 @@ pub(in crate::backup) struct Collector {
     results: Option<mpsc::Receiver<Packed>>,
     dead: Vec<BackupId>,
     resumed: Option<BackupId>,
+    parent: Option<Arc<Parent>>,
+    /// The parent's packs.
+    parents: BTreeSet<Ulid>,
+    why_full: Option<String>,
     manifest: ManifestWriter,
     manifest_object: Box<dyn ObjectWriter>,
     manifest_part: Vec<u8>,
@@ -78,8 +86,65 @@ pub(in crate::backup) struct Collected {
     pub journal: Journal,
     pub dead: Vec<BackupId>,
     pub resumed: Option<BackupId>,
+    pub led_on: LedOn,
     pub parts: Parts,
     pub totals: Totals,
+}
+
+/// What a backup leads on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedOn {
+    /// Nothing: it is a full one.
+    Nothing {
+        /// Why, unless it was asked to be, or is the first.
+        why: Option<String>,
+    },
+    /// Another backup: it stores what changed.
+    From {
+        /// That backup.
+        parent: BackupId,
+        /// What was looked at though it had not changed.
+        audited: AuditShare,
+        /// Why more was read than had changed.
+        trouble: Option<String>,
+    },
+}
+
+impl LedOn {
+    /// What kind of backup it is.
+    #[must_use]
+    pub const fn kind(&self) -> BackupKind {
+        match self {
+            Self::Nothing { .. } => BackupKind::Full,
+            Self::From { .. } => BackupKind::Incremental,
+        }
+    }
+
+    /// What was looked at though it had not changed.
+    #[must_use]
+    pub const fn audited(&self) -> Option<AuditShare> {
+        match self {
+            Self::Nothing { .. } => None,
+            Self::From { audited, .. } => Some(*audited),
+        }
+    }
+
+    /// The backup that it leads on from.
+    #[must_use]
+    pub const fn parent(&self) -> Option<BackupId> {
+        match self {
+            Self::Nothing { .. } => None,
+            Self::From { parent, .. } => Some(*parent),
+        }
+    }
+
+    /// Why it is a full one, or why more was read than had changed.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Nothing { why } | Self::From { trouble: why, .. } => why.as_deref(),
+        }
+    }
 }
 
 struct OpenMap {
@@ -106,7 +171,12 @@ struct LargeFile {
 impl Collector {
     /// Begins the manifest.
     pub async fn begin(destination: &Arc<Destination>, ready: Ready) -> Result<Self> {
-        let Ready { journal, dead, predecessor, packs, maps } = ready;
+        let Ready { journal, dead, predecessor, parent, why_full, mut packs, mut maps } = ready;
+        let parent = parent.map(Arc::new);
+        let parents: BTreeSet<Ulid> =
+            parent.iter().flat_map(|parent| &parent.packs).map(|pack| pack.id).collect();
+        packs.extend(parent.iter().flat_map(|parent| &parent.packs));
+        maps.extend(parent.iter().flat_map(|parent| &parent.maps));
         let line = destination.line.clone();
         let id = new_ulid(Timestamp::now())?;
         let path = line.paths().path(&LineObject::Manifest(id))?;
@@ -115,14 +185,21 @@ impl Collector {
         let manifest_object = line.store().create_large(&path).await?;
         let (resumed, predecessor) = predecessor.unzip();
         let emitted = Arc::<AtomicU64>::default();
-        let (into, results) =
-            PackingInto::new(Arc::clone(destination), predecessor, Arc::clone(&emitted));
+        let (into, results) = PackingInto::new(
+            Arc::clone(destination),
+            predecessor,
+            parent.clone(),
+            Arc::clone(&emitted),
+        );
         Ok(Self {
             line,
             into: Some(into),
             results: Some(results),
             dead,
             resumed,
+            parent,
+            parents,
+            why_full,
             manifest,
             manifest_object,
             manifest_part,
@@ -164,11 +241,14 @@ impl Collector {
     /// Takes one result.
     async fn collect(&mut self, packed: Packed) -> Result<()> {
         match packed {
-            Packed::Entry { sequence, entry, reused } => {
-                self.totals.reused_files += u64::from(reused);
+            Packed::Entry { sequence, entry, had } => {
+                self.totals.reused_files += u64::from(had == Some(Had::FromPredecessor));
+                self.totals.unchanged_files += u64::from(had == Some(Had::FromParent));
                 self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
             }
             Packed::Small { sequence, entry, errors, read_bytes } => {
+                let is_had = entry.packs().any(|pack| self.parents.contains(&pack));
+                self.totals.unchanged_files += u64::from(is_had);
                 self.read(read_bytes, errors);
                 self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
             }
@@ -182,12 +262,18 @@ impl Collector {
                 self.read(read_bytes, errors);
                 self.span(sequence, span, Some(blocks)).await?;
             }
-            Packed::Whole { sequence, entry, blocks, read_bytes } => {
-                self.read(read_bytes, Vec::new());
+            Packed::Whole { sequence, entry, blocks, errors, read_bytes } => {
+                self.read(read_bytes, errors);
                 let spans = vec![Some(blocks)];
                 let entry = self.map(LargeFile { entry, spans, left: 0, gone: false }).await?;
                 self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
             }
+            Packed::Changed { sequence, entry, base, exceptions, errors, read_bytes } => {
+                self.read(read_bytes, errors);
+                let entry = self.changed(entry, &base, &exceptions).await?;
+                self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
+            }
+            Packed::Incident(incident) => self.totals.incidents.add(incident),
             Packed::LeftOut { sequence, file } => {
                 self.leave_out(file)?;
                 self.waiting.insert(sequence, Waiting::Ready(None));
@@ -247,8 +333,15 @@ impl Collector {
             return Err(Error::new(Code::Internal, what));
         }
         self.totals.stored_bytes += written;
-        let Self { journal, dead, resumed, totals, .. } = self;
-        Ok(Collected { journal, dead, resumed, parts, totals })
+        let Self { journal, dead, resumed, parent, why_full, totals, .. } = self;
+        let led_on = match parent {
+            Some(parent) => {
+                let (audited, trouble) = (parent.audited(), parent.trouble());
+                LedOn::From { parent: parent.id, audited, trouble }
+            }
+            None => LedOn::Nothing { why: why_full },
+        };
+        Ok(Collected { journal, dead, resumed, led_on, parts, totals })
     }
 
     fn read(&mut self, bytes: u64, errors: Vec<PageError>) {
@@ -301,18 +394,47 @@ impl Collector {
             let path = String::from_utf8_lossy(entry.path()).into_owned();
             Error::new(Code::Internal, format!("the block map does not cover {path}"))
         })?;
+        let open = self.open_map()?;
+        let leaves = open.builder.add(&map, &hashes, &mut open.bytes)?;
+        entry.content = Some(Content::Mapped { leaves, packs: map.packs() });
+        self.close_full_map().await?;
+        Ok(entry)
+    }
+
+    /// Adds the leaf of a file of which some blocks changed; nothing if none did.
+    async fn changed(
+        &mut self,
+        mut entry: Entry,
+        base: &Base,
+        exceptions: &[Exception],
+    ) -> Result<Entry> {
+        if exceptions.is_empty() && entry.size_bytes() == base.size_bytes {
+            self.totals.unchanged_files += 1;
+            entry.content = Some(base.content.clone());
+            return Ok(entry);
+        }
+        let map = base.map.changed(entry.size_bytes(), exceptions).ok_or_else(|| {
+            let path = String::from_utf8_lossy(entry.path()).into_owned();
+            Error::new(Code::Internal, format!("what changed of {path} does not make it whole"))
+        })?;
+        let open = self.open_map()?;
+        let leaves =
+            open.builder.add_changed(&map, base.hash_leaf, base.hash_count, &mut open.bytes)?;
+        entry.content = Some(Content::Mapped { leaves, packs: map.packs() });
+        self.close_full_map().await?;
+        Ok(entry)
+    }
+
+    fn open_map(&mut self) -> Result<&mut OpenMap> {
         if self.open_map.is_none() {
             self.open_map = Some(self.begin_map()?);
         }
-        let Some(open) = &mut self.open_map else {
-            return Err(Error::new(Code::Internal, "no map is open"));
-        };
-        let leaves = open.builder.add(&map, &hashes, &mut open.bytes)?;
-        entry.content = Some(Content::Mapped { leaves, packs: map.packs() });
-        if open.builder.stored_bytes() >= MAP_BYTES {
-            self.close_map().await?;
-        }
-        Ok(entry)
+        self.open_map.as_mut().ok_or_else(|| Error::new(Code::Internal, "no map is open"))
+    }
+
+    async fn close_full_map(&mut self) -> Result<()> {
+        let bytes = self.open_map.as_ref().map_or(0, |open| open.builder.stored_bytes());
+        if bytes >= MAP_BYTES { self.close_map().await } else { Ok(()) }
     }
 
     fn begin_map(&self) -> Result<OpenMap> {
@@ -340,7 +462,9 @@ impl Collector {
                 self.totals.cluster_bytes += entry.size_bytes();
                 self.totals.files += u64::from(entry.kind == EntryKind::File);
                 self.manifest.entry(&entry, &mut self.manifest_part)?;
-                if !self.faulty.contains(entry.path()) {
+                // What is the parent's too a later attempt finds there.
+                let is_own = entry.packs().all(|pack| !self.parents.contains(&pack));
+                if is_own && !self.faulty.contains(entry.path()) {
                     self.journal.entry(entry);
                 }
             }

@@ -13,10 +13,11 @@ use seawall_repo::{Attempt, Line};
 
 use super::history::store_history;
 use super::journal::Journal;
+use super::parent::Parent;
 use super::predecessor::{Inheritance, Predecessor};
 use crate::backup::going::{Failed, Journaled};
 use crate::backup::look::Seen;
-use crate::backup::request::Destination;
+use crate::backup::request::{Destination, ParentChoice};
 use crate::host::Host;
 use crate::line_note;
 use crate::lines::adopt_it;
@@ -38,6 +39,9 @@ pub(in crate::backup) struct Ready {
     pub dead: Vec<BackupId>,
     /// What need not be read for it, and the attempt that it comes from.
     pub predecessor: Option<(BackupId, Predecessor)>,
+    /// The backup that this one leads on from; why there is none, unless none is asked for.
+    pub parent: Option<Parent>,
+    pub why_full: Option<String>,
     /// Packs and maps that it has already.
     pub packs: Vec<PackInfo>,
     pub maps: Vec<MapInfo>,
@@ -114,17 +118,53 @@ pub(in crate::backup) async fn prepare(
     seen: &Seen,
     start: Start,
     entered: Entered,
+    parent: ParentChoice,
     note: &(dyn Fn(&str) + Sync),
 ) -> Result<Ready> {
     let line = &destination.line;
     store_history(line, &seen.data_directory, start.timeline).await?;
     let Entered { journal, dead, inheritance } = entered;
     let (packs, maps) = (Vec::new(), Vec::new());
-    let mut ready = Ready { journal, dead, predecessor: None, packs, maps };
+    let why_full = None;
+    let mut ready = Ready { journal, dead, predecessor: None, parent: None, why_full, packs, maps };
     if let Some(inheritance) = inheritance {
         inherit(line, seen, start, inheritance, &mut ready, note).await?;
     }
+    if parent != ParentChoice::Nothing {
+        lead_on(line, seen, start, parent, &mut ready).await?;
+    }
     Ok(ready)
+}
+
+/// Looks for the backup that this one leads on from, and keeps it from being removed meanwhile.
+async fn lead_on(
+    line: &Line,
+    seen: &Seen,
+    start: Start,
+    choice: ParentChoice,
+    ready: &mut Ready,
+) -> Result<()> {
+    let found = async {
+        let archive = WalArchive::open(line.clone()).await?;
+        let ancestry = archive.ancestry(start.timeline).await?;
+        Parent::find(line, choice, (&archive, &ancestry), seen, start).await
+    };
+    match ready.journal.keep_alive(line, found).await? {
+        Ok(parent) => {
+            ready.journal.lead_on(line, Some(parent.id)).await?;
+            match parent.prove_there().await {
+                Ok(()) => ready.parent = Some(parent),
+                Err(error) if choice == ParentChoice::Newest => {
+                    ready.journal.lead_on(line, None).await?;
+                    let why = format!("backup {} is of no use: {}", parent.id, error.chain());
+                    ready.why_full = Some(why);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(why) => ready.why_full = why,
+    }
+    Ok(())
 }
 
 /// The server's WAL goes to the line that its note names, and a backup is nothing without it.

@@ -26,6 +26,8 @@ pub(in crate::backup) struct Journal {
     host: Host,
     start_lsn: Lsn,
     start_timeline: TimelineId,
+    /// The backup that this one leads on from.
+    parent: Option<Ulid>,
     sequence: u32,
     files: usize,
     /// How many files came since entries were written.
@@ -48,6 +50,7 @@ impl Journal {
             host,
             start_lsn: Lsn::INVALID,
             start_timeline: TimelineId(0),
+            parent: None,
             sequence: 0,
             files: 0,
             entries: 0,
@@ -65,6 +68,12 @@ impl Journal {
     /// The backup has begun; what it inherits from an attempt is kept from now on.
     pub fn started(&mut self, start_lsn: Lsn, start_timeline: TimelineId) {
         (self.start_lsn, self.start_timeline) = (start_lsn, start_timeline);
+    }
+
+    /// The backup uses what another one has, which has to stay; or none, after all.
+    pub async fn lead_on(&mut self, line: &Line, parent: Option<BackupId>) -> Result<()> {
+        self.parent = parent.map(|parent| parent.0);
+        self.record(line, Vec::new()).await
     }
 
     /// A pack is durable.
@@ -167,7 +176,7 @@ impl Journal {
             packs: std::mem::take(&mut self.new_packs),
             maps: std::mem::take(&mut self.new_maps),
             files: Page(entries),
-            backups: Vec::new(),
+            backups: self.parent.into_iter().collect(),
             process_started: Process::this().started,
             namespaces: self.host.namespaces.clone(),
             manifests: std::mem::take(&mut self.new_manifests),

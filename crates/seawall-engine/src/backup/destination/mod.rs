@@ -6,14 +6,17 @@ mod enter;
 mod file_copies;
 mod history;
 mod journal;
+mod parent;
 mod predecessor;
 mod publish;
 
-pub(super) use collector::{Collected, Collector};
+pub use collector::LedOn;
+pub(super) use collector::{Collected, Collector, Totals};
 pub(super) use enter::{
     Entered, Ready, Start, enter, prepare, refuse_other_cluster, refuse_used_id,
 };
 pub(super) use journal::Journal;
 pub(crate) use journal::give_up;
+pub(super) use parent::{Base, ChangeWindow, FromParent, Parent};
 pub(super) use predecessor::Predecessor;
 pub(super) use publish::{Published, Whole, publish};

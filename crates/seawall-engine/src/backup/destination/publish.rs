@@ -11,7 +11,7 @@ use seawall_repo::manifest::{BackupInfo, BackupKind, BackupSource, Commit, Datab
 use seawall_repo::wal::{Detail, LogStep, LsnRange, WalArchive};
 use seawall_store::ObjectPath;
 
-use super::collector::{Collected, Totals};
+use super::collector::{Collected, LedOn, Totals};
 use super::file_copies::{is_file_copy, lost_databases};
 use super::journal::Journal;
 use crate::backup::again;
@@ -45,6 +45,7 @@ pub(in crate::backup) struct Whole<'b> {
 pub(in crate::backup) struct Published {
     pub finished: Timestamp,
     pub resumed: Option<BackupId>,
+    pub led_on: LedOn,
     pub totals: Totals,
 }
 
@@ -67,9 +68,12 @@ pub(in crate::backup) async fn publish(
     fence_dead(line, &collected.dead, now_of_store, now).await?;
     let path = line.paths().path(&LineObject::Backup(whole.id, 0))?;
     let head = line.write_head(&path, now).await?;
-    let Collected { parts, totals, resumed, .. } = collected;
+    let Collected { parts, totals, resumed, led_on, .. } = collected;
     let mut info = whole.info(line, &totals, now);
-    info.parent = resumed.map(|id| id.0);
+    if let LedOn::From { parent, audited, .. } = &led_on {
+        (info.kind, info.parent) = (BackupKind::Incremental, Some(parent.0));
+        info.audit = Some(*audited);
+    }
     info.head = Some(head);
     commit(line, path, Commit { info, parts }, whole.request.crew.member()).await?;
     if let Err(error) = line.sweep_pins().await {
@@ -82,7 +86,7 @@ pub(in crate::backup) async fn publish(
             "what killed writers left in the repository was not removed"
         );
     }
-    Ok(Published { finished: now, resumed, totals })
+    Ok(Published { finished: now, resumed, led_on, totals })
 }
 
 impl Whole<'_> {
@@ -126,6 +130,8 @@ impl Whole<'_> {
             wal_segment_bytes: ended.control.wal_segment_size.into(),
             relation_segment_blocks: ended.control.relseg_size,
             databases: Some(seen.databases.clone()),
+            audit: None,
+            incidents: Some(totals.incidents).filter(|incidents| incidents.count() > 0),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! through a channel that holds only so much: whoever is slow slows the reading down. A destination
 //! that fails is gone from then on: its collector is told why, and the others go on.
 
+mod changes;
 mod pack_sink;
 mod packer;
 
@@ -13,15 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use seawall_core::{Code, Error, Result};
 use seawall_repo::hash::BlockHash;
-use seawall_repo::manifest::{Entry, LeftOut, PageError};
-use seawall_repo::map::BlockMapBuilder;
+use seawall_repo::manifest::{Content, Entry, Incident, LeftOut, PageError};
+use seawall_repo::map::{BlockMapBuilder, Exception};
 use seawall_repo::pack::PackInfo;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::destination::Predecessor;
+use super::destination::{Base, FromParent, Parent, Predecessor};
 use super::request::Destination;
-use super::source::{Packing, Wanted};
+use super::source::{Before, EachBefore, Lacking, Packing, Wanted};
 use crate::cluster::FoundPath;
 use packer::DestinationsPacker;
 
@@ -36,7 +37,7 @@ const RESULTS_WAITING: usize = 256;
 #[derive(Debug)]
 pub(super) enum Packed {
     /// A path without content of its own, or with content that is in the repository already.
-    Entry { sequence: u64, entry: Entry, reused: bool },
+    Entry { sequence: u64, entry: Entry, had: Option<Had> },
     /// A large file was begun; its spans follow.
     Large { sequence: u64, entry: Entry, spans: u32 },
     /// A small file is in a frame.
@@ -44,7 +45,18 @@ pub(super) enum Packed {
     /// A span is in frames.
     Span { sequence: u64, span: u32, blocks: Blocks, errors: Vec<PageError>, read_bytes: u64 },
     /// A large file is in frames, all of it.
-    Whole { sequence: u64, entry: Entry, blocks: Blocks, read_bytes: u64 },
+    Whole { sequence: u64, entry: Entry, blocks: Blocks, errors: Vec<PageError>, read_bytes: u64 },
+    /// What changed of a large file is in delta frames.
+    Changed {
+        sequence: u64,
+        entry: Entry,
+        base: Box<Base>,
+        exceptions: Vec<Exception>,
+        errors: Vec<PageError>,
+        read_bytes: u64,
+    },
+    /// A block that no record of the log names is not as it should be.
+    Incident(Incident),
     /// A file changed each time it was read.
     LeftOut { sequence: u64, file: LeftOut },
     /// A file vanished before it was read.
@@ -55,6 +67,15 @@ pub(super) enum Packed {
     Pack(PackInfo),
     /// Nothing more comes: the destination failed.
     Failed(Error),
+}
+
+/// Whence a repository had a file already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Had {
+    /// An attempt that died had finished it.
+    FromPredecessor,
+    /// It is as it was in the backup that this one leads on from.
+    FromParent,
 }
 
 /// Where consecutive blocks are in one repository, and what their hashes are there.
@@ -70,9 +91,18 @@ pub(super) struct PackingInto {
     pub destination: Arc<Destination>,
     /// What need not be read for it.
     pub predecessor: Option<Predecessor>,
+    /// The backup that this one leads on from.
+    pub parent: Option<Arc<Parent>>,
     /// How many paths its manifest has; its collector counts.
     pub emitted: Arc<AtomicU64>,
     results: mpsc::Sender<Packed>,
+}
+
+/// What a destination has of a file.
+enum Known {
+    Nothing,
+    Had(Had, Content),
+    Before(Before),
 }
 
 impl PackingInto {
@@ -80,10 +110,23 @@ impl PackingInto {
     pub fn new(
         destination: Arc<Destination>,
         predecessor: Option<Predecessor>,
+        parent: Option<Arc<Parent>>,
         emitted: Arc<AtomicU64>,
     ) -> (Self, mpsc::Receiver<Packed>) {
         let (results, collected) = mpsc::channel(RESULTS_WAITING);
-        (Self { destination, predecessor, emitted, results }, collected)
+        (Self { destination, predecessor, parent, emitted, results }, collected)
+    }
+
+    /// What the destination has of a file already.
+    fn known(&self, found: &FoundPath) -> Known {
+        if let Some(content) = self.predecessor.as_ref().and_then(|it| it.content(found)) {
+            return Known::Had(Had::FromPredecessor, content);
+        }
+        match self.parent.as_ref().map(|parent| parent.file(found)) {
+            None | Some(FromParent::Nothing) => Known::Nothing,
+            Some(FromParent::Same(content)) => Known::Had(Had::FromParent, content),
+            Some(FromParent::Before(before)) => Known::Before(before),
+        }
     }
 
     /// A destination that has failed has nobody who collects.
@@ -119,24 +162,31 @@ impl Packing for DestinationsPacking {
         DestinationsPacker::new(&self.all, self.runtime.clone())
     }
 
-    fn found(&self, sequence: u64, found: &FoundPath, entry: &Entry) -> Result<Wanted> {
+    fn found(&self, sequence: u64, found: &FoundPath, entry: &Entry) -> Result<Lacking> {
         self.refuse_nobody()?;
-        let lacks = |into: &PackingInto| {
-            let known =
-                into.predecessor.as_ref().and_then(|predecessor| predecessor.content(found));
-            let Some(content) = known else { return !into.is_gone() };
-            let entry = Entry { content: Some(content), ..entry.clone() };
-            hand_over(&into.results, Packed::Entry { sequence, entry, reused: true });
-            false
-        };
-        Ok(Wanted::new(self.all.iter().map(lacks)))
+        let (mut to, mut before) = (Vec::new(), Vec::new());
+        for into in &self.all {
+            let (lacks, known) = match into.known(found) {
+                Known::Nothing => (!into.is_gone(), None),
+                Known::Before(before) => (!into.is_gone(), Some(before)),
+                Known::Had(had, content) => {
+                    let entry = Entry { content: Some(content), ..entry.clone() };
+                    let packed = Packed::Entry { sequence, entry, had: Some(had) };
+                    hand_over(&into.results, packed);
+                    (false, None)
+                }
+            };
+            to.push(lacks);
+            before.push(known);
+        }
+        Ok(Lacking { to: Wanted::new(to), before: EachBefore::new(before) })
     }
 
     fn bare(&self, sequence: u64, entry: &Entry) -> Result<()> {
         self.refuse_nobody()?;
         for into in &self.all {
             let entry = entry.clone();
-            hand_over(&into.results, Packed::Entry { sequence, entry, reused: false });
+            hand_over(&into.results, Packed::Entry { sequence, entry, had: None });
         }
         Ok(())
     }

@@ -1,18 +1,24 @@
 use std::mem;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use seawall_core::{Error, Result};
 use seawall_pgdata::page::is_all_zero;
+use seawall_pgdata::wal::BlockSet;
 use seawall_repo::envelope::Compressor;
 use seawall_repo::hash::{BlockHash, ContentHasher, FullBlockHash};
-use seawall_repo::manifest::{Content, Entry};
+use seawall_repo::manifest::{Content, Entry, Incident, IncidentKind};
 use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameBody, FramePayload};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::changes::{Changes, SmallNow, is_worth_changing, small_now};
 use super::pack_sink::{PackSink, Placed};
 use super::{Blocks, Packed, PackingInto, hand_over};
-use crate::backup::source::{Absent, Bundle, Packer, SpanRead, Wanted, WholeRead};
+use crate::backup::destination::Parent;
+use crate::backup::source::{
+    Absent, Bundle, EachBefore, Packer, SmallRead, SpanRead, Wanted, WholeRead,
+};
 
 /// Blocks of a full frame.
 const BLOCKS_OF_A_FRAME: usize = FRAME_BLOCKS as usize;
@@ -41,13 +47,18 @@ struct Sink {
     hasher: ContentHasher,
     packs: PackSink,
     level: i32,
+    parent: Option<Arc<Parent>>,
+    changes: Changes,
 }
 
 /// Blocks that were packed, for those who wanted them.
 pub(in crate::backup) struct Part {
     to: Wanted,
-    /// By the place of the destination.
+    /// Who has nothing of it from before: of these, by the place of the destination.
+    anew: Wanted,
     each: Vec<Blocks>,
+    /// The numbers of the file for the others.
+    onto: Vec<Option<usize>>,
 }
 
 impl DestinationsPacker {
@@ -66,6 +77,8 @@ impl DestinationsPacker {
                 hasher: destination.line.keyring().hasher().clone(),
                 packs: PackSink::new(destination.line.clone(), destination.pack_bytes),
                 level,
+                parent: into.parent.clone(),
+                changes: Changes::new(level)?,
             }));
         }
         Ok(Self { runtime, compressions, sinks, hashes: Vec::new() })
@@ -105,6 +118,37 @@ impl DestinationsPacker {
         failed.into_iter().for_each(|(place, error)| self.lose(place, error));
         self.serve(|place, packs| to.has(place) && packs.has_part(), &PackSink::write_part);
         Ok(())
+    }
+
+    /// Takes blocks for those who have what was before.
+    fn changed_blocks(
+        &mut self,
+        onto: &[Option<usize>],
+        (path, first_block): (&[u8], u32),
+        bytes: &[u8],
+    ) -> Result<()> {
+        for (place, file) in onto.iter().enumerate() {
+            let Some(file) = *file else { continue };
+            for (block, bytes) in (first_block..).zip(bytes.chunks(BLOCK_BYTES)) {
+                let is_full = |sink: &Sink| sink.changes.is_full(path);
+                if self.sinks.get(place).and_then(Option::as_ref).is_some_and(is_full) {
+                    self.seal_changes(place);
+                }
+                let Some(Some(sink)) = self.sinks.get_mut(place) else { break };
+                sink.changes.block(file, (path, block), bytes, &sink.hasher)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the changed blocks that wait into a frame.
+    fn seal_changes(&mut self, place: usize) {
+        self.serve(|at, packs| at == place && packs.needs_pack(), &PackSink::begin);
+        let Some(Some(sink)) = self.sinks.get_mut(place) else { return };
+        if let Err(error) = sink.changes.seal(&mut sink.packs) {
+            self.lose(place, error);
+        }
+        self.serve(|at, packs| at == place && packs.has_part(), &PackSink::write_part);
     }
 
     /// Does what some packs need of their stores, for all of these at once: the slowest takes as
@@ -199,8 +243,62 @@ impl Packer for DestinationsPacker {
         Ok(())
     }
 
+    fn lacking(&self, to: &Wanted, file: &SmallRead) -> Wanted {
+        Wanted::new((0..self.sinks.len()).map(|place| {
+            let Some(Some(sink)) = self.sinks.get(place).filter(|_| to.has(place)) else {
+                return false;
+            };
+            let Some((before, parent)) = file.before.of(place).zip(sink.parent.as_ref()) else {
+                return true;
+            };
+            let (incidents, is_lacking) = match small_now(before, file, parent.window, &sink.hasher)
+            {
+                SmallNow::Anew { incidents } => (incidents, true),
+                SmallNow::Kept { errors, incidents } => {
+                    let content = Some(before.content.clone());
+                    let entry = Entry { content, ..file.entry.clone() };
+                    let SmallRead { sequence, read_bytes, .. } = *file;
+                    let kept = Packed::Small { sequence, entry, errors, read_bytes };
+                    hand_over(&sink.results, kept);
+                    (incidents, false)
+                }
+            };
+            tell_incidents(sink, incidents);
+            is_lacking
+        }))
+    }
+
     fn begin(&self, to: &Wanted) -> Part {
-        Part { to: to.clone(), each: self.sinks.iter().map(|_| Blocks::default()).collect() }
+        let each = self.sinks.iter().map(|_| Blocks::default()).collect();
+        Part { to: to.clone(), anew: to.clone(), each, onto: Vec::new() }
+    }
+
+    fn begin_onto(&mut self, to: &Wanted, before: &EachBefore) -> Part {
+        let mut part = self.begin(to);
+        let mut begin = |(place, sink): (usize, &mut Option<Sink>)| {
+            let sink = sink.as_mut().filter(|_| to.has(place))?;
+            let base = sink.parent.as_ref()?.base(before.of(place)?)?;
+            is_worth_changing(&base).then(|| sink.changes.begin(base))
+        };
+        part.onto = self.sinks.iter_mut().enumerate().map(&mut begin).collect();
+        let is_anew = |(place, onto): (usize, &Option<usize>)| to.has(place) && onto.is_none();
+        part.anew = Wanted::new(part.onto.iter().enumerate().map(is_anew));
+        part
+    }
+
+    fn to_read(&self, part: &Part) -> Option<BlockSet> {
+        if !part.anew.is_empty() {
+            return None;
+        }
+        let mut all = BlockSet::new();
+        for (sink, file) in self.sinks.iter().zip(&part.onto) {
+            if let (Some(sink), Some(file)) = (sink, file)
+                && !sink.changes.reads_into(*file, &mut all)
+            {
+                return None;
+            }
+        }
+        Some(all)
     }
 
     /// Zero blocks are stored nowhere and end a frame.
@@ -211,7 +309,11 @@ impl Packer for DestinationsPacker {
         first_block: u32,
         bytes: &[u8],
     ) -> Result<()> {
-        let Part { to, each } = part;
+        let Part { anew, each, onto, .. } = part;
+        self.changed_blocks(onto, (path, first_block), bytes)?;
+        if anew.is_empty() {
+            return Ok(());
+        }
         let (mut number, mut rest) = (first_block, bytes);
         while !rest.is_empty() {
             let (stretch, after) = stretch(rest);
@@ -226,7 +328,7 @@ impl Packer for DestinationsPacker {
                 }
             } else {
                 let what = FramePayload::Base { path, first_block: number };
-                self.frame(to, (what, stretch.bytes), &blocks, &mut |place, frame, hashes| {
+                self.frame(anew, (what, stretch.bytes), &blocks, &mut |place, frame, hashes| {
                     let Some(blocks) = each.get_mut(place) else { return };
                     blocks.map.frame(count, frame.pack, frame.frame);
                     blocks.hashes.extend(hashes.iter().map(FullBlockHash::short));
@@ -247,12 +349,33 @@ impl Packer for DestinationsPacker {
         }
     }
 
-    fn whole(&self, mut part: Part, whole: &WholeRead) {
-        let &WholeRead { sequence, ref entry, read_bytes } = whole;
-        for (place, sink) in wanting(&self.sinks, &part.to) {
+    fn whole(&mut self, mut part: Part, whole: &WholeRead) -> Wanted {
+        for (place, sink) in wanting(&self.sinks, &part.anew) {
             let blocks = part.each.get_mut(place).map(mem::take).unwrap_or_default();
-            let entry = entry.clone();
-            hand_over(&sink.results, Packed::Whole { sequence, entry, blocks, read_bytes });
+            let WholeRead { sequence, entry, errors, read_bytes } = whole.clone();
+            let packed = Packed::Whole { sequence, entry, blocks, errors, read_bytes };
+            hand_over(&sink.results, packed);
+        }
+        let onto = part.onto.into_iter().chain(std::iter::repeat(None));
+        Wanted::new(self.sinks.iter_mut().zip(onto).map(|(sink, file)| {
+            let (Some(sink), Some(file)) = (sink, file) else { return false };
+            let incidents = sink.changes.end(file, whole.clone());
+            let again = incidents.iter().any(|it| it.kind == IncidentKind::Unmarked);
+            tell_incidents(sink, incidents);
+            again
+        }))
+    }
+
+    /// Ends the files of which some blocks changed.
+    fn flush(&mut self) {
+        for place in 0..self.sinks.len() {
+            let waits = |sink: &Sink| sink.changes.has_blocks();
+            if self.sinks.get(place).and_then(Option::as_ref).is_some_and(waits) {
+                self.seal_changes(place);
+            }
+            let Some(Some(sink)) = self.sinks.get_mut(place) else { continue };
+            let files: Vec<Packed> = sink.changes.take_files().collect();
+            files.into_iter().for_each(|file| self.give(place, file));
         }
     }
 
@@ -265,6 +388,10 @@ impl Packer for DestinationsPacker {
         self.finish(|packs| !packs.needs_pack());
         Ok(())
     }
+}
+
+fn tell_incidents(sink: &Sink, incidents: Vec<Incident>) {
+    incidents.into_iter().for_each(|it| hand_over(&sink.results, Packed::Incident(it)));
 }
 
 /// Blocks that are all zero, or that go into one frame.
@@ -310,7 +437,7 @@ fn as_stored(block: &[u8], hash: &FullBlockHash) -> BlockHash {
 impl From<Absent> for Packed {
     fn from(absent: Absent) -> Self {
         match absent {
-            Absent::Empty { sequence, entry } => Self::Entry { sequence, entry, reused: false },
+            Absent::Empty { sequence, entry } => Self::Entry { sequence, entry, had: None },
             Absent::LeftOut { sequence, file } => Self::LeftOut { sequence, file },
             Absent::Gone { sequence } => Self::Gone { sequence },
             Absent::SpanGone { sequence, span } => Self::SpanGone { sequence, span },

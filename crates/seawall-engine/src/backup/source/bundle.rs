@@ -4,15 +4,18 @@ use seawall_core::Result;
 use seawall_repo::manifest::{Entry, PageError};
 use seawall_repo::pack::BundleSize;
 
+use super::EachBefore;
 use super::worker::narrow;
 
 /// A frame of small files holds at most so much.
 const BUNDLE_BYTES: u64 = 128 * 1024;
 
 /// A small file that was read.
-pub(super) struct SmallRead {
+pub(in crate::backup) struct SmallRead {
     pub sequence: u64,
     pub entry: Entry,
+    /// What each destination has of it from before.
+    pub before: EachBefore,
     pub bytes: Vec<u8>,
     pub errors: Vec<PageError>,
     /// How many bytes there were in the file.
@@ -43,11 +46,6 @@ pub(in crate::backup) struct BundledFile {
 }
 
 impl Bundle {
-    /// Whether there are no files in it.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
-    }
-
     /// The bytes of a file of the bundle.
     pub fn bytes(&self, file: &BundledFile) -> &[u8] {
         let start = file.offset as usize;
@@ -60,7 +58,7 @@ impl Bundle {
     }
 
     pub(super) fn add(&mut self, file: SmallRead) -> Result<()> {
-        let SmallRead { sequence, entry, bytes, errors, read_bytes } = file;
+        let SmallRead { sequence, entry, bytes, errors, read_bytes, .. } = file;
         self.size = self.size.with_file(entry.path(), bytes.len() as u64);
         self.names.push((entry.path().to_vec(), narrow(bytes.len())?));
         let (offset, length) = (narrow(self.payload.len())?, bytes.len());

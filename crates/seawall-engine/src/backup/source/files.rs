@@ -119,7 +119,11 @@ mod tests {
     use seawall_repo::manifest::Entry;
 
     use super::*;
-    use crate::backup::source::{Absent, Bundle, ReplayLimit, SpanRead, Wanted, WholeRead};
+    use seawall_pgdata::wal::BlockSet;
+
+    use crate::backup::source::{
+        Absent, Bundle, EachBefore, Lacking, ReplayLimit, SmallRead, SpanRead, Wanted, WholeRead,
+    };
     use crate::cluster::{FoundPath, LinkRules, TablespaceLinks};
     use crate::pace::Crew;
 
@@ -161,8 +165,9 @@ mod tests {
             Ok(self.clone())
         }
 
-        fn found(&self, _: u64, _: &FoundPath, entry: &Entry) -> Result<Wanted> {
-            Ok(Wanted::new([true, name(entry) != "base/1/3"]))
+        fn found(&self, _: u64, _: &FoundPath, entry: &Entry) -> Result<Lacking> {
+            let to = Wanted::new([true, name(entry) != "base/1/3"]);
+            Ok(Lacking { to, before: EachBefore::default() })
         }
 
         fn bare(&self, _: u64, entry: &Entry) -> Result<()> {
@@ -199,6 +204,18 @@ mod tests {
             Ok(())
         }
 
+        fn lacking(&self, to: &Wanted, _: &SmallRead) -> Wanted {
+            to.clone()
+        }
+
+        fn begin_onto(&mut self, to: &Wanted, _: &EachBefore) -> (Wanted, String) {
+            self.begin(to)
+        }
+
+        fn to_read(&self, _: &(Wanted, String)) -> Option<BlockSet> {
+            None
+        }
+
         fn begin(&self, to: &Wanted) -> (Wanted, String) {
             (to.clone(), String::new())
         }
@@ -219,9 +236,12 @@ mod tests {
             assert_eq!(self.handed().large.get(&span.sequence), Some(&path));
         }
 
-        fn whole(&self, (_, path): (Wanted, String), whole: &WholeRead) {
+        fn whole(&mut self, (_, path): (Wanted, String), whole: &WholeRead) -> Wanted {
             assert_eq!(name(&whole.entry), path);
+            Wanted::new([false, false])
         }
+
+        fn flush(&mut self) {}
 
         fn rotate(&mut self) -> Result<()> {
             Ok(())

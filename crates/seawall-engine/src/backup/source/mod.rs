@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use seawall_core::{Code, Error, Result};
-use seawall_repo::manifest::{Entry, LeftOut, PageError};
+use seawall_pgdata::wal::BlockSet;
+use seawall_repo::manifest::{Content, Entry, LeftOut, PageError};
 
 use crate::cluster::FoundPath;
 use crate::pace::Pace;
 
-pub(super) use bundle::Bundle;
+pub(super) use bundle::{Bundle, SmallRead};
 pub(super) use files::FilesSource;
 pub(super) use page_rule::{PageRule, ReplayLimit};
 pub(crate) use read_ahead::{OpenFile, Piece};
@@ -50,7 +51,7 @@ pub(super) trait Packing: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Code::Interrupted`] when nobody is left who wants anything.
-    fn found(&self, sequence: u64, found: &FoundPath, entry: &Entry) -> Result<Wanted>;
+    fn found(&self, sequence: u64, found: &FoundPath, entry: &Entry) -> Result<Lacking>;
 
     /// The next path, which has no content.
     ///
@@ -76,14 +77,23 @@ pub(super) trait Packer: Send + 'static {
     /// What came of a file whose content does not come.
     fn tell(&self, to: &Wanted, absent: &Absent);
 
+    /// Who lacks what a small file holds. The others are told that they have it.
+    fn lacking(&self, to: &Wanted, file: &SmallRead) -> Wanted;
+
     /// Takes small files.
     fn small(&mut self, to: &Wanted, bundle: Bundle) -> Result<()>;
 
     /// Begins to take blocks.
     fn begin(&self, to: &Wanted) -> Self::Part;
 
+    /// Begins to take blocks of a file of which some have what was before.
+    fn begin_onto(&mut self, to: &Wanted, before: &EachBefore) -> Self::Part;
+
+    /// The blocks that have to come; `None` for all of them.
+    fn to_read(&self, part: &Self::Part) -> Option<BlockSet>;
+
     /// Takes the next blocks of a file, from the one of this number on. They may be short only
-    /// where the file ends.
+    /// where the file ends. Where not all have to come some may be left out.
     fn blocks(
         &mut self,
         part: &mut Self::Part,
@@ -95,8 +105,12 @@ pub(super) trait Packer: Send + 'static {
     /// The blocks are a span of a large file.
     fn span(&self, part: Self::Part, span: &SpanRead);
 
-    /// The blocks are a file.
-    fn whole(&self, part: Self::Part, whole: &WholeRead);
+    /// The blocks are a file, or what changed of it. Returns who must have all of it after all,
+    /// because a block had changed that was only looked at.
+    fn whole(&mut self, part: Self::Part, whole: &WholeRead) -> Wanted;
+
+    /// A task is done: what waits for more to share a frame with waits no longer.
+    fn flush(&mut self);
 
     /// To be called now and then, between parts or within those of files that come whole: ends
     /// what was written for long enough.
@@ -127,6 +141,74 @@ impl Wanted {
     }
 }
 
+/// Whose content is to be read, and for whom.
+#[derive(Debug, Clone)]
+pub(super) struct Lacking {
+    /// Those who lack it.
+    pub to: Wanted,
+    /// What they have of it from before.
+    pub before: EachBefore,
+}
+
+/// A file as a backup before has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Before {
+    pub content: Content,
+    pub size_bytes: u64,
+    /// The blocks that may differ, within the file; `None` if any may.
+    pub changed: Option<BlockSet>,
+    /// Others that are looked at all the same: nothing may have changed in them.
+    pub audited: BlockSet,
+}
+
+/// What each destination has of a file from before, by its place.
+#[derive(Debug, Clone, Default)]
+pub(super) struct EachBefore(Arc<[Option<Before>]>);
+
+impl EachBefore {
+    /// For each destination, what it has.
+    pub fn new(each: impl IntoIterator<Item = Option<Before>>) -> Self {
+        Self(each.into_iter().collect())
+    }
+
+    /// What the destination at this place has.
+    pub fn of(&self, place: usize) -> Option<&Before> {
+        self.0.get(place)?.as_ref()
+    }
+
+    /// The same, of which any block may have changed.
+    pub fn doubted(&self) -> Self {
+        let doubted = |before: &Option<Before>| {
+            let before = before.clone()?;
+            Some(Before { changed: None, audited: BlockSet::new(), ..before })
+        };
+        Self(self.0.iter().map(doubted).collect())
+    }
+
+    /// Whether any of these has blocks of a large file.
+    pub fn has_blocks(&self, to: &Wanted) -> bool {
+        let mut each = self.0.iter().enumerate();
+        each.any(|(place, before)| to.has(place) && before.as_ref().is_some_and(Before::is_mapped))
+    }
+
+    /// How many blocks are to be read at the most; `None` if all are.
+    pub fn blocks_to_read(&self) -> Option<u64> {
+        let blocks = |before: &Option<Before>| {
+            let before = before.as_ref()?;
+            Some(before.changed.as_ref()?.len().saturating_add(before.audited.len()))
+        };
+        let each = self.0.iter().map(blocks);
+        each.max().flatten()
+    }
+}
+
+impl Before {
+    /// Whether it has a block map.
+    pub const fn is_mapped(&self) -> bool {
+        matches!(self.content, Content::Mapped { .. })
+    }
+}
+
 /// A file that has no content after all. Sequence numbers count paths in their order.
 #[derive(Debug, Clone)]
 pub(super) enum Absent {
@@ -149,11 +231,12 @@ pub(super) struct SpanRead {
     pub read_bytes: u64,
 }
 
-/// What is known of a file that was read whole, beside its blocks.
-#[derive(Debug)]
+/// What is known of a file of which all was read that had to come, beside its blocks.
+#[derive(Debug, Clone)]
 pub(super) struct WholeRead {
     pub sequence: u64,
     pub entry: Entry,
+    pub errors: Vec<PageError>,
     pub read_bytes: u64,
 }
 

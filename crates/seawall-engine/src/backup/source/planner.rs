@@ -10,11 +10,17 @@ use seawall_repo::pack::{BLOCK_BYTES, BundleSize};
 
 use super::files::FilesSource;
 use super::task::{CopyRule, FoundFile, SMALL_FILE_BYTES, SPAN_BYTES, Span, Task, Work};
-use super::{Packing, Wanted, bundle};
+use super::{Lacking, Packing, Wanted, bundle};
 use crate::cluster::{FileKind, FoundPath};
 
 /// How long the scan pauses when it is too far ahead.
 const AHEAD_PAUSE: Duration = Duration::from_millis(2);
+
+/// Files with so many changed blocks together are one task: two frames.
+const CHANGED_BLOCKS: u64 = 64;
+
+/// So many files are one task, however few blocks of them changed.
+const CHANGED_FILES: usize = 16;
 
 /// Turns what a scan finds into tasks.
 pub(super) struct Planner<'p, P> {
@@ -24,6 +30,8 @@ pub(super) struct Planner<'p, P> {
     sequence: u64,
     /// Small files that wait for more, by who wants them.
     bundles: BTreeMap<Wanted, Bundled>,
+    /// Files of which few blocks changed, likewise.
+    changed: BTreeMap<Wanted, (Vec<FoundFile>, u64)>,
 }
 
 /// Small files for one frame.
@@ -35,7 +43,14 @@ struct Bundled {
 
 impl<'p, P: Packing> Planner<'p, P> {
     pub fn new(source: &'p FilesSource, tasks: &'p SyncSender<Task>, packing: &'p P) -> Self {
-        Self { source, tasks, packing, sequence: 0, bundles: BTreeMap::new() }
+        Self {
+            source,
+            tasks,
+            packing,
+            sequence: 0,
+            bundles: BTreeMap::new(),
+            changed: BTreeMap::new(),
+        }
     }
 
     /// Plans what is to be done about the next path.
@@ -52,15 +67,16 @@ impl<'p, P: Packing> Planner<'p, P> {
         if found.size_bytes == 0 && matches!(rule, CopyRule::Replayed { .. }) {
             return self.packing.bare(sequence, &entry);
         }
-        let to = self.packing.found(sequence, found, &entry)?;
+        let Lacking { to, before } = self.packing.found(sequence, found, &entry)?;
         if to.is_empty() {
             return Ok(());
         }
-        let file = FoundFile { sequence, location: found.location.clone(), rule, entry };
+        let file = FoundFile { sequence, location: found.location.clone(), rule, entry, before };
         if found.size_bytes <= SMALL_FILE_BYTES {
             return self.small(to, file);
         }
         match rule {
+            CopyRule::Replayed { .. } if file.before.has_blocks(&to) => self.changed(to, file),
             CopyRule::Replayed { relation_block } => self.large(&to, &file, found, relation_block),
             CopyRule::Settled { .. } => self.task(to, Work::Settled(file)),
         }
@@ -110,7 +126,30 @@ impl<'p, P: Packing> Planner<'p, P> {
         if full.is_empty() { Ok(()) } else { self.task(to, Work::Small(full)) }
     }
 
+    /// Files of which few blocks changed share frames; one of which many did, or any may have, goes
+    /// by itself.
+    fn changed(&mut self, to: Wanted, file: FoundFile) -> Result<()> {
+        let Some(blocks) = file.before.blocks_to_read().filter(|blocks| *blocks < CHANGED_BLOCKS)
+        else {
+            return self.task(to, Work::Changed(vec![file]));
+        };
+        let (files, waiting) = self.changed.entry(to.clone()).or_default();
+        files.push(file);
+        *waiting += blocks;
+        if *waiting < CHANGED_BLOCKS && files.len() < CHANGED_FILES {
+            return Ok(());
+        }
+        *waiting = 0;
+        let files = std::mem::take(files);
+        self.task(to, Work::Changed(files))
+    }
+
     fn flush(&mut self) -> Result<()> {
+        for (to, (files, _)) in std::mem::take(&mut self.changed) {
+            if !files.is_empty() {
+                self.task(to, Work::Changed(files))?;
+            }
+        }
         for (to, bundled) in std::mem::take(&mut self.bundles) {
             self.task(to, Work::Small(bundled.files))?;
         }

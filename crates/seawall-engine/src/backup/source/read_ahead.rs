@@ -1,17 +1,25 @@
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags, fadvise};
 use rustix::io::Errno;
 use seawall_core::{Action, Code, Error, Result, hint};
+use seawall_pgdata::wal::BlockSet;
 use seawall_store::direct::{ALIGNMENT, AlignedBuffer, Cached, cached, read_direct};
 
 /// How much of a file is read at a time: eight whole frames.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
+
+/// Blocks that are so far from each other are read at once.
+const GAP_BYTES: u64 = 64 << 10;
+
+/// The kernel is told of so many reads to come.
+const STRETCHES_AHEAD: usize = 64;
 
 /// Less than this is not worth opening a file twice.
 const DIRECT_BYTES_MIN: usize = 256 << 10;
@@ -78,6 +86,34 @@ impl OpenFile {
         self.ahead(location, pieces, buffers, each)
     }
 
+    /// Gives some blocks of the file to `each`, in order, and those between that are close to them:
+    /// to read these costs less than to pass over them.
+    pub fn scattered(
+        &self,
+        location: &Path,
+        blocks: &BlockSet,
+        size_bytes: u64,
+        each: &mut dyn FnMut(&File, Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let stretches = stretches(blocks, size_bytes);
+        let mut ahead = stretches.iter();
+        let mut bytes = Vec::new();
+        for (number, &(offset, length)) in stretches.iter().enumerate() {
+            while stretches.len() - ahead.len() < number + STRETCHES_AHEAD {
+                let Some(&(offset, length)) = ahead.next() else { break };
+                // Only advice: what is not read ahead is read when it is needed.
+                let _ = fadvise(&self.file, offset, NonZeroU64::new(length), Advice::WillNeed);
+            }
+            bytes.clear();
+            let too_long = |_| Error::new(Code::Internal, "a stretch is longer than memory");
+            bytes.resize(usize::try_from(length).map_err(too_long)?, 0);
+            let read_bytes = read_at(&self.file, &mut bytes, offset)
+                .map_err(|error| unreadable(location, error))?;
+            each(&self.file, Piece { offset, bytes: &mut bytes, read_bytes })?;
+        }
+        Ok(())
+    }
+
     /// Reads pieces on a thread of their own.
     fn ahead(
         &self,
@@ -130,6 +166,29 @@ impl OpenFile {
         }
         read(&self.file, buffer, offset, length)
     }
+}
+
+/// Where blocks are to be read, as offset and length: those that are close to each other at once.
+fn stretches(blocks: &BlockSet, size_bytes: u64) -> Vec<(u64, u64)> {
+    const BLOCK_BYTES: u64 = seawall_repo::pack::BLOCK_BYTES as u64;
+    let mut stretches: Vec<(u64, u64)> = Vec::new();
+    for (first, count) in blocks.runs() {
+        let start = u64::from(first) * BLOCK_BYTES;
+        let end = (start + count * BLOCK_BYTES).min(size_bytes);
+        let mut from = start;
+        if let Some((offset, length)) = stretches.last_mut()
+            && from <= *offset + *length + GAP_BYTES
+            && from < *offset + PIECE_BYTES as u64
+        {
+            let joined = end.min(*offset + PIECE_BYTES as u64);
+            *length = joined - *offset;
+            from = joined;
+        }
+        for offset in (from..end).step_by(PIECE_BYTES) {
+            stretches.push((offset, (end - offset).min(PIECE_BYTES as u64)));
+        }
+    }
+    stretches
 }
 
 fn open(location: &Path) -> io::Result<Option<File>> {

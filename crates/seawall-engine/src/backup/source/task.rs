@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use seawall_core::BlockNumber;
 use seawall_repo::manifest::Entry;
 
-use super::Wanted;
+use super::{EachBefore, Wanted};
 
 /// Files up to this size share frames with others.
 pub(super) const SMALL_FILE_BYTES: u64 = 64 * 1024;
@@ -33,6 +33,8 @@ pub(super) enum Work {
     Settled(FoundFile),
     /// A span of a large file.
     Span(Span),
+    /// Large files of which some have what was before.
+    Changed(Vec<FoundFile>),
 }
 
 /// A file, as it was found.
@@ -42,6 +44,8 @@ pub(super) struct FoundFile {
     pub location: PathBuf,
     pub rule: CopyRule,
     pub entry: Entry,
+    /// What each destination has of it from before.
+    pub before: EachBefore,
 }
 
 /// What makes the copy of a file right.

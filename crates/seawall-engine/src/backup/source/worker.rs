@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::mem;
 use std::path::Path;
@@ -82,7 +83,8 @@ fn settled(file: FoundFile, is_own: bool) -> Result<Read> {
             if bytes.is_empty() {
                 return Ok(Read::None(Absent::Empty { sequence, entry }));
             }
-            Read::Small(SmallRead { sequence, entry, bytes, errors: Vec::new(), read_bytes })
+            let (before, errors) = (file.before, Vec::new());
+            Read::Small(SmallRead { sequence, entry, before, bytes, errors, read_bytes })
         }
     })
 }
@@ -111,7 +113,11 @@ impl<P: Packer> Worker<P> {
             Work::Small(files) => self.small_files(&to, files)?,
             Work::Settled(file) => self.large_settled(&to, file)?,
             Work::Span(span) => self.span(&to, &span)?,
+            Work::Changed(files) => {
+                files.into_iter().try_for_each(|file| self.changed(&to, file))?;
+            }
         }
+        self.packer.flush();
         self.packer.rotate()
     }
 
@@ -122,7 +128,7 @@ impl<P: Packer> Worker<P> {
 
     /// Bundles small files into one frame, or more if they have grown.
     fn small_files(&mut self, to: &Wanted, files: Vec<FoundFile>) -> Result<()> {
-        let mut bundle = Bundle::default();
+        let mut bundles: BTreeMap<Wanted, Bundle> = BTreeMap::new();
         let mut larger = Vec::new();
         for file in files {
             let read = match file.rule {
@@ -133,8 +139,13 @@ impl<P: Packer> Worker<P> {
                 Read::Small(file) => {
                     self.shared.pace.take(file.read_bytes)?;
                     self.shared.count(file.read_bytes);
+                    let to = self.packer.lacking(to, &file);
+                    if to.is_empty() {
+                        continue;
+                    }
+                    let bundle = bundles.entry(to.clone()).or_default();
                     if !bundle.has_room_for(&file) {
-                        self.packer.small(to, mem::take(&mut bundle))?;
+                        self.packer.small(&to, mem::take(bundle))?;
                     }
                     bundle.add(file)?;
                 }
@@ -142,15 +153,15 @@ impl<P: Packer> Worker<P> {
                 Read::None(absent) => self.packer.tell(to, &absent),
             }
         }
-        if !bundle.is_empty() {
-            self.packer.small(to, bundle)?;
+        for (to, bundle) in bundles {
+            self.packer.small(&to, bundle)?;
         }
         larger.into_iter().try_for_each(|file| self.large_settled(to, file))
     }
 
     /// A file with the length with which it was found, its pages judged.
     fn replayed(&self, file: FoundFile) -> Result<Read> {
-        let FoundFile { sequence, location, rule, entry } = file;
+        let FoundFile { sequence, location, rule, entry, before } = file;
         let Some(open) = OpenFile::open(&location)? else {
             return Ok(Read::None(Absent::Gone { sequence }));
         };
@@ -160,14 +171,14 @@ impl<P: Packer> Worker<P> {
         let (file, relation_block) = (open.file(), rule.relation_block());
         let place = Place { file, path: entry.path(), relation_block, offset: 0 };
         let errors = self.judge(&place, &mut bytes)?;
-        Ok(Read::Small(SmallRead { sequence, entry, bytes, errors, read_bytes }))
+        Ok(Read::Small(SmallRead { sequence, entry, before, bytes, errors, read_bytes }))
     }
 
     /// Copies a large file as it is at one moment: all that is read is read of one open file, and
     /// again if that changed. After a copy that came to nothing, it must have come to rest before it is
     /// stored again.
     fn large_settled(&mut self, to: &Wanted, file: FoundFile) -> Result<()> {
-        let FoundFile { sequence, location, rule, mut entry } = file;
+        let FoundFile { sequence, location, rule, mut entry, before } = file;
         let failed = |error| unreadable(&location, error);
         let mut copies = 0;
         for attempt in 1..=ATTEMPTS {
@@ -182,7 +193,9 @@ impl<P: Packer> Worker<P> {
             copies += 1;
             let opened = open.file().metadata().map_err(failed)?;
             let size_bytes = opened.len();
-            let (part, seen) = self.pass(to, &mut open, (&location, entry.path()), size_bytes)?;
+            let part = self.packer.begin_onto(to, &before);
+            let (part, seen) =
+                self.pass(to, &mut open, (&location, entry.path(), part), size_bytes)?;
             if !self.packer.is_wanted(to) {
                 return Ok(());
             }
@@ -197,7 +210,9 @@ impl<P: Packer> Worker<P> {
                     self.packer.tell(to, &Absent::Empty { sequence, entry });
                 } else {
                     self.shared.count(read_bytes);
-                    self.packer.whole(part, &WholeRead { sequence, entry, read_bytes });
+                    let errors = Vec::new();
+                    // All of it was compared.
+                    self.packer.whole(part, &WholeRead { sequence, entry, errors, read_bytes });
                 }
                 return Ok(());
             }
@@ -217,10 +232,10 @@ impl<P: Packer> Worker<P> {
         &mut self,
         to: &Wanted,
         open: &mut OpenFile,
-        (location, path): (&Path, &[u8]),
+        (location, path, mut part): (&Path, &[u8], P::Part),
         size_bytes: u64,
     ) -> Result<(P::Part, Seen)> {
-        let (mut part, mut look) = (self.packer.begin(to), Look::default());
+        let mut look = Look::default();
         let mut buffers = mem::take(&mut self.buffers);
         for offset in (0..size_bytes).step_by(SPAN_STEP) {
             let span = (offset, SPAN_BYTES.min(size_bytes - offset));
@@ -284,6 +299,42 @@ impl<P: Packer> Worker<P> {
         self.buffers = buffers;
         self.packer.span(part, &SpanRead { sequence, number, errors, read_bytes });
         Ok(())
+    }
+
+    /// Copies what changed of a file that replay makes right, or all of it for who cannot tell.
+    fn changed(&mut self, to: &Wanted, file: FoundFile) -> Result<()> {
+        let FoundFile { sequence, location, rule, entry, before } = file;
+        let Some(mut open) = OpenFile::open(&location)? else {
+            self.packer.tell(to, &Absent::Gone { sequence });
+            return Ok(());
+        };
+        let mut part = self.packer.begin_onto(to, &before);
+        let (mut errors, mut read_bytes) = (Vec::new(), 0);
+        let (size_bytes, relation_block) = (entry.size_bytes(), rule.relation_block());
+        let to_read = self.packer.to_read(&part);
+        let mut buffers = mem::take(&mut self.buffers);
+        let mut take = |file: &File, piece: Piece<'_>| {
+            let (path, offset) = (entry.path(), piece.offset);
+            let place = Place { file, path, relation_block, offset };
+            errors.extend(self.judge(&place, piece.bytes)?);
+            read_bytes += piece.read_bytes;
+            self.shared.pace.take(piece.read_bytes)?;
+            self.shared.count(piece.read_bytes);
+            let first_block = narrow(offset / BLOCK_BYTES as u64)?;
+            self.packer.blocks(&mut part, path, first_block, piece.bytes)
+        };
+        match to_read {
+            None => open.pieces(&location, (0, size_bytes), &mut buffers, &mut take)?,
+            Some(blocks) => open.scattered(&location, &blocks, size_bytes, &mut take)?,
+        }
+        self.buffers = buffers;
+        let whole = WholeRead { sequence, entry: entry.clone(), errors, read_bytes };
+        let again = self.packer.whole(part, &whole);
+        if again.is_empty() {
+            return Ok(());
+        }
+        let before = before.doubted();
+        self.changed(&again, FoundFile { sequence, location, rule, entry, before })
     }
 
     /// Judges every whole page of a relation's file.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use seawall_core::{Error, TimelineId, seconds_of};
+use seawall_repo::manifest::BackupKind;
 use serde::Serialize;
 
 pub(super) use remark::ANOTHER_ARCHIVER;
@@ -177,6 +178,20 @@ impl Health {
         self.age(newest, finished, limits.max_age, now);
         if let Some(pages @ 1..) = newest.page_errors {
             self.remark(Level::Critical, Remark::DamagedPages { pages, id: newest.id });
+        }
+        self.incidents(cluster);
+    }
+
+    /// What a backup met beside stays so until one that reads everything.
+    fn incidents(&mut self, cluster: &ClusterSurvey) {
+        let is_full =
+            |backup: &&KnownBackup| backup.is_complete() && backup.kind == Some(BackupKind::Full);
+        let full = cluster.written_backups().filter(is_full).map(KnownBackup::age).max();
+        let since = cluster.written_backups().filter(|backup| Some(backup.age()) >= full);
+        let with_incidents = since.filter(|backup| backup.incidents.is_some_and(|it| it > 0));
+        if let Some(newest) = with_incidents.max_by_key(|backup| backup.age()) {
+            let blocks = newest.incidents.unwrap_or_default();
+            self.remark(Level::Critical, Remark::Incidents { blocks, id: newest.id });
         }
     }
 

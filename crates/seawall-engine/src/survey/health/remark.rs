@@ -58,6 +58,15 @@ pub enum Remark {
         #[serde(with = "crate::as_text")]
         id: BackupId,
     },
+    /// A backup met blocks that changed or are damaged though WAL does not name them, and none has
+    /// read everything since.
+    Incidents {
+        /// How many.
+        blocks: u64,
+        /// The backup that met them.
+        #[serde(with = "crate::as_text")]
+        id: BackupId,
+    },
     /// The newest backup ended in the future.
     BackupFromTheFuture {
         /// Which.
@@ -208,6 +217,15 @@ impl Remark {
             Self::DamagedPages { pages, id } => {
                 let pages = counted(*pages, "damaged page");
                 format!("{pages} in the database, as of backup {id}").into()
+            }
+            Self::Incidents { blocks, id } => {
+                let blocks = counted(*blocks, "block");
+                hint![
+                    format!("backup {id} met {blocks} that WAL does not account for (SW0411): see "),
+                    Action::Show { backup: id.to_string() },
+                    ", and read everything once: ",
+                    Action::FullBackup { cluster: cluster.cloned() }
+                ]
             }
             Self::BackupFromTheFuture { id, finished_at } => format!("nobody knows how old the newest backup is: {id} ended at {}, which is not yet: a clock is wrong or was",
                 shown_utc(*finished_at)
