@@ -55,7 +55,7 @@ const DROP: &str = "SELECT pg_catalog.format('DROP DATABASE %I', datname) \
      FROM pg_catalog.pg_database WHERE oid OPERATOR(pg_catalog.=) ANY (";
 
 #[test]
-fn a_selected_database_is_whole_and_the_others_are_there_by_name() -> Result<()> {
+fn e68_a_selected_database_is_whole_and_the_others_are_there_by_name() -> Result<()> {
     let house = three_databases(false)?;
     let expected = house.pg.connection().psql_in("shop", CONTENT)?;
     archive_everything(&house.pg)?;

@@ -161,39 +161,61 @@ fn e42_a_database_that_was_copied_as_files_is_stored_though_no_record_names_its_
     Ok(())
 }
 
-/// A server that was restored to a moment and promoted has other bytes behind it than the one whose
-/// backup it leads on from.
+/// A server that was restored to a moment and promoted, after the one before it had gone on.
+fn gone_back(house: &mut Protected, first: &Value, left: &str) -> Result<PgCluster> {
+    house.pg.psql(left)?;
+    let left = backup(house, &[])?;
+    ensure!(left["parent"] == first["id"], "{left}");
+    house.archive_everything()?;
+    let there = ["--to", "name:there", "--as", "primary", "--backup", id(first)?];
+    house.restore("primary", there).succeed()?;
+    house.pg.stop(StopMode::Fast)?;
+    let primary = open_restored(&house.room("primary"))?;
+    moved(house, &primary)?;
+    Ok(primary)
+}
+
+/// The next backup leads on from the one before the fork, and is what a full one is.
+fn leads_on_over_the_fork(house: &Protected, first: &Value) -> Result<()> {
+    let incremental = backup(house, &[])?;
+    ensure!(incremental["parent"] == first["id"], "{incremental}");
+    let full = backup(house, &["--full"])?;
+    for (room, report) in [("one", &incremental), ("other", &full)] {
+        house.restore(room, ["--backup-only", "--backup", id(report)?]).succeed()?;
+    }
+    same_pages(&house.room("one"), &house.room("other"), start(&incremental)?).map(drop)
+}
+
+const OLD_ROWS: &str = "CREATE TABLE t (a int, b text); \
+    INSERT INTO t SELECT g, 'old' FROM generate_series(1, 30000) g; CHECKPOINT";
+
 #[test]
 fn e36_after_a_promotion_no_row_of_the_time_that_was_left_comes_back() -> Result<()> {
     let mut house = Protected::start()?;
-    house.pg.psql("CREATE TABLE t (a int, b text); INSERT INTO t SELECT g, 'old' FROM generate_series(1, 30000) g; CHECKPOINT")?;
+    house.pg.psql(OLD_ROWS)?;
     let first = backup(&house, &[])?;
     house.pg.psql(
         "UPDATE t SET b = 'kept' WHERE a % 5000 = 0; SELECT pg_create_restore_point('there')",
     )?;
-    // In the segment of the fork, and left: a backup on that way is no parent.
-    house.pg.psql(
-        "UPDATE t SET b = 'left' WHERE a % 3000 = 0; DELETE FROM t WHERE a > 100; VACUUM t",
+    let left = "UPDATE t SET b = 'left' WHERE a % 3000 = 0";
+    let primary = gone_back(&mut house, &first, left)?;
+    primary.psql("UPDATE t SET b = 'new' WHERE a % 7000 = 0")?;
+    leads_on_over_the_fork(&house, &first)
+}
+
+#[test]
+fn e37_a_truncation_in_the_segment_of_a_fork_counts_on_the_way_that_was_taken() -> Result<()> {
+    let mut house = Protected::start()?;
+    house.pg.psql(OLD_ROWS)?;
+    let first = backup(&house, &[])?;
+    house.pg.psql("SELECT pg_create_restore_point('there')")?;
+    // The one that was left truncates to another length.
+    let primary = gone_back(&mut house, &first, "DELETE FROM t WHERE a > 100; VACUUM t")?;
+    primary.psql(
+        "DELETE FROM t WHERE a > 20000; VACUUM t; \
+         INSERT INTO t SELECT g, 'new' FROM generate_series(1, 8000) g",
     )?;
-    let left = backup(&house, &[])?;
-    ensure!(left["parent"] == first["id"], "{left}");
-    house.archive_everything()?;
-    house
-        .restore("primary", ["--to", "name:there", "--as", "primary", "--backup", id(&first)?])
-        .succeed()?;
-    house.pg.stop(StopMode::Fast)?;
-    let primary = open_restored(&house.room("primary"))?;
-    moved(&house, &primary)?;
-    // VACUUM truncates in the segment in which the timeline began.
-    primary.psql("DELETE FROM t WHERE a > 20000; VACUUM t; INSERT INTO t SELECT g, 'new' FROM generate_series(1, 200) g")?;
-    let incremental = backup(&house, &[])?;
-    ensure!(incremental["parent"] == first["id"], "{incremental}");
-    let full = backup(&house, &["--full"])?;
-    for (room, report) in [("one", &incremental), ("other", &full)] {
-        house.restore(room, ["--backup-only", "--backup", id(report)?]).succeed()?;
-    }
-    same_pages(&house.room("one"), &house.room("other"), start(&incremental)?)?;
-    Ok(())
+    leads_on_over_the_fork(&house, &first)
 }
 
 #[test]

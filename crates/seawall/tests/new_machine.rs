@@ -82,7 +82,7 @@ impl Luggage {
 }
 
 #[test]
-fn storage_and_kit_alone_bring_back_the_moment_before_the_mistake() -> Result<()> {
+fn e63_storage_and_kit_alone_bring_back_the_moment_before_the_mistake() -> Result<()> {
     let luggage = disaster()?;
     let kit = luggage.kit.to_string_lossy().into_owned();
 

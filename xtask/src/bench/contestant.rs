@@ -29,6 +29,9 @@ pub trait Contestant {
     /// A full backup.
     fn backup(&self) -> Command;
 
+    /// A backup of what changed since the one before.
+    fn incremental_backup(&self) -> Command;
+
     /// A full backup that disturbs the server as little as the tool can, and how in words.
     fn gentle_backup(&self) -> (Command, &'static str);
 
@@ -47,6 +50,11 @@ pub fn archive_for(contestant: &dyn Contestant, server: &PgCluster) -> Result<()
     contestant.prepare(server).context("preparing the repository")?;
     server.set("archive_command", &contestant.archive_command())?;
     server.reload()?;
+    wait_archived(server)
+}
+
+/// Waits until nothing is left to archive or to write.
+pub fn wait_archived(server: &PgCluster) -> Result<()> {
     server.psql("CHECKPOINT; SELECT pg_create_restore_point('turn')")?;
     server.switch_wal()?;
     let status = server.data_directory().join("pg_wal/archive_status");

@@ -11,6 +11,7 @@ mod delta_restore;
 mod floors;
 mod full_restore;
 mod impact;
+mod incremental;
 pub mod machine;
 mod measure;
 pub mod options;
@@ -25,6 +26,8 @@ usage: cargo xtask bench full-restore [--size-gb N] [--jobs N] [--runs N] [--dir
                                       backups and restores beside pgBackRest
        cargo xtask bench delta-restore [--size-gb N] [--jobs N] [--runs N] [--dir D] [--cold]
                                       restores onto what is there, 50 MB of it differing
+       cargo xtask bench incremental [--size-gb N] [--jobs N] [--runs N] [--dir D] [--cold]
+                                      backups after nothing, 500 and 50 000 transactions
        cargo xtask bench scaling [--runs N] [--dir D] [--cold]
                                       2, 6 and 20 GB, 100 000 files, one worker and two
        cargo xtask bench choices [--size-gb N] [--runs N] [--dir D] [--cold]
@@ -47,6 +50,9 @@ pub fn main(arguments: &[&str]) -> Result<()> {
         }
         "delta-restore" => {
             delta_restore::run(&options(&["--size-gb", "--jobs", "--runs", "--dir", "--cold"])?)
+        }
+        "incremental" => {
+            incremental::run(&options(&["--size-gb", "--jobs", "--runs", "--dir", "--cold"])?)
         }
         "scaling" => variants::scaling(&options(&["--runs", "--dir", "--cold"])?),
         "choices" => variants::choices(&options(&["--size-gb", "--runs", "--dir", "--cold"])?),

@@ -29,6 +29,7 @@ pub struct PgBackRest {
     directory: PathBuf,
     repository: PathBuf,
     processes: usize,
+    blocks: bool,
 }
 
 impl PgBackRest {
@@ -37,7 +38,13 @@ impl PgBackRest {
         let program = find("pgbackrest").context("no pgbackrest: run cargo xtask setup --bench")?;
         let directory = work.join("pgbackrest");
         let repository = directory.join("repository");
-        Ok(Self { program, owner: Owner::of_servers()?, directory, repository, processes })
+        let owner = Owner::of_servers()?;
+        Ok(Self { program, owner, directory, repository, processes, blocks: false })
+    }
+
+    /// With block incremental, which this version has as beta.
+    pub fn with_blocks(self) -> Self {
+        Self { blocks: true, ..self }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -62,6 +69,9 @@ impl PgBackRest {
         for (name, value) in OPTIONS {
             text.push_str(&format!("{name}={value}\n"));
         }
+        if self.blocks {
+            text.push_str("repo1-block=y\nbeta=y\n");
+        }
         let socket = server.connection().socket_directory().display();
         let (data, port) = (server.data_directory().display(), PgConnection::PORT);
         text.push_str(&format!(
@@ -84,9 +94,13 @@ impl Contestant for PgBackRest {
     fn options(&self) -> String {
         let set: Vec<String> =
             OPTIONS.iter().take(5).map(|(name, value)| format!("{name}={value}")).collect();
-        let rest = "no repo-block (2.45 has it as beta only, and a full backup gains nothing by it), \
-            no encryption, files and directories synced, restore with type=immediate";
-        format!("{} process-max={}; {rest}", set.join(" "), self.processes)
+        let blocks = if self.blocks {
+            "repo1-block=y (2.45 has it as beta)"
+        } else {
+            "no repo-block (2.45 has it as beta only, and a full backup gains nothing by it)"
+        };
+        let rest = "no encryption, files and directories synced, restore with type=immediate";
+        format!("{} process-max={}; {blocks}, {rest}", set.join(" "), self.processes)
     }
 
     fn repository(&self) -> &Path {
@@ -110,6 +124,10 @@ impl Contestant for PgBackRest {
 
     fn backup(&self) -> Command {
         self.command(&["--type=full", "--no-expire-auto", "backup"])
+    }
+
+    fn incremental_backup(&self) -> Command {
+        self.command(&["--type=incr", "--no-expire-auto", "backup"])
     }
 
     fn gentle_backup(&self) -> (Command, &'static str) {

@@ -107,6 +107,10 @@ impl Contestant for Seawall {
         backup
     }
 
+    fn incremental_backup(&self) -> Command {
+        self.command(&["backup", "main"])
+    }
+
     fn gentle_backup(&self) -> (Command, &'static str) {
         let options = ["--priority", "low", "--rate-limit", "100MB/s"];
         let mut backup = self.backup();

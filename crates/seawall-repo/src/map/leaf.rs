@@ -308,7 +308,7 @@ mod tests {
         /// A file is changed, cut and extended, and each of its maps says of every block where it
         /// was stored last.
         #[test]
-        fn maps_of_a_file_through_its_history_say_where_each_block_was_stored_last(
+        fn e35_maps_of_a_file_through_its_history_say_where_each_block_was_stored_last(
             first in 1u32..100,
             history in proptest::collection::vec(
                 (1u32..120, proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..20)),
