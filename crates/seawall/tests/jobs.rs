@@ -60,6 +60,7 @@ fn names(value: &Value) -> BTreeSet<String> {
 #[test]
 fn a_request_from_a_file_gives_the_report_of_the_command_line() -> Result<()> {
     let protected = Protected::with(quiet_cluster()?, false)?;
+    protected.backup()?;
     let typed = protected.backup()?;
     let (output, told) = run(&protected, &example(&protected)?)?;
     let output = output.success()?;
@@ -88,7 +89,7 @@ fn a_request_from_a_file_gives_the_report_of_the_command_line() -> Result<()> {
     let (output, told) = run(&protected, &request)?;
     output.success()?;
     let verified = report(&told)?;
-    ensure!(verified["repositories"][0]["report"]["backups"] == 2, "{verified}");
+    ensure!(verified["repositories"][0]["report"]["backups"] == 3, "{verified}");
     let mut expected = names(&typed);
     expected.insert("verb".to_owned());
     ensure!(names(verified) == expected, "{verified}\n{typed}");
