@@ -309,3 +309,100 @@ fn a_block_that_changed_without_a_record_is_an_incident_and_its_file_is_taken_wh
     ensure!(!told.contains("SW0411"), "{told}");
     Ok(())
 }
+
+#[test]
+fn a_change_without_a_record_is_found_when_its_turn_comes_however_long_ago_it_was() -> Result<()> {
+    let mut house = Protected::start()?;
+    // Two shares: of two pieces that follow each other, one is in each.
+    house.pg.psql(&format!("{STILL}; CHECKPOINT"))?;
+    let file = house.pg.psql("SELECT pg_relation_filepath('still')")?;
+    let mut in_the_first_share = false;
+    for block in [0, 128] {
+        backup(&house, &["--full"])?;
+        house.pg.psql("SELECT txid_current(), pg_switch_wal()")?;
+        let lsn = house.pg.current_lsn()?;
+        house.pg.stop(StopMode::Fast)?;
+        change_unlogged(&house.pg.data_directory().join(&file), block, lsn)?;
+        house.pg.start()?;
+        let first = house.command(["backup", "--json"]).run()?;
+        let report = first.json()?;
+        ensure!(report["destinations"][0]["audit"]["of"] == 2, "{report}");
+        in_the_first_share = report["unmarked_blocks"] == 1;
+        if !in_the_first_share {
+            break;
+        }
+    }
+    ensure!(!in_the_first_share, "both pieces are in one share");
+    let report = house.command(["backup", "--json"]).fail(6)?.json()?;
+    ensure!(report["unmarked_blocks"] == 1, "{report}");
+    Ok(())
+}
+
+#[test]
+fn after_an_incident_everything_is_compared_once_and_the_doubted_backup_replaces_none() -> Result<()>
+{
+    let mut house = Protected::start()?;
+    house.pg.psql(&format!("{STILL}; CHECKPOINT"))?;
+    let file = house.pg.psql("SELECT pg_relation_filepath('still')")?;
+    backup(&house, &[])?;
+    house.pg.psql("SELECT txid_current(), pg_switch_wal()")?;
+    let lsn = house.pg.current_lsn()?;
+    house.pg.stop(StopMode::Fast)?;
+    let path = house.pg.data_directory().join(&file);
+    for block in [0, 128] {
+        change_unlogged(&path, block, lsn)?;
+    }
+    house.pg.start()?;
+    let doubted = house.command(["backup", "--json"]).fail(6)?.json()?;
+    ensure!(doubted["unmarked_blocks"] == 1, "{doubted}");
+    let text = fs::read_to_string(&house.places.config)?;
+    let policy = "retention = { last = 1 }\n[repository.primary]";
+    fs::write(&house.places.config, text.replace("[repository.primary]", policy))?;
+    let planned = house.command(["prune", "--dry-run", "--json"]).run()?.json()?;
+    let fates = planned.pointer("/repositories/0/lines/0/plan/backups").and_then(Value::as_array);
+    let fates = fates.with_context(|| format!("{planned}"))?;
+    ensure!(fates.len() == 2 && fates.iter().all(|it| it["fate"] == "keep"), "{planned}");
+    // The next one leads on from it, and has the blocks that it had not looked at.
+    let next = backup(&house, &[])?;
+    ensure!(next["parent"] == doubted["id"], "{next}");
+    house.restore("room", ["--backup-only", "--backup", id(&next)?]).succeed()?;
+    ensure!(fs::read(house.room("room").join(&file))? == fs::read(&path)?, "a block is older");
+    Ok(())
+}
+
+#[test]
+fn a_backup_whose_notes_cannot_be_read_or_whose_objects_were_found_gone_is_no_parent() -> Result<()>
+{
+    let house = Protected::start()?;
+    house.pg.psql("CREATE TABLE t AS SELECT g AS a FROM generate_series(1, 20000) g")?;
+    let full = backup(&house, &[])?;
+    let packs = |house: &Protected| -> Result<Vec<std::path::PathBuf>> {
+        let all = support::files(&house.places.repository)?;
+        Ok(all.into_iter().filter(|path| path.to_string_lossy().contains("/pack/")).collect())
+    };
+    let of_the_full_one = packs(&house)?;
+    house.pg.psql("UPDATE t SET a = 0 WHERE a = 7")?;
+    let shares = backup(&house, &[])?;
+    ensure!(shares["kind"] == "incremental", "{shares}");
+    // Only the older one is looked at; the newer one needs the pack too.
+    let away = house.room("away");
+    let pack = of_the_full_one.first().context("no pack")?;
+    fs::rename(pack, &away)?;
+    house.command(["verify", "--backup", id(&full)?]).fail(4)?;
+    fs::rename(&away, pack)?;
+    let next = backup(&house, &[])?;
+    ensure!(next["kind"] == "full", "{next}");
+    let why = next["destinations"][0]["why"].as_str().context("no reason")?;
+    ensure!(why.contains("was found damaged"), "{why}");
+
+    house.command(["verify"]).succeed()?;
+    let notes = support::files(&house.places.repository)?;
+    let about = next["ulid"].as_str().context("no ulid")?;
+    let note =
+        notes.iter().find(|path| path.to_string_lossy().contains(&format!("/events/{about}/")));
+    faults::flip_bit(note.context("no note")?, 70)?;
+    let last = backup(&house, &[])?;
+    ensure!(last["state"] == "complete", "{last}");
+    ensure!(last["parent"] != next["id"], "{last}");
+    Ok(())
+}

@@ -51,6 +51,12 @@ const WORKS: [Work; 3] = [
     },
 ];
 
+/// What is read off a run.
+type Measured = fn(&Taken) -> f64;
+
+/// The most that is allowed after a work, as a part of what the reference takes.
+type Limited = fn(&Work) -> Option<f64>;
+
 /// One tool, and what its backups took after each work.
 struct Runner {
     contestant: Box<dyn Contestant>,
@@ -219,7 +225,7 @@ fn markdown(about: &About, options: &Options, runners: &[Runner]) -> Result<Stri
         text,
         "| after | | pgBackRest | Seawall | ratio | at most |\n|---|---|---|---|---|---|"
     )?;
-    let rows: [(&str, fn(&Taken) -> f64, fn(&Work) -> Option<f64>); 3] = [
+    let rows: [(&str, Measured, Limited); 3] = [
         ("s", |taken| taken.seconds, |work| work.seconds_limit),
         ("MB added", |taken| taken.bytes_added as f64 / 1e6, |work| work.bytes_limit),
         ("peak memory, MB", |taken| taken.peak_resident_bytes as f64 / 1e6, |_| None),

@@ -149,6 +149,7 @@ fn known(
         // It was committed after its commits were listed: it is as new as can be.
         written: written.get(&id).copied().unwrap_or(now),
         has_page_errors: info.page_error_count > 0,
+        is_doubted: info.incidents.as_ref().is_some_and(|incidents| incidents.unmarked > 0),
         is_damaged: matches!(standing.verdict, Some(Verdict::Damaged(_))),
         is_verified: matches!(standing.verdict, Some(Verdict::Whole { .. })),
         is_held,

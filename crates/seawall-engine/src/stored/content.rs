@@ -7,7 +7,7 @@ use seawall_core::{Error, Result};
 use seawall_pgdata::wal::BlockSet;
 use seawall_repo::hash::BlockHash;
 use seawall_repo::manifest::{Content, Entry};
-use seawall_repo::map::{BlockMap, BlockSource, ExceptionSource, LeafPair};
+use seawall_repo::map::{BlockMap, BlockSource, ExceptionSource, LeafPair, Run};
 use seawall_repo::pack::{BLOCK_BYTES, FRAME_BLOCKS, FrameReader, FrameTable};
 
 use super::deltas::DeltaBlocks;
@@ -98,6 +98,35 @@ pub(crate) async fn read_file(sources: &Sources, entry: &Entry, bytes_max: u64) 
             Ok(bytes)
         }
     }
+}
+
+/// Reads a whole block of a file.
+///
+/// # Errors
+/// Damage, or a store that fails.
+pub(crate) async fn read_block(sources: &Sources, map: &BlockMap, block: u32) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; BLOCK_BYTES];
+    let elsewhere = map.exceptions_within(block..block.saturating_add(1));
+    if !elsewhere.is_empty() {
+        let mut deltas = DeltaBlocks::new(DELTA_BYTES)?;
+        deltas.overlay(sources, &mut bytes, block, elsewhere).await?;
+        return Ok(bytes);
+    }
+    let within = |run: &&Run| (run.first_block..run.first_block + run.blocks).contains(&block);
+    let Some(run) = map.runs.iter().find(within) else { return Ok(bytes) };
+    let BlockSource::Frames { pack, first_frame } = run.source else { return Ok(bytes) };
+    let at = block - run.first_block;
+    let frame = first_frame.saturating_add(at / FRAME_BLOCKS);
+    let table = sources.table(sources.pack_number(pack)?).await?;
+    let mut frames = table.fetch(sources.store(), frame, 1).await?;
+    let mut reader = FrameReader::new()?;
+    reader.open(&table, &mut frames, frame)?;
+    let stored = reader.payload().chunks(BLOCK_BYTES).nth((at % FRAME_BLOCKS) as usize);
+    let too_short =
+        || inconsistent(format!("frame {frame} of pack {pack} is shorter than its map says"));
+    let stored = stored.filter(|stored| stored.len() == BLOCK_BYTES).ok_or_else(too_short)?;
+    bytes.copy_from_slice(stored);
+    Ok(bytes)
 }
 
 /// Proves that bytes are those of which the hashes were kept, eight bytes for each block.

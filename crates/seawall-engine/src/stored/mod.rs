@@ -8,7 +8,8 @@ mod proof;
 mod sources;
 
 pub(crate) use content::{
-    Batch, Part, block_offset, length_of, parts, prove_blocks, read_file, read_leaves, wrong_frame,
+    Batch, Part, block_offset, length_of, parts, prove_blocks, read_block, read_file, read_leaves,
+    wrong_frame,
 };
 pub(crate) use deltas::DeltaBlocks;
 pub(crate) use layout::Layout;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use seawall_core::{BackupId, Error};
+use seawall_core::{BackupId, Error, Result};
 use seawall_repo::Line;
 use seawall_repo::layout::LineObject;
 use seawall_store::ObjectPath;
@@ -21,7 +21,8 @@ pub(super) struct Recorded {
     pub failure: Option<Error>,
 }
 
-/// Adds a `damaged` event to every backup of which something was found gone or spoilt, and a
+/// Adds a `damaged` event to every backup of which something was found gone or spoilt, be it that it
+/// shares it with one that was looked at or was made meanwhile, and a
 /// `verified` event to every one without any finding, of which all was read and `proven`; `None` if
 /// not all was to be read.
 pub(super) async fn record(
@@ -32,12 +33,19 @@ pub(super) async fn record(
     now: Timestamp,
 ) -> Recorded {
     let mut recorded = Recorded::default();
-    for (id, said) in judged(line, checked, proven, findings) {
+    let looked_at = checked.whole.iter().map(|(id, _)| *id).chain(checked.broken.iter().copied());
+    let looked_at: BTreeSet<BackupId> = looked_at.collect();
+    let mut judged = judged(line, checked, proven, findings);
+    match sharing(line, &looked_at, findings).await {
+        Ok(others) => judged.extend(others),
+        Err(error) => recorded.failure = Some(error),
+    }
+    for (id, said) in judged {
         if said == Said::Verified {
             recorded.whole.push(id.to_string());
         }
-        if recorded.failure.is_none() {
-            recorded.failure = events::record(line, id, &said, now).await.err();
+        if let Err(error) = events::record(line, id, &said, now).await {
+            recorded.failure.get_or_insert(error);
         }
     }
     recorded
@@ -74,6 +82,37 @@ fn judged(
         }
     }
     judged
+}
+
+/// Of the backups that were not looked at those that need something that was found gone or spoilt.
+async fn sharing(
+    line: &Line,
+    looked_at: &BTreeSet<BackupId>,
+    findings: &Findings,
+) -> Result<Vec<(BackupId, Said)>> {
+    let mut sharing = Vec::new();
+    if findings.damaged.is_empty() {
+        return Ok(sharing);
+    }
+    for backup in line.backups().await? {
+        if looked_at.contains(&backup.id) || backup.info.is_err() {
+            continue;
+        }
+        let Some(manifest) = line.manifest(backup.id).await? else { continue };
+        let parts = &manifest.commit.parts;
+        let packs = manifest.packs(line.store()).await?;
+        let objects = packs.iter().map(|pack| LineObject::Pack(pack.id));
+        let objects = objects.chain(parts.maps.iter().map(|map| LineObject::Map(map.id)));
+        let manifests = parts.manifests.iter().map(|it| LineObject::Manifest(it.id));
+        for object in objects.chain(manifests) {
+            let name = name_of(line, &object);
+            if let Some(problem) = findings.damaged.get(&name) {
+                sharing.push((backup.id, damaged(&name, problem)));
+                break;
+            }
+        }
+    }
+    Ok(sharing)
 }
 
 fn damaged(object: &str, problem: &str) -> Said {

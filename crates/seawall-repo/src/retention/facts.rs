@@ -39,6 +39,8 @@ pub struct BackupFacts {
     pub written: Timestamp,
     /// Whether pages of it have errors.
     pub has_page_errors: bool,
+    /// Whether blocks had changed that WAL does not name: what it did not look at may be older.
+    pub is_doubted: bool,
     /// Whether the last verification found something of it gone or spoilt.
     pub is_damaged: bool,
     /// Whether the last verification read all of it and found it whole.
@@ -68,7 +70,7 @@ impl BackupFacts {
     /// Whether it may take another one's place.
     #[must_use]
     pub const fn is_good(&self) -> bool {
-        !self.has_page_errors && !self.is_damaged
+        !self.has_page_errors && !self.is_damaged && !self.is_doubted
     }
 
     /// Whether it is to go on request. Of two people the one who keeps is right.

@@ -65,6 +65,7 @@ fn facts() -> LineFacts {
             },
             written: now - SignedDuration::from_hours(hours_ago),
             has_page_errors: index.is_multiple_of(97),
+            is_doubted: false,
             is_damaged: index.is_multiple_of(89),
             is_verified: index.is_multiple_of(7),
             is_held: index.is_multiple_of(83),

@@ -89,6 +89,7 @@ impl World {
             },
             written: self.now,
             has_page_errors: false,
+            is_doubted: false,
             is_damaged: false,
             is_verified: false,
             is_held: false,

@@ -273,7 +273,11 @@ impl Collector {
                 let entry = self.changed(entry, &base, &exceptions).await?;
                 self.waiting.insert(sequence, Waiting::Ready(Some(entry)));
             }
-            Packed::Incident(incident) => self.totals.incidents.add(incident),
+            Packed::Incident(incident) => {
+                // An attempt that leads on from this one is to meet it too.
+                self.faulty.insert(incident.path.to_vec());
+                self.totals.incidents.add(incident);
+            }
             Packed::LeftOut { sequence, file } => {
                 self.leave_out(file)?;
                 self.waiting.insert(sequence, Waiting::Ready(None));

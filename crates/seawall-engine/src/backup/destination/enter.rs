@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use seawall_core::{Action, BackupId, Code, Error, LineId, Lsn, Result, TimelineId, hint};
+use seawall_core::{
+    Action, BackupId, Code, Error, ExitClass, LineId, Lsn, Result, TimelineId, hint,
+};
 use seawall_pgdata::history::Ancestry;
 use seawall_pgdata::wal::ChangedBlocks;
 use seawall_repo::map::MapInfo;
@@ -154,7 +156,7 @@ async fn lead_on(
             ready.journal.lead_on(line, Some(parent.id)).await?;
             match parent.prove_there().await {
                 Ok(()) => ready.parent = Some(parent),
-                Err(error) if choice == ParentChoice::Newest => {
+                Err(error) if choice == ParentChoice::Newest && is_of_no_use(&error) => {
                     ready.journal.lead_on(line, None).await?;
                     let why = format!("backup {} is of no use: {}", parent.id, error.chain());
                     ready.why_full = Some(why);
@@ -165,6 +167,13 @@ async fn lead_on(
         Err(why) => ready.why_full = why,
     }
     Ok(())
+}
+
+/// Whether an error says that a backup is of no use, and not only that a store fails.
+pub(super) fn is_of_no_use(error: &Error) -> bool {
+    let is_other =
+        matches!(error.code(), Code::Condemned | Code::UnknownFormat | Code::NoSuchBackup);
+    is_other || error.exit_class() == ExitClass::Integrity
 }
 
 /// The server's WAL goes to the line that its note names, and a backup is nothing without it.

@@ -1,6 +1,7 @@
 //! What one repository has of a backup: its journal and what can be taken over from an attempt that
 //! died, block maps and manifest, the proof of its WAL, and the commit.
 
+mod audit;
 mod collector;
 mod enter;
 mod file_copies;
@@ -10,6 +11,7 @@ mod parent;
 mod predecessor;
 mod publish;
 
+pub(super) use audit::ChangeWindow;
 pub use collector::LedOn;
 pub(super) use collector::{Collected, Collector, Totals};
 pub(super) use enter::{
@@ -17,6 +19,6 @@ pub(super) use enter::{
 };
 pub(super) use journal::Journal;
 pub(crate) use journal::give_up;
-pub(super) use parent::{Base, ChangeWindow, FromParent, Parent};
+pub(super) use parent::{Base, FromParent, Parent};
 pub(super) use predecessor::Predecessor;
 pub(super) use publish::{Published, Whole, publish};

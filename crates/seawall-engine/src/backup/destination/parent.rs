@@ -2,14 +2,13 @@
 //! holds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use seawall_core::{BackupId, BlockNumber, Code, Error, Lsn, Result, Ulid};
 use seawall_pgdata::history::Ancestry;
-use seawall_pgdata::page::page_lsn;
+
 use seawall_pgdata::relation_path::{Fork, RelationFile};
 use seawall_pgdata::wal::{BlockSet, ChangedBlocks, RelFileLocator, RelationState};
 use seawall_repo::hash::BlockHash;
@@ -21,7 +20,8 @@ use seawall_repo::wal::{LsnRange, WalArchive};
 use seawall_repo::{BackupSummary, Line};
 use tokio::runtime::Handle;
 
-use super::enter::Start;
+use super::audit::{Audit, ChangeWindow};
+use super::enter::{Start, is_of_no_use};
 use crate::backup::look::Seen;
 use crate::backup::request::ParentChoice;
 use crate::backup::source::Before;
@@ -68,19 +68,6 @@ pub(in crate::backup) struct Base {
     hashes: Vec<BlockHash>,
 }
 
-/// The log from the parent's start to this backup's.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::backup) struct ChangeWindow(LsnRange);
-
-impl ChangeWindow {
-    /// Whether a page says that it was changed within it.
-    pub fn has_changed(self, page: &[u8]) -> bool {
-        let Ok(page) = page.try_into() else { return false };
-        let lsn = page_lsn(page);
-        self.0.start < lsn && lsn <= self.0.end
-    }
-}
-
 impl Base {
     /// Nothing more is compared: the hashes are the most of it.
     pub fn forget_hashes(&mut self) {
@@ -92,75 +79,6 @@ impl Base {
         let offset = u64::from(block) * BLOCK_BYTES as u64;
         let length = self.size_bytes.checked_sub(offset)?.min(BLOCK_BYTES as u64);
         self.hashes.get(block as usize).copied().filter(|_| length == bytes as u64)
-    }
-}
-
-/// The share of what did not change that this backup looks at all the same. After as many backups as
-/// there are shares all has been looked at.
-#[derive(Debug)]
-struct Audit {
-    shares: u64,
-    turn: u64,
-    until: Instant,
-    /// How many blocks were looked at.
-    blocks: AtomicU64,
-}
-
-/// At least so much is looked at, and at most.
-const AUDIT_BYTES: std::ops::RangeInclusive<u64> = (64 << 20)..=(4 << 30);
-
-/// In so many backups all is looked at, unless that would be more.
-const AUDIT_TURNS: u64 = 90;
-
-/// Files that are found later are not looked at.
-const AUDIT_TIME: Duration = Duration::from_secs(60);
-
-/// Blocks are looked at in pieces of so many.
-const AUDIT_BLOCKS: u32 = 128;
-
-impl Audit {
-    /// The share that comes after the parent's.
-    fn new(cluster_bytes: u64, before: Option<AuditShare>) -> Self {
-        let bytes = (cluster_bytes / AUDIT_TURNS).clamp(*AUDIT_BYTES.start(), *AUDIT_BYTES.end());
-        let shares = cluster_bytes.div_ceil(bytes).max(1);
-        let turn = before.map_or(0, |before| before.turn.saturating_add(1)) % shares;
-        Self { shares, turn, until: Instant::now() + AUDIT_TIME, blocks: AtomicU64::new(0) }
-    }
-
-    /// The same plan, with what is to be looked at.
-    fn add(&self, plan: FromParent, found: &FoundPath, before: &Entry) -> FromParent {
-        let mapped = match plan {
-            FromParent::Same(content) => {
-                let size_bytes = before.size_bytes();
-                let (changed, audited) = (Some(BlockSet::new()), BlockSet::new());
-                Before { content, size_bytes, changed, audited }
-            }
-            FromParent::Before(before) if before.is_mapped() && before.changed.is_some() => before,
-            plan => return plan,
-        };
-        let audited = self.share(&found.path, mapped.size_bytes);
-        self.blocks.fetch_add(audited.len(), Ordering::Relaxed);
-        match mapped.changed.as_ref().is_some_and(BlockSet::is_empty) && audited.is_empty() {
-            true => FromParent::Same(mapped.content),
-            false => FromParent::Before(Before { audited, ..mapped }),
-        }
-    }
-
-    /// Which blocks of a file are looked at in this turn.
-    fn share(&self, path: &[u8], size_bytes: u64) -> BlockSet {
-        let mut share = BlockSet::new();
-        if Instant::now() > self.until {
-            return share;
-        }
-        let blocks = u32::try_from(size_bytes / BLOCK_BYTES as u64).unwrap_or(BlockNumber::MAX);
-        let [a, b, c, d, ..] = *blake3::hash(path).as_bytes();
-        let from = u64::from(u32::from_le_bytes([a, b, c, d]));
-        for (piece, first) in (from..).zip((0..blocks).step_by(AUDIT_BLOCKS as usize)) {
-            if piece % self.shares == self.turn {
-                share.insert_range(first..first.saturating_add(AUDIT_BLOCKS).min(blocks));
-            }
-        }
-        share
     }
 }
 
@@ -210,6 +128,7 @@ impl Parent {
         };
         let (manifest, packs) = match opened.await {
             Ok(opened) => opened,
+            Err(error) if !is_of_no_use(&error) => return Err(error),
             Err(error) => {
                 let why = format!("backup {id} is of no use: {}", error.chain());
                 return useless(choice, Some(why));
@@ -221,7 +140,14 @@ impl Parent {
             Some(why) => Err(why),
             None => Ok(changes.blocks),
         });
+        let is_doubted = info.incidents.as_ref().is_some_and(|incidents| incidents.unmarked > 0);
         let (changes, trouble) = match changes {
+            Ok(_) if is_doubted => {
+                let what = format!(
+                    "backup {id} met blocks that WAL does not account for; all is read and compared"
+                );
+                (None, Some(what))
+            }
             Ok(changes) => (Some(changes), None),
             Err(why) => {
                 let what = format!(
@@ -276,8 +202,19 @@ impl Parent {
 
     /// Which share of what did not change was looked at, and how much that was.
     pub fn audited(&self) -> AuditShare {
-        let Audit { shares, turn, .. } = self.audit;
-        AuditShare { turn, shares, blocks: self.audit.blocks.load(Ordering::Relaxed) }
+        self.audit.share_taken()
+    }
+
+    /// Which of some blocks, that have these page LSNs now, had changed when the backup began and are
+    /// older in the parent. Other differences are hints. For threads that may wait.
+    pub fn changed_since_stored(&self, map: &BlockMap, blocks: &[(u32, Lsn)]) -> Vec<u32> {
+        let changed = self.runtime.block_on(self.audit.changed_since_stored(
+            &self.line,
+            &self.manifest,
+            map,
+            blocks,
+        ));
+        changed.inspect_err(|error| self.note(error)).unwrap_or_default()
     }
 
     /// What kept it from being of more use: what it could not tell was read from the cluster.
@@ -292,6 +229,7 @@ impl Parent {
     /// What the parent says of the next file; nothing from where it cannot be read any more. Files
     /// are asked for in the order of their paths, on a thread that may wait.
     pub fn file(&self, found: &FoundPath) -> FromParent {
+        self.audit.begin();
         let mut cursor = locked(&self.cursor);
         match self.entry(&mut cursor, &found.path) {
             Ok(Some(entry)) if !self.faulty.contains(&found.path) => {
@@ -424,22 +362,33 @@ async fn among(
     seen: &Seen,
     start: Lsn,
 ) -> Result<std::result::Result<BackupInfo, Option<String>>> {
-    let mut newest_first: Vec<BackupInfo> =
-        backups.into_iter().filter_map(|backup| backup.info.ok()).collect();
+    let mut unread = None;
+    let mut newest_first = Vec::new();
+    for BackupSummary { id, info, .. } in backups {
+        match info {
+            Ok(info) => newest_first.push(info),
+            Err(error) => unread = Some(format!("backup {id} cannot be read: {}", error.chain())),
+        }
+    }
     newest_first.sort_by_key(|info| std::cmp::Reverse((info.stop_lsn, info.id)));
     let mut first = None;
     for info in newest_first {
         let id = BackupId(info.id);
         let mut why = unfit(&info, ancestry, seen, start);
         if why.is_none() {
-            why = doubt(line, id).await?;
+            why = match doubt(line, id).await {
+                Err(error) if is_of_no_use(&error) => {
+                    Some(format!("it is not known what became of backup {id}: {}", error.chain()))
+                }
+                doubt => doubt?,
+            };
         }
         match why {
             None => return Ok(Ok(info)),
             Some(why) => _ = first.get_or_insert(why),
         }
     }
-    Ok(Err(first))
+    Ok(Err(first.or(unread)))
 }
 
 /// Why nothing should lead on from a backup, by what was noted of it since it was made.

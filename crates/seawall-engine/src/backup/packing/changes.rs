@@ -1,12 +1,12 @@
 //! Files of which a destination has what was before: what differs goes into delta frames.
 
-use seawall_core::{Code, Error, Result};
-use seawall_pgdata::page::is_all_zero;
+use seawall_core::{Code, Error, Lsn, Result};
+use seawall_pgdata::page::{is_all_zero, page_lsn};
 use seawall_pgdata::wal::BlockSet;
 use seawall_repo::envelope::Compressor;
 use seawall_repo::hash::{ContentHasher, FullBlockHash};
 use seawall_repo::manifest::{Content, Incident, IncidentKind, PageError};
-use seawall_repo::map::{Exception, ExceptionSource};
+use seawall_repo::map::{BlockMap, Exception, ExceptionSource};
 use seawall_repo::pack::{BLOCK_BYTES, BundleSize, DeltaFile, FrameBody, FramePayload};
 
 use super::Packed;
@@ -32,6 +32,8 @@ struct ChangedFile {
     exceptions: Vec<Exception>,
     /// Blocks that changed and no record names.
     unmarked: Vec<u32>,
+    /// Others that no record names and that differ, with their page LSNs: it may be hints only.
+    doubtful: Vec<(u32, Lsn)>,
     /// What is known of it once all of it was read.
     read: Option<WholeRead>,
 }
@@ -63,8 +65,8 @@ impl Changes {
 
     /// Begins a file; the number it has until [`Changes::take_files`].
     pub fn begin(&mut self, base: Base) -> usize {
-        let (exceptions, unmarked) = (Vec::new(), Vec::new());
-        self.files.push(ChangedFile { base, exceptions, unmarked, read: None });
+        let (exceptions, unmarked, doubtful) = (Vec::new(), Vec::new(), Vec::new());
+        self.files.push(ChangedFile { base, exceptions, unmarked, doubtful, read: None });
         self.files.len() - 1
     }
 
@@ -97,8 +99,8 @@ impl Changes {
         let changed = self.files.get_mut(file).ok_or_else(lost)?;
         let base = &changed.base;
         if base.changed.as_ref().is_some_and(|changed| !changed.contains(block)) {
-            if base.audited.contains(block) && base.window.has_changed(bytes) {
-                changed.unmarked.push(block);
+            if base.audited.contains(block) {
+                changed.look_at(block, bytes, hasher);
             }
             return Ok(());
         }
@@ -113,6 +115,19 @@ impl Changes {
             self.open.add(path, block, bytes, full)?;
         }
         Ok(())
+    }
+
+    /// The blocks of a file that are to be compared with what is stored, and where that is.
+    pub fn doubtful(&self, file: usize) -> Option<(&BlockMap, &[(u32, Lsn)])> {
+        let file = self.files.get(file).filter(|file| !file.doubtful.is_empty())?;
+        Some((&file.base.map, &file.doubtful))
+    }
+
+    /// Blocks of a file had changed though no record names them.
+    pub fn add_unmarked(&mut self, file: usize, blocks: Vec<u32>) {
+        if let Some(file) = self.files.get_mut(file) {
+            file.unmarked.extend(blocks);
+        }
     }
 
     /// All of a file that had to come has come. If a block had changed although no record of the log
@@ -163,6 +178,22 @@ impl Changes {
             let base = Box::new(base);
             Some(Packed::Changed { sequence, entry, base, exceptions, errors, read_bytes })
         })
+    }
+}
+
+impl ChangedFile {
+    /// Looks at a block that no record names.
+    fn look_at(&mut self, block: u32, bytes: &[u8], hasher: &ContentHasher) {
+        let Ok(lsn) = bytes.try_into().map(page_lsn) else { return };
+        let is_same = || {
+            let hash = if is_all_zero(bytes) { [0; 8] } else { hasher.block(bytes).short() };
+            self.base.hash_of(block, bytes.len()) == Some(hash)
+        };
+        if self.base.window.contains(lsn) {
+            self.unmarked.push(block);
+        } else if self.base.window.begins_after(lsn) && !is_same() {
+            self.doubtful.push((block, lsn));
+        }
     }
 }
 
@@ -234,13 +265,16 @@ pub(super) fn small_now(
     if before.changed.as_ref().is_none_or(|changed| !changed.is_empty()) {
         return anew(Vec::new());
     }
-    // No record names any of it. Hints are no change.
+    // No record names any of it. What is damaged is kept as it was; of the rest it may be hints only
+    // that differ, and to store them costs less than to find that out.
     let is_damaged = |block: u32| file.errors.iter().any(|error| error.block == block);
-    let changed =
-        (0..).zip(blocks()).filter(|(block, page)| window.has_changed(page) && !is_damaged(*block));
+    let changed = (0..).zip(blocks()).filter(|(block, page)| {
+        let lsn = (*page).try_into().map(page_lsn);
+        lsn.is_ok_and(|lsn| window.contains(lsn)) && !is_damaged(*block)
+    });
     let unmarked: Vec<u32> = changed.map(|(block, _)| block).collect();
     let incidents = incidents_of(file.entry.path(), &unmarked, &file.errors);
-    match unmarked.is_empty() {
+    match unmarked.is_empty() && !file.errors.is_empty() {
         true => SmallNow::Kept { errors: Vec::new(), incidents },
         false => anew(incidents),
     }

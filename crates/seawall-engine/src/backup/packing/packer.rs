@@ -359,6 +359,12 @@ impl Packer for DestinationsPacker {
         let onto = part.onto.into_iter().chain(std::iter::repeat(None));
         Wanted::new(self.sinks.iter_mut().zip(onto).map(|(sink, file)| {
             let (Some(sink), Some(file)) = (sink, file) else { return false };
+            if let Some((map, blocks)) = sink.changes.doubtful(file)
+                && let Some(parent) = &sink.parent
+            {
+                let changed = parent.changed_since_stored(map, blocks);
+                sink.changes.add_unmarked(file, changed);
+            }
             let incidents = sink.changes.end(file, whole.clone());
             let again = incidents.iter().any(|it| it.kind == IncidentKind::Unmarked);
             tell_incidents(sink, incidents);

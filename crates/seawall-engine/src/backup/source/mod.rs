@@ -197,8 +197,8 @@ impl EachBefore {
             let before = before.as_ref()?;
             Some(before.changed.as_ref()?.len().saturating_add(before.audited.len()))
         };
-        let each = self.0.iter().map(blocks);
-        each.max().flatten()
+        let each: Option<Vec<u64>> = self.0.iter().map(blocks).collect();
+        each?.into_iter().max()
     }
 }
 
