@@ -313,10 +313,10 @@ fn a_block_that_changed_without_a_record_is_an_incident_and_its_file_is_taken_wh
 #[test]
 fn a_change_without_a_record_is_found_when_its_turn_comes_however_long_ago_it_was() -> Result<()> {
     let mut house = Protected::start()?;
-    // Two shares: of two pieces that follow each other, one is in each.
+    // Several shares: pieces that follow each other are in different ones.
     house.pg.psql(&format!("{STILL}; CHECKPOINT"))?;
     let file = house.pg.psql("SELECT pg_relation_filepath('still')")?;
-    let mut in_the_first_share = false;
+    let mut shares = 0;
     for block in [0, 128] {
         backup(&house, &["--full"])?;
         house.pg.psql("SELECT txid_current(), pg_switch_wal()")?;
@@ -324,18 +324,20 @@ fn a_change_without_a_record_is_found_when_its_turn_comes_however_long_ago_it_wa
         house.pg.stop(StopMode::Fast)?;
         change_unlogged(&house.pg.data_directory().join(&file), block, lsn)?;
         house.pg.start()?;
-        let first = house.command(["backup", "--json"]).run()?;
-        let report = first.json()?;
-        ensure!(report["destinations"][0]["audit"]["of"] == 2, "{report}");
-        in_the_first_share = report["unmarked_blocks"] == 1;
-        if !in_the_first_share {
+        let report = house.command(["backup", "--json"]).run()?.json()?;
+        shares = report["destinations"][0]["audit"]["of"].as_u64().context("no audit")?;
+        if report["unmarked_blocks"] == 0 {
             break;
         }
+        ensure!(block == 0, "both pieces are in one share");
     }
-    ensure!(!in_the_first_share, "both pieces are in one share");
-    let report = house.command(["backup", "--json"]).fail(6)?.json()?;
-    ensure!(report["unmarked_blocks"] == 1, "{report}");
-    Ok(())
+    ensure!(shares > 1, "all is one share");
+    for _ in 1..shares {
+        if house.command(["backup"]).run()?.code() == Some(6) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("it was not found in {shares} backups")
 }
 
 #[test]

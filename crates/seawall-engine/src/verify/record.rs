@@ -94,6 +94,10 @@ async fn sharing(
     if findings.damaged.is_empty() {
         return Ok(sharing);
     }
+    let mut there = BTreeSet::new();
+    for below in ["pack", "map", "manifest"] {
+        there.extend(line.repository().list(&line.paths().below(below)?).await?);
+    }
     for backup in line.backups().await? {
         if looked_at.contains(&backup.id) || backup.info.is_err() {
             continue;
@@ -105,9 +109,11 @@ async fn sharing(
         let objects = objects.chain(parts.maps.iter().map(|map| LineObject::Map(map.id)));
         let manifests = parts.manifests.iter().map(|it| LineObject::Manifest(it.id));
         for object in objects.chain(manifests) {
-            let name = name_of(line, &object);
-            if let Some(problem) = findings.damaged.get(&name) {
-                sharing.push((backup.id, damaged(&name, problem)));
+            let path = line.paths().path(&object)?;
+            let problem = findings.damaged.get(path.as_str()).map(String::as_str);
+            let gone = (!there.contains(&path)).then_some("it is gone");
+            if let Some(problem) = problem.or(gone) {
+                sharing.push((backup.id, damaged(path.as_str(), problem)));
                 break;
             }
         }
