@@ -135,13 +135,19 @@ impl Audit {
         blocks: &[(u32, Lsn)],
     ) -> Result<Vec<u32>> {
         let mut changed = Vec::new();
-        for (block, lsn) in blocks {
+        for (done, (block, lsn)) in (0..).zip(blocks) {
+            // Until it is compared it is not looked at.
+            let left = blocks.len() as u64 - done;
             if self.compared.fetch_add(1, Ordering::Relaxed) >= COMPARED_MAX {
+                self.blocks.fetch_sub(left, Ordering::Relaxed);
                 break;
             }
-            let open = || Sources::open(line, manifest, TABLES_BYTES);
-            let sources = self.sources.get_or_try_init(open).await?;
-            let stored = read_block(sources, map, *block).await?;
+            let stored = async {
+                let open = || Sources::open(line, manifest, TABLES_BYTES);
+                read_block(self.sources.get_or_try_init(open).await?, map, *block).await
+            };
+            let stored =
+                stored.await.inspect_err(|_| _ = self.blocks.fetch_sub(left, Ordering::Relaxed))?;
             if stored.as_slice().try_into().is_ok_and(|page| page_lsn(page) < *lsn) {
                 changed.push(*block);
             }
